@@ -1,0 +1,98 @@
+# make            build bin/plantops
+# make run        build, then run the main job in the foreground (TLS, generated certificates, SQLite)
+# make check      everything CI runs;  make help lists the rest
+
+VERSION    := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+COMMIT     := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+# The commit's own date: the same commit builds the same bytes. Certificates are not made before it.
+BUILD_DATE := $(shell TZ=UTC git log -1 --format=%cd --date=format-local:%Y-%m-%dT%H:%M:%SZ 2>/dev/null)
+LDFLAGS    := -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.buildDate=$(BUILD_DATE)
+BUILD      := CGO_ENABLED=0 go build -trimpath -buildvcs=false
+CONFIG     ?= deploy/plantops.yaml
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
+COMPOSE    := docker compose -f deploy/docker-compose.yml
+HAVE_DOCKER := $(shell docker info >/dev/null 2>&1 && echo yes)
+
+export PLANTOPS_UID := $(shell id -u)
+export PLANTOPS_GID := $(shell id -g)
+
+.DEFAULT_GOAL := build
+.PHONY: build run certs up down logs test check fmt vet staticcheck cross compose-check interop bench vuln clean help
+
+build: ## bin/plantops for this machine
+	$(BUILD) -ldflags "$(LDFLAGS)" -o bin/plantops ./cmd/plantops
+
+run: build ## run the main job in the foreground: Ctrl-C stops it
+	./bin/plantops serve -c $(CONFIG)
+
+certs: build ## create the certificate authority and the server certificate, if there are none
+	@if [ -e data/certs/ca.crt ]; then ./bin/plantops certs show -c $(CONFIG); \
+	else ./bin/plantops certs init -c $(CONFIG); fi
+
+ifeq ($(HAVE_DOCKER),yes)
+up: certs ## start in the background: with Docker Compose, or without Docker as a plain process
+	$(COMPOSE) up -d --build
+
+down: ## stop what `make up` started
+	$(COMPOSE) down
+
+logs: ## follow the log of what `make up` started
+	$(COMPOSE) logs -f
+else
+up: certs
+	@deploy/background.sh up -c $(CONFIG)
+
+down:
+	@deploy/background.sh down
+
+logs:
+	@deploy/background.sh logs
+endif
+
+test: ## all tests
+	go test ./...
+
+# The tests come last: the log of a run ends with their own output.
+check: fmt vet staticcheck cross compose-check ## everything CI runs: format, vet, staticcheck, cross-builds, tests with -race
+	go test -race ./...
+
+fmt:
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
+	if [ -n "$$unformatted" ]; then echo "not gofmt-ed (run gofmt -w):"; echo "$$unformatted"; exit 1; fi
+
+vet:
+	go vet ./...
+
+staticcheck:
+	go run $(STATICCHECK) ./...
+
+# Stripped, as they are released; the largest may have 25 MB.
+cross: ## dist/plantops-linux-{amd64,arm64,armv6,armv7}, without cgo
+	@mkdir -p dist
+	@for target in amd64 arm64 arm-6 arm-7; do \
+		arch=$${target%-*}; arm=$${target#*-}; name=$$(echo $$target | sed 's/-/v/'); \
+		env GOOS=linux GOARCH=$$arch GOARM=$$arm \
+			$(BUILD) -ldflags "-s -w $(LDFLAGS)" -o dist/plantops-linux-$$name ./cmd/plantops || exit 1; \
+		size=$$(wc -c <dist/plantops-linux-$$name); \
+		echo "dist/plantops-linux-$$name: $$size bytes"; \
+		[ $$size -le 25000000 ] || { echo "larger than 25 MB"; exit 1; }; \
+	done
+
+compose-check: ## the merged production compose files publish exactly 8883
+	cd deploy/composecheck && go vet . && go test . && go run . ../docker-compose.yml ../docker-compose.prod.yml
+
+interop: build ## real clients (mosquitto-clients, MQTT.js, openssl), installed when missing
+	deploy/interop/run.sh
+
+bench: ## speed and memory, measured
+	go test -run '^$$' -bench . -benchmem ./...
+
+vuln: ## known vulnerabilities; needs the vulnerability database from the network
+	go run $(GOVULNCHECK) ./...
+
+clean: ## remove what was built; data/ stays
+	rm -rf bin dist
+
+help:
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | expand -t 16
