@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# openssl as the strictest reader of our certificates.
+. "$(dirname "$0")/lib.sh"
+start_server
+# The three ways a client may check the name; s_client ends when its input does.
+s_client() { openssl s_client -connect "localhost:$tls_port" -CAfile "$ca" -verify_return_error "$@" </dev/null 2>&1 | grep -q 'Verify return code: 0 (ok)'; }
+expect "s_client verifies the chain" s_client
+expect "s_client verifies the name localhost" s_client -verify_hostname localhost
+expect "s_client verifies the address 127.0.0.1" s_client -verify_ip 127.0.0.1
+expect "s_client with TLS 1.2" s_client -tls1_2
+expect_refused "s_client refuses a name that is not ours" s_client -verify_hostname example.org
+expect_refused "TLS 1.1 is refused" s_client -tls1_1
+expect "openssl verify -x509_strict" openssl verify -x509_strict -CAfile "$ca" "$PLANTOPS_DATA_DIR/certs/server.crt"
+same "the keys are readable by their owner only" "$(stat -c %a "$PLANTOPS_DATA_DIR"/certs/*.key | sort -u)" 600
+finish
