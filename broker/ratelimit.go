@@ -1,0 +1,55 @@
+package broker
+
+import (
+	"sync"
+	"time"
+)
+
+// limiter lets a repeating log line through once a minute per key. The zero value is ready; safe for concurrent use.
+type limiter struct {
+	mu   sync.Mutex
+	seen map[string]repeats
+}
+
+type repeats struct {
+	last       time.Time
+	suppressed int
+}
+
+const (
+	limiterEvery = time.Minute
+	limiterKeys  = 1000 // bounds the memory; a key more than this is not logged until old ones have aged
+)
+
+// allow says whether the line for key may be written now, and how many were suppressed since the last one.
+func (l *limiter) allow(key string, now time.Time) (suppressed int, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r, known := l.seen[key]
+	if known && now.Sub(r.last) < limiterEvery {
+		r.suppressed++
+		l.seen[key] = r
+		return 0, false
+	}
+	if !known && !l.makeRoom(now) {
+		return 0, false
+	}
+	l.seen[key] = repeats{last: now}
+	return r.suppressed, true
+}
+
+// makeRoom forgets keys that have been silent for two periods when the table is full.
+func (l *limiter) makeRoom(now time.Time) bool {
+	if l.seen == nil {
+		l.seen = make(map[string]repeats)
+	}
+	if len(l.seen) < limiterKeys {
+		return true
+	}
+	for key, r := range l.seen {
+		if now.Sub(r.last) >= 2*limiterEvery {
+			delete(l.seen, key)
+		}
+	}
+	return len(l.seen) < limiterKeys
+}
