@@ -1,0 +1,187 @@
+// Package config turns a YAML file, environment variables and flags into one
+// Config that does not change any more.
+//
+// Loading is strict: what is not known, or does not mean exactly one thing, is
+// a problem, and every problem is reported at once with its key, its value,
+// where it came from and what would be accepted. Defaults stand in Default and
+// nowhere else; names and meanings stand in one table, see Keys.
+//
+// The package opens no file that a setting names, except files that hold a
+// secret: whether a certificate exists or a port is free is for the packages
+// that use them.
+package config
+
+import (
+	"path/filepath"
+	"time"
+)
+
+// Config is everything that can be set. It is a plain value: Load returns it
+// valid, and nobody changes it afterwards.
+type Config struct {
+	DataDir   string    `mapstructure:"data_dir"`
+	Listeners Listeners `mapstructure:"listeners"`
+	Certs     Certs     `mapstructure:"certs"`
+	MQTT      MQTT      `mapstructure:"mqtt"`
+	Ingest    Ingest    `mapstructure:"ingest"`
+	Store     Store     `mapstructure:"store"`
+	Limits    Limits    `mapstructure:"limits"`
+	Log       Log       `mapstructure:"log"`
+}
+
+// Listeners are the doors of the embedded broker. With all of them disabled
+// there is no embedded broker, and ingest serves the broker at mqtt.host.
+type Listeners struct {
+	TCP       TCPListener       `mapstructure:"tcp"`
+	TLS       TLSListener       `mapstructure:"tls"`
+	WebSocket WebSocketListener `mapstructure:"websocket"`
+}
+
+// TCPListener is MQTT without encryption.
+type TCPListener struct {
+	Enabled bool   `mapstructure:"enabled"`
+	Address string `mapstructure:"address"` // host:port; no host means every address, port 0 any free port
+}
+
+// TLSListener is MQTT over TLS.
+type TLSListener struct {
+	Enabled            bool   `mapstructure:"enabled"`
+	Address            string `mapstructure:"address"`
+	RequireCertificate bool   `mapstructure:"require_certificate"` // clients must show a certificate of our authority
+}
+
+// WebSocketListener is MQTT over websocket, without encryption.
+type WebSocketListener struct {
+	Enabled        bool     `mapstructure:"enabled"`
+	Address        string   `mapstructure:"address"`
+	AllowedOrigins []string `mapstructure:"allowed_origins"` // scheme://host[:port], or "*" for any
+}
+
+// Certs says where the local certificate authority keeps its files and which
+// names the server certificate has beside those the host has by itself.
+type Certs struct {
+	Dir        string   `mapstructure:"dir"` // "" means certs in the data directory, see Config.CertsDir
+	CACert     string   `mapstructure:"ca_cert"`
+	ServerCert string   `mapstructure:"server_cert"`
+	ServerKey  string   `mapstructure:"server_key"`
+	ExtraNames []string `mapstructure:"extra_names"`
+}
+
+// MQTT says how ingest reaches the broker, the embedded one or another.
+type MQTT struct {
+	Host            string `mapstructure:"host"`
+	Port            int    `mapstructure:"port"`
+	UseTLS          bool   `mapstructure:"use_tls"`
+	TLSPort         int    `mapstructure:"tls_port"`
+	CACert          string `mapstructure:"ca_cert"`
+	ClientCert      string `mapstructure:"client_cert"`
+	ClientKey       string `mapstructure:"client_key"`
+	BackendUsername string `mapstructure:"backend_username"`
+	BackendPassword Secret `mapstructure:"backend_password"` // "" with the embedded broker: drawn at start
+}
+
+// Ingest says what is subscribed to and how it is written.
+type Ingest struct {
+	Topics       []string      `mapstructure:"topics"`
+	MaxBatch     int           `mapstructure:"max_batch"` // messages in one transaction
+	StallTimeout time.Duration `mapstructure:"stall_timeout"`
+	OfflineAfter time.Duration `mapstructure:"offline_after"`
+}
+
+// Store says where readings are and how long they stay.
+type Store struct {
+	Path      string        `mapstructure:"path"`      // "" means plantops.db in the data directory, see Config.StorePath
+	Retention time.Duration `mapstructure:"retention"` // 0 means for ever
+}
+
+// Limits keep one client, or many strangers, from using up the machine.
+type Limits struct {
+	MaxConnections               int           `mapstructure:"max_connections"`
+	MaxUnauthenticated           int           `mapstructure:"max_unauthenticated"`
+	MaxUnauthenticatedPerAddress int           `mapstructure:"max_unauthenticated_per_address"`
+	MaxConnectionsPerAddress     int           `mapstructure:"max_connections_per_address"` // 0 means no limit
+	ConnectTimeout               time.Duration `mapstructure:"connect_timeout"`
+	MaxPacketBytes               int           `mapstructure:"max_packet_bytes"`
+	MaxTopicLevels               int           `mapstructure:"max_topic_levels"`
+}
+
+// Log says how much is logged, and how it looks.
+type Log struct {
+	Level  string `mapstructure:"level"`  // debug, info, warn, error
+	Format string `mapstructure:"format"` // text, json
+}
+
+// Default returns the configuration of a box that was told nothing. It is valid.
+func Default() Config {
+	return Config{
+		DataDir: "./data",
+		Listeners: Listeners{
+			TCP:       TCPListener{Enabled: true, Address: "127.0.0.1:1883"},
+			TLS:       TLSListener{Enabled: true, Address: ":8883"},
+			WebSocket: WebSocketListener{Enabled: true, Address: "127.0.0.1:9001", AllowedOrigins: []string{}},
+		},
+		Certs: Certs{ExtraNames: []string{}},
+		MQTT: MQTT{
+			Host:            "localhost",
+			Port:            1883,
+			TLSPort:         8883,
+			BackendUsername: "plantops_backend",
+		},
+		Ingest: Ingest{
+			Topics:       []string{"devices/+/telemetry", "devices/+/heartbeat"},
+			MaxBatch:     1000,
+			StallTimeout: 10 * time.Second,
+			OfflineAfter: 180 * time.Second,
+		},
+		Limits: Limits{
+			MaxConnections:               10000,
+			MaxUnauthenticated:           500,
+			MaxUnauthenticatedPerAddress: 100,
+			ConnectTimeout:               30 * time.Second,
+			MaxPacketBytes:               256 << 10,
+			MaxTopicLevels:               32,
+		},
+		Log: Log{Level: "info", Format: "text"},
+	}
+}
+
+// Embedded reports whether this process is the broker: any listener is enabled.
+func (c Config) Embedded() bool {
+	return c.Listeners.TCP.Enabled || c.Listeners.TLS.Enabled || c.Listeners.WebSocket.Enabled
+}
+
+// StorePath returns the path of the database.
+func (c Config) StorePath() string {
+	if c.Store.Path != "" {
+		return c.Store.Path
+	}
+	return filepath.Join(c.DataDir, "plantops.db")
+}
+
+// CertsDir returns the directory of the certificate authority.
+func (c Config) CertsDir() string {
+	if c.Certs.Dir != "" {
+		return c.Certs.Dir
+	}
+	return filepath.Join(c.DataDir, "certs")
+}
+
+// CACertPath returns the file with the authority that the subscriber trusts:
+// mqtt.ca_cert, else our own when the broker is embedded and TLS is on.
+// "" means the roots of the system.
+func (c Config) CACertPath() string {
+	switch {
+	case c.MQTT.CACert != "":
+		return c.MQTT.CACert
+	case !c.Embedded() || !c.MQTT.UseTLS:
+		return ""
+	case c.Certs.CACert != "":
+		return c.Certs.CACert
+	}
+	return filepath.Join(c.CertsDir(), "ca.crt")
+}
+
+// SocketPath returns the path of the control socket.
+func (c Config) SocketPath() string {
+	return filepath.Join(c.DataDir, "plantops.sock")
+}

@@ -1,0 +1,169 @@
+package config
+
+import (
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Key describes one setting for documents and help texts.
+type Key struct {
+	Path    string   // as in the file, with dots: "mqtt.use_tls"
+	Env     []string // variables that set it; for a secret also those that name a file with it (…_FILE)
+	Default string
+	Meaning string
+	Secret  bool
+}
+
+// Keys returns every setting in the order of the file.
+func Keys() []Key {
+	def := Default()
+	keys := make([]Key, 0, len(settings))
+	for _, s := range settings {
+		keys = append(keys, Key{
+			Path:    s.path,
+			Env:     append(s.variables(), s.fileVariables()...),
+			Default: s.text(&def),
+			Meaning: s.meaning,
+			Secret:  s.secret(),
+		})
+	}
+	return keys
+}
+
+// Changes returns the keys in which two configurations differ: those that a
+// running process can take over, and those that need a restart.
+func Changes(old, new Config) (live, restart []string) {
+	for _, s := range settings {
+		switch {
+		case reflect.DeepEqual(s.field(&old), s.field(&new)):
+		case s.live:
+			live = append(live, s.path)
+		default:
+			restart = append(restart, s.path)
+		}
+	}
+	return live, restart
+}
+
+// setting is a row of the one table from which variable names, documents,
+// parsing and comparison come.
+type setting struct {
+	path    string
+	field   func(*Config) any // pointer to the field; its type says how text is parsed
+	meaning string
+	legacy  bool // the old system had it too: mqtt.host is also MQTT_HOST
+	live    bool // can change while the process runs
+}
+
+var settings = []setting{
+	{path: "data_dir", field: func(c *Config) any { return &c.DataDir }, meaning: "directory of the database, the certificates and the control socket"},
+
+	{path: "listeners.tcp.enabled", field: func(c *Config) any { return &c.Listeners.TCP.Enabled }, meaning: "accept MQTT without encryption"},
+	{path: "listeners.tcp.address", field: func(c *Config) any { return &c.Listeners.TCP.Address }, meaning: "host:port of the plain listener; no host means every address"},
+	{path: "listeners.tls.enabled", field: func(c *Config) any { return &c.Listeners.TLS.Enabled }, meaning: "accept MQTT over TLS"},
+	{path: "listeners.tls.address", field: func(c *Config) any { return &c.Listeners.TLS.Address }, meaning: "host:port of the TLS listener; no host means every address"},
+	{path: "listeners.tls.require_certificate", field: func(c *Config) any { return &c.Listeners.TLS.RequireCertificate }, meaning: "TLS clients must show a certificate of our authority"},
+	{path: "listeners.websocket.enabled", field: func(c *Config) any { return &c.Listeners.WebSocket.Enabled }, meaning: "accept MQTT over websocket, without encryption"},
+	{path: "listeners.websocket.address", field: func(c *Config) any { return &c.Listeners.WebSocket.Address }, meaning: "host:port of the websocket listener; no host means every address"},
+	{path: "listeners.websocket.allowed_origins", field: func(c *Config) any { return &c.Listeners.WebSocket.AllowedOrigins }, meaning: "web pages, such as https://farm.example, that may connect beside those of the same host; * means any"},
+
+	{path: "certs.dir", field: func(c *Config) any { return &c.Certs.Dir }, meaning: "directory of the certificate authority; empty means certs in data_dir"},
+	{path: "certs.ca_cert", field: func(c *Config) any { return &c.Certs.CACert }, meaning: "certificate of the authority; empty means ca.crt in certs.dir"},
+	{path: "certs.server_cert", field: func(c *Config) any { return &c.Certs.ServerCert }, meaning: "certificate of the server; empty means server.crt in certs.dir"},
+	{path: "certs.server_key", field: func(c *Config) any { return &c.Certs.ServerKey }, meaning: "key of the server; empty means server.key in certs.dir"},
+	{path: "certs.extra_names", field: func(c *Config) any { return &c.Certs.ExtraNames }, meaning: "names and addresses in the server certificate beside those of the host"},
+
+	{path: "mqtt.host", field: func(c *Config) any { return &c.MQTT.Host }, legacy: true, meaning: "broker that the subscriber connects to; this machine while a listener is enabled"},
+	{path: "mqtt.port", field: func(c *Config) any { return &c.MQTT.Port }, legacy: true, meaning: "its port without TLS; not set, it follows the plain listener"},
+	{path: "mqtt.use_tls", field: func(c *Config) any { return &c.MQTT.UseTLS }, legacy: true, meaning: "connect the subscriber over TLS"},
+	{path: "mqtt.tls_port", field: func(c *Config) any { return &c.MQTT.TLSPort }, legacy: true, meaning: "its port with TLS; not set, it follows the TLS listener"},
+	{path: "mqtt.ca_cert", field: func(c *Config) any { return &c.MQTT.CACert }, legacy: true, meaning: "authority to trust; empty means our own with the embedded broker, else those of the system"},
+	{path: "mqtt.client_cert", field: func(c *Config) any { return &c.MQTT.ClientCert }, meaning: "certificate that the subscriber shows; empty means none, or one of its own when the embedded broker requires it"},
+	{path: "mqtt.client_key", field: func(c *Config) any { return &c.MQTT.ClientKey }, meaning: "key of mqtt.client_cert"},
+	{path: "mqtt.backend_username", field: func(c *Config) any { return &c.MQTT.BackendUsername }, legacy: true, meaning: "user name of the subscriber"},
+	{path: "mqtt.backend_password", field: func(c *Config) any { return &c.MQTT.BackendPassword }, legacy: true, meaning: "its password; empty with the embedded broker means a random one, drawn at start"},
+
+	{path: "ingest.topics", field: func(c *Config) any { return &c.Ingest.Topics }, meaning: "topic filters whose messages are stored"},
+	{path: "ingest.max_batch", field: func(c *Config) any { return &c.Ingest.MaxBatch }, meaning: "most messages in one transaction"},
+	{path: "ingest.stall_timeout", field: func(c *Config) any { return &c.Ingest.StallTimeout }, meaning: "a sender whose message is not on disk by then is disconnected, so that it sends again"},
+	{path: "ingest.offline_after", field: func(c *Config) any { return &c.Ingest.OfflineAfter }, live: true, meaning: "a device not heard from for so long is offline"},
+
+	{path: "store.path", field: func(c *Config) any { return &c.Store.Path }, meaning: "database file; empty means plantops.db in data_dir"},
+	{path: "store.retention", field: func(c *Config) any { return &c.Store.Retention }, meaning: "how long readings are kept, such as 365d; 0 means for ever"},
+
+	{path: "limits.max_connections", field: func(c *Config) any { return &c.Limits.MaxConnections }, meaning: "most connections at a time"},
+	{path: "limits.max_unauthenticated", field: func(c *Config) any { return &c.Limits.MaxUnauthenticated }, meaning: "most connections at a time that have not logged in yet"},
+	{path: "limits.max_unauthenticated_per_address", field: func(c *Config) any { return &c.Limits.MaxUnauthenticatedPerAddress }, meaning: "the same, from one address"},
+	{path: "limits.max_connections_per_address", field: func(c *Config) any { return &c.Limits.MaxConnectionsPerAddress }, meaning: "most connections from one address; 0 means no limit"},
+	{path: "limits.connect_timeout", field: func(c *Config) any { return &c.Limits.ConnectTimeout }, meaning: "time from the connection to the complete MQTT login"},
+	{path: "limits.max_packet_bytes", field: func(c *Config) any { return &c.Limits.MaxPacketBytes }, meaning: "largest MQTT packet"},
+	{path: "limits.max_topic_levels", field: func(c *Config) any { return &c.Limits.MaxTopicLevels }, meaning: "most levels in a topic"},
+
+	{path: "log.level", field: func(c *Config) any { return &c.Log.Level }, legacy: true, live: true, meaning: "debug, info, warn or error"},
+	{path: "log.format", field: func(c *Config) any { return &c.Log.Format }, legacy: true, meaning: "text or json"},
+}
+
+// find returns the setting with that path.
+func find(path string) (setting, bool) {
+	i := slices.IndexFunc(settings, func(s setting) bool { return s.path == path })
+	if i < 0 {
+		return setting{}, false
+	}
+	return settings[i], true
+}
+
+// variables returns the environment variables that hold the value, ours first.
+func (s setting) variables() []string {
+	old := strings.ToUpper(strings.ReplaceAll(s.path, ".", "_"))
+	if s.legacy {
+		return []string{prefix + old, old}
+	}
+	return []string{prefix + old}
+}
+
+// fileVariables returns the variables that name a file with the value: for
+// secrets only.
+func (s setting) fileVariables() []string {
+	if !s.secret() {
+		return nil
+	}
+	names := s.variables()
+	for i := range names {
+		names[i] += "_FILE"
+	}
+	return names
+}
+
+func (s setting) secret() bool {
+	_, ok := s.field(new(Config)).(*Secret)
+	return ok
+}
+
+// value returns what c holds, as the type of the field.
+func (s setting) value(c *Config) any {
+	return reflect.ValueOf(s.field(c)).Elem().Interface()
+}
+
+// text returns what c holds as a person would write it; a secret only says that it is there.
+func (s setting) text(c *Config) string {
+	switch v := s.value(c).(type) {
+	case bool:
+		return strconv.FormatBool(v)
+	case int:
+		return strconv.Itoa(v)
+	case time.Duration:
+		return formatDuration(v)
+	case []string:
+		return strings.Join(v, ", ")
+	case Secret:
+		if v == "" {
+			return ""
+		}
+		return redacted
+	default:
+		return v.(string)
+	}
+}

@@ -1,0 +1,95 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// decimal is how whole numbers are written. Others mean one thing to YAML and
+// another to people: 0123 is 83, 0x10 is 16, 1_000 is 1000.
+var decimal = regexp.MustCompile(`^-?(0|[1-9][0-9]*)$`)
+
+// parse turns text from a variable, a flag or a scalar of the file into a value
+// of the setting's type. The error says what would be accepted, and never
+// repeats the text.
+func (s setting) parse(text string) (any, error) {
+	switch s.field(new(Config)).(type) {
+	case *bool:
+		return parseBool(strings.TrimSpace(text))
+	case *int:
+		return parseInt(strings.TrimSpace(text))
+	case *time.Duration:
+		return parseDuration(strings.TrimSpace(text))
+	case *[]string:
+		return parseList(text)
+	}
+	return text, nil
+}
+
+func parseBool(text string) (bool, error) {
+	switch strings.ToLower(text) {
+	case "true", "yes", "on", "1":
+		return true, nil
+	case "false", "no", "off", "0":
+		return false, nil
+	}
+	return false, errors.New("must be true or false (yes or no, on or off, 1 or 0)")
+}
+
+func parseInt(text string) (int, error) {
+	n, err := strconv.Atoi(text)
+	if err != nil || !decimal.MatchString(text) {
+		return 0, errors.New("must be a whole number, written with the digits 0 to 9 only")
+	}
+	return n, nil
+}
+
+// parseDuration accepts what time.ParseDuration does, and whole days. Zero
+// needs no unit; whether zero makes sense is for Validate.
+func parseDuration(text string) (time.Duration, error) {
+	if days, ok := strings.CutSuffix(text, "d"); ok && decimal.MatchString(days) {
+		n, err := strconv.ParseInt(days, 10, 64)
+		if d := time.Duration(n) * 24 * time.Hour; err == nil && d/(24*time.Hour) == time.Duration(n) {
+			return d, nil
+		}
+	}
+	if d, err := time.ParseDuration(text); err == nil {
+		return d, nil
+	}
+	if decimal.MatchString(text) {
+		return 0, fmt.Errorf("a duration needs a unit, for example 10s, 3m, 12h or 365d")
+	}
+	return 0, errors.New("must be a duration, for example 10s, 3m, 12h or 365d")
+}
+
+// formatDuration writes what parseDuration reads, without the zeros that
+// time.Duration.String appends.
+func formatDuration(d time.Duration) string {
+	const day = 24 * time.Hour
+	if d != 0 && d%day == 0 {
+		return strconv.FormatInt(int64(d/day), 10) + "d"
+	}
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+func parseList(text string) ([]string, error) {
+	items := strings.Split(text, ",")
+	for i := range items {
+		items[i] = strings.TrimSpace(items[i])
+		if items[i] == "" {
+			return nil, errors.New("has an empty item; write the items with one comma between them")
+		}
+	}
+	return items, nil
+}

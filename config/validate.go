@@ -1,0 +1,253 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+const passwordKey = "mqtt.backend_password"
+
+// Validate returns every problem with the values, one a line, or nil. Load has
+// called it for what it returns.
+func (c Config) Validate() error { return join(c.problems()) }
+
+func (c Config) problems() []problem {
+	v := &validator{config: &c}
+	v.files()
+	v.listeners()
+	v.certs()
+	v.mqtt()
+	v.ingest()
+	v.numbers()
+	v.oneOf("log.level", "debug", "info", "warn", "error")
+	v.oneOf("log.format", "text", "json")
+	return v.problems
+}
+
+// validator collects problems with one configuration.
+type validator struct {
+	config   *Config
+	problems []problem
+}
+
+// refuse adds a problem with the value of a key.
+func (v *validator) refuse(key, remedy string, args ...any) {
+	s, _ := find(key)
+	v.problems = append(v.problems, problem{key: key, value: s.shown(s.text(v.config)), remedy: fmt.Sprintf(remedy, args...)})
+}
+
+// refuseItem adds a problem with one item of a list.
+func (v *validator) refuseItem(key, item, remedy string) {
+	v.problems = append(v.problems, problem{key: key, value: shown(item), remedy: remedy})
+}
+
+func (v *validator) oneOf(key string, words ...string) {
+	s, _ := find(key)
+	if !slices.Contains(words, s.text(v.config)) {
+		v.refuse(key, "must be one of %s", strings.Join(words, ", "))
+	}
+}
+
+// files checks the paths: not whether a file is there, which is for its user.
+func (v *validator) files() {
+	if v.config.DataDir == "" {
+		v.refuse("data_dir", "must name a directory, for example ./data")
+	}
+	for _, key := range []string{"data_dir", "store.path", "certs.dir", "certs.ca_cert", "certs.server_cert", "certs.server_key",
+		"mqtt.ca_cert", "mqtt.client_cert", "mqtt.client_key"} {
+		if s, _ := find(key); !printable(s.text(v.config)) {
+			v.refuse(key, "must be a path without control characters")
+		}
+	}
+}
+
+func (v *validator) listeners() {
+	l := v.config.Listeners
+	doors := []struct {
+		section string
+		enabled bool
+		address string
+	}{
+		{"listeners.tcp", l.TCP.Enabled, l.TCP.Address},
+		{"listeners.tls", l.TLS.Enabled, l.TLS.Address},
+		{"listeners.websocket", l.WebSocket.Enabled, l.WebSocket.Address},
+	}
+	for i, d := range doors {
+		if d.address == "" && !d.enabled {
+			continue
+		}
+		if !validAddress(d.address) {
+			v.refuse(d.section+".address", "must be host:port with a port from 0 to 65535, for example 127.0.0.1:1883 or :8883")
+			continue
+		}
+		for _, other := range doors[:i] {
+			if d.enabled && other.enabled && collide(d.address, other.address) {
+				v.refuse(d.section+".address", "is taken by %s; give each listener its own port", other.section)
+			}
+		}
+	}
+	for _, origin := range l.WebSocket.AllowedOrigins {
+		if !validOrigin(origin) {
+			v.refuseItem("listeners.websocket.allowed_origins", origin, "must be scheme://host or scheme://host:port with http or https, or *")
+		}
+	}
+}
+
+func (v *validator) certs() {
+	c := v.config.Certs
+	if (c.ServerCert == "") != (c.ServerKey == "") {
+		v.refuse(missing(c.ServerCert, "certs.server_cert", "certs.server_key"), "certs.server_cert and certs.server_key go together; set both or none")
+	}
+	for _, name := range c.ExtraNames {
+		if !validHost(strings.TrimPrefix(name, "*.")) {
+			v.refuseItem("certs.extra_names", name, "must be a host name or an IP address, without a scheme or a port")
+		}
+	}
+}
+
+func (v *validator) mqtt() {
+	c, m := v.config, v.config.MQTT
+	if (m.ClientCert == "") != (m.ClientKey == "") {
+		v.refuse(missing(m.ClientCert, "mqtt.client_cert", "mqtt.client_key"), "mqtt.client_cert and mqtt.client_key go together; set both or none")
+	}
+	for _, key := range []string{"mqtt.backend_username", passwordKey} {
+		s, _ := find(key)
+		text := m.BackendUsername
+		if s.secret() {
+			text = m.BackendPassword.Reveal()
+		}
+		if !printable(text) || len(text) > 65535 {
+			v.refuse(key, "must be at most 65535 bytes of text, without line ends and other control characters")
+		}
+	}
+	if !validHost(m.Host) {
+		v.refuse("mqtt.host", "must be a host name or an IP address, without a scheme or a port")
+		return
+	}
+	if c.Embedded() {
+		v.embedded()
+		return
+	}
+	v.between("mqtt.port", 1, 65535)
+	v.between("mqtt.tls_port", 1, 65535)
+}
+
+// embedded checks what must fit together when the subscriber's broker is ours.
+func (v *validator) embedded() {
+	l, m := v.config.Listeners, v.config.MQTT
+	// 0 follows the listener, as not set does.
+	v.between("mqtt.port", 0, 65535)
+	v.between("mqtt.tls_port", 0, 65535)
+	if m.BackendUsername == "" || strings.ContainsAny(m.BackendUsername, "+#/$") {
+		v.refuse("mqtt.backend_username", "must be a name without + # / $, which mean something in topics")
+	}
+	if !isThisMachine(m.Host, v.config.Certs.ExtraNames) {
+		v.refuse("mqtt.host", "is not this machine, but a listener is enabled; use localhost, add the name to certs.extra_names, or disable all listeners to serve another broker")
+	}
+	switch {
+	case m.UseTLS && !l.TLS.Enabled:
+		v.refuse("mqtt.use_tls", "but listeners.tls is disabled; enable it, or set mqtt.use_tls to false")
+	case !m.UseTLS && !l.TCP.Enabled:
+		v.refuse("mqtt.use_tls", "but listeners.tcp is disabled; enable it, or set mqtt.use_tls to true")
+	case m.UseTLS && !reaches(m.Host, l.TLS.Address):
+		v.refuse("mqtt.host", "does not lead to listeners.tls.address %s; use the same address for both", shown(l.TLS.Address))
+	case !m.UseTLS && !reaches(m.Host, l.TCP.Address):
+		v.refuse("mqtt.host", "does not lead to listeners.tcp.address %s; use the same address for both", shown(l.TCP.Address))
+	}
+}
+
+func (v *validator) ingest() {
+	topics := v.config.Ingest.Topics
+	if len(topics) == 0 {
+		v.refuse("ingest.topics", "must have at least one topic filter, for example devices/+/telemetry")
+	}
+	for i, t := range topics {
+		switch {
+		case !validFilter(t):
+			v.refuseItem("ingest.topics", t, "must be an MQTT topic filter: + stands for a whole level, # for the last ones, for example devices/+/telemetry")
+		case strings.Count(t, "/") >= v.config.Limits.MaxTopicLevels && v.config.Embedded():
+			v.refuseItem("ingest.topics", t, "has more levels than limits.max_topic_levels")
+		case slices.Contains(topics[:i], t):
+			v.refuseItem("ingest.topics", t, "is there twice; remove one")
+		}
+	}
+}
+
+const day = 24 * time.Hour
+
+// numbers checks the least and the most. The least durations catch a value
+// that was meant in another unit.
+func (v *validator) numbers() {
+	v.between("ingest.max_batch", 1, 100_000)
+	v.within("ingest.stall_timeout", 100*time.Millisecond, time.Hour)
+	v.within("ingest.offline_after", time.Second, 365*day)
+	if v.config.Store.Retention != 0 {
+		v.within("store.retention", time.Hour, 100*365*day)
+	}
+	v.between("limits.max_connections", 1, 1_000_000)
+	v.between("limits.max_unauthenticated", 1, 1_000_000)
+	v.between("limits.max_unauthenticated_per_address", 1, 1_000_000)
+	v.between("limits.max_connections_per_address", 0, 1_000_000)
+	v.within("limits.connect_timeout", 100*time.Millisecond, 10*time.Minute)
+	v.between("limits.max_packet_bytes", 1024, 268_435_455) // the most that MQTT can write [MQTT 5, 1.5.5]
+	v.between("limits.max_topic_levels", 3, 1000)           // devices/ID/telemetry has 3
+}
+
+func (v *validator) between(key string, least, most int) {
+	s, _ := find(key)
+	if n := s.value(v.config).(int); n < least || n > most {
+		v.refuse(key, "must be from %d to %d", least, most)
+	}
+}
+
+func (v *validator) within(key string, least, most time.Duration) {
+	s, _ := find(key)
+	if d := s.value(v.config).(time.Duration); d < least || d > most {
+		zero := ""
+		if key == "store.retention" {
+			zero = "0 (for ever) or "
+		}
+		v.refuse(key, "must be %sfrom %s to %s", zero, formatDuration(least), formatDuration(most))
+	}
+}
+
+// missing returns the key whose value is not there.
+func missing(value, key, other string) string {
+	if value == "" {
+		return key
+	}
+	return other
+}
+
+// printable reports whether text is valid and has no control characters.
+func printable(text string) bool {
+	return utf8.ValidString(text) && !strings.ContainsFunc(text, unicode.IsControl)
+}
+
+// validFilter follows MQTT 5, sections 4.7 and 4.8.2.
+func validFilter(filter string) bool {
+	if filter == "" || len(filter) > 65535 || !printable(filter) {
+		return false
+	}
+	if rest, shared := strings.CutPrefix(filter, "$share/"); shared {
+		group, rest, ok := strings.Cut(rest, "/")
+		return ok && group != "" && !strings.ContainsAny(group, "+#") && rest != "" && validLevels(rest)
+	}
+	return validLevels(filter)
+}
+
+func validLevels(filter string) bool {
+	levels := strings.Split(filter, "/")
+	for i, level := range levels {
+		switch {
+		case level == "+", level == "#" && i == len(levels)-1:
+		case strings.ContainsAny(level, "+#"):
+			return false
+		}
+	}
+	return true
+}
