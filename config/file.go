@@ -58,13 +58,13 @@ func parseFile(name string, data []byte) *file {
 	if err := documents.Decode(&first); errors.Is(err, io.EOF) {
 		return f
 	} else if err != nil {
-		f.syntax(err)
+		f.syntax(err, data)
 		return f
 	}
 	if err := documents.Decode(&second); err == nil {
 		f.problem(&second, "", "", "a second document begins here; write everything in one, without ---")
 	} else if !errors.Is(err, io.EOF) {
-		f.syntax(err)
+		f.syntax(err, data)
 	}
 	root := first.Content[0]
 	switch {
@@ -176,18 +176,21 @@ func (f *file) problem(node *yaml.Node, key, value, remedy string) {
 var (
 	plainKey   = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]{0,63}$`)
 	syntaxLine = regexp.MustCompile(`^line ([0-9]+): (.*)$`)
+	noAnchor   = regexp.MustCompile(`unknown anchor '(.*)' referenced`)
 )
 
-// syntax reports what the YAML parser says.
-func (f *file) syntax(err error) {
+// syntax reports what the YAML parser says about the data.
+func (f *file) syntax(err error, data []byte) {
 	p := problem{source: f.name, remedy: strings.TrimPrefix(err.Error(), "yaml: ")}
 	if m := syntaxLine.FindStringSubmatch(p.remedy); m != nil {
 		p.source, p.remedy = f.name+":"+m[1], m[2]
-	}
-	if strings.Contains(p.remedy, "anchor") {
-		// The parser's words hold the name of the anchor, and a password that
-		// begins with * is read as one.
-		p.remedy = "a value begins with * or &, which is YAML for an alias; put it in quotes"
+	} else if m := noAnchor.FindStringSubmatch(p.remedy); m != nil {
+		// The parser repeats the name, and a password that begins with * is
+		// read as one. It does not say the line.
+		p.remedy = "a value begins with *, which is YAML for an alias; put it in quotes"
+		if before, _, ok := bytes.Cut(data, []byte("*"+m[1])); ok {
+			p.source = fmt.Sprintf("%s:%d", f.name, bytes.Count(before, []byte("\n"))+1)
+		}
 	}
 	p.remedy = "is not YAML: " + p.remedy
 	f.problems = append(f.problems, p)

@@ -151,7 +151,8 @@ func (l Loaded) portProblems(tcp, tls int) []problem {
 	var problems []problem
 	check := func(key string, port, bound int, listener string) {
 		source := l.source(key)
-		if !l.Config.Embedded() || source == fromDefault || port == 0 || bound == 0 || port == bound {
+		follows := source == fromDefault || port < 1 || port > 65535 // out of range: Validate says so
+		if !l.Config.Embedded() || follows || bound == 0 || port == bound {
 			return
 		}
 		problems = append(problems, problem{key: key, value: fmt.Sprint(port), source: source,

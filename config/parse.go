@@ -2,7 +2,6 @@ package config
 
 import (
 	"errors"
-	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
@@ -53,7 +52,7 @@ func parseInt(text string) (int, error) {
 func parseDuration(text string) (time.Duration, error) {
 	if days, ok := strings.CutSuffix(text, "d"); ok && decimal.MatchString(days) {
 		n, err := strconv.ParseInt(days, 10, 64)
-		if d := time.Duration(n) * 24 * time.Hour; err == nil && d/(24*time.Hour) == time.Duration(n) {
+		if d := time.Duration(n) * day; err == nil && d/day == time.Duration(n) {
 			return d, nil
 		}
 	}
@@ -61,7 +60,7 @@ func parseDuration(text string) (time.Duration, error) {
 		return d, nil
 	}
 	if decimal.MatchString(text) {
-		return 0, fmt.Errorf("a duration needs a unit, for example 10s, 3m, 12h or 365d")
+		return 0, errors.New("a duration needs a unit, for example 10s, 3m, 12h or 365d")
 	}
 	return 0, errors.New("must be a duration, for example 10s, 3m, 12h or 365d")
 }
@@ -69,7 +68,6 @@ func parseDuration(text string) (time.Duration, error) {
 // formatDuration writes what parseDuration reads, without the zeros that
 // time.Duration.String appends.
 func formatDuration(d time.Duration) string {
-	const day = 24 * time.Hour
 	if d != 0 && d%day == 0 {
 		return strconv.FormatInt(int64(d/day), 10) + "d"
 	}

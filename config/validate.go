@@ -169,7 +169,7 @@ func (v *validator) ingest() {
 		switch {
 		case !validFilter(t):
 			v.refuseItem("ingest.topics", t, "must be an MQTT topic filter: + stands for a whole level, # for the last ones, for example devices/+/telemetry")
-		case strings.Count(t, "/") >= v.config.Limits.MaxTopicLevels && v.config.Embedded():
+		case strings.Count(t, "/") >= max(v.config.Limits.MaxTopicLevels, leastLevels) && v.config.Embedded():
 			v.refuseItem("ingest.topics", t, "has more levels than limits.max_topic_levels")
 		case slices.Contains(topics[:i], t):
 			v.refuseItem("ingest.topics", t, "is there twice; remove one")
@@ -177,7 +177,10 @@ func (v *validator) ingest() {
 	}
 }
 
-const day = 24 * time.Hour
+const (
+	day         = 24 * time.Hour
+	leastLevels = 3 // devices/ID/telemetry
+)
 
 // numbers checks the least and the most. The least durations catch a value
 // that was meant in another unit.
@@ -194,7 +197,7 @@ func (v *validator) numbers() {
 	v.between("limits.max_connections_per_address", 0, 1_000_000)
 	v.within("limits.connect_timeout", 100*time.Millisecond, 10*time.Minute)
 	v.between("limits.max_packet_bytes", 1024, 268_435_455) // the most that MQTT can write [MQTT 5, 1.5.5]
-	v.between("limits.max_topic_levels", 3, 1000)           // devices/ID/telemetry has 3
+	v.between("limits.max_topic_levels", leastLevels, 1000)
 }
 
 func (v *validator) between(key string, least, most int) {
