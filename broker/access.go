@@ -1,0 +1,81 @@
+package broker
+
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Account is who a client has proved to be, and what it may do.
+type Account struct {
+	// Name is the user name, the name in a client certificate and, for a device, its id in topics.
+	Name string
+	// Publish and Subscribe are topic filters; %u stands for the user name and %c for the client id. Empty allows nothing.
+	Publish, Subscribe []string
+	// Admin may read $SYS.
+	Admin bool
+}
+
+// Accounts is where identities come from. Its methods are called from many goroutines.
+type Accounts interface {
+	// Authenticate returns the account whose name and password these are.
+	Authenticate(user string, password []byte) (Account, bool)
+	// Lookup returns the account of that name: a client id that is somebody's name is that account's alone.
+	Lookup(name string) (Account, bool)
+}
+
+const (
+	maxUserBytes     = 64
+	maxClientIDBytes = 128
+)
+
+// validName reports whether a user name or a client id may stand in a topic: nothing in it can act as a wildcard,
+// a level separator, a substitution or a line break in a log.
+func validName(name string, maxBytes int) bool {
+	return name != "" && len(name) <= maxBytes && utf8.ValidString(name) &&
+		!strings.ContainsAny(name, "+#/$%") && !strings.ContainsFunc(name, unicode.IsControl)
+}
+
+// rights is what one connection may do: its account's rules with the names filled in.
+type rights struct {
+	publish, subscribe []string
+	admin              bool
+}
+
+// rightsOf fills in the rules. Both names have passed validName, so that a name can never widen a rule.
+func rightsOf(a Account, clientID string) rights {
+	names := strings.NewReplacer("%u", a.Name, "%c", clientID)
+	fill := func(rules []string) []string {
+		filled := make([]string, len(rules))
+		for i, rule := range rules {
+			filled[i] = names.Replace(rule)
+		}
+		return filled
+	}
+	return rights{publish: fill(a.Publish), subscribe: fill(a.Subscribe), admin: a.Admin}
+}
+
+// mayPublish judges a topic that checkTopic accepted.
+func (r rights) mayPublish(topic string) bool { return covered(r.publish, topic) }
+
+// mayRead judges a filter that checkFilter accepted, or the topic of a message about to be delivered.
+func (r rights) mayRead(filter string) bool {
+	bare, err := unshare(filter)
+	if err != nil {
+		return false
+	}
+	if first, _, _ := strings.Cut(bare, "/"); strings.EqualFold(first, systemPrefix) {
+		return r.admin
+	}
+	return covered(r.subscribe, bare)
+}
+
+// covered asks for one rule that allows all of it: two rules that only together would do are not enough.
+func covered(rules []string, asked string) bool {
+	for _, rule := range rules {
+		if covers(rule, asked) {
+			return true
+		}
+	}
+	return false
+}

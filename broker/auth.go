@@ -1,0 +1,177 @@
+package broker
+
+import (
+	"crypto/subtle"
+	"log/slog"
+	"net"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+// Backend is the in-process subscriber's identity. No account of that name is asked for, and its client id is
+// refused to everybody else; other programs may log in as the backend under other client ids.
+type Backend struct {
+	// Username and Password are compared as they are. An empty password lets nobody in.
+	Username, Password string
+	// ClientID is the one client that is let in before AdmitDevices and stays in after DisconnectDevices.
+	ClientID string
+}
+
+// everything is what the backend may publish and read.
+var everything = []string{"#"}
+
+// admit lets a client in or says why not. When it returns nil the client owns its client id and has passed the gate.
+func (h *hook) admit(l *link, pk packets.Packet) error {
+	keepalive := normalise(l.client)
+	for {
+		evictions := h.sessions.evictionCount()
+		account, err := h.login(l, pk)
+		if err != nil {
+			return err
+		}
+		l.account, l.rights, l.since = account, rightsOf(account, l.client.ID), h.now()
+		if err := h.checkWill(l, pk); err != nil {
+			return err
+		}
+		if err := h.sessions.claim(l, evictions); err == nil {
+			break
+		} else if err != errEvicted {
+			return err
+		}
+	}
+	if !h.isIngest(l) {
+		l.hold()
+		err := h.gate.pass(l.done(), h.gateWait)
+		l.unhold()
+		if err != nil {
+			return err
+		}
+	}
+	l.admitted()
+	l.setReadTimeout(keepalive + keepalive/2) // [MQTT-3.1.2-22]
+	return nil
+}
+
+// login finds out who the client is.
+func (h *hook) login(l *link, pk packets.Packet) (Account, error) {
+	user, clientID := string(pk.Connect.Username), l.client.ID
+	switch {
+	case pk.Properties.AuthenticationMethod != "":
+		return Account{}, refuseAuthMethod
+	case user == "":
+		return Account{}, refuseAnonymous
+	case !validName(user, maxUserBytes):
+		return Account{}, refuseUserName
+	case !validName(clientID, maxClientIDBytes):
+		return Account{}, refuseClientID
+	case len(pk.Connect.Password) == 0:
+		return Account{}, refuseNoPassword
+	}
+	account, err := h.authenticate(user, pk.Connect.Password)
+	if err != nil {
+		return Account{}, err
+	}
+	if !h.certificateFits(l, user) {
+		return Account{}, refuseCertificate
+	}
+	if !h.mayUseClientID(user, clientID) {
+		return Account{}, refuseForeignID
+	}
+	return account, nil
+}
+
+func (h *hook) authenticate(user string, password []byte) (Account, error) {
+	if user == h.backend.Username {
+		same := subtle.ConstantTimeCompare(password, []byte(h.backend.Password)) == 1
+		if !same || h.backend.Password == "" {
+			return Account{}, refusePassword
+		}
+		account, _ := h.account(user)
+		return account, nil
+	}
+	if h.accounts == nil {
+		return Account{}, refuseUnknownUser
+	}
+	account, ok := h.accounts.Authenticate(user, password)
+	if ok && account.Name == user {
+		return account, nil
+	}
+	if _, known := h.accounts.Lookup(user); !known {
+		return Account{}, refuseUnknownUser // the client is told the same as for a wrong password
+	}
+	return Account{}, refusePassword
+}
+
+// account returns what the account of that name may do at this moment.
+func (h *hook) account(name string) (Account, bool) {
+	if name == h.backend.Username {
+		return Account{Name: name, Publish: everything, Subscribe: everything, Admin: true}, true
+	}
+	if h.accounts == nil {
+		return Account{}, false
+	}
+	return h.accounts.Lookup(name)
+}
+
+// certificateFits compares the name in a client certificate with the user name, where certificates are required: the
+// two are one identity.
+func (h *hook) certificateFits(l *link, user string) bool {
+	state := l.tlsState()
+	if !h.mustCert || state == nil {
+		return true
+	}
+	return len(state.VerifiedChains) > 0 && state.PeerCertificates[0].Subject.CommonName == user
+}
+
+// mayUseClientID keeps client ids that are names for those who bear the name. All others are free to choose.
+func (h *hook) mayUseClientID(user, clientID string) bool {
+	switch clientID {
+	case h.backend.ClientID:
+		return user == h.backend.Username
+	case user:
+		return true
+	}
+	_, taken := h.account(clientID)
+	return !taken
+}
+
+func (h *hook) isIngest(l *link) bool {
+	return l.account.Name == h.backend.Username && l.client.ID == h.backend.ClientID
+}
+
+// checkWill applies the rules for publishing to the will, which mochi would send unseen.
+func (h *hook) checkWill(l *link, pk packets.Packet) error {
+	if !pk.Connect.WillFlag {
+		return nil
+	}
+	if err := checkTopic(pk.Connect.WillTopic, h.maxLevels); err == errTopicReserved {
+		return refuseWill
+	} else if err != nil {
+		return refuseWillTopic
+	}
+	if !l.rights.mayPublish(pk.Connect.WillTopic) {
+		return refuseWill
+	}
+	return nil
+}
+
+// refuseConnect counts, logs and answers a refused CONNECT.
+func (h *hook) refuseConnect(l *link, pk packets.Packet, r refusal) {
+	l.cause.CompareAndSwap(nil, &r.reason)
+	attrs := []slog.Attr{slog.String("user", clip(string(pk.Connect.Username))), slog.String("client", clip(l.client.ID)),
+		slog.String("listener", l.listener()), slog.String("remote", l.RemoteAddr().String())}
+	if pk.Connect.WillFlag && (r == refuseWill || r == refuseWillTopic) {
+		attrs = append(attrs, slog.String("topic", clip(pk.Connect.WillTopic)))
+	}
+	who := l.account.Name
+	if who == "" {
+		who, _, _ = net.SplitHostPort(l.RemoteAddr().String())
+	}
+	h.refusals.add(r.reason, who, attrs...)
+
+	code := r.v5
+	if l.client.Properties.ProtocolVersion < 5 {
+		code = packets.Code{Code: r.v3, Reason: r.reason}
+	}
+	_ = h.server.SendConnack(l.client, code, false, nil) // the connection is closed either way
+}

@@ -1,0 +1,281 @@
+// Package broker is the MQTT broker: listeners and connections, identity and access, around the embedded mochi server.
+//
+// The network half (network.go, listener.go, websocket.go, conn.go, writer.go) owns sockets, deadlines and limits. The
+// core half is one mochi hook (hook.go): auth.go says who a client is, access.go and topic.go what it may do, door.go
+// judges every packet before mochi acts on it, sessions.go lets one connection at a time have a client id, gate.go
+// keeps clients out until the program is ready. What happens to the readings is for others: the broker stores nothing.
+package broker
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+// Options say what to listen on and who may come in.
+type Options struct {
+	// TCP, TLS and WebSocket are addresses such as ":8883"; "" leaves that listener out. Port 0 takes any free port.
+	TCP, TLS, WebSocket string
+	// TLSConfig serves TLS; it must be set when TLS is.
+	TLSConfig *tls.Config
+	// AllowedOrigins are the websites that may open a websocket from a browser, besides the one of the same host.
+	AllowedOrigins []string
+	// RequireCertificate makes the name in the client's certificate and its user name one identity. That a
+	// certificate is asked for and checked is TLSConfig's part.
+	RequireCertificate bool
+
+	Accounts Accounts // nil: only the backend can log in
+	Backend  Backend
+	// IngestTopics and StallTimeout say which messages the backend must take, and how long they may wait for it.
+	IngestTopics []string
+	StallTimeout time.Duration
+	Limits       Limits // zero fields have defaults
+	// Refused is called for every message that is refused, with the account that sent it. It must not block. May be nil.
+	Refused func(device, reason string)
+	Log     *slog.Logger     // nil discards
+	Now     func() time.Time // nil is time.Now
+}
+
+// Broker is one running broker. Its methods may be called from any goroutine.
+type Broker struct {
+	log       *slog.Logger
+	server    *mqtt.Server
+	hook      *hook
+	network   *network
+	listeners map[string]*netListener
+
+	died      chan error
+	serving   sync.WaitGroup
+	closing   chan struct{}
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// Addrs are the addresses that were bound; nil where a listener is off.
+type Addrs struct{ TCP, TLS, WebSocket net.Addr }
+
+const (
+	kindTCP       = "tcp"
+	kindTLS       = "tls"
+	kindWebSocket = "websocket"
+
+	// evictWait is how long Disconnect waits for connections to end. They end at once unless something is wrong.
+	evictWait = time.Second
+	// closeWait bounds Close: mochi waits for its connections without a limit.
+	closeWait = 5 * time.Second
+)
+
+// Listen binds every socket and serves nobody yet. When an address cannot be had, the error names each that failed
+// and nothing stays bound.
+func Listen(o Options) (*Broker, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.TLS != "" && o.TLSConfig == nil {
+		return nil, errors.New("listen on " + o.TLS + ": no TLS configuration")
+	}
+	refused := newRefusals(o.Log, o.Now)
+	b := &Broker{
+		log:       o.Log,
+		listeners: map[string]*netListener{},
+		died:      make(chan error, 3),
+		closing:   make(chan struct{}),
+	}
+	b.network = newNetwork(o.Limits, o.Log, func(reason string, _ net.Addr) { refused.count(reason) })
+	b.network.tlsConfig, b.network.allowedOrigins = o.TLSConfig, o.AllowedOrigins
+	if err := b.bindAll(o); err != nil {
+		return nil, err
+	}
+	limits := b.network.limits
+	b.server = mqtt.New(serverOptions(limits, o.Log))
+	b.hook = &hook{
+		server: b.server, log: o.Log, accounts: o.Accounts, backend: o.Backend, mustCert: o.RequireCertificate,
+		maxLevels: limits.MaxTopicLevels, reported: o.Refused, now: o.Now,
+		sessions: newSessions(b.server), gate: newGate(), gateWait: gateWait, refusals: refused,
+	}
+	if err := b.server.AddHook(b.hook, nil); err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	return b, nil
+}
+
+// serverOptions sets every one of mochi's capabilities on purpose.
+func serverOptions(limits Limits, log *slog.Logger) *mqtt.Options {
+	caps := mqtt.NewDefaultServerCapabilities()
+	caps.MaximumClients = int64(limits.MaxConnections) + 1 // the network's limit comes first
+	caps.MaximumPacketSize = uint32(limits.MaxPacketBytes)
+	caps.MaximumMessageExpiryInterval = 0              // the default deletes queued and retained messages after a day
+	caps.MaximumSessionExpiryInterval = 30 * 24 * 3600 // seconds
+	caps.MaximumClientWritesPending = 4096             // 8 bytes each per connection; more waiting than this is dropped
+	caps.MaximumInflight = 32768                       // per subscriber; more than this is dropped
+	caps.ReceiveMaximum = 1024                         // unacknowledged messages from one client
+	caps.TopicAliasMaximum = 0                         // mochi asks for access to the empty topic and resolves the alias later
+	caps.Compatibilities.NoInheritedPropertiesOnAck = true
+	return &mqtt.Options{
+		Capabilities:             caps,
+		ClientNetWriteBufferSize: 1,                 // everything goes to our writer at once, which coalesces
+		SysTopicResendInterval:   100 * 365 * 86400, // seconds; it cannot be turned off, and stops the program to count memory
+		Logger:                   slog.New(mochiLog{log.Handler()}),
+	}
+}
+
+// bindAll binds what is asked for and says so in the words people search their logs for.
+func (b *Broker) bindAll(o Options) error {
+	var errs []error
+	for _, want := range []struct{ kind, address, words string }{
+		{kindTCP, o.TCP, "Opening ipv4 listen socket on port %d."},
+		{kindTLS, o.TLS, "Opening ipv4 listen socket on port %d."},
+		{kindWebSocket, o.WebSocket, "Opening websockets listen socket on port %d."},
+	} {
+		if want.address == "" {
+			continue
+		}
+		l, err := bind(want.kind, want.address, b.network)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("listen on %s for %s: %w", want.address, want.kind, err))
+			continue
+		}
+		b.listeners[want.kind] = l
+		b.log.Info(fmt.Sprintf(want.words, portOf(l.addr())))
+	}
+	if len(errs) == 0 {
+		return nil
+	}
+	for _, l := range b.listeners {
+		_ = l.close() // nothing was accepted
+	}
+	return errors.Join(errs...)
+}
+
+func portOf(a net.Addr) int {
+	tcp, _ := a.(*net.TCPAddr)
+	if tcp == nil {
+		return 0
+	}
+	return tcp.Port
+}
+
+// Addrs returns what was bound.
+func (b *Broker) Addrs() Addrs {
+	addr := func(kind string) net.Addr {
+		if l := b.listeners[kind]; l != nil {
+			return l.addr()
+		}
+		return nil
+	}
+	return Addrs{TCP: addr(kindTCP), TLS: addr(kindTLS), WebSocket: addr(kindWebSocket)}
+}
+
+// Start lets connections in. Every client but the backend's subscriber waits after its login for AdmitDevices, for half a
+// minute at most. Call it once.
+func (b *Broker) Start() error {
+	if err := b.server.Serve(); err != nil {
+		return fmt.Errorf("start broker: %w", err)
+	}
+	for topic := range b.server.Topics.Retained.GetAll() { // mochi's start values, which would never change
+		b.server.Topics.RetainMessage(packets.Packet{TopicName: topic})
+	}
+	for kind, l := range b.listeners {
+		b.serving.Go(func() {
+			err := l.serve(b.establish)
+			select {
+			case <-b.closing:
+			default:
+				b.died <- fmt.Errorf("%s listener on %s ended: %w", kind, l.addr(), err)
+			}
+		})
+	}
+	return nil
+}
+
+// establish serves one connection until it ends. mochi's decoder can panic on what a client sends; serve recovers.
+func (b *Broker) establish(c *conn) error {
+	l := newLink(c)
+	finished := false
+	defer func() {
+		if !finished {
+			b.hook.abandon(l)
+		}
+		b.hook.sessions.release(l)
+	}()
+	err := b.server.EstablishConnection(c.listener(), l)
+	finished = true
+	return err
+}
+
+// AdmitDevices opens the gate for all clients, those that wait and those to come.
+func (b *Broker) AdmitDevices() { b.hook.gate.open() }
+
+// Disconnect ends the sessions of an account whose rights or secret have changed, or that is no more: connections,
+// subscriptions and waiting messages. It returns how many were connected, when they have ended.
+func (b *Broker) Disconnect(name, reason string) int {
+	n := b.hook.sessions.evict(name, packets.Code{Code: packets.ErrAdministrativeAction.Code, Reason: reason}, evictWait)
+	b.log.Info("sessions ended", "user", name, "reason", reason, "count", n)
+	return n
+}
+
+// DisconnectDevices refuses new clients from now on and sends everybody away but the backend's subscriber, without
+// publishing their wills. It returns when they are gone or ctx has ended.
+func (b *Broker) DisconnectDevices(ctx context.Context) error {
+	b.hook.gate.close()
+	var sent []*link
+	for _, l := range b.hook.sessions.live() {
+		if !b.hook.isIngest(l) {
+			b.hook.sessions.end(l, packets.ErrServerShuttingDown)
+			sent = append(sent, l)
+		}
+	}
+	for i, l := range sent {
+		select {
+		case <-l.ended:
+		case <-ctx.Done():
+			return fmt.Errorf("disconnect clients: %d of %d still there: %w", len(sent)-i, len(sent), ctx.Err())
+		}
+	}
+	return nil
+}
+
+// Died tells of a listener that ended by itself: the program should end too.
+func (b *Broker) Died() <-chan error { return b.died }
+
+// Close ends everything within a few seconds. Calling it again returns the same error.
+func (b *Broker) Close() error {
+	b.closeOnce.Do(func() { b.closeErr = b.close() })
+	return b.closeErr
+}
+
+func (b *Broker) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeWait)
+	defer cancel()
+	close(b.closing)
+	b.hook.gate.close()
+	for _, l := range b.hook.sessions.live() {
+		b.hook.sessions.end(l, packets.ErrServerShuttingDown)
+	}
+	errs := []error{b.network.close(ctx)}
+
+	stopped := make(chan error, 1)
+	go func() {
+		err := b.server.Close() // waits for its connections without a limit
+		b.serving.Wait()
+		stopped <- err
+	}()
+	select {
+	case err := <-stopped:
+		errs = append(errs, err)
+	case <-ctx.Done():
+		errs = append(errs, fmt.Errorf("close broker: %w", ctx.Err()))
+	}
+	return errors.Join(errs...)
+}
