@@ -1,0 +1,229 @@
+package certs
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"time"
+)
+
+// checkEvery is how often Run looks: rare enough to let a Pi sleep, soon enough for a new address.
+const checkEvery = time.Minute
+
+// Run keeps the served certificates fresh until ctx ends: it renews our own at two thirds of their life and
+// when this host has a name or address that they do not cover, takes over files that another process
+// changed, and warns 60, 30 and 7 days before something expires that it cannot renew. Faults are logged,
+// and the certificates in use stay in use. It returns nil.
+func (a *Authority) Run(ctx context.Context) error {
+	tick := time.NewTicker(checkEvery)
+	defer tick.Stop()
+	for {
+		a.check()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (a *Authority) check() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	defer a.warnOfExpiry()
+	served := a.current.Load()
+	files := a.stat()
+	if files.same(served.stamp) {
+		g, err := a.refresh(served)
+		if err != nil {
+			a.logFailure(err)
+			return
+		}
+		a.use(g)
+		return
+	}
+	if files.same(a.rejected) {
+		return
+	}
+	g, err := a.look()
+	if err != nil {
+		a.rejected = files
+		a.log.Error("changed certificates are not usable, the old ones stay in use", "err", err)
+		return
+	}
+	a.log.Info("took over changed certificates", "dir", a.dir, "server", fingerprint(g.server()))
+	a.use(g)
+}
+
+// Reload reads the files again and serves them to new connections, with the checks and the renewal of
+// Open. With an error the certificates loaded before stay in use.
+func (a *Authority) Reload() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	files := a.stat()
+	g, err := a.look()
+	if err != nil {
+		a.rejected = files // it is the caller who tells
+		return fmt.Errorf("reload certificates: %w", err)
+	}
+	a.use(g)
+	return nil
+}
+
+// Renew replaces the server certificate now, on disk and for new connections. Live connections go on.
+func (a *Authority) Renew() (Info, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	g, err := a.load()
+	if err == nil {
+		g, err = a.renew(g)
+	}
+	if err != nil {
+		return Info{}, fmt.Errorf("renew server certificate: %w", err)
+	}
+	a.use(g)
+	return describe("server", a.serverCert, g.server()), nil
+}
+
+// look reads the files, judges them, and renews what is due. Its result has a server certificate.
+func (a *Authority) look() (*generation, error) {
+	g, err := a.load()
+	if err != nil {
+		return nil, err
+	}
+	if !a.readOnly {
+		if err := a.checkValidity(g); err != nil {
+			return nil, err
+		}
+		next, err := a.refresh(g)
+		if err != nil && !a.holds(g) {
+			return nil, err
+		}
+		if err != nil {
+			a.logFailure(err)
+			return g, nil
+		}
+		g = next
+	}
+	if g.server() == nil {
+		return nil, fmt.Errorf("certificate %s is missing or belongs to another key", a.serverCert)
+	}
+	return g, nil
+}
+
+// holds reports whether clients accept the server certificate of g today.
+func (a *Authority) holds(g *generation) bool {
+	return g.server() != nil && checkDates(g.server(), a.now()) == nil
+}
+
+// refresh returns g, or its successor when the server certificate is ours and was due for renewal.
+func (a *Authority) refresh(g *generation) (*generation, error) {
+	if g.caKey == nil {
+		return g, nil
+	}
+	now := a.now()
+	reason := needsRenewal(g.server(), a.names(), now)
+	if reason == "" || (g.server() != nil && ClockUnsure(now, a.build)) {
+		return g, nil
+	}
+	next, err := a.renew(g)
+	if err != nil {
+		return nil, fmt.Errorf("renew server certificate because %s: %w", reason, err)
+	}
+	a.failing = false
+	a.log.Info("renewed server certificate", "reason", reason,
+		"names", namesOf(next.server()), "expires", next.server().NotAfter)
+	return next, nil
+}
+
+// renew writes a new server certificate for the key of g and returns what is on disk then.
+func (a *Authority) renew(g *generation) (*generation, error) {
+	if g.caKey == nil {
+		return nil, a.noKey()
+	}
+	now := a.now()
+	if err := a.checkClock(now); err != nil {
+		return nil, err
+	}
+	key := g.serverKey
+	var files []file
+	if key == nil {
+		var err error
+		if key, err = newKey(); err != nil {
+			return nil, err
+		}
+		files = append(files, file{a.serverKey, encodeKey(key), 0o600})
+	}
+	cert, err := newServer(a.names(), key.Public(), g.roots[0], g.caKey, now)
+	if err != nil {
+		return nil, err
+	}
+	if err := writeFiles(append(files, file{a.serverCert, encodeCert(cert), 0o644})...); err != nil {
+		return nil, err
+	}
+	return a.load()
+}
+
+// noKey is why nothing can be signed.
+func (a *Authority) noKey() error {
+	return fmt.Errorf("there is no key of our own authority in %s: certificates from outside are only served", a.caKey)
+}
+
+// logFailure logs a renewal that failed, once until one succeeds: Run tries again at every look.
+func (a *Authority) logFailure(err error) {
+	if !a.failing {
+		a.log.Error("server certificate could not be renewed, the old one stays in use", "err", err)
+	}
+	a.failing = true
+}
+
+// warnOfExpiry logs one line for each stage that a certificate in use has come to. A server certificate of
+// our own gets here only when its renewals fail: they begin 132 days before its end.
+func (a *Authority) warnOfExpiry() {
+	now := a.now()
+	if ClockUnsure(now, a.build) {
+		return
+	}
+	g := a.current.Load()
+	for _, c := range g.roots {
+		a.warnOne(a.caCert, c, now)
+	}
+	a.warnOne(a.serverCert, g.server(), now)
+}
+
+func (a *Authority) warnOne(path string, c *x509.Certificate, now time.Time) {
+	left := c.NotAfter.Sub(now)
+	stage := expiryStage(left)
+	id := fingerprint(c)
+	if a.warned[id] == stage {
+		return
+	}
+	a.warned[id] = stage
+	switch stage {
+	case noWarning:
+	case expired:
+		a.log.Error("certificate is expired", "path", path, "subject", c.Subject.String(), "expires", c.NotAfter)
+	default:
+		a.log.Warn("certificate expires soon", "path", path, "subject", c.Subject.String(), "expires", c.NotAfter, "days", int(left/day))
+	}
+}
+
+// Stages of expiry: noWarning, then 60, 30 and 7 days, then expired.
+const (
+	noWarning = 0
+	expired   = -1
+)
+
+func expiryStage(left time.Duration) int {
+	switch {
+	case left < 0:
+		return expired
+	case left <= 7*day:
+		return 7
+	case left <= 30*day:
+		return 30
+	case left <= 60*day:
+		return 60
+	}
+	return noWarning
+}
