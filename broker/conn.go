@@ -2,46 +2,215 @@ package broker
 
 import (
 	"crypto/tls"
+	"fmt"
+	"io"
 	"net"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// conn is one client's connection; mochi sees it as a net.Conn.
-type conn struct{ net.Conn }
+// conn is one client's connection; mochi sees it as a net.Conn. Bytes pass through
+// conn (first-packet limit, outgoing queue) - TLS or websocket, where there is one - socket (deadlines) - TCP.
+//
+// One goroutine (run) belongs to it from the time it is served; a second one lives only while there is
+// something to write and ends with closing the socket, so an idle connection costs one stack.
+type conn struct {
+	socket             // the lower half; RemoteAddr and LocalAddr come from it
+	n         *network // shared
+	kind      string   // "tcp", "tls" or "websocket"
+	establish func(*conn) error
+	stream    io.ReadWriter // the upper half: &socket, *tls.Conn or *webSocket; set by run
+
+	// guarded by n.mu
+	address *address
+	place   bool          // takes one of the places for strangers
+	waited  time.Duration // for, until since
+	since   time.Time     // the CONNECT deadline runs from; zero = it stands still
+
+	readMu sync.Mutex // held by whoever reads from the socket: mochi, then linger
+	first  firstPacket
+	known  atomic.Bool // admitted
+	closed chan struct{}
+	writer
+}
+
+func newConn(n *network, kind string, raw net.Conn, establish func(*conn) error) *conn {
+	c := &conn{n: n, kind: kind, establish: establish, closed: make(chan struct{})}
+	c.socket.Conn, c.socket.writeTimeout = raw, n.writeTimeout
+	c.limit = max(queueBytes, 4*n.limits.MaxPacketBytes)
+	return c
+}
+
+// run brings the connection up, lets establish use it, and closes it. A panic in there ends this connection only.
+func (c *conn) run() {
+	defer c.n.work.Done()
+	defer c.Close()
+	defer func() {
+		if r := recover(); r != nil {
+			c.n.drop(c, reasonPanic, fmt.Errorf("%v\n%s", r, debug.Stack()))
+		}
+	}()
+	err := c.open()
+	c.ready()
+	if err != nil {
+		return
+	}
+	if err := c.establish(c); err != nil {
+		c.n.log.Debug("connection ended", "listener", c.kind, "remote", c.RemoteAddr().String(), "err", err)
+	}
+}
+
+// open does the TLS handshake or the websocket upgrade. It accounts for its own errors.
+func (c *conn) open() error {
+	switch c.kind {
+	case "tls":
+		t := tls.Server(&c.socket, c.n.tlsConfig)
+		c.stream = t
+		if err := t.Handshake(); err != nil {
+			return c.failed(reasonHandshake, tlsCause(err))
+		}
+	case "websocket":
+		ws, err := c.upgrade()
+		if err != nil {
+			c.stream = &c.socket
+			return c.failed(reasonUpgrade, err)
+		}
+		c.stream = ws
+	default:
+		c.stream = &c.socket
+	}
+	return nil
+}
+
+// failed reports err unless the network itself has closed the connection.
+func (c *conn) failed(reason string, err error) error {
+	if !c.closing.Load() {
+		c.n.drop(c, reason, err)
+	}
+	return err
+}
+
+// Read reads what the client sent. Before the login it refuses a first packet that is too large as soon as it is
+// announced, so nobody allocates memory for it.
+func (c *conn) Read(p []byte) (int, error) {
+	c.readMu.Lock()
+	defer c.readMu.Unlock()
+	if c.closing.Load() {
+		return 0, net.ErrClosed
+	}
+	c.startRead()
+	n, err := c.stream.Read(p)
+	if c.closing.Load() {
+		return 0, net.ErrClosed
+	}
+	if err != nil && c.readErr != nil {
+		err = c.readErr
+	} else if ws, ok := c.stream.(*webSocket); ok && err != nil {
+		err = ws.ended(err)
+		if err != io.EOF {
+			c.n.drop(c, reasonFrame, err)
+		}
+	}
+	if n > 0 && !c.known.Load() {
+		if reason := c.first.check(p[:n], min(firstPacketBytes, c.n.limits.MaxPacketBytes)); reason != "" {
+			c.n.drop(c, reason, nil)
+			return 0, fmt.Errorf("read CONNECT: %s", reason)
+		}
+	}
+	return n, err
+}
 
 // Write copies p into the outgoing queue. It never waits for the socket. A full queue closes the connection.
-func (c *conn) Write(p []byte) (int, error) { return len(p), c.send(p) }
+func (c *conn) Write(p []byte) (int, error) {
+	if err := c.enqueue(p, false); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
 
 // send queues p without copying it where that pays; the caller must not change p any more.
-func (c *conn) send(p []byte) error { return nil }
+func (c *conn) send(p []byte) error { return c.enqueue(p, true) }
 
-// admitted says that the CONNECT was accepted: the deadline, the first-packet limit and the count of the unauthenticated end.
-func (c *conn) admitted() {}
+// Close returns at once. The queue is still written (for at most flushTimeout), then the client is given a moment to
+// read it, see finish.
+func (c *conn) Close() error {
+	c.shut(false)
+	return nil
+}
+
+// abort closes the connection at once without flushing, counted and logged under reason; err may be nil.
+func (c *conn) abort(reason string, err error) {
+	if c.shut(true) {
+		c.n.drop(c, reason, err)
+	}
+}
+
+// SetDeadline, SetReadDeadline and SetWriteDeadline do nothing: the deadlines are ours (setReadTimeout, writeTimeout).
+func (c *conn) SetDeadline(time.Time) error { return nil }
+
+// admitted says that the CONNECT was accepted: the deadline, the first-packet limit and the count of the strangers end.
+func (c *conn) admitted() {
+	c.known.Store(true)
+	c.n.login(c)
+}
 
 // hold stops the CONNECT deadline while the broker makes the client wait, and gives its place among the
 // unauthenticated to the next one. Call it only after the client's credentials were found good.
-func (c *conn) hold() {}
+func (c *conn) hold() { c.n.pauseClock(c) }
 
 // unhold lets the CONNECT deadline run again, where it stopped.
-func (c *conn) unhold() {}
+func (c *conn) unhold() { c.n.resumeClock(c) }
 
-// setReadTimeout closes the connection when nothing is received for d; 0 = never. It holds from the next Read on.
-func (c *conn) setReadTimeout(d time.Duration) {}
-
-// setQueueLimit replaces the limit of the outgoing queue in bytes (the backend's connection needs more than a device's).
-func (c *conn) setQueueLimit(bytes int) {}
-
-// queuedBytes is what the outgoing queue holds.
-func (c *conn) queuedBytes() int { return 0 }
+// setReadTimeout makes Read fail when nothing is received for d; 0 = never. It holds from the next Read on.
+func (c *conn) setReadTimeout(d time.Duration) { c.readTimeout.Store(int64(d)) }
 
 // tlsState is nil on a connection without TLS.
-func (c *conn) tlsState() *tls.ConnectionState { return nil }
+func (c *conn) tlsState() *tls.ConnectionState {
+	t, ok := c.stream.(*tls.Conn)
+	if !ok {
+		return nil
+	}
+	state := t.ConnectionState()
+	return &state
+}
 
-// done is closed when the connection is closed.
-func (c *conn) done() <-chan struct{} { return nil }
+// done is closed when the connection is closed, by whichever side.
+func (c *conn) done() <-chan struct{} { return c.closed }
 
 // listener is "tcp", "tls" or "websocket".
-func (c *conn) listener() string { return "" }
+func (c *conn) listener() string { return c.kind }
 
-// abort closes the connection at once without flushing, counted and logged under reason.
-func (c *conn) abort(reason string) {}
+// firstPacket follows the fixed header of the first packet.
+type firstPacket struct {
+	seen   int // bytes of the header
+	length int
+	done   bool
+}
+
+// check returns why the connection must end, or "".
+func (f *firstPacket) check(p []byte, limit int) string {
+	for _, b := range p {
+		if f.done {
+			return ""
+		}
+		f.seen++
+		if f.seen == 1 {
+			if b == tlsHandshakeRecord {
+				return reasonTLSOnPlain
+			}
+			continue
+		}
+		f.length |= int(b&0x7f) << (7 * (f.seen - 2))
+		more := b&0x80 != 0
+		if f.length > limit || more && f.seen == 5 {
+			return reasonFirstPacket
+		}
+		f.done = !more
+	}
+	return ""
+}
+
+// tlsHandshakeRecord is how every TLS client begins; as MQTT it would be a malformed CONNECT.
+const tlsHandshakeRecord = 0x16

@@ -1,19 +1,142 @@
 package broker
 
-import "net"
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	acceptPauseMin = 5 * time.Millisecond
+	acceptPauseMax = time.Second
+)
 
 // netListener is one bound address.
-type netListener struct{ net.Listener }
+type netListener struct {
+	net.Listener
+	kind    string
+	n       *network
+	closing chan struct{}
+}
 
-// bind opens address for kind "tcp", "tls" or "websocket". It serves nobody yet.
-func bind(kind, address string, n *network) (*netListener, error) { return nil, nil }
+// bind opens address for kind "tcp", "tls" or "websocket". It serves nobody yet; the kernel already queues
+// connections. The error names the address and the cause.
+func bind(kind, address string, n *network) (*netListener, error) {
+	config := net.ListenConfig{
+		// A client that loses its power without a word, and has no MQTT keepalive, is found after two minutes.
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 60 * time.Second, Interval: 15 * time.Second, Count: 4},
+	}
+	inner, err := config.Listen(context.Background(), "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("open %s listener: %w", kind, err)
+	}
+	return n.adopt(kind, inner), nil
+}
+
+// adopt makes inner one of the network's listeners.
+func (n *network) adopt(kind string, inner net.Listener) *netListener {
+	l := &netListener{Listener: inner, kind: kind, n: n, closing: make(chan struct{})}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.listeners = append(n.listeners, l)
+	return l
+}
 
 // addr is the bound address.
 func (l *netListener) addr() net.Addr { return l.Addr() }
 
+// close stops accepting; the connections stay. Safe to call twice.
+func (l *netListener) close() error {
+	l.n.mu.Lock()
+	select {
+	case <-l.closing:
+	default:
+		close(l.closing)
+	}
+	l.n.mu.Unlock()
+	return l.Close()
+}
+
 // serve accepts connections until close (then it returns nil) or until the listener breaks for good. establish
 // is called once per connection, in that connection's goroutine; when it returns, the connection is closed.
-func (l *netListener) serve(establish func(c *conn) error) error { return nil }
+//
+// An error of Accept (no file descriptors left, a client that has gone already) is no reason to end: it retries, and logs
+// the begin, once a minute, and the end.
+func (l *netListener) serve(establish func(c *conn) error) error {
+	var trouble acceptTrouble
+	for {
+		raw, err := l.Accept()
+		if err == nil {
+			trouble.over(l)
+			l.n.enter(newConn(l.n, l.kind, raw, establish))
+			continue
+		}
+		select {
+		case <-l.closing:
+			return nil
+		default:
+		}
+		if errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.EBADF) || errors.Is(err, syscall.ENOTSOCK) {
+			return fmt.Errorf("accept on %s: %w", l.Addr(), err)
+		}
+		if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+			l.n.shed()
+		}
+		select {
+		case <-l.closing:
+			return nil
+		case <-time.After(trouble.pause(l, err)):
+		}
+	}
+}
 
-// close stops accepting; the connections stay.
-func (l *netListener) close() error { return l.Close() }
+// acceptTrouble is a row of Accept errors.
+type acceptTrouble struct {
+	since, logged time.Time
+	wait          time.Duration
+	count         int
+}
+
+func (t *acceptTrouble) pause(l *netListener, err error) time.Duration {
+	now := time.Now()
+	t.count++
+	t.wait = min(max(2*t.wait, acceptPauseMin), acceptPauseMax)
+	if t.since.IsZero() {
+		t.since = now
+	}
+	if now.Sub(t.logged) >= time.Minute {
+		t.logged = now
+		l.n.log.Error("accepting connections fails, retrying", "listener", l.kind, "count", t.count, "err", err)
+	}
+	return t.wait
+}
+
+func (t *acceptTrouble) over(l *netListener) {
+	if t.count > 0 {
+		l.n.log.Info("accepting connections again", "listener", l.kind, "count", t.count, "took", time.Since(t.since))
+		*t = acceptTrouble{}
+	}
+}
+
+// tlsCause adds to a handshake error what it usually means. crypto/tls has no types for most of these.
+func tlsCause(err error) error {
+	var notTLS tls.RecordHeaderError
+	var badCertificate *tls.CertificateVerificationError
+	text := err.Error()
+	switch {
+	case errors.As(err, &notTLS):
+		return fmt.Errorf("the client does not speak TLS: %w", err)
+	case errors.As(err, &badCertificate):
+		return fmt.Errorf("the client certificate is not from our authority or not valid now: %w", err)
+	case strings.Contains(text, "didn't provide a certificate"):
+		return fmt.Errorf("the client has no certificate and this listener requires one: %w", err)
+	case strings.Contains(text, "remote error") && strings.Contains(text, "certificate"):
+		return fmt.Errorf("the client does not trust the server certificate (wrong ca.crt, name or clock): %w", err)
+	}
+	return err
+}

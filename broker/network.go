@@ -1,10 +1,13 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
+	"fmt"
 	"log/slog"
 	"net"
+	"sync"
 	"time"
 )
 
@@ -19,21 +22,134 @@ type Limits struct {
 	MaxTopicLevels               int           // 32
 }
 
-func (l Limits) withDefaults() Limits { return l }
+func (l Limits) withDefaults() Limits {
+	l.MaxConnections = cmp.Or(l.MaxConnections, 10_000)
+	l.MaxUnauthenticated = cmp.Or(l.MaxUnauthenticated, 500)
+	l.MaxUnauthenticatedPerAddress = cmp.Or(l.MaxUnauthenticatedPerAddress, 100)
+	l.ConnectTimeout = cmp.Or(l.ConnectTimeout, 30*time.Second)
+	l.MaxPacketBytes = cmp.Or(l.MaxPacketBytes, 256<<10)
+	l.MaxTopicLevels = cmp.Or(l.MaxTopicLevels, 32)
+	return l
+}
 
-// network is what the listeners of one broker share.
+const (
+	// firstPacketBytes bounds what a stranger can make the broker keep. A CONNECT of a device is under 1 kB; this
+	// leaves room for a will with a large payload, although the protocol's own limit would be 320 kB.
+	firstPacketBytes = 64 << 10
+
+	// queueBytes is the default limit of one connection's outgoing queue.
+	queueBytes = 1 << 20
+
+	// defaultWriteTimeout is how long one piece of at most chunkBytes may take to get into the kernel.
+	defaultWriteTimeout = 15 * time.Second
+
+	// flushTimeout bounds what is still written after Close, lingerTimeout and lingerBytes the wait for the
+	// client's end after that.
+	flushTimeout  = time.Second
+	lingerTimeout = time.Second
+	lingerBytes   = 1 << 20
+)
+
+// Why the network drops a connection: the reasons given to refused and to the log.
+const (
+	reasonConnections    = "too many connections"
+	reasonAddress        = "too many connections from one address"
+	reasonConnectTimeout = "no CONNECT in time"
+	reasonHandshake      = "TLS handshake failed"
+	reasonUpgrade        = "websocket upgrade failed"
+	reasonFirstPacket    = "first packet too large"
+	reasonTLSOnPlain     = "TLS on a port without TLS"
+	reasonFrame          = "websocket frame not allowed"
+	reasonSlow           = "slow consumer"
+	reasonWriteTimeout   = "write timeout"
+	reasonPanic          = "panic"
+)
+
+// network is what the listeners of one broker share: limits, counts, and the record of every open connection.
 type network struct {
 	limits         Limits      // with the defaults filled in
 	tlsConfig      *tls.Config // for bind("tls", ...); set before bind
 	allowedOrigins []string    // for bind("websocket", ...); set before serve
 	log            *slog.Logger
 	refused        func(reason string, remote net.Addr)
+	writeTimeout   time.Duration
+
+	admission
+	lines     limiter
+	mu        sync.Mutex // guards admission and what follows
+	closed    bool
+	listeners []*netListener
+	work      sync.WaitGroup // one for each connection until its socket is closed, one for each served one
 }
 
 // newNetwork returns a network without listeners. refused may be nil; it must be quick and safe for concurrent use.
 func newNetwork(limits Limits, log *slog.Logger, refused func(reason string, remote net.Addr)) *network {
-	return &network{limits: limits.withDefaults(), log: log, refused: refused}
+	limits = limits.withDefaults()
+	if refused == nil {
+		refused = func(string, net.Addr) {}
+	}
+	return &network{limits: limits, log: log, refused: refused, writeTimeout: defaultWriteTimeout, admission: newAdmission()}
 }
 
-// close closes all listeners and connections and waits until every goroutine has ended or ctx has.
-func (n *network) close(ctx context.Context) error { return ctx.Err() }
+// close closes all listeners and connections and waits until every goroutine has ended or ctx has. What was
+// queued before is still written, for as long as conn.Close allows. Safe to call twice.
+func (n *network) close(ctx context.Context) error {
+	n.mu.Lock()
+	n.closed = true
+	listeners := n.listeners
+	open := make([]*conn, 0, len(n.conns))
+	for c := range n.conns {
+		open = append(open, c)
+	}
+	n.mu.Unlock()
+
+	for _, l := range listeners {
+		l.close() // the only error is that it is closed already
+	}
+	for _, c := range open {
+		c.shut(false)
+	}
+	ended := make(chan struct{})
+	go func() {
+		n.work.Wait()
+		close(ended)
+	}()
+	gentle, cancel := context.WithTimeout(ctx, flushTimeout+lingerTimeout)
+	defer cancel()
+	if finished(ended, gentle) {
+		return nil
+	}
+	for _, c := range open {
+		c.shut(true)
+	}
+	if finished(ended, ctx) {
+		return nil
+	}
+	return fmt.Errorf("close network: a connection is still in use: %w", ctx.Err())
+}
+
+func finished(ended <-chan struct{}, ctx context.Context) bool {
+	select {
+	case <-ended:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// drop counts and logs why a connection was or will be closed. err may be nil.
+func (n *network) drop(c *conn, reason string, err error) {
+	n.refused(reason, c.RemoteAddr())
+	repeated, ok := n.lines.allow(c.kind+" "+reason, time.Now())
+	if !ok {
+		return
+	}
+	attrs := []any{"listener", c.kind, "remote", c.RemoteAddr().String(), "reason", reason}
+	if repeated > 0 {
+		attrs = append(attrs, "repeated", repeated)
+	}
+	if err != nil {
+		attrs = append(attrs, "err", err)
+	}
+	n.log.Warn("dropped connection", attrs...)
+}

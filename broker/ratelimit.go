@@ -5,21 +5,24 @@ import (
 	"time"
 )
 
-// limiter lets a repeating log line through once a minute per key. The zero value is ready; safe for concurrent use.
+const (
+	limiterEvery = time.Minute
+	limiterKeys  = 1000
+)
+
+// limiter lets a repeating log line through once a minute for each key. It remembers at most limiterKeys keys; while
+// it is full of fresh ones, lines with new keys are not written. The zero value is ready; safe for concurrent use.
 type limiter struct {
-	mu   sync.Mutex
-	seen map[string]repeats
+	mu    sync.Mutex
+	seen  map[string]repeats
+	swept time.Time
 }
 
+// repeats is the history of one key.
 type repeats struct {
 	last       time.Time
 	suppressed int
 }
-
-const (
-	limiterEvery = time.Minute
-	limiterKeys  = 1000 // bounds the memory; a key more than this is not logged until old ones have aged
-)
 
 // allow says whether the line for key may be written now, and how many were suppressed since the last one.
 func (l *limiter) allow(key string, now time.Time) (suppressed int, ok bool) {
@@ -38,17 +41,17 @@ func (l *limiter) allow(key string, now time.Time) (suppressed int, ok bool) {
 	return r.suppressed, true
 }
 
-// makeRoom forgets keys that have been silent for two periods when the table is full.
+// makeRoom forgets, at most once a minute, what has not been seen for two.
 func (l *limiter) makeRoom(now time.Time) bool {
 	if l.seen == nil {
 		l.seen = make(map[string]repeats)
 	}
-	if len(l.seen) < limiterKeys {
-		return true
-	}
-	for key, r := range l.seen {
-		if now.Sub(r.last) >= 2*limiterEvery {
-			delete(l.seen, key)
+	if len(l.seen) >= limiterKeys && now.Sub(l.swept) >= limiterEvery {
+		l.swept = now
+		for key, r := range l.seen {
+			if now.Sub(r.last) >= 2*limiterEvery {
+				delete(l.seen, key)
+			}
 		}
 	}
 	return len(l.seen) < limiterKeys

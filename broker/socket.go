@@ -1,0 +1,113 @@
+package broker
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+)
+
+// socket is the TCP connection with the deadlines that are ours. What TLS and websocket above it want to set
+// is ignored. Setting a deadline costs as much as a third of a small write, so an armed one is kept while it is nearly right.
+type socket struct {
+	net.Conn
+	closing      atomic.Bool   // Close was called: reading has ended and the write deadline is final
+	readTimeout  atomic.Int64  // time.Duration; 0 = none
+	writeTimeout time.Duration // of one Write
+
+	readStart time.Time // when the reader last asked; only the reader uses these three
+	readBy    time.Time // the armed read deadline
+	readErr   error     // the last Read's, as TLS and websocket hide or replace it
+	writeBy   time.Time // the armed write deadline; only the writer uses it
+}
+
+// startRead begins the time that the client has for sending something.
+func (s *socket) startRead() {
+	if s.readTimeout.Load() > 0 {
+		s.readStart = time.Now()
+	}
+}
+
+// Read reads with the read timeout, counted from startRead.
+func (s *socket) Read(p []byte) (int, error) {
+	timeout := time.Duration(s.readTimeout.Load())
+	if timeout <= 0 || s.readStart.IsZero() {
+		if !s.readBy.IsZero() {
+			s.armRead(time.Time{})
+		}
+		return s.read(p)
+	}
+	deadline := s.readStart.Add(timeout)
+	for {
+		if s.readBy.IsZero() || deadline.Sub(s.readBy) > timeout/8 || s.readBy.After(deadline) {
+			s.armRead(deadline)
+		}
+		n, err := s.read(p)
+		if n > 0 || err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || s.closing.Load() {
+			return n, err
+		}
+		if s.readBy.Equal(deadline) {
+			return n, err
+		}
+		s.readBy = time.Time{} // an older deadline fired a little early
+	}
+}
+
+func (s *socket) read(p []byte) (int, error) {
+	n, err := s.Conn.Read(p)
+	s.readErr = err
+	return n, err
+}
+
+func (s *socket) armRead(t time.Time) {
+	s.readBy = t
+	s.Conn.SetReadDeadline(t)
+	if s.closing.Load() {
+		s.interruptRead() // Close came in between and its deadline must win
+	}
+}
+
+func (s *socket) interruptRead() { s.Conn.SetReadDeadline(time.Unix(1, 0)) }
+
+// Write writes with the write timeout. The caller passes at most chunkBytes or one TLS record.
+func (s *socket) Write(p []byte) (int, error) {
+	if !s.closing.Load() {
+		now := time.Now()
+		if s.writeBy.Sub(now) < s.writeTimeout*3/4 {
+			s.writeBy = now.Add(s.writeTimeout)
+			s.Conn.SetWriteDeadline(s.writeBy)
+			if s.closing.Load() {
+				s.limitWrite()
+			}
+		}
+	}
+	return s.Conn.Write(p)
+}
+
+// peerGone says that the client has ended its side.
+func (s *socket) peerGone() bool {
+	return s.readErr != nil && !errors.Is(s.readErr, os.ErrDeadlineExceeded)
+}
+
+// limitWrite is the last write deadline.
+func (s *socket) limitWrite() { s.Conn.SetWriteDeadline(time.Now().Add(flushTimeout)) }
+
+func (s *socket) SetDeadline(time.Time) error      { return nil }
+func (s *socket) SetReadDeadline(time.Time) error  { return nil }
+func (s *socket) SetWriteDeadline(time.Time) error { return nil }
+
+// reset closes the connection without waiting for what the kernel still wants to deliver.
+func (s *socket) reset() {
+	if t, ok := s.Conn.(*net.TCPConn); ok {
+		t.SetLinger(0)
+	}
+	s.Conn.Close()
+}
+
+// closeWrite tells the client that nothing more will come.
+func (s *socket) closeWrite() {
+	if t, ok := s.Conn.(*net.TCPConn); ok {
+		t.CloseWrite()
+	}
+}

@@ -1,0 +1,258 @@
+package broker
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	chunkBytes = 64 << 10 // the most that one write takes; a connection that cannot take it within writeTimeout is dead
+	shareBytes = 4 << 10  // from here on keeping a reference is cheaper than copying
+)
+
+var errQueueFull = fmt.Errorf("send: %s", reasonSlow)
+
+// writer is the outgoing queue. Small packets are joined while the socket is busy, so under load one system call,
+// one TLS record or one websocket message carries many of them.
+type writer struct {
+	mu      sync.Mutex
+	queue   []segment
+	pong    []byte // answer to the last websocket ping; nil = none
+	busy    bool   // flush runs
+	up      bool   // stream is set and may be used for the last words
+	dead    bool   // nothing more is written
+	limit   int
+	queued  atomic.Int64
+	written []segment // the emptied half of the double buffer; only flush uses it
+}
+
+// segment is a piece of the queue: our own buffer, which takes more, or bytes shared with other connections.
+type segment struct {
+	own    *[]byte
+	shared []byte
+}
+
+func (s segment) bytes() []byte {
+	if s.own != nil {
+		return *s.own
+	}
+	return s.shared
+}
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 1024); return &b }}
+
+func (s segment) free() {
+	if s.own != nil && cap(*s.own) <= chunkBytes {
+		*s.own = (*s.own)[:0]
+		buffers.Put(s.own)
+	}
+}
+
+// setQueueLimit replaces the limit of the outgoing queue (the backend's connection needs more than a device's).
+func (c *conn) setQueueLimit(bytes int) {
+	c.writer.mu.Lock()
+	defer c.writer.mu.Unlock()
+	c.limit = bytes
+}
+
+// queuedBytes is what was given to Write and send and has not reached the kernel.
+func (c *conn) queuedBytes() int { return int(c.queued.Load()) }
+
+func (c *conn) enqueue(p []byte, share bool) error {
+	if len(p) == 0 {
+		return nil
+	}
+	w := &c.writer
+	w.mu.Lock()
+	if c.closing.Load() {
+		w.mu.Unlock()
+		return net.ErrClosed
+	}
+	if int(w.queued.Load())+len(p) > w.limit {
+		w.mu.Unlock()
+		c.abort(reasonSlow, nil)
+		return errQueueFull
+	}
+	w.queued.Add(int64(len(p)))
+	if share && len(p) >= shareBytes {
+		w.queue = append(w.queue, segment{shared: p})
+	} else {
+		w.join(p)
+	}
+	c.wake()
+	w.mu.Unlock()
+	return nil
+}
+
+// join copies p to the end of the queue.
+func (w *writer) join(p []byte) {
+	if last := len(w.queue) - 1; last >= 0 {
+		if own := w.queue[last].own; own != nil && len(*own)+len(p) <= chunkBytes {
+			*own = append(*own, p...)
+			return
+		}
+	}
+	own := buffers.Get().(*[]byte)
+	*own = append(*own, p...)
+	w.queue = append(w.queue, segment{own: own})
+}
+
+// wake starts flush unless it runs. The caller holds writer.mu.
+func (c *conn) wake() {
+	if !c.busy {
+		c.busy = true
+		go c.flush()
+	}
+}
+
+// answerPing queues the answer to a websocket ping; only the last of several pings needs one (RFC 6455, 5.5.3).
+func (c *conn) answerPing(data string) {
+	c.writer.mu.Lock()
+	defer c.writer.mu.Unlock()
+	if !c.closing.Load() {
+		c.pong = []byte(data)
+		c.wake()
+	}
+}
+
+// flush writes until the queue is empty. After Close it ends the connection.
+func (c *conn) flush() {
+	w := &c.writer
+	for {
+		w.mu.Lock()
+		if w.dead || len(w.queue) == 0 && w.pong == nil {
+			if c.closing.Load() {
+				dead := w.dead
+				w.mu.Unlock()
+				c.finish(dead)
+				return // busy stays: nobody starts another one
+			}
+			w.busy = false
+			w.mu.Unlock()
+			return
+		}
+		batch, pong := w.queue, w.pong
+		w.queue, w.pong, w.written = w.written, nil, nil
+		w.mu.Unlock()
+
+		err := c.writeBatch(batch, pong)
+		for i, s := range batch {
+			s.free()
+			batch[i] = segment{}
+		}
+		if cap(batch) <= 8 {
+			w.written = batch[:0]
+		}
+		if err != nil {
+			c.writeFailed(err)
+		}
+	}
+}
+
+func (c *conn) writeBatch(batch []segment, pong []byte) error {
+	if ws, ok := c.stream.(*webSocket); ok && pong != nil {
+		if err := ws.writePong(pong); err != nil {
+			return err
+		}
+	}
+	for _, s := range batch {
+		rest := s.bytes()
+		for len(rest) > 0 {
+			chunk := rest[:min(len(rest), chunkBytes)]
+			if _, err := c.stream.Write(chunk); err != nil {
+				return err
+			}
+			c.queued.Add(-int64(len(chunk)))
+			rest = rest[len(chunk):]
+		}
+	}
+	return nil
+}
+
+func (c *conn) writeFailed(err error) {
+	late := errors.Is(err, os.ErrDeadlineExceeded)
+	if late && !c.closing.Load() {
+		c.abort(reasonWriteTimeout, nil)
+		return
+	}
+	c.shut(true) // the client is gone, or did not take the rest within flushTimeout
+}
+
+// ready says that the connection is up, or that bringing it up has failed and the client should hear of it.
+func (c *conn) ready() {
+	c.writer.mu.Lock()
+	defer c.writer.mu.Unlock()
+	c.up = true
+}
+
+// shut begins to close the connection, at once or after flushing, and says whether this call was the first.
+func (c *conn) shut(now bool) bool {
+	w := &c.writer
+	w.mu.Lock()
+	first := !c.closing.Load()
+	if first {
+		c.closing.Store(true)
+		close(c.closed)
+	}
+	if (now || !w.up) && !w.dead {
+		w.dead = true
+		for _, s := range w.queue {
+			s.free()
+		}
+		w.queue, w.pong = nil, nil
+		c.reset() // wakes reader, writer and linger
+	} else if first {
+		c.interruptRead()
+		c.limitWrite()
+	}
+	if first {
+		c.wake()
+	}
+	w.mu.Unlock()
+	if first {
+		c.n.login(c) // no longer a stranger
+	}
+	return first
+}
+
+// finish closes the socket. Closing it while bytes of the client are unread, or while more arrive, would reset the
+// connection and take the last packet (a CONNACK or DISCONNECT with its reason) away from the client; so it
+// ends our side first and reads on until the client ends its own, for a bounded time.
+func (c *conn) finish(dead bool) {
+	if !dead {
+		switch s := c.stream.(type) {
+		case *tls.Conn:
+			s.CloseWrite() // fails only where the client will not miss it
+		case *webSocket:
+			s.writeClose()
+		}
+		c.closeWrite()
+		c.linger()
+		c.Conn.Close()
+	}
+	c.n.forget(c)
+}
+
+func (c *conn) linger() {
+	c.readMu.Lock() // the interrupted reader has left, or is about to
+	defer c.readMu.Unlock()
+	if c.peerGone() {
+		return
+	}
+	c.Conn.SetReadDeadline(time.Now().Add(lingerTimeout))
+	scrap := buffers.Get().(*[]byte)
+	defer buffers.Put(scrap)
+	for left := lingerBytes; left > 0; {
+		n, err := c.Conn.Read((*scrap)[:cap(*scrap)])
+		if err != nil {
+			return
+		}
+		left -= n
+	}
+}
