@@ -1,0 +1,164 @@
+package ingest
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/eclipse/paho.golang/autopaho"
+	"github.com/eclipse/paho.golang/paho"
+)
+
+const (
+	keepAliveSeconds = 30
+	// sessionExpirySeconds is how long a broker keeps what it could not deliver: a box that is off for a week loses nothing.
+	sessionExpirySeconds = 7 * 24 * 3600
+	disconnectTimeout    = 2 * time.Second
+)
+
+// link is the connection to the broker, kept up by autopaho, and what its callbacks share.
+type link struct {
+	*Subscriber
+	inbound inbound
+	current *conn          // of the latest attempt; only autopaho's goroutine uses it
+	lost    chan error     // why the connection that was up has ended
+	working sync.WaitGroup // subscribe
+}
+
+// stayConnected begins to connect, and goes on until disconnect is called, which returns when all has ended.
+func (s *Subscriber) stayConnected(ctx context.Context) (disconnect func(), err error) {
+	l := &link{Subscriber: s, lost: make(chan error, 1)}
+	l.inbound.take = l.take
+	ctx, cancel := context.WithCancel(ctx)
+	manager, err := autopaho.NewConnection(ctx, autopaho.ClientConfig{
+		ServerUrls:            []*url.URL{{Scheme: "mqtt", Host: s.address}}, // autopaho wants one; dial knows better
+		KeepAlive:             keepAliveSeconds,
+		SessionExpiryInterval: sessionExpirySeconds,
+		ConnectUsername:       s.o.Username,
+		ConnectPassword:       []byte(s.o.Password),
+		ConnectPacketBuilder:  l.connectPacket,
+		ConnectTimeout:        dialTimeout + s.o.StallTimeout,
+		ReconnectBackoff:      func(int) time.Duration { return s.retry.next() },
+		AttemptConnection:     l.attempt,
+		OnConnectionUp:        func(m *autopaho.ConnectionManager, _ *paho.Connack) { l.up(ctx, m) },
+		OnConnectionDown:      l.down,
+		OnConnectError:        func(err error) { l.failed("MQTT connection failed", connectError(err)) },
+		ClientConfig: paho.ClientConfig{
+			ClientID:           s.o.ClientID,
+			Session:            &l.inbound,
+			PacketTimeout:      s.o.StallTimeout,
+			OnPublishReceived:  []func(paho.PublishReceived) (bool, error){l.unacknowledged},
+			OnClientError:      l.ended,
+			OnServerDisconnect: func(d *paho.Disconnect) { l.ended(disconnectError(d)) },
+		},
+	})
+	if err != nil {
+		cancel()
+		return nil, fmt.Errorf("connect to MQTT broker at %s: %w", s.address, err)
+	}
+	return func() {
+		timeout, stop := context.WithTimeout(ctx, disconnectTimeout)
+		defer stop()
+		if manager.Disconnect(timeout) != nil {
+			if c := l.inbound.conn.Load(); c != nil {
+				c.fail(context.DeadlineExceeded) // the broker does not take our DISCONNECT
+			}
+			<-manager.Done()
+		}
+		cancel()
+		l.working.Wait()
+		s.count.connected.Store(false)
+	}, nil
+}
+
+// attempt makes one network connection.
+func (l *link) attempt(ctx context.Context, _ autopaho.ClientConfig, _ *url.URL) (net.Conn, error) {
+	if l.o.TLS != nil {
+		l.o.Log.Info("Connecting to MQTT broker with TLS at " + l.address)
+	} else {
+		l.o.Log.Info("Connecting to MQTT broker at " + l.address)
+	}
+	c, err := l.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	l.current = c
+	return c, nil
+}
+
+func (l *link) connectPacket(cp *paho.Connect, _ *url.URL) (*paho.Connect, error) {
+	cp.Properties.ReceiveMaximum = &l.o.ReceiveMaximum
+	return cp, nil
+}
+
+// up is called when a connection is made. It must not wait.
+func (l *link) up(ctx context.Context, manager *autopaho.ConnectionManager) {
+	c := l.current
+	l.working.Go(func() { l.subscribe(ctx, manager, c) })
+}
+
+// subscribe asks for the topics; without them the connection is of no use and is cut. Retained messages are not asked
+// for: they are old, and would come as new on every reconnection.
+func (l *link) subscribe(ctx context.Context, manager *autopaho.ConnectionManager, c *conn) {
+	request := &paho.Subscribe{}
+	for _, topic := range l.o.Topics {
+		request.Subscriptions = append(request.Subscriptions, paho.SubscribeOptions{Topic: topic, QoS: 1, RetainHandling: 2})
+	}
+	answer, err := manager.Subscribe(ctx, request)
+	if err != nil {
+		c.fail(subscribeError(answer, l.o.Topics, err))
+		return
+	}
+	if slices.Contains(answer.Reasons, 0) {
+		l.o.Log.Warn("MQTT broker grants QoS 0 only: it does not keep what cannot be delivered")
+	}
+	l.retry.subscribed()
+	l.count.connected.Store(true)
+	l.readyOnce.Do(func() { close(l.ready) })
+	l.o.Log.Info("subscribed to MQTT broker", "remote", l.address, "topic", l.o.Topics)
+}
+
+// take puts a message in the queue. paho's reader calls it.
+func (l *link) take(topic string, payload []byte, id uint16, from *conn) {
+	it := item{topic: topic, payload: payload, received: l.o.Now().UnixMilli(), id: id, from: from}
+	l.count.received.Add(1)
+	if !l.queue.put(it) {
+		l.count.received.Add(-1) // not taken: the broker keeps it
+	}
+}
+
+// unacknowledged takes a message of QoS 0, which paho does not show to the session.
+func (l *link) unacknowledged(p paho.PublishReceived) (bool, error) {
+	l.take(p.Packet.Topic, p.Packet.Payload, 0, l.inbound.conn.Load())
+	return true, nil
+}
+
+// ended hands over why the connection has ended. paho calls it once for each, from a goroutine of its own.
+func (l *link) ended(err error) {
+	select {
+	case l.lost <- err:
+	default:
+	}
+}
+
+// down is called when a connection that was up is over, before the next attempt.
+func (l *link) down() bool {
+	l.working.Wait() // a subscribe under way fails with the connection
+	l.count.connected.Store(false)
+	err := <-l.lost
+	if cause := l.current.cause.Load(); cause != nil {
+		err = *cause // we cut it ourselves
+	}
+	l.failed("MQTT connection lost", err)
+	return true
+}
+
+// failed logs a failure and decides the wait.
+func (l *link) failed(message string, err error) {
+	wait := l.retry.failed(l.o.Now())
+	l.o.Log.Warn(message, "err", explain(err, l.o.Host), "remote", l.address, "retry_in", wait.Round(time.Millisecond))
+}

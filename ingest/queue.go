@@ -1,0 +1,91 @@
+package ingest
+
+import "sync"
+
+// item is one message as it came from the broker, not yet decoded.
+type item struct {
+	topic    string
+	payload  []byte
+	received int64  // UTC ms
+	id       uint16 // packet id; 0 for QoS 0, which nobody waits for
+	from     *conn  // the connection that it must be acknowledged on
+}
+
+// maxQueuedBytes bounds the payloads that wait for a commit. Receive Maximum counts messages only, and a broker
+// that is not ours may send large ones.
+const maxQueuedBytes = 32 << 20
+
+// queue stands between the connection and the commits: what arrives while one commit runs waits here to be the next
+// batch. When it is full, put waits, and TCP slows the broker down.
+type queue struct {
+	mu       sync.Mutex
+	arrived  sync.Cond // items came, or the queue was closed
+	space    sync.Cond // items went, or a connection or the queue was closed
+	items    []item
+	bytes    int
+	capacity int
+	closed   bool
+}
+
+func newQueue(capacity int) *queue {
+	q := &queue{capacity: capacity}
+	q.arrived.L, q.space.L = &q.mu, &q.mu
+	return q
+}
+
+// put adds an item and reports whether it did: a closed queue takes nothing more, and one that is full waits only
+// while the item's connection lives.
+func (q *queue) put(it item) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for q.full() && !q.closed && !it.from.ended() {
+		q.space.Wait()
+	}
+	if q.closed || q.full() {
+		return false
+	}
+	q.items = append(q.items, it)
+	q.bytes += len(it.payload)
+	q.arrived.Signal()
+	return true
+}
+
+func (q *queue) full() bool {
+	return len(q.items) >= q.capacity || q.bytes >= maxQueuedBytes
+}
+
+// take waits until there is something and appends up to max items to batch, the oldest first. It returns batch
+// unchanged when the queue is closed and empty.
+func (q *queue) take(batch []item, limit int) []item {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.items) == 0 && !q.closed {
+		q.arrived.Wait()
+	}
+	n := min(limit, len(q.items))
+	batch = append(batch, q.items[:n]...)
+	for _, it := range q.items[:n] {
+		q.bytes -= len(it.payload)
+	}
+	rest := copy(q.items, q.items[n:])
+	clear(q.items[rest:])
+	q.items = q.items[:rest]
+	q.space.Broadcast()
+	return batch
+}
+
+// close ends the taking in; what is queued can still be taken out.
+func (q *queue) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+	q.arrived.Broadcast()
+	q.space.Broadcast()
+}
+
+// release lets those who wait in put see that their connection has ended.
+func (q *queue) release() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.space.Broadcast()
+}

@@ -1,0 +1,146 @@
+// Package ingest brings readings from an MQTT broker into the store: it connects, receives, decodes, batches,
+// stores, and only then acknowledges. An acknowledgement that leaves this package is a promise: the message is
+// committed, or its payload is in quarantine with the reason.
+//
+// It leaves to others what a commit is (Sink), how the broker is found and verified (Options), and what a reading
+// means. It survives everything a broker or a device can send; it returns only when told to stop.
+package ingest
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/plantops/plantops/store"
+)
+
+// Sink is where batches go.
+type Sink interface {
+	// Append stores the batch in one durable transaction and appends one outcome per message to outcomes. On error
+	// nothing counts as stored and the same batch is offered again: Append must be idempotent. It must not keep the
+	// batch or what it points to after it returned.
+	Append(ctx context.Context, batch []store.Message, outcomes []store.Outcome) ([]store.Outcome, error)
+}
+
+// Options says which broker to subscribe to and how. Host, Port and Topics are required.
+type Options struct {
+	Host string
+	Port int
+	// TLS nil means plain TCP. Otherwise its RootCAs (nil: the system's) must have signed the broker's certificate,
+	// which must be valid for ServerName (empty: Host). InsecureSkipVerify is refused.
+	TLS                *tls.Config
+	Username, Password string
+	ClientID           string   // default "plantops-ingest"
+	Topics             []string // filters
+	MaxBatch           int      // messages in one commit; default 1000
+	// ReceiveMaximum is announced to the broker: how many QoS 1 messages may be on their way into the store;
+	// default 4096.
+	ReceiveMaximum uint16
+	// StallTimeout bounds each wait for the broker (a packet written, an answer to CONNECT or SUBSCRIBE) and the last
+	// commits of a stop, which get 4 s at most; default 10 s.
+	StallTimeout time.Duration
+	// Embedded says that the broker lives in this process: until the first SUBACK it is retried sooner.
+	Embedded    bool
+	ClockUnsure func() bool      // nil: the clock is right
+	Now         func() time.Time // nil: time.Now
+	Log         *slog.Logger     // nil: no log
+}
+
+// drainTimeout bounds how long a stop waits for the last commits.
+const drainTimeout = 4 * time.Second
+
+// Subscriber is one subscription to one broker. Its methods are safe for concurrent use; Run is called once.
+type Subscriber struct {
+	o       Options
+	address string
+	sink    Sink
+	queue   *queue
+	retry   retry
+	count   counters
+
+	ready     chan struct{}
+	readyOnce sync.Once
+}
+
+// New checks the options and returns a subscriber that does nothing until Run. The error names the missing or
+// refused option.
+func New(o Options, sink Sink) (*Subscriber, error) {
+	switch {
+	case sink == nil:
+		return nil, errors.New("ingest: no sink")
+	case o.Host == "":
+		return nil, errors.New("ingest: Options.Host is empty")
+	case o.Port < 1 || o.Port > 65535:
+		return nil, fmt.Errorf("ingest: Options.Port is %d", o.Port)
+	case len(o.Topics) == 0:
+		return nil, errors.New("ingest: Options.Topics is empty")
+	case o.TLS != nil && o.TLS.InsecureSkipVerify:
+		return nil, errors.New("ingest: Options.TLS does not verify the broker")
+	}
+	if o.TLS != nil && o.TLS.ServerName == "" {
+		o.TLS = o.TLS.Clone()
+		o.TLS.ServerName = o.Host
+	}
+	if o.ClientID == "" {
+		o.ClientID = "plantops-ingest"
+	}
+	if o.MaxBatch <= 0 {
+		o.MaxBatch = 1000
+	}
+	if o.ReceiveMaximum == 0 {
+		o.ReceiveMaximum = 4096
+	}
+	if o.StallTimeout <= 0 {
+		o.StallTimeout = 10 * time.Second
+	}
+	if o.ClockUnsure == nil {
+		o.ClockUnsure = func() bool { return false }
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Subscriber{
+		o:       o,
+		address: net.JoinHostPort(o.Host, strconv.Itoa(o.Port)),
+		sink:    sink,
+		queue:   newQueue(int(o.ReceiveMaximum)),
+		retry:   newRetry(o.Embedded),
+		ready:   make(chan struct{}),
+	}, nil
+}
+
+// Run keeps the subscription and stores what arrives, until ctx ends. Then it takes nothing more, commits and
+// acknowledges what it has, disconnects, and returns nil; it returns an error when the last messages could not be
+// stored within a few seconds (they are not acknowledged: the broker still has them).
+func (s *Subscriber) Run(ctx context.Context) error {
+	commitCtx, giveUp := context.WithCancel(context.WithoutCancel(ctx))
+	defer giveUp()
+	committed := make(chan error, 1)
+	go func() { committed <- s.commitUntilDrained(commitCtx) }()
+
+	disconnect, err := s.stayConnected(context.WithoutCancel(ctx))
+	if err != nil {
+		s.queue.close()
+		return errors.Join(err, <-committed)
+	}
+
+	<-ctx.Done()
+	s.queue.close()
+	patience := time.AfterFunc(min(drainTimeout, s.o.StallTimeout), giveUp)
+	err = <-committed
+	patience.Stop()
+	disconnect()
+	return err
+}
+
+// Ready is closed when the broker has confirmed the subscription for the first time.
+func (s *Subscriber) Ready() <-chan struct{} { return s.ready }
