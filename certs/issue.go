@@ -107,7 +107,7 @@ func newRoot(key crypto.Signer, now time.Time) (*x509.Certificate, error) {
 	}
 	template := &x509.Certificate{
 		// The suffix tells two authorities apart: verifiers look them up by subject.
-		Subject:               pkix.Name{CommonName: fmt.Sprintf("PlantOps CA %.8x", serial.FillBytes(make([]byte, 16)))},
+		Subject:               pkix.Name{CommonName: fmt.Sprintf("PlantOps CA %.4x", serial.FillBytes(make([]byte, 16)))},
 		SerialNumber:          serial,
 		NotBefore:             now.Add(-backdate),
 		NotAfter:              now.Add(-backdate + rootLifetime),
