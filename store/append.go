@@ -1,0 +1,289 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"database/sql/driver"
+	"fmt"
+	"math"
+	"unicode/utf8"
+)
+
+// Reasons for the quarantine that only the store can give.
+const (
+	reasonConflict    = "conflict"
+	reasonMetrics     = "too many metrics"
+	reasonMetricName  = "invalid metric name"
+	reasonNotFinite   = "not a finite number"
+	reasonNoDevice    = "no device"
+	reasonDeviceID    = "invalid device id"
+	reasonManyDevices = "too many devices"
+	reasonDamagedRow  = "stored row is damaged"
+	reasonNone        = "no reason given"
+)
+
+// maxArrivalSteps bounds the search for a free millisecond.
+const maxArrivalSteps = 1000
+
+// Append stores a batch in one transaction, together with the counters, and has it on disk when it returns. It appends
+// one outcome per message to outcomes, in order. A message that Append saw before becomes a duplicate, so a batch may be
+// given again after an error.
+//
+// After an error nothing of the batch is stored and outcomes is returned as it came; the next Append works again when the
+// cause is gone (no space left, file locked by another program for more than a second).
+func (s *Store) Append(ctx context.Context, batch []Message, outcomes []Outcome) ([]Outcome, error) {
+	if err := s.acquire(ctx); err != nil {
+		return outcomes, fmt.Errorf("store %d messages: %w", len(batch), err)
+	}
+	defer s.release()
+	results := outcomes
+	err := s.transact(func() error {
+		for i := range batch {
+			outcome, err := s.appendMessage(&batch[i])
+			if err != nil {
+				return err
+			}
+			results = append(results, outcome)
+		}
+		return s.evict()
+	})
+	s.idle.Reset(idleAfter)
+	if err != nil {
+		return outcomes, fmt.Errorf("store %d messages: %w", len(batch), err)
+	}
+	return results, nil
+}
+
+// appendMessage gives one message its outcome inside the running transaction.
+func (s *Store) appendMessage(m *Message) (Outcome, error) {
+	d, reason, err := s.deviceOf(m)
+	if err != nil {
+		return 0, err
+	}
+	s.touch(d)
+	d.next.lastSeen = max(d.next.lastSeen, m.Received)
+	outcome, leftover := Stored, ""
+	switch {
+	case m.Kind == Bad:
+		outcome, leftover = Quarantined, cmp.Or(m.Reason, reasonNone)
+	case reason != "":
+		outcome, leftover = Quarantined, reason
+	case m.Kind == Telemetry && len(m.Values) > 0:
+		outcome, leftover, err = s.appendReading(d, m)
+	}
+	if err == nil && leftover != "" {
+		err = s.addEntry(d, m, leftover, outcome)
+	}
+	d.next.counts.add(outcome, 1)
+	return outcome, err
+}
+
+// deviceOf finds or creates the device of a message. A reason means that it cannot have one; device "" stands in.
+func (s *Store) deviceOf(m *Message) (d *device, reason string, err error) {
+	if d, known := s.state.devices[m.Device]; known {
+		if m.Device == "" {
+			reason = reasonNoDevice
+		}
+		return d, reason, nil
+	}
+	switch {
+	case CheckID(m.Device) != nil:
+		return s.state.devices[""], reasonDeviceID, nil
+	case len(s.state.devices) > maxDevices:
+		return s.state.devices[""], reasonManyDevices, nil
+	}
+	d, err = s.createDevice(m.Device)
+	return d, "", err
+}
+
+func (s *Store) createDevice(name string) (*device, error) {
+	created := s.options.Now().UnixMilli()
+	result, err := s.w.insertDevice.exec(name, created)
+	if err != nil {
+		return nil, fmt.Errorf("create device %q: %w", name, err)
+	}
+	id, _ := result.LastInsertId()
+	d := &device{id: id, name: name, created: created}
+	s.touch(d) // for its row of counters
+	s.tx.devices = append(s.tx.devices, d)
+	s.state.mu.Lock()
+	defer s.state.mu.Unlock()
+	s.state.devices[name], s.state.byID[id] = d, d
+	return d, nil
+}
+
+// appendReading stores what is new of a message with values. A leftover is the reason why a part of it, or with outcome
+// Quarantined all of it, is not stored.
+func (s *Store) appendReading(d *device, m *Message) (outcome Outcome, leftover string, err error) {
+	if reason := s.refuse(d, m); reason != "" {
+		return Quarantined, reason, nil
+	}
+	conflict, err := s.resolve(d, m)
+	if err != nil {
+		return 0, "", err
+	}
+	s.tx.body = appendBody(s.tx.body[:0], s.tx.pairs)
+	outcome = Stored
+	if m.TimeSource == FromDevice {
+		var isNew bool
+		if isNew, err = s.insertReading(d, m, m.Time); err == nil && !isNew {
+			outcome, leftover, err = s.merge(d, m)
+		}
+	} else {
+		err = s.insertAtArrival(d, m)
+	}
+	if err != nil {
+		return 0, "", fmt.Errorf("reading of device %q: %w", d.name, err)
+	}
+	if conflict && leftover == "" {
+		leftover = reasonConflict
+	}
+	if leftover != "" && outcome == Duplicate {
+		outcome = Quarantined
+	}
+	return outcome, leftover, nil
+}
+
+// refuse returns why no value of a message can be stored. It comes before any change, so that a message that is refused
+// leaves no new metric names.
+func (s *Store) refuse(d *device, m *Message) (reason string) {
+	if len(m.Values) > maxMetrics {
+		return reasonMetrics
+	}
+	fresh := 0
+	for i := range m.Values {
+		v := &m.Values[i]
+		if math.IsNaN(v.Value) || math.IsInf(v.Value, 0) {
+			return reasonNotFinite
+		}
+		if _, known := s.state.metrics[v.Metric]; !known {
+			if v.Metric == "" || len(v.Metric) > maxMetricNameBytes || !utf8.ValidString(v.Metric) {
+				return reasonMetricName
+			}
+			fresh++
+		}
+	}
+	if d.metrics+fresh > maxMetrics {
+		return reasonMetrics
+	}
+	return ""
+}
+
+// resolve puts the values of a message into s.tx.pairs, each metric once. A metric that the message has twice, with
+// different values, is a conflict; the first value counts.
+func (s *Store) resolve(d *device, m *Message) (conflict bool, err error) {
+	pairs := s.tx.pairs[:0]
+	for i := range m.Values {
+		v := &m.Values[i]
+		metric, known := s.state.metrics[v.Metric]
+		if !known {
+			if metric, err = s.createMetric(d, v.Metric); err != nil {
+				return false, err
+			}
+		}
+		if old, there := find(pairs, metric); !there {
+			pairs = append(pairs, pair{metric, v.Value})
+		} else if !same(old, v.Value) {
+			conflict = true
+		}
+	}
+	s.tx.pairs = pairs
+	return conflict, nil
+}
+
+func find(pairs []pair, metric uint32) (value float64, ok bool) {
+	for _, p := range pairs {
+		if p.metric == metric {
+			return p.value, true
+		}
+	}
+	return 0, false
+}
+
+func (s *Store) createMetric(d *device, name string) (uint32, error) {
+	result, err := s.w.insertMetric.exec(name, d.id)
+	if err != nil {
+		return 0, fmt.Errorf("create metric %q: %w", name, err)
+	}
+	rowid, _ := result.LastInsertId()
+	id := uint32(rowid) // at most maxDevices * maxMetrics
+	s.tx.metrics = append(s.tx.metrics, newMetric{name, d})
+	d.metrics++
+	s.state.mu.Lock()
+	defer s.state.mu.Unlock()
+	s.state.metrics[name], s.state.names[id] = id, name
+	return id, nil
+}
+
+// insertReading inserts the row of s.tx.body, unless there is one of that device and time.
+func (s *Store) insertReading(d *device, m *Message, time int64) (isNew bool, err error) {
+	result, err := s.w.insertReading.exec(d.id, time, m.Received, m.flags(), s.tx.body)
+	if err != nil {
+		return false, err
+	}
+	if n, _ := result.RowsAffected(); n == 0 {
+		return false, nil
+	}
+	d.next.rows++
+	d.next.lastReading = max(d.next.lastReading, time)
+	return true, nil
+}
+
+// insertAtArrival inserts the row at the first free millisecond from the time of arrival on.
+func (s *Store) insertAtArrival(d *device, m *Message) error {
+	time := m.Received
+	if time <= d.next.arrival && d.next.arrival-time < maxArrivalSteps {
+		time = d.next.arrival + 1
+	}
+	for step := 0; ; step++ {
+		isNew, err := s.insertReading(d, m, time)
+		if err != nil {
+			return err
+		}
+		if isNew {
+			d.next.arrival = time
+			return nil
+		}
+		if time++; step == maxArrivalSteps {
+			time = max(time, d.next.lastReading+1) // certainly free
+		}
+	}
+}
+
+// merge adds what s.tx.pairs has to the row that is there already.
+func (s *Store) merge(d *device, m *Message) (outcome Outcome, leftover string, err error) {
+	old, damaged := s.tx.old[:0], false
+	err = s.w.selectBody.query(func(row []driver.Value) error {
+		body, _ := row[0].([]byte)
+		var err error
+		old, err = decodeBody(old, body)
+		damaged = err != nil
+		return nil
+	}, d.id, m.Time)
+	if err != nil {
+		return 0, "", err
+	}
+	if damaged { // keep the row as it is and the message beside it
+		return Quarantined, reasonDamagedRow, nil
+	}
+	there := len(old)
+	for _, p := range s.tx.pairs {
+		if value, ok := find(old[:there], p.metric); !ok {
+			old = append(old, p)
+		} else if !same(value, p.value) {
+			leftover = reasonConflict
+		}
+	}
+	s.tx.old = old
+	switch {
+	case len(old) > maxMetrics:
+		return Quarantined, reasonMetrics, nil
+	case len(old) > there:
+		s.tx.body = appendBody(s.tx.body[:0], old)
+		return Stored, leftover, s.w.updateBody.run(s.tx.body, d.id, m.Time)
+	case leftover != "":
+		return Quarantined, leftover, nil
+	default:
+		return Duplicate, "", nil
+	}
+}

@@ -1,0 +1,95 @@
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"math"
+)
+
+// A row's body is one version byte, then per metric an unsigned varint of id<<3 | form and the value in that form.
+// Sensors send short decimals, so forms 0 to 6 are a signed varint of value * 10^form, exact to the bit; it takes 2 or
+// 3 bytes where the float takes 8. Form 7 is the float itself, 8 bytes, little endian.
+const (
+	bodyVersion = 1
+	formFloat   = 7
+)
+
+// maxMantissa keeps a decimal within what a float64 counts exactly.
+const maxMantissa = 1 << 53
+
+var powersOfTen = [formFloat]float64{1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6}
+
+var errBody = errors.New("damaged row body")
+
+// pair is one metric of a row.
+type pair struct {
+	metric uint32
+	value  float64
+}
+
+// same tells whether two values of one metric are the same reading; the two zeros are.
+func same(a, b float64) bool {
+	return a == b || math.Float64bits(a) == math.Float64bits(b)
+}
+
+// appendBody appends the encoding of pairs to dst.
+func appendBody(dst []byte, pairs []pair) []byte {
+	dst = append(dst, bodyVersion)
+	for _, p := range pairs {
+		mantissa, form := decimal(p.value)
+		dst = binary.AppendUvarint(dst, uint64(p.metric)<<3|uint64(form))
+		if form == formFloat {
+			dst = binary.LittleEndian.AppendUint64(dst, math.Float64bits(p.value))
+		} else {
+			dst = binary.AppendVarint(dst, mantissa)
+		}
+	}
+	return dst
+}
+
+// decimal finds the smallest power of ten that makes v a whole number and gives v back exactly, or formFloat.
+func decimal(v float64) (mantissa int64, form int) {
+	for form, power := range powersOfTen {
+		scaled := math.RoundToEven(v * power)
+		if !(math.Abs(scaled) <= maxMantissa) { // NaN ends here too
+			break
+		}
+		mantissa := int64(scaled)
+		if math.Float64bits(float64(mantissa)/power) == math.Float64bits(v) { // not so for -0
+			return mantissa, form
+		}
+	}
+	return 0, formFloat
+}
+
+// decodeBody appends the metrics of body to dst. It accepts any bytes and returns errBody for what appendBody never writes.
+func decodeBody(dst []pair, body []byte) ([]pair, error) {
+	if len(body) == 0 || body[0] != bodyVersion {
+		return dst, errBody
+	}
+	body = body[1:]
+	for len(body) > 0 {
+		head, n := binary.Uvarint(body)
+		if n <= 0 || head>>3 > math.MaxUint32 {
+			return dst, errBody
+		}
+		body = body[n:]
+		p := pair{metric: uint32(head >> 3)}
+		if form := head & 7; form == formFloat {
+			if len(body) < 8 {
+				return dst, errBody
+			}
+			p.value = math.Float64frombits(binary.LittleEndian.Uint64(body))
+			body = body[8:]
+		} else {
+			mantissa, n := binary.Varint(body)
+			if n <= 0 {
+				return dst, errBody
+			}
+			p.value = float64(mantissa) / powersOfTen[form]
+			body = body[n:]
+		}
+		dst = append(dst, p)
+	}
+	return dst, nil
+}

@@ -1,0 +1,98 @@
+package store
+
+// Kind says what a message is.
+type Kind uint8
+
+const (
+	Telemetry Kind = iota // Values become readings
+	Heartbeat             // only proves that the device lives
+	Bad                   // cannot be read: Payload goes to quarantine with Reason
+)
+
+// TimeSource says where a reading's time comes from.
+type TimeSource uint8
+
+const (
+	FromDevice            TimeSource = iota
+	FromArrival                      // the device gave no time
+	FromArrivalImpossible            // the device gave a time that cannot be
+)
+
+// Value is one metric of a message.
+type Value struct {
+	Metric string
+	Value  float64
+}
+
+// Message is what ingest made of one MQTT message. The store keeps no reference to its slices.
+type Message struct {
+	Kind        Kind
+	Device      string // from the topic; empty when the topic names none
+	Topic       string
+	Time        int64 // UTC ms, of the readings; used when TimeSource is FromDevice
+	Received    int64 // UTC ms, time of arrival
+	TimeSource  TimeSource
+	ClockUnsure bool // this machine's clock was not to be trusted at arrival
+	Values      []Value
+	Payload     []byte // as it came, kept when the message goes to quarantine
+	Reason      string // Bad only: why
+}
+
+// Outcome is what became of a message. Each message has exactly one.
+type Outcome uint8
+
+const (
+	Stored      Outcome = iota // at least one metric was new, or the message was a heartbeat
+	Duplicate                  // every metric was there already, with the same value
+	Quarantined                // kept as bytes, with the reason
+)
+
+// String returns the word that status and logs use.
+func (o Outcome) String() string {
+	switch o {
+	case Stored:
+		return "stored"
+	case Duplicate:
+		return "duplicate"
+	default:
+		return "quarantined"
+	}
+}
+
+// Counts are numbers of messages by outcome. What was received is their sum plus what is still pending in ingest.
+type Counts struct {
+	Stored, Duplicate, Quarantined, Refused int64
+}
+
+func (c *Counts) add(o Outcome, n int64) {
+	switch o {
+	case Stored:
+		c.Stored += n
+	case Duplicate:
+		c.Duplicate += n
+	case Quarantined:
+		c.Quarantined += n
+	}
+}
+
+func (c *Counts) plus(d Counts) {
+	c.Stored += d.Stored
+	c.Duplicate += d.Duplicate
+	c.Quarantined += d.Quarantined
+	c.Refused += d.Refused
+}
+
+// Bits of the flags column of reading and quarantine.
+const (
+	flagTimeSource  = 0b0011 // TimeSource
+	flagClockUnsure = 0b0100
+	flagUncounted   = 0b1000 // quarantine: a part of a message that counted as stored
+)
+
+func (m *Message) flags() int64 {
+	flags := int64(m.TimeSource) & flagTimeSource
+	if m.ClockUnsure {
+		flags |= flagClockUnsure
+	}
+	return flags
+}

@@ -1,0 +1,289 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+
+	"modernc.org/sqlite"
+)
+
+// migrations are run in order of name; how many have run is the user_version of the file.
+//
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+const (
+	// applicationID marks our files: "Plnt".
+	applicationID = 0x506c6e74
+
+	// A row goes to the page of its device, so a batch from many devices touches as many pages, and each one that is
+	// touched is written whole: small pages cost a third of the CPU and a quarter of the bytes of 4096.
+	pageBytes = 1024
+
+	// The write-ahead log is copied into the database when it has so many pages, about 4 MB.
+	checkpointPages = 4096
+
+	// After an unclean stop, up to this size the whole file is checked before it is used (about a second on a Pi).
+	maxCheckBytes = 64 << 20
+
+	writable = 2 // W_OK
+)
+
+// walSuffix is what SQLite adds to the name for the write-ahead log.
+const walSuffix = "-wal"
+
+func (s *Store) open(ctx context.Context) error {
+	path, err := filepath.Abs(s.options.Path)
+	if err != nil {
+		return err
+	}
+	s.path = path
+	unclean, err := prepareFile(path, s.options.ReadOnly)
+	if err != nil {
+		return err
+	}
+	if err := s.openReaders(); err != nil {
+		return err
+	}
+	if s.options.ReadOnly {
+		err = s.checkReadable(ctx)
+	} else {
+		err = s.openWriter(ctx, unclean)
+	}
+	if err != nil {
+		return explain(err)
+	}
+	if err := s.load(ctx); err != nil {
+		return explain(err)
+	}
+	return explain(s.loadAccounts(ctx))
+}
+
+// prepareFile creates the file with private modes if there is none, and finds out what SQLite would report in riddles.
+// It never opens a file that exists: closing it would drop the locks that SQLite holds on it in this process.
+// Unclean means that the last program to write the file did not get to close it.
+func prepareFile(path string, readOnly bool) (unclean bool, err error) {
+	var walBytes int64
+	if wal, err := os.Stat(path + walSuffix); err == nil {
+		walBytes = wal.Size()
+	}
+	info, err := os.Stat(path)
+	switch {
+	case err != nil && (readOnly || !errors.Is(err, fs.ErrNotExist)):
+		return false, reason(err)
+	case err == nil && !info.Mode().IsRegular():
+		return false, errors.New("not a regular file")
+	case (err != nil || info.Size() == 0) && walBytes > 0:
+		// SQLite would delete the log and begin anew.
+		return false, fmt.Errorf("%w: the file is empty or missing, but its log %s is there", ErrDamaged, filepath.Base(path)+walSuffix)
+	case err != nil:
+		return false, createFile(path)
+	case readOnly:
+		return false, nil
+	}
+	for _, name := range []string{path, filepath.Dir(path)} {
+		if err := syscall.Access(name, writable); err != nil {
+			return false, fmt.Errorf("%s cannot be written: %w", name, err)
+		}
+	}
+	return walBytes > 0, nil
+}
+
+func createFile(path string) error {
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return reason(err)
+	}
+	if err := file.Close(); err != nil {
+		return reason(err)
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close()) // the name must outlive a power cut like what will be in it
+}
+
+// reason drops the path from an error: Open names it.
+func reason(err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return e.Err
+	}
+	return err
+}
+
+// dsn is SQLite's name of the file with what every connection is set to.
+func (s *Store) dsn(mode string, pragmas ...string) string {
+	query := url.Values{"mode": {mode}, "_error_rc": {"1"}, "_dqs": {"0"}}
+	query["_pragma"] = append([]string{"busy_timeout(1000)", "foreign_keys(1)", "temp_store(memory)"}, pragmas...)
+	name := url.URL{Path: s.path}
+	return "file:" + name.EscapedPath() + "?" + query.Encode()
+}
+
+func (s *Store) openReaders() error {
+	connector, err := sqlite.NewConnector(s.dsn("ro", "query_only(1)", "cache_size(-2000)"))
+	if err != nil {
+		return err
+	}
+	s.db = sql.OpenDB(connector)
+	s.db.SetMaxOpenConns(readers)
+	s.db.SetMaxIdleConns(readers)
+	return nil
+}
+
+// openWriter brings the file up to date. Nothing is changed before it is known to be ours.
+func (s *Store) openWriter(ctx context.Context, unclean bool) (err error) {
+	if s.w, err = connectWriter(ctx, s.dsn("rw", "cache_size(-8000)", "page_size("+strconv.Itoa(pageBytes)+")")); err != nil {
+		return err
+	}
+	version, err := s.identify(s.w.number)
+	if err != nil {
+		return err
+	}
+	// Beyond journal_size_limit the log is cut back after a long reader let it grow; in steady state it keeps its size,
+	// because a log that grows again costs more per commit than one that is written over.
+	for _, pragma := range []string{
+		"journal_mode=wal", "synchronous=full", "journal_size_limit=16777216",
+		"wal_autocheckpoint=" + strconv.Itoa(checkpointPages),
+	} {
+		if err := s.w.run(ctx, "PRAGMA "+pragma); err != nil {
+			return err
+		}
+	}
+	if unclean {
+		if err := s.checkAfterUncleanStop(ctx); err != nil {
+			return err
+		}
+	}
+	if err := s.migrate(ctx, version); err != nil {
+		return err
+	}
+	if err := s.w.prepare(); err != nil {
+		return err
+	}
+	s.tx.version, err = s.w.version.number()
+	return err
+}
+
+// checkReadable is what openWriter is for a file that must not be changed.
+func (s *Store) checkReadable(ctx context.Context) error {
+	version, err := s.identify(func(query string) (n int64, err error) {
+		err = s.db.QueryRowContext(ctx, query).Scan(&n)
+		return n, err
+	})
+	if err == nil && version < latestVersion() {
+		err = fmt.Errorf("schema %d is older than %d, and opened read-only it cannot be brought up to date", version, latestVersion())
+	}
+	return err
+}
+
+// identify returns the schema version of a file of ours, 0 for an empty one.
+func (s *Store) identify(number func(query string) (int64, error)) (version int64, err error) {
+	id, err := number(`PRAGMA application_id`)
+	if err != nil {
+		return 0, err
+	}
+	if version, err = number(`PRAGMA user_version`); err != nil {
+		return 0, err
+	}
+	tables, err := number(`SELECT count(*) FROM sqlite_schema`)
+	if err != nil {
+		return 0, err
+	}
+	switch {
+	case id == 0 && version == 0 && tables == 0:
+		return 0, nil
+	case id != applicationID:
+		return 0, fmt.Errorf("%w (application id %#x)", ErrForeign, id)
+	case version > latestVersion():
+		return 0, fmt.Errorf("%w: it has schema %d, this one knows up to %d", ErrNewerSchema, version, latestVersion())
+	}
+	return version, nil
+}
+
+func latestVersion() int64 {
+	files, _ := migrations.ReadDir("migrations") // embedded: it is there
+	return int64(len(files))
+}
+
+// migrate runs what is missing, each in a transaction of its own.
+func (s *Store) migrate(ctx context.Context, version int64) error {
+	files, err := migrations.ReadDir("migrations")
+	if err != nil {
+		return err
+	}
+	for i, file := range files[version:] {
+		text, err := migrations.ReadFile("migrations/" + file.Name())
+		if err != nil {
+			return err
+		}
+		script := fmt.Sprintf("BEGIN IMMEDIATE;\n%s;\nPRAGMA application_id = %d;\nPRAGMA user_version = %d;\nCOMMIT;",
+			text, applicationID, version+int64(i)+1)
+		if err := s.w.run(ctx, script); err != nil {
+			_ = s.w.run(context.WithoutCancel(ctx), "ROLLBACK") // the first error is the one that matters
+			return fmt.Errorf("migrate with %s: %w", file.Name(), err)
+		}
+		s.log.Info("migrated the database", "path", s.path, "migration", file.Name())
+	}
+	return nil
+}
+
+func (s *Store) checkAfterUncleanStop(ctx context.Context) error {
+	info, err := os.Stat(s.path)
+	if err != nil {
+		return err
+	}
+	if info.Size() > maxCheckBytes {
+		s.log.Info("the last stop was unclean, the database is too large to check it now", "path", s.path)
+		return nil
+	}
+	s.log.Info("the last stop was unclean, checking the database", "path", s.path)
+	return s.check(ctx, `PRAGMA quick_check(3)`)
+}
+
+// Check reads the whole database and compares its parts. What it finds wraps ErrDamaged.
+func (s *Store) Check(ctx context.Context) error {
+	if err := explain(s.check(ctx, `PRAGMA integrity_check(10)`)); err != nil {
+		return fmt.Errorf("check store %s: %w", s.path, err)
+	}
+	return nil
+}
+
+func (s *Store) check(ctx context.Context, pragma string) error {
+	var findings []string
+	err := s.each(ctx, func(scan func(...any) error) error {
+		var text string
+		err := scan(&text)
+		findings = append(findings, text)
+		return err
+	}, pragma)
+	if err != nil {
+		return err
+	}
+	if len(findings) != 1 || findings[0] != "ok" {
+		return fmt.Errorf("%w: %q", ErrDamaged, findings)
+	}
+	return nil
+}
+
+// explain adds the sentinel that fits SQLite's code.
+func explain(err error) error {
+	switch code(err) {
+	case codeNotADB:
+		return fmt.Errorf("%w, or not a database at all: %w", ErrDamaged, err)
+	case codeCorrupt:
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	case codeReadOnly, codeCannotUse:
+		return fmt.Errorf("file or directory cannot be written: %w", err)
+	}
+	return err
+}

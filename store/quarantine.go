@@ -1,0 +1,304 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"time"
+)
+
+const (
+	// entryOverheadBytes is what an entry counts beside its payload, topic and reason.
+	entryOverheadBytes = 64
+
+	evictChunk       = 256 // entries looked at in one step
+	evictAgeInterval = time.Hour
+	quarantinePage   = 32 // entries in memory while listing; a payload may be as large as an MQTT packet
+)
+
+// QuarantineEntry is a message that could not be stored as readings, or not all of it.
+type QuarantineEntry struct {
+	ID            int64
+	Time          int64  // UTC ms, of arrival
+	ClockUnsure   bool   // as in the Message
+	Device        string // empty when it belongs to none
+	Topic, Reason string
+	Payload       []byte // byte for byte as it came
+	Size          int    // of the payload
+}
+
+// QuarantineSummary is what is left of entries that made room for newer ones or became too old.
+type QuarantineSummary struct {
+	Device, Reason     string
+	Count, First, Last int64 // Last and First: UTC ms
+}
+
+// quarantineSize is the sum of the size column, counted once and then kept.
+type quarantineSize struct {
+	known           bool
+	committed, next int64
+	ageChecked      time.Time
+}
+
+// addEntry keeps the payload of a message. With outcome Stored the entry is not what the message counts as.
+func (s *Store) addEntry(d *device, m *Message, reason string, outcome Outcome) error {
+	if err := s.countEntries(); err != nil {
+		return err
+	}
+	flags := m.flags()
+	if outcome == Stored {
+		flags |= flagUncounted
+	}
+	payload := m.Payload
+	if payload == nil {
+		payload = []byte{} // nil would be NULL
+	}
+	size := int64(len(payload) + len(m.Topic) + len(reason) + entryOverheadBytes)
+	if err := s.w.insertEntry.run(m.Received, d.id, flags, size, m.Topic, reason, payload); err != nil {
+		return fmt.Errorf("quarantine a message of device %q: %w", d.name, err)
+	}
+	s.tx.quarantine.next += size
+	return nil
+}
+
+func (s *Store) countEntries() error {
+	q := &s.tx.quarantine
+	if q.known {
+		return nil
+	}
+	sum, err := s.w.sumEntries.number()
+	if err != nil {
+		return fmt.Errorf("measure the quarantine: %w", err)
+	}
+	q.known, q.committed, q.next = true, sum, sum
+	return nil
+}
+
+// evict keeps the quarantine within its bounds: the oldest entries become summary counts. It frees a little more than it
+// must, so that in a flood it runs once for many entries.
+func (s *Store) evict() error {
+	q, limit, now := &s.tx.quarantine, s.options.QuarantineBytes, s.options.Now()
+	if q.next <= limit && now.Sub(q.ageChecked) < evictAgeInterval {
+		return nil
+	}
+	if err := s.countEntries(); err != nil {
+		return err
+	}
+	oldest := now.Add(-s.options.QuarantineAge).UnixMilli()
+	target := q.next
+	if q.next > limit {
+		target = limit - limit/64
+	}
+	for {
+		var last, freed, seen int64
+		enough := false
+		err := s.w.oldestEntries.query(func(row []driver.Value) error {
+			id, arrived, size := row[0].(int64), row[1].(int64), row[2].(int64)
+			if enough = enough || arrived >= oldest && q.next-freed <= target; !enough {
+				last, freed, seen = id, freed+size, seen+1
+			}
+			return nil
+		}, int64(evictChunk))
+		if err == nil && seen > 0 {
+			err = s.summarise(last)
+		}
+		if err != nil {
+			return fmt.Errorf("make room in the quarantine: %w", err)
+		}
+		q.next -= freed
+		if seen < evictChunk {
+			break
+		}
+	}
+	q.ageChecked = now
+	return nil
+}
+
+// summarise turns the entries up to an id into counts per device and reason.
+func (s *Store) summarise(last int64) error {
+	kinds, err := s.w.countSummary.number()
+	if err != nil {
+		return err
+	}
+	if err := s.w.summarise.run(kinds < maxSummaryReasons, last); err != nil {
+		return err
+	}
+	return s.w.deleteEntries.run(last)
+}
+
+// Quarantine iterates over the newest limit entries, the oldest of them first; zero means all. Entries that come or go
+// meanwhile do not disturb it.
+func (s *Store) Quarantine(ctx context.Context, limit int) iter.Seq2[QuarantineEntry, error] {
+	return func(yield func(QuarantineEntry, error) bool) {
+		if err := s.listQuarantine(ctx, limit, func(q QuarantineEntry) bool { return yield(q, nil) }); err != nil {
+			yield(QuarantineEntry{}, fmt.Errorf("list quarantine: %w", err))
+		}
+	}
+}
+
+const selectQuarantine = `SELECT q.id, q.time, q.flags, device.name, q.topic, q.reason, q.payload
+	FROM quarantine AS q JOIN device ON device.id = q.device `
+
+func (s *Store) listQuarantine(ctx context.Context, limit int, yield func(QuarantineEntry) bool) error {
+	if limit <= 0 {
+		limit = -1 // SQLite's word for no limit
+	}
+	var first, last int64
+	err := s.db.QueryRowContext(ctx, `SELECT coalesce(min(id), 0), coalesce(max(id), -1)
+		FROM (SELECT id FROM quarantine ORDER BY id DESC LIMIT ?)`, limit).Scan(&first, &last)
+	for err == nil && first <= last {
+		var page []QuarantineEntry
+		page, err = s.quarantinePage(ctx, first, last)
+		if err != nil || len(page) == 0 {
+			break
+		}
+		for _, q := range page {
+			if !yield(q) {
+				return nil
+			}
+		}
+		first = page[len(page)-1].ID + 1
+	}
+	return err
+}
+
+func (s *Store) quarantinePage(ctx context.Context, first, last int64) (page []QuarantineEntry, err error) {
+	err = s.each(ctx, func(scan func(...any) error) error {
+		q, err := scanEntry(scan)
+		page = append(page, q)
+		return err
+	}, selectQuarantine+`WHERE q.id BETWEEN ? AND ? ORDER BY q.id LIMIT ?`, first, last, quarantinePage)
+	return page, err
+}
+
+func scanEntry(scan func(...any) error) (q QuarantineEntry, err error) {
+	var flags int64
+	err = scan(&q.ID, &q.Time, &flags, &q.Device, &q.Topic, &q.Reason, &q.Payload)
+	q.ClockUnsure = flags&flagClockUnsure != 0
+	q.Size = len(q.Payload)
+	return q, err
+}
+
+// QuarantineEntry returns one entry, or ErrNotFound.
+func (s *Store) QuarantineEntry(ctx context.Context, id int64) (QuarantineEntry, error) {
+	q, err := scanEntry(s.db.QueryRowContext(ctx, selectQuarantine+`WHERE q.id = ?`, id).Scan)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return QuarantineEntry{}, fmt.Errorf("quarantine entry %d: %w", id, err)
+	}
+	return q, nil
+}
+
+// QuarantineSummaries returns what is left of entries that are gone, by device and reason.
+func (s *Store) QuarantineSummaries(ctx context.Context) (list []QuarantineSummary, err error) {
+	err = s.each(ctx, func(scan func(...any) error) error {
+		var q QuarantineSummary
+		err := scan(&q.Device, &q.Reason, &q.Count, &q.First, &q.Last)
+		list = append(list, q)
+		return err
+	}, `SELECT device.name, q.reason, q.count, q.first, q.last
+		FROM quarantine_summary AS q JOIN device ON device.id = q.device ORDER BY device.name, q.reason`)
+	if err != nil {
+		return nil, fmt.Errorf("list quarantine summaries: %w", err)
+	}
+	return list, nil
+}
+
+// PurgeQuarantine deletes entries and returns how many there were. Without ids it deletes all of them and the
+// summaries. The counters stay: the messages did come, and were quarantined.
+func (s *Store) PurgeQuarantine(ctx context.Context, ids ...int64) (purged int64, err error) {
+	if err := s.acquire(ctx); err != nil {
+		return 0, fmt.Errorf("purge quarantine: %w", err)
+	}
+	defer s.release()
+	err = s.transact(func() error {
+		s.tx.quarantine = quarantineSize{}
+		if len(ids) == 0 {
+			if err := s.w.deleteSummary.run(); err != nil {
+				return err
+			}
+			result, err := s.w.deleteAllEntries.exec()
+			if err == nil {
+				purged, err = result.RowsAffected()
+			}
+			return err
+		}
+		for _, id := range ids {
+			result, err := s.w.deleteEntry.exec(id)
+			if err != nil {
+				return err
+			}
+			n, _ := result.RowsAffected()
+			purged += n
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("purge quarantine: %w", err)
+	}
+	return purged, nil
+}
+
+// ReplayQuarantined stores m, which is what ingest makes of the entry today. With outcome Stored or Duplicate the entry
+// is gone and the message counts as that instead of as quarantined; what conflicts still stays as an entry. With
+// Quarantined nothing has changed. ErrNotFound: no such entry.
+func (s *Store) ReplayQuarantined(ctx context.Context, id int64, m Message) (outcome Outcome, err error) {
+	if err := s.acquire(ctx); err != nil {
+		return 0, fmt.Errorf("replay quarantine entry %d: %w", id, err)
+	}
+	defer s.release()
+	err = s.transact(func() error {
+		outcome, err = s.replay(id, &m)
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("replay quarantine entry %d: %w", id, err)
+	}
+	return outcome, nil
+}
+
+func (s *Store) replay(id int64, m *Message) (Outcome, error) {
+	var entry []driver.Value
+	err := s.w.selectEntry.query(func(row []driver.Value) error {
+		entry = slices.Clone(row)
+		return nil
+	}, id)
+	switch {
+	case err != nil:
+		return 0, err
+	case entry == nil:
+		return 0, ErrNotFound
+	case m.Kind == Bad:
+		return Quarantined, nil
+	}
+	before, flags, size := s.state.byID[entry[0].(int64)], entry[1].(int64), entry[2].(int64)
+
+	d, reason, err := s.deviceOf(m)
+	if err != nil || reason != "" {
+		return Quarantined, err
+	}
+	s.touch(d)
+	outcome, leftover := Stored, ""
+	if m.Kind == Telemetry && len(m.Values) > 0 {
+		outcome, leftover, err = s.appendReading(d, m)
+	}
+	if err != nil || outcome == Quarantined {
+		return outcome, err
+	}
+	if flags&flagUncounted == 0 {
+		s.touch(before)
+		before.next.counts.Quarantined--
+		d.next.counts.add(outcome, 1)
+	}
+	if leftover != "" {
+		return outcome, s.w.updateEntry.run(flags|flagUncounted, leftover, id)
+	}
+	s.tx.quarantine.next -= size
+	return outcome, s.w.deleteEntry.run(id)
+}

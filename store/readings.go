@@ -1,0 +1,335 @@
+package store
+
+import (
+	"cmp"
+	"container/heap"
+	"context"
+	"database/sql"
+	"fmt"
+	"iter"
+	"math"
+	"slices"
+	"time"
+)
+
+// Reading is one value of one metric at one time.
+type Reading struct {
+	Device, Metric string
+	Time           int64 // UTC ms
+	Value          float64
+	Received       int64 // UTC ms, of the first message of that device and time
+	TimeSource     TimeSource
+	ClockUnsure    bool
+}
+
+// Query selects readings.
+type Query struct {
+	Devices  []string      // none: all
+	Metric   string        // empty: all
+	From, To int64         // UTC ms; From is included, To is not; To zero means no end
+	Every    time.Duration // zero: as stored; else the mean per device, metric and bucket of this length, at the bucket's start
+	Limit    int           // at most so many, the first in time; zero means all
+}
+
+const (
+	// A page is read in one go and its read transaction ends with it, so that no long one holds up checkpoints.
+	pageRows    = 1000
+	minPageRows = 16
+	mergedRows  = 8 * pageRows // in memory over all devices, roughly
+
+	// latestRows is how far back Latest looks for metrics that the newest row does not have.
+	latestRows = 16
+)
+
+// row is one row of table reading.
+type row struct {
+	time, received, flags int64
+	pairs                 []pair
+}
+
+const selectRows = `SELECT time, received, flags, body FROM reading WHERE device = ? AND time >= ? AND time < ? `
+
+// Readings iterates over what q selects in order of time, then device, then metric. Readings that arrive meanwhile may or
+// may not be seen. A device that is not known is ErrNotFound.
+func (s *Store) Readings(ctx context.Context, q Query) iter.Seq2[Reading, error] {
+	return func(yield func(Reading, error) bool) {
+		if err := s.readings(ctx, q, func(r Reading) bool { return yield(r, nil) }); err != nil {
+			yield(Reading{}, fmt.Errorf("read readings: %w", err))
+		}
+	}
+}
+
+func (s *Store) readings(ctx context.Context, q Query, yield func(Reading) bool) error {
+	if err := s.refresh(ctx); err != nil {
+		return err
+	}
+	if q.To == 0 {
+		q.To = math.MaxInt64
+	}
+	devices, err := s.selectDevices(q.Devices)
+	if err != nil {
+		return err
+	}
+	if q.Limit > 0 {
+		yield = limited(q.Limit, yield)
+	}
+	if q.Every <= 0 {
+		return s.merged(ctx, q, devices, yield)
+	}
+	b := buckets{length: max(q.Every.Milliseconds(), 1), yield: yield}
+	if err := s.merged(ctx, q, devices, b.add); err != nil {
+		return err
+	}
+	b.flush()
+	return nil
+}
+
+// limited passes on n readings and then says stop.
+func limited(n int, yield func(Reading) bool) func(Reading) bool {
+	return func(r Reading) bool {
+		n--
+		return yield(r) && n > 0
+	}
+}
+
+func (s *Store) selectDevices(names []string) (list []*device, err error) {
+	s.state.mu.RLock()
+	defer s.state.mu.RUnlock()
+	if len(names) == 0 {
+		for _, d := range s.state.devices {
+			list = append(list, d)
+		}
+		return list, nil
+	}
+	for _, name := range names {
+		d, known := s.state.devices[name]
+		if !known {
+			return nil, fmt.Errorf("device %q: %w", name, ErrNotFound)
+		}
+		if !slices.Contains(list, d) {
+			list = append(list, d)
+		}
+	}
+	return list, nil
+}
+
+// merged reads the rows of several devices page by page and yields their readings in one order.
+func (s *Store) merged(ctx context.Context, q Query, devices []*device, yield func(Reading) bool) error {
+	size := min(max(mergedRows/max(len(devices), 1), minPageRows), pageRows)
+	var open cursors
+	for _, d := range devices {
+		c := &cursor{s: s, device: d, from: q.From, to: q.To, size: size}
+		if there, err := c.next(ctx); err != nil {
+			return err
+		} else if there {
+			open = append(open, c)
+		}
+	}
+	heap.Init(&open)
+	var out []Reading
+	for len(open) > 0 {
+		c := open[0]
+		var err error
+		if out, err = s.export(ctx, out[:0], c.device, &c.rows[0], q.Metric); err != nil {
+			return err
+		}
+		for _, r := range out {
+			if !yield(r) {
+				return nil
+			}
+		}
+		c.rows = c.rows[1:]
+		if there, err := c.next(ctx); err != nil {
+			return err
+		} else if there {
+			heap.Fix(&open, 0)
+		} else {
+			heap.Pop(&open)
+		}
+	}
+	return nil
+}
+
+// export turns a row into readings in order of metric.
+func (s *Store) export(ctx context.Context, to []Reading, d *device, r *row, metric string) ([]Reading, error) {
+	for _, p := range r.pairs {
+		name, err := s.metricName(ctx, p.metric)
+		if err != nil {
+			return to, err
+		}
+		if metric != "" && name != metric {
+			continue
+		}
+		to = append(to, Reading{
+			Device: d.name, Metric: name, Time: r.time, Value: p.value, Received: r.received,
+			TimeSource: TimeSource(r.flags & flagTimeSource), ClockUnsure: r.flags&flagClockUnsure != 0,
+		})
+	}
+	slices.SortFunc(to, func(a, b Reading) int { return cmp.Compare(a.Metric, b.Metric) })
+	return to, nil
+}
+
+// metricName looks into the file for a metric that came after the state was loaded.
+func (s *Store) metricName(ctx context.Context, id uint32) (name string, err error) {
+	s.state.mu.RLock()
+	name, known := s.state.names[id]
+	s.state.mu.RUnlock()
+	if known {
+		return name, nil
+	}
+	if err := s.db.QueryRowContext(ctx, `SELECT name FROM metric WHERE id = ?`, id).Scan(&name); err != nil {
+		return "", fmt.Errorf("metric %d: %w", id, err)
+	}
+	return name, nil
+}
+
+// cursor walks through the rows of one device.
+type cursor struct {
+	s        *Store
+	device   *device
+	from, to int64
+	size     int
+	rows     []row
+	last     bool // there is no page after this one
+}
+
+// next makes rows[0] the current row and returns false if there is none.
+func (c *cursor) next(ctx context.Context) (bool, error) {
+	if len(c.rows) == 0 && !c.last {
+		var err error
+		if c.rows, err = c.s.rows(ctx, selectRows+`ORDER BY time LIMIT ?`, c.device.id, c.from, c.to, c.size); err != nil {
+			return false, fmt.Errorf("device %q: %w", c.device.name, err)
+		}
+		c.last = len(c.rows) < c.size
+		if n := len(c.rows); n > 0 {
+			c.from = c.rows[n-1].time + 1
+		}
+	}
+	return len(c.rows) > 0, nil
+}
+
+func (s *Store) rows(ctx context.Context, query string, args ...any) (list []row, err error) {
+	err = s.each(ctx, func(scan func(...any) error) error {
+		var r row
+		var body sql.RawBytes
+		if err := scan(&r.time, &r.received, &r.flags, &body); err != nil {
+			return err
+		}
+		var err error
+		if r.pairs, err = decodeBody(nil, body); err != nil {
+			return fmt.Errorf("%w: row at %d: %w", ErrDamaged, r.time, err)
+		}
+		list = append(list, r)
+		return nil
+	}, query, args...)
+	return list, err
+}
+
+// cursors is a heap of cursors by time of their current row, then name.
+type cursors []*cursor
+
+func (c cursors) Len() int { return len(c) }
+func (c cursors) Less(i, j int) bool {
+	a, b := c[i], c[j]
+	return cmp.Or(cmp.Compare(a.rows[0].time, b.rows[0].time), cmp.Compare(a.device.name, b.device.name)) < 0
+}
+func (c cursors) Swap(i, j int) { c[i], c[j] = c[j], c[i] }
+func (c *cursors) Push(x any)   { *c = append(*c, x.(*cursor)) }
+func (c *cursors) Pop() any {
+	last := len(*c) - 1
+	x := (*c)[last]
+	*c = (*c)[:last]
+	return x
+}
+
+// buckets reduces readings in order of time to means.
+type buckets struct {
+	length, start int64
+	open          []bucket // of the time from start on
+	index         map[series]int
+	yield         func(Reading) bool
+}
+
+type series struct{ device, metric string }
+
+type bucket struct {
+	sum   float64
+	count int64
+	first Reading
+}
+
+func (b *buckets) add(r Reading) bool {
+	start := r.Time - mod(r.Time, b.length)
+	if start != b.start && !b.flush() {
+		return false
+	}
+	b.start = start
+	i, there := b.index[series{r.Device, r.Metric}]
+	if !there {
+		if i = len(b.open); i == 0 {
+			b.index = make(map[series]int)
+		}
+		b.index[series{r.Device, r.Metric}] = i
+		b.open = append(b.open, bucket{first: r})
+	}
+	b.open[i].sum += r.Value
+	b.open[i].count++
+	return true
+}
+
+// mod is what is left of a divided by b, never negative.
+func mod(a, b int64) int64 { return (a%b + b) % b }
+
+// flush yields the means of the bucket that ends.
+func (b *buckets) flush() bool {
+	slices.SortFunc(b.open, func(x, y bucket) int {
+		return cmp.Or(cmp.Compare(x.first.Device, y.first.Device), cmp.Compare(x.first.Metric, y.first.Metric))
+	})
+	for i := range b.open {
+		r := b.open[i].first
+		r.Time, r.Value = b.start, b.open[i].sum/float64(b.open[i].count)
+		if !b.yield(r) {
+			return false
+		}
+	}
+	b.open = b.open[:0]
+	clear(b.index)
+	return true
+}
+
+// Latest returns the newest reading of each metric of a device, in order of metric, found among its newest 16 rows. It
+// is empty for a device without readings and ErrNotFound for one that is not known.
+func (s *Store) Latest(ctx context.Context, device string) ([]Reading, error) {
+	list, err := s.latest(ctx, device)
+	if err != nil {
+		return nil, fmt.Errorf("latest readings: %w", err)
+	}
+	return list, nil
+}
+
+func (s *Store) latest(ctx context.Context, device string) ([]Reading, error) {
+	if err := s.refresh(ctx); err != nil {
+		return nil, err
+	}
+	devices, err := s.selectDevices([]string{device})
+	if err != nil {
+		return nil, err
+	}
+	rows, err := s.rows(ctx, selectRows+`ORDER BY time DESC LIMIT ?`, devices[0].id, math.MinInt64, math.MaxInt64, latestRows)
+	if err != nil {
+		return nil, fmt.Errorf("device %q: %w", device, err)
+	}
+	var newest, out []Reading
+	for i := range rows {
+		if out, err = s.export(ctx, out[:0], devices[0], &rows[i], ""); err != nil {
+			return nil, err
+		}
+		for _, r := range out {
+			if !slices.ContainsFunc(newest, func(n Reading) bool { return n.Metric == r.Metric }) {
+				newest = append(newest, r)
+			}
+		}
+	}
+	slices.SortFunc(newest, func(a, b Reading) int { return cmp.Compare(a.Metric, b.Metric) })
+	return newest, nil
+}

@@ -1,0 +1,243 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// facts are what the counter table knows about a device.
+type facts struct {
+	counts                Counts
+	rows                  int64 // in table reading
+	lastSeen, lastReading int64 // UTC ms; zero is never
+	arrival               int64 // newest time given to a message without one since the start; not in the table
+}
+
+// device is one row of the tables device and counter.
+type device struct {
+	id      int64
+	name    string
+	created int64
+	facts   // as committed; guarded by state.mu
+
+	// Only who writes uses the rest.
+	next    facts // as it will be when the running transaction commits
+	touched bool  // next differs
+	metrics int   // names that this device brought
+}
+
+// state is what of the database is kept in memory: names, ids and counters, never readings. Who writes the database is the
+// only one to change it, so he reads without the lock and writes with it.
+type state struct {
+	mu      sync.RWMutex
+	devices map[string]*device // "" is the device of messages that belong to none
+	byID    map[int64]*device
+	metrics map[string]uint32
+	names   map[uint32]string // of metrics
+
+	refusals map[string]int64 // by reason
+
+	refused map[refusal]int64 // not yet committed, not in the counters above; unlike them anybody may add
+}
+
+// refusal says whose message was refused and why.
+type refusal struct{ device, reason string }
+
+// otherReasons stands for what comes after the bound on different reasons.
+const otherReasons = "other reasons"
+
+const (
+	maxRefusalReasons = 64
+	maxSummaryReasons = 4096
+)
+
+// Device is a device and its counters.
+type Device struct {
+	ID                             string
+	Registered                     bool  // it has an account
+	Created, LastSeen, LastReading int64 // UTC ms; zero is never
+	Counts                         Counts
+}
+
+// Devices returns every device that was registered or heard of, in order of id.
+func (s *Store) Devices(ctx context.Context) ([]Device, error) {
+	if err := s.refresh(ctx); err != nil {
+		return nil, fmt.Errorf("list devices: %w", err)
+	}
+	accounts := *s.accounts.Load()
+	s.state.mu.RLock()
+	defer s.state.mu.RUnlock()
+	waiting := s.state.waiting()
+	list := make([]Device, 0, len(s.state.devices))
+	for name, d := range s.state.devices {
+		if name != "" {
+			list = append(list, d.export(accounts, waiting))
+		}
+	}
+	slices.SortFunc(list, func(a, b Device) int { return strings.Compare(a.ID, b.ID) })
+	return list, nil
+}
+
+// Device returns one device, or ErrNotFound. The empty id stands for messages that belong to no known device.
+func (s *Store) Device(ctx context.Context, id string) (Device, error) {
+	if err := s.refresh(ctx); err != nil {
+		return Device{}, fmt.Errorf("device %q: %w", id, err)
+	}
+	accounts := *s.accounts.Load()
+	s.state.mu.RLock()
+	defer s.state.mu.RUnlock()
+	d, ok := s.state.devices[id]
+	if !ok {
+		return Device{}, fmt.Errorf("device %q: %w", id, ErrNotFound)
+	}
+	return d.export(accounts, s.state.waiting()), nil
+}
+
+func (d *device) export(accounts map[string]credential, waiting map[string]int64) Device {
+	out := Device{ID: d.name, Created: d.created, LastSeen: d.lastSeen, LastReading: d.lastReading, Counts: d.counts}
+	out.Counts.Refused += waiting[d.name]
+	out.Registered = accounts[d.name].account.Role == RoleDevice
+	return out
+}
+
+// Totals returns the sum of the counters of all devices and of what belongs to none.
+func (s *Store) Totals(ctx context.Context) (Counts, error) {
+	if err := s.refresh(ctx); err != nil {
+		return Counts{}, fmt.Errorf("total counts: %w", err)
+	}
+	s.state.mu.RLock()
+	defer s.state.mu.RUnlock()
+	var total Counts
+	for _, d := range s.state.devices {
+		total.plus(d.counts)
+	}
+	for _, n := range s.state.refused {
+		total.Refused += n
+	}
+	return total, nil
+}
+
+// Refusals returns how many messages were refused for which reason.
+func (s *Store) Refusals(ctx context.Context) (map[string]int64, error) {
+	if err := s.refresh(ctx); err != nil {
+		return nil, fmt.Errorf("list refusals: %w", err)
+	}
+	s.state.mu.RLock()
+	defer s.state.mu.RUnlock()
+	sum := maps.Clone(s.state.refusals)
+	for r, n := range s.state.refused {
+		sum[r.reason] += n
+	}
+	return sum, nil
+}
+
+// AddRefused counts n messages that access rules refused. Totals has them at once; they are committed with the next
+// Append, by Flush or Close, or after a second of quiet. A device that the store does not know is counted as none.
+func (s *Store) AddRefused(device, reason string, n int64) {
+	st := &s.state
+	st.mu.Lock()
+	first := len(st.refused) == 0
+	if _, known := st.devices[device]; !known {
+		device = ""
+	}
+	if _, known := st.refusals[reason]; !known && len(st.refusals) >= maxRefusalReasons {
+		reason = otherReasons
+	}
+	st.refused[refusal{device, reason}] += n
+	st.mu.Unlock()
+	if first && s.idle != nil {
+		s.idle.Reset(idleAfter)
+	}
+}
+
+func (st *state) anyRefused() bool {
+	st.mu.RLock()
+	defer st.mu.RUnlock()
+	return len(st.refused) > 0
+}
+
+// waiting returns the refused counts that are not yet committed, by device; the caller holds the lock.
+func (st *state) waiting() map[string]int64 {
+	sum := make(map[string]int64, len(st.refused))
+	for r, n := range st.refused {
+		sum[r.device] += n
+	}
+	return sum
+}
+
+// refresh looks at the file again if another process may be the one that writes.
+func (s *Store) refresh(ctx context.Context) error {
+	if !s.options.ReadOnly {
+		return nil
+	}
+	if err := s.load(ctx); err != nil {
+		return err
+	}
+	return s.loadAccounts(ctx)
+}
+
+// load fills the state from what is committed. Refused counts that wait stay.
+func (s *Store) load(ctx context.Context) error {
+	devices, byID := make(map[string]*device), make(map[int64]*device)
+	err := s.each(ctx, func(scan func(...any) error) error {
+		d := &device{}
+		err := scan(&d.id, &d.name, &d.created, &d.counts.Stored, &d.counts.Duplicate, &d.counts.Quarantined,
+			&d.counts.Refused, &d.rows, &d.lastSeen, &d.lastReading, &d.metrics)
+		devices[d.name], byID[d.id] = d, d
+		return err
+	}, `SELECT id, name, created, stored, duplicate, quarantined, refused, rows, last_seen, last_reading,
+		(SELECT count(*) FROM metric WHERE metric.device = device.id)
+		FROM device JOIN counter ON counter.device = device.id`)
+	if err != nil {
+		return err
+	}
+	metrics, names := make(map[string]uint32), make(map[uint32]string)
+	err = s.each(ctx, func(scan func(...any) error) error {
+		var id uint32
+		var name string
+		err := scan(&id, &name)
+		metrics[name], names[id] = id, name
+		return err
+	}, `SELECT id, name FROM metric`)
+	if err != nil {
+		return err
+	}
+	refusals := make(map[string]int64)
+	err = s.each(ctx, func(scan func(...any) error) error {
+		var reason string
+		var n int64
+		err := scan(&reason, &n)
+		refusals[reason] = n
+		return err
+	}, `SELECT reason, count FROM refusal`)
+	if err != nil {
+		return err
+	}
+	s.state.mu.Lock()
+	defer s.state.mu.Unlock()
+	s.state.devices, s.state.byID, s.state.metrics, s.state.names = devices, byID, metrics, names
+	s.state.refusals = refusals
+	if s.state.refused == nil {
+		s.state.refused = make(map[refusal]int64)
+	}
+	return nil
+}
+
+// each runs a query on a reading connection and calls row for every row of the answer.
+func (s *Store) each(ctx context.Context, row func(scan func(...any) error) error, query string, args ...any) error {
+	rows, err := s.db.QueryContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }() // Err has what matters
+	for rows.Next() {
+		if err := row(rows.Scan); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}

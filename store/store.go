@@ -1,0 +1,197 @@
+// Package store keeps everything that outlives a restart in one SQLite file: readings, devices, accounts, the
+// quarantine and the outcome of every message. A batch that Append took is synced to disk when Append returns, and its
+// counters are committed with it, so that what was received can always be accounted for.
+//
+// One connection writes, a few read; only this package touches the file. What a message means is ingest's business, who
+// may log in the broker's, and that one server runs per directory is seen to by cmd.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+)
+
+// What callers tell apart; the errors returned wrap these and name the file or the object.
+var (
+	ErrNewerSchema = errors.New("written by a newer version")
+	ErrForeign     = errors.New("a database of another program")
+	ErrDamaged     = errors.New("damaged")
+	ErrNotFound    = errors.New("not found")
+	ErrExists      = errors.New("exists already")
+	ErrInvalidID   = errors.New("invalid device id")
+	ErrClosed      = errors.New("store is closed")
+)
+
+const (
+	// Bounds on what one sender can make the store keep for ever.
+	maxMetrics         = 256     // new metric names per device, and values in a message
+	maxMetricNameBytes = 128     //
+	maxDevices         = 100_000 // device ids that were never registered included
+
+	readers = 4
+
+	// After this long without an Append, refused counts are committed and a long write-ahead log is checkpointed.
+	idleAfter = time.Second
+)
+
+// Options say which file to open and how.
+type Options struct {
+	Path     string // the database; its directory must exist
+	ReadOnly bool   // the file must exist with the current schema; nothing is written
+
+	QuarantineBytes int64         // bound on the entries, payloads and overhead; zero means 64 MiB
+	QuarantineAge   time.Duration // older entries are summarised; zero means 90 days
+
+	Now func() time.Time // zero means time.Now
+	Log *slog.Logger     // zero means none
+}
+
+func (o *Options) defaults() {
+	if o.QuarantineBytes == 0 {
+		o.QuarantineBytes = 64 << 20
+	}
+	if o.QuarantineAge == 0 {
+		o.QuarantineAge = 90 * 24 * time.Hour
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+}
+
+// Store is an open database. All methods are safe for concurrent use.
+type Store struct {
+	path    string
+	options Options
+	log     *slog.Logger
+	db      *sql.DB // read-only connections
+
+	// writing holds one token: who has it may use the writer and the fields below it.
+	writing chan struct{}
+	w       *writer // nil when ReadOnly
+	tx      transaction
+	closed  bool
+	idle    *time.Timer
+
+	state    state // as committed, with its own lock
+	accounts atomic.Pointer[map[string]credential]
+}
+
+// Open opens or creates the database at o.Path, brings its schema up to date and checks it after an unclean stop.
+// Errors wrap ErrNewerSchema, ErrForeign or ErrDamaged where they apply, and a file that is refused is not changed.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	o.defaults()
+	s := &Store{options: o, log: o.Log, writing: make(chan struct{}, 1)}
+	if err := s.open(ctx); err != nil {
+		_ = s.disconnect() // the first error is the one that matters
+		return nil, fmt.Errorf("open store %s: %w", o.Path, err)
+	}
+	if !o.ReadOnly {
+		s.idle = time.AfterFunc(idleAfter, s.whenIdle)
+	}
+	return s, nil
+}
+
+// Close commits the refused counts and closes the file. Calls that are running finish first, later ones fail with
+// ErrClosed; a second Close does nothing.
+func (s *Store) Close() error {
+	s.writing <- struct{}{}
+	defer s.release()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	var err error
+	if s.w != nil {
+		s.idle.Stop()
+		err = s.flush()
+	}
+	if err = errors.Join(err, s.disconnect()); err != nil {
+		return fmt.Errorf("close store %s: %w", s.path, err)
+	}
+	return nil
+}
+
+// disconnect closes the readers before the writer: the last one to close copies the write-ahead log into the database
+// and removes it, and a log that is still there at the next start tells of an unclean stop.
+func (s *Store) disconnect() error {
+	var errs []error
+	if s.db != nil {
+		errs = append(errs, s.db.Close())
+	}
+	if s.w != nil {
+		errs = append(errs, s.w.close())
+	}
+	return errors.Join(errs...)
+}
+
+// acquire waits for the right to write.
+func (s *Store) acquire(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	select {
+	case s.writing <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	switch {
+	case s.closed:
+		s.release()
+		return ErrClosed
+	case s.w == nil:
+		s.release()
+		return errors.New("opened read-only")
+	}
+	return nil
+}
+
+func (s *Store) release() { <-s.writing }
+
+// Flush commits the refused counts that are in memory only. The store does so by itself within seconds.
+func (s *Store) Flush(ctx context.Context) error {
+	if err := s.acquire(ctx); err != nil {
+		return fmt.Errorf("commit refused counts: %w", err)
+	}
+	defer s.release()
+	if err := s.flush(); err != nil {
+		return fmt.Errorf("commit refused counts: %w", err)
+	}
+	return nil
+}
+
+func (s *Store) flush() error {
+	if !s.state.anyRefused() {
+		return nil
+	}
+	return s.transact(func() error { return nil })
+}
+
+// whenIdle runs when nothing was appended for a while. Automatic checkpoints happen inside somebody's commit; one in a
+// quiet moment makes them rare.
+func (s *Store) whenIdle() {
+	select {
+	case s.writing <- struct{}{}:
+	default:
+		return // busy, and who is busy sets the timer again
+	}
+	defer s.release()
+	if s.closed {
+		return
+	}
+	err := s.flush()
+	if err == nil {
+		err = s.w.checkpoint()
+	}
+	if err != nil {
+		s.log.Warn("store upkeep", "err", err)
+		s.idle.Reset(time.Minute)
+	}
+}

@@ -1,0 +1,166 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"maps"
+)
+
+// transaction is what the running write transaction has changed so far of what is kept in memory. It is applied when the
+// transaction is committed and forgotten when it is rolled back.
+type transaction struct {
+	touched []*device // next differs from the facts
+	devices []*device // created
+	metrics []newMetric
+
+	version    int64 // PRAGMA data_version when the state was last known to be right
+	quarantine quarantineSize
+
+	// Kept between messages only to save allocations.
+	pairs, old []pair
+	body       []byte
+}
+
+type newMetric struct {
+	name string
+	by   *device
+}
+
+// transact runs change in a write transaction together with the refused counts that wait, and has it on disk when it
+// returns nil. After an error nothing has changed, in the file or in memory. The caller holds the right to write.
+func (s *Store) transact(change func() error) error {
+	if err := s.beginTransaction(); err != nil {
+		return err
+	}
+	err := change()
+	var refused map[refusal]int64
+	if err == nil {
+		refused, err = s.writeRefused()
+	}
+	if err == nil {
+		err = s.writeCounters()
+	}
+	if err == nil {
+		err = s.w.commit.run()
+	}
+	if err != nil {
+		s.undo()
+		return err
+	}
+	s.apply(refused)
+	return nil
+}
+
+// beginTransaction takes the write lock of the file and looks whether another process has written since.
+func (s *Store) beginTransaction() error {
+	err := s.w.begin.run()
+	if err != nil && code(err) != codeBusy {
+		// Perhaps an error that left the last transaction open even after its rollback.
+		_ = s.w.rollback.run()
+		err = s.w.begin.run()
+	}
+	if err != nil {
+		return err
+	}
+	version, err := s.w.version.number()
+	if err == nil && version != s.tx.version {
+		err = s.load(context.Background())
+		s.tx.quarantine = quarantineSize{}
+		if err == nil {
+			err = s.loadAccounts(context.Background())
+		}
+	}
+	if err != nil {
+		_ = s.w.rollback.run() // the first error is the one that matters
+		return err
+	}
+	s.tx.version = version
+	return nil
+}
+
+// touch marks a device as changed by this transaction; changes go to d.next.
+func (s *Store) touch(d *device) {
+	if !d.touched {
+		d.touched = true
+		d.next = d.facts
+		s.tx.touched = append(s.tx.touched, d)
+	}
+}
+
+// writeCounters writes one row per device however many messages it had.
+func (s *Store) writeCounters() error {
+	for _, d := range s.tx.touched {
+		n := &d.next
+		err := s.w.updateCount.run(d.id, n.counts.Stored, n.counts.Duplicate, n.counts.Quarantined, n.counts.Refused,
+			n.rows, n.lastSeen, n.lastReading)
+		if err != nil {
+			return fmt.Errorf("write counters of device %q: %w", d.name, err)
+		}
+	}
+	return nil
+}
+
+// writeRefused takes the refused counts that wait into the transaction and returns what it took.
+func (s *Store) writeRefused() (map[refusal]int64, error) {
+	s.state.mu.RLock()
+	refused := maps.Clone(s.state.refused)
+	s.state.mu.RUnlock()
+	for r, n := range refused {
+		d, known := s.state.devices[r.device]
+		if !known { // its creation was rolled back
+			d = s.state.devices[""]
+		}
+		s.touch(d)
+		d.next.counts.Refused += n
+		if err := s.w.addRefusal.run(r.reason, n); err != nil {
+			return nil, fmt.Errorf("count refused messages: %w", err)
+		}
+	}
+	return refused, nil
+}
+
+// apply makes the committed transaction visible to readers of the state.
+func (s *Store) apply(refused map[refusal]int64) {
+	s.state.mu.Lock()
+	defer s.state.mu.Unlock()
+	for _, d := range s.tx.touched {
+		d.facts, d.touched = d.next, false
+	}
+	for r, n := range refused {
+		s.state.refusals[r.reason] += n
+		if s.state.refused[r] -= n; s.state.refused[r] == 0 {
+			delete(s.state.refused, r)
+		}
+	}
+	s.tx.forget()
+	s.tx.quarantine.committed = s.tx.quarantine.next
+}
+
+// undo rolls the transaction back, in the file and in memory.
+func (s *Store) undo() {
+	if err := s.w.rollback.run(); err != nil {
+		// SQLite rolls back by itself after some errors; the next transaction tries again otherwise.
+		s.log.Debug("roll back", "err", err)
+	}
+	s.state.mu.Lock()
+	defer s.state.mu.Unlock()
+	for _, d := range s.tx.touched {
+		d.touched = false
+	}
+	for _, d := range s.tx.devices {
+		delete(s.state.devices, d.name)
+		delete(s.state.byID, d.id)
+	}
+	for _, m := range s.tx.metrics {
+		m.by.metrics--
+		delete(s.state.names, s.state.metrics[m.name])
+		delete(s.state.metrics, m.name)
+	}
+	s.tx.forget()
+	s.tx.quarantine.next = s.tx.quarantine.committed
+}
+
+func (t *transaction) forget() {
+	clear(t.touched) // so that they can be collected after a reload
+	t.touched, t.devices, t.metrics = t.touched[:0], t.devices[:0], t.metrics[:0]
+}
