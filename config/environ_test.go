@@ -42,7 +42,7 @@ func TestListsInVariablesAreTrimmed(t *testing.T) {
 	l, err := Load(write(t, ""), []string{"PLANTOPS_CERTS_EXTRA_NAMES= pi.lan , 10.0.0.9"}, nil)
 	require.NoError(t, err)
 	assert.Equal(t, []string{"pi.lan", "10.0.0.9"}, l.Config.Certs.ExtraNames)
-	assert.Equal(t, "pi.lan, 10.0.0.9", sourceOf(t, l, "certs.extra_names").Value)
+	assert.Equal(t, "pi.lan, 10.0.0.9", valueOf(t, l, "certs.extra_names").Value)
 }
 
 func TestUnknownVariablesOfOursAreWarnings(t *testing.T) {
@@ -99,7 +99,7 @@ func TestBadVariables(t *testing.T) {
 func TestOldAndNewNameMayAgree(t *testing.T) {
 	l, err := Load(write(t, ""), []string{"MQTT_USE_TLS=yes", "PLANTOPS_MQTT_USE_TLS=true"}, nil)
 	require.NoError(t, err)
-	assert.Equal(t, Value{"mqtt.use_tls", "true", "PLANTOPS_MQTT_USE_TLS"}, sourceOf(t, l, "mqtt.use_tls"))
+	assert.Equal(t, Value{"mqtt.use_tls", "true", "PLANTOPS_MQTT_USE_TLS"}, valueOf(t, l, "mqtt.use_tls"))
 }
 
 func TestASecretComesFromAFile(t *testing.T) {
@@ -110,7 +110,7 @@ func TestASecretComesFromAFile(t *testing.T) {
 			l, err := Load(write(t, ""), []string{name + "=" + path}, nil)
 			require.NoError(t, err)
 			assert.Equal(t, want, l.Config.MQTT.BackendPassword.Reveal())
-			assert.Equal(t, Value{passwordKey, redacted, name}, sourceOf(t, l, passwordKey))
+			assert.Equal(t, Value{passwordKey, redacted, name}, valueOf(t, l, passwordKey))
 		}
 	}
 }

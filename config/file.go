@@ -223,7 +223,7 @@ func suggestion(path string) string {
 	// The right name in the wrong section beats a similar name in this one.
 	last := path[strings.LastIndex(path, ".")+1:]
 	for _, k := range known {
-		if k == path || strings.HasSuffix(k, "."+last) {
+		if k == path || strings.HasSuffix("."+k, "."+last) {
 			return fmt.Sprintf("; did you mean %s?%s", k, below(k))
 		}
 	}

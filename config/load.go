@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -50,7 +51,7 @@ func Load(path string, environ []string, flags map[string]string) (Loaded, error
 		loaded.Values = append(loaded.Values, Value{
 			Key:    s.path,
 			Value:  s.text(&cfg),
-			Source: first(flag.sources[s.path], env.sources[s.path], file.sources[s.path], fromDefault),
+			Source: cmp.Or(flag.sources[s.path], env.sources[s.path], file.sources[s.path], fromDefault),
 		})
 	}
 	if file.sources[passwordKey] != "" && readableByOthers(path) {
@@ -121,7 +122,7 @@ func (l Loaded) invalid(before []problem) []problem {
 		if slices.ContainsFunc(before, func(b problem) bool { return b.key == p.key }) {
 			continue
 		}
-		p.source = l.source(p.key)
+		p.source = l.value(p.key).Source
 		problems = append(problems, p)
 	}
 	return problems
@@ -150,7 +151,7 @@ func (l Loaded) SubscriberPort(tcp, tls int) (int, error) {
 func (l Loaded) portProblems(tcp, tls int) []problem {
 	var problems []problem
 	check := func(key string, port, bound int, listener string) {
-		source := l.source(key)
+		source := l.value(key).Source
 		follows := source == fromDefault || port < 1 || port > 65535 // out of range: Validate says so
 		if !l.Config.Embedded() || follows || bound == 0 || port == bound {
 			return
@@ -167,28 +168,16 @@ func (l Loaded) portProblems(tcp, tls int) []problem {
 // only the user of a setting can find out, such as a file that is missing:
 // key, value, source, then the text, which says what would be accepted.
 func (l Loaded) Problem(key, text string) error {
-	i := slices.IndexFunc(l.Values, func(v Value) bool { return v.Key == key })
-	if i < 0 {
-		return problem{key: key, remedy: text}
-	}
-	v := l.Values[i]
+	v := l.value(key)
 	return problem{key: key, value: shown(v.Value), source: v.Source, remedy: text}
 }
 
-func (l Loaded) source(key string) string {
-	i := slices.IndexFunc(l.Values, func(v Value) bool { return v.Key == key })
-	if i < 0 {
-		return ""
-	}
-	return l.Values[i].Source
-}
-
-// first returns the first text that is not empty.
-func first(texts ...string) string {
-	for _, t := range texts {
-		if t != "" {
-			return t
+// value returns the effective value of a key.
+func (l Loaded) value(key string) Value {
+	for _, v := range l.Values {
+		if v.Key == key {
+			return v
 		}
 	}
-	return ""
+	return Value{}
 }

@@ -23,15 +23,11 @@ func write(t *testing.T, text string) string {
 	return path
 }
 
-func sourceOf(t *testing.T, l Loaded, key string) Value {
+func valueOf(t *testing.T, l Loaded, key string) Value {
 	t.Helper()
-	for _, v := range l.Values {
-		if v.Key == key {
-			return v
-		}
-	}
-	require.Fail(t, "no such value", key)
-	return Value{}
+	v := l.value(key)
+	require.Equal(t, key, v.Key)
+	return v
 }
 
 func TestWithoutAnythingSetTheDefaultsHold(t *testing.T) {
@@ -44,7 +40,7 @@ func TestWithoutAnythingSetTheDefaultsHold(t *testing.T) {
 	assert.Equal(t, Default(), l.Config)
 	assert.Empty(t, l.Path)
 	assert.Empty(t, l.Warnings)
-	assert.Equal(t, Value{"mqtt.tls_port", "8883", "default"}, sourceOf(t, l, "mqtt.tls_port"))
+	assert.Equal(t, Value{"mqtt.tls_port", "8883", "default"}, valueOf(t, l, "mqtt.tls_port"))
 }
 
 func TestTheFileInTheWorkingDirectoryIsFound(t *testing.T) {
@@ -53,7 +49,7 @@ func TestTheFileInTheWorkingDirectoryIsFound(t *testing.T) {
 	l, err := Load("", nil, nil)
 	require.NoError(t, err)
 	assert.Equal(t, "plantops.yaml", l.Path)
-	assert.Equal(t, Value{"log.level", "debug", "plantops.yaml:2"}, sourceOf(t, l, "log.level"))
+	assert.Equal(t, Value{"log.level", "debug", "plantops.yaml:2"}, valueOf(t, l, "log.level"))
 }
 
 func TestAFileThatCannotBeReadIsAnError(t *testing.T) {
@@ -79,10 +75,10 @@ func TestEveryLayerOverridesTheOneBefore(t *testing.T) {
 	want.MQTT.BackendUsername = "env"
 	want.Ingest.Topics = []string{"one/topic"}
 	assert.Equal(t, want, l.Config)
-	assert.Equal(t, "flag --log-level", sourceOf(t, l, "log.level").Source)
-	assert.Equal(t, "MQTT_BACKEND_USERNAME", sourceOf(t, l, "mqtt.backend_username").Source)
-	assert.Equal(t, path+":2", sourceOf(t, l, "log.format").Source)
-	assert.Equal(t, "default", sourceOf(t, l, "data_dir").Source)
+	assert.Equal(t, "flag --log-level", valueOf(t, l, "log.level").Source)
+	assert.Equal(t, "MQTT_BACKEND_USERNAME", valueOf(t, l, "mqtt.backend_username").Source)
+	assert.Equal(t, path+":2", valueOf(t, l, "log.format").Source)
+	assert.Equal(t, "default", valueOf(t, l, "data_dir").Source)
 	assert.Len(t, l.Values, len(Keys()))
 }
 
@@ -184,7 +180,7 @@ func TestEveryProblemIsReportedAtOnce(t *testing.T) {
 	path := write(t, "mqtt:\n  use_tsl: true\n  port: 88.9\ningest:\n  stall_timeout: 30\n  max_batch: 0\n")
 	_, err := Load(path, []string{"PLANTOPS_LOG_FORMAT=xml", "MQTT_TLS_PORT=88x"}, map[string]string{"log.level": "loud", "log.colour": "red"})
 	require.Error(t, err)
-	assert.Equal(t, strings.Split(err.Error(), "\n"), []string{
+	assert.Equal(t, []string{
 		"mqtt.use_tsl (" + path + ":2): no such setting; did you mean mqtt.use_tls?",
 		"mqtt.port: 88.9 (" + path + ":3): must be a whole number, written with the digits 0 to 9 only",
 		"ingest.stall_timeout: 30 (" + path + ":5): a duration needs a unit, for example 10s, 3m, 12h or 365d",
@@ -193,7 +189,7 @@ func TestEveryProblemIsReportedAtOnce(t *testing.T) {
 		"ingest.max_batch: 0 (" + path + ":6): must be from 1 to 100000",
 		"log.level: loud (flag --log-level): must be one of debug, info, warn, error",
 		"log.format: xml (PLANTOPS_LOG_FORMAT): must be one of text, json",
-	})
+	}, strings.Split(err.Error(), "\n"))
 }
 
 func TestPortsFollowTheListeners(t *testing.T) {
@@ -254,7 +250,7 @@ func TestASecretNeverShowsItself(t *testing.T) {
 	l, err := Load(write(t, "mqtt: {backend_password: hunter2}\n"), nil, nil)
 	require.NoError(t, err)
 	require.Equal(t, "hunter2", l.Config.MQTT.BackendPassword.Reveal())
-	assert.Equal(t, redacted, sourceOf(t, l, passwordKey).Value)
+	assert.Equal(t, redacted, valueOf(t, l, passwordKey).Value)
 
 	var b strings.Builder
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d", "%t"} {

@@ -67,6 +67,9 @@ func (s setting) shown(text string) string {
 func nearest(word string, candidates []string) (string, bool) {
 	best, least := "", len(word)/3+1
 	for _, c := range candidates {
+		if max(len(c)-len(word), len(word)-len(c)) >= least {
+			continue // the distance is at least that
+		}
 		if d := distance(word, c); d < least {
 			best, least = c, d
 		}
