@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/plantops/plantops/store"
+)
+
+// The control socket: HTTP with JSON on a unix socket in the data directory, so that whoever may write
+// there may give orders, and nobody else. It is private to one version of this program.
+
+// listenControl makes the socket. The caller holds the lock of the data directory, so a socket that is
+// there already was left by a server that is gone.
+func listenControl(path string) (net.Listener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("remove stale control socket: %w", err)
+	}
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("open control socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		listener.Close()
+		return nil, fmt.Errorf("open control socket: %w", err)
+	}
+	return listener, nil
+}
+
+// serveControl returns a part that obeys orders from listener and closes it at the end.
+func serveControl(listener net.Listener, o operator, log *slog.Logger) func(context.Context) error {
+	server := &http.Server{
+		Handler:           controlHandler(o),
+		ReadHeaderTimeout: 5 * time.Second,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+	return func(ctx context.Context) error {
+		stopped := make(chan struct{})
+		stop := context.AfterFunc(ctx, func() {
+			defer close(stopped)
+			grace, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			if server.Shutdown(grace) != nil {
+				server.Close()
+			}
+		})
+		err := server.Serve(listener)
+		if stop() {
+			return err // it ended before it was told to
+		}
+		<-stopped
+		return nil
+	}
+}
+
+// idList is the body of requests about quarantined messages; no ids means all.
+type idList struct {
+	IDs []int64 `json:"ids"`
+}
+
+type secretReply struct {
+	Secret string `json:"secret"`
+}
+
+type countReply struct {
+	Count int64 `json:"count"`
+}
+
+func controlHandler(o operator) http.Handler {
+	mux := http.NewServeMux()
+	handle := func(pattern string, do func(r *http.Request) (any, error)) {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			reply, err := do(r)
+			answer(w, reply, err)
+		})
+	}
+	handle("GET /status", func(r *http.Request) (any, error) { return o.Status(r.Context()) })
+	handle("GET /contact", func(r *http.Request) (any, error) { return o.Contact(r.Context()) })
+	handle("POST /devices/{id}", func(r *http.Request) (any, error) {
+		secret, err := o.AddDevice(r.Context(), r.PathValue("id"))
+		return secretReply{secret}, err
+	})
+	handle("POST /devices/{id}/rotate", func(r *http.Request) (any, error) {
+		secret, err := o.RotateDevice(r.Context(), r.PathValue("id"))
+		return secretReply{secret}, err
+	})
+	handle("DELETE /devices/{id}", func(r *http.Request) (any, error) {
+		return struct{}{}, o.RemoveDevice(r.Context(), r.PathValue("id"))
+	})
+	handle("POST /certificates/reload", func(r *http.Request) (any, error) {
+		return struct{}{}, o.ReloadCertificates(r.Context())
+	})
+	handle("POST /quarantine/replay", func(r *http.Request) (any, error) {
+		var list idList
+		if err := json.NewDecoder(r.Body).Decode(&list); err != nil {
+			return nil, err
+		}
+		return o.ReplayQuarantine(r.Context(), list.IDs)
+	})
+	handle("POST /quarantine/purge", func(r *http.Request) (any, error) {
+		var list idList
+		if err := json.NewDecoder(r.Body).Decode(&list); err != nil {
+			return nil, err
+		}
+		n, err := o.PurgeQuarantine(r.Context(), list.IDs)
+		return countReply{n}, err
+	})
+	return mux
+}
+
+// controlError is an error on its way over the socket. Kind brings those across that callers look for.
+type controlError struct {
+	Text string `json:"error"`
+	Kind string `json:"kind,omitempty"`
+}
+
+// controlKinds names the errors that keep their identity on the way.
+func controlKinds() map[string]error {
+	return map[string]error{"exists": store.ErrExists, "not_found": store.ErrNotFound}
+}
+
+func answer(w http.ResponseWriter, reply any, err error) {
+	w.Header().Set("Content-Type", "application/json")
+	if err != nil {
+		failed := controlError{Text: err.Error()}
+		for kind, sentinel := range controlKinds() {
+			if errors.Is(err, sentinel) {
+				failed.Kind = kind
+			}
+		}
+		reply = failed
+		w.WriteHeader(http.StatusUnprocessableEntity)
+	}
+	// The other side is gone if this fails: nobody is left to tell.
+	_ = json.NewEncoder(w).Encode(reply)
+}

@@ -1,0 +1,248 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/plantops/plantops/config"
+	"github.com/plantops/plantops/store"
+)
+
+func newDevice(a *app) *cobra.Command {
+	return group(&cobra.Command{Use: "device", Short: "Add, list, show and remove devices"},
+		newDeviceAdd(a), newDeviceList(a), newDeviceShow(a), newDeviceRotate(a), newDeviceRemove(a))
+}
+
+func newDeviceAdd(a *app) *cobra.Command {
+	return credentialsCommand(a, "add ID", "Register a device and print its credentials, once", operator.AddDevice)
+}
+
+func newDeviceRotate(a *app) *cobra.Command {
+	cmd := credentialsCommand(a, "rotate ID", "Give a device a new password; the old one ends at once", operator.RotateDevice)
+	cmd.ValidArgsFunction = completeDevices(a)
+	return cmd
+}
+
+func credentialsCommand(a *app, use, short string, secret func(operator, context.Context, string) (string, error)) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   use,
+		Short: short,
+		Args:  args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.operate(cmd.Context(), func(cfg config.Config, o operator) error {
+				password, err := secret(o, cmd.Context(), args[0])
+				if err != nil {
+					return deviceHint(err, args[0])
+				}
+				reach, err := o.Contact(cmd.Context())
+				if err != nil {
+					return err
+				}
+				given := newAccess(args[0], password, cfg, reach)
+				if asJSON {
+					return printJSON(a.stdout, given)
+				}
+				return printAccess(a, given)
+			})
+		},
+	}
+	addJSONFlag(cmd, &asJSON)
+	return cmd
+}
+
+func deviceHint(err error, id string) error {
+	switch {
+	case errors.Is(err, store.ErrExists):
+		return withHint(err, fmt.Sprintf("a new password for it: plantops device rotate %s", id))
+	case errors.Is(err, store.ErrNotFound):
+		return withHint(err, "registered devices: plantops device list")
+	}
+	return err
+}
+
+func newDeviceRemove(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:               "remove ID",
+		Short:             "Take a device's access away and end its connection; its readings stay",
+		Args:              args(cobra.ExactArgs(1)),
+		ValidArgsFunction: completeDevices(a),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.operate(cmd.Context(), func(_ config.Config, o operator) error {
+				if err := o.RemoveDevice(cmd.Context(), args[0]); err != nil {
+					return deviceHint(err, args[0])
+				}
+				_, err := fmt.Fprintf(a.stdout, "Device %s can no longer connect. Its readings stay.\n", args[0])
+				return err
+			})
+		},
+	}
+}
+
+// deviceStatus is a device as commands print it.
+type deviceStatus struct {
+	ID          string       `json:"device_id"`
+	Registered  bool         `json:"registered"`
+	Online      bool         `json:"online"`
+	Created     moment       `json:"created"`
+	LastSeen    moment       `json:"last_seen"`
+	LastReading moment       `json:"last_reading"`
+	Messages    messageCount `json:"messages"`
+}
+
+// messageCount holds how many messages had which outcome.
+type messageCount struct {
+	Stored      int64 `json:"stored"`
+	Duplicate   int64 `json:"duplicate"`
+	Quarantined int64 `json:"quarantined"`
+	Refused     int64 `json:"refused"`
+}
+
+func newDeviceStatus(d store.Device, offlineAfter time.Duration, now time.Time) deviceStatus {
+	return deviceStatus{
+		ID:          d.ID,
+		Registered:  d.Registered,
+		Online:      d.LastSeen != 0 && now.Sub(time.UnixMilli(d.LastSeen)) < offlineAfter,
+		Created:     moment(d.Created),
+		LastSeen:    moment(d.LastSeen),
+		LastReading: moment(d.LastReading),
+		Messages:    messageCount(d.Counts),
+	}
+}
+
+func (d deviceStatus) state() string {
+	state := "offline"
+	if d.Online {
+		state = "online"
+	}
+	if !d.Registered {
+		state += ", not registered"
+	}
+	return state
+}
+
+func newDeviceList(a *app) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List devices with state and message counts",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.read(cmd.Context(), func(cfg config.Config, db *store.Store) error {
+				known, err := db.Devices(cmd.Context())
+				if err != nil {
+					return err
+				}
+				now := a.now()
+				devices := make([]deviceStatus, len(known))
+				for i, d := range known {
+					devices[i] = newDeviceStatus(d, cfg.Ingest.OfflineAfter, now)
+				}
+				if asJSON {
+					return printJSON(a.stdout, devices)
+				}
+				if len(devices) == 0 {
+					a.warn("no device yet; make one with: plantops device add ID")
+				}
+				return table(a.stdout, deviceRows(devices, now))
+			})
+		},
+	}
+	addJSONFlag(cmd, &asJSON)
+	return cmd
+}
+
+func deviceRows(devices []deviceStatus, now time.Time) [][]string {
+	rows := [][]string{{"DEVICE", "STATE", "LAST SEEN", "STORED", "DUPLICATE", "QUARANTINED", "REFUSED"}}
+	for _, d := range devices {
+		rows = append(rows, []string{d.ID, d.state(), d.LastSeen.ago(now), fmt.Sprint(d.Messages.Stored),
+			fmt.Sprint(d.Messages.Duplicate), fmt.Sprint(d.Messages.Quarantined), fmt.Sprint(d.Messages.Refused)})
+	}
+	return rows
+}
+
+// latestValue is the newest reading of one metric.
+type latestValue struct {
+	Metric string  `json:"metric"`
+	Value  float64 `json:"value"`
+	Time   moment  `json:"time"`
+}
+
+func newDeviceShow(a *app) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:               "show ID",
+		Short:             "Show one device: state, message counts, newest readings",
+		Args:              args(cobra.ExactArgs(1)),
+		ValidArgsFunction: completeDevices(a),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.read(cmd.Context(), func(cfg config.Config, db *store.Store) error {
+				known, err := db.Device(cmd.Context(), args[0])
+				if err != nil {
+					return deviceHint(err, args[0])
+				}
+				newest, err := db.Latest(cmd.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				latest := make([]latestValue, len(newest))
+				for i, r := range newest {
+					latest[i] = latestValue{r.Metric, r.Value, moment(r.Time)}
+				}
+				device := newDeviceStatus(known, cfg.Ingest.OfflineAfter, a.now())
+				if asJSON {
+					return printJSON(a.stdout, struct {
+						deviceStatus
+						Latest []latestValue `json:"latest"`
+					}{device, latest})
+				}
+				return printDevice(a, device, latest)
+			})
+		},
+	}
+	addJSONFlag(cmd, &asJSON)
+	return cmd
+}
+
+func printDevice(a *app, d deviceStatus, latest []latestValue) error {
+	now := a.now()
+	rows := [][]string{
+		{"device", d.ID},
+		{"state", d.state()},
+		{"created", d.Created.local()},
+		{"last seen", d.LastSeen.local() + " (" + d.LastSeen.ago(now) + ")"},
+		{"last reading", d.LastReading.local()},
+		{"messages", fmt.Sprintf("%d stored, %d duplicate, %d quarantined, %d refused",
+			d.Messages.Stored, d.Messages.Duplicate, d.Messages.Quarantined, d.Messages.Refused)},
+	}
+	for _, l := range latest {
+		rows = append(rows, []string{l.Metric, fmt.Sprintf("%s at %s", number(l.Value), l.Time.local())})
+	}
+	return table(a.stdout, rows)
+}
+
+// completeDevices completes device ids on the command line.
+func completeDevices(a *app) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, given []string, prefix string) ([]string, cobra.ShellCompDirective) {
+		var ids []string
+		err := a.read(cmd.Context(), func(_ config.Config, db *store.Store) error {
+			devices, err := db.Devices(cmd.Context())
+			for _, d := range devices {
+				if strings.HasPrefix(d.ID, prefix) && !slices.Contains(given, d.ID) {
+					ids = append(ids, d.ID)
+				}
+			}
+			return err
+		})
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		return ids, cobra.ShellCompDirectiveNoFileComp
+	}
+}

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// lifecycle stops what was started, last first, and notices when a part ends by itself.
+// It is used by one goroutine.
+type lifecycle struct {
+	log   *slog.Logger
+	steps []stopStep
+	died  chan error
+}
+
+type stopStep struct {
+	name string
+	stop func(context.Context) error
+}
+
+func newLifecycle(log *slog.Logger) *lifecycle {
+	return &lifecycle{log: log, died: make(chan error, 1)}
+}
+
+// onStop registers how the part that was just started is stopped.
+func (l *lifecycle) onStop(name string, stop func(context.Context) error) {
+	l.steps = append(l.steps, stopStep{name, stop})
+}
+
+// start runs a part until its turn to stop comes: then its context is cancelled and its return awaited.
+// A part that returns before that is reported by Died.
+func (l *lifecycle) start(name string, run func(context.Context) error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		err := run(ctx)
+		if ctx.Err() == nil {
+			l.ended(name, err)
+			err = nil // told once
+		}
+		done <- err
+	}()
+	l.onStop(name, func(stopping context.Context) error {
+		cancel()
+		select {
+		case err := <-done:
+			if errors.Is(err, context.Canceled) {
+				return nil
+			}
+			return err
+		case <-stopping.Done():
+			return stopping.Err()
+		}
+	})
+}
+
+// watch makes the end of a part that runs on its own goroutines the end of the program.
+func (l *lifecycle) watch(name string, ended <-chan error) {
+	l.start(name, func(ctx context.Context) error {
+		select {
+		case err := <-ended:
+			return err
+		case <-ctx.Done():
+			return nil
+		}
+	})
+}
+
+func (l *lifecycle) ended(name string, err error) {
+	if err == nil {
+		err = errors.New("it returned without an error")
+	}
+	select {
+	case l.died <- fmt.Errorf("%s ended by itself: %w", name, err):
+	default: // another part was first; that one is the cause
+	}
+}
+
+// Died yields the error of the first part that ended by itself.
+func (l *lifecycle) Died() <-chan error { return l.died }
+
+// stop runs every stop step, last first, within one deadline. Failing steps do not hold up the others.
+// The step that the deadline finds running is named, and so are those that it left no time for.
+func (l *lifecycle) stop(timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	var errs []error
+	for i := len(l.steps) - 1; i >= 0; i-- {
+		step := l.steps[i]
+		began := time.Now()
+		done := make(chan error, 1)
+		go func() { done <- step.stop(ctx) }()
+		select {
+		case err := <-done:
+			if err != nil {
+				errs = append(errs, fmt.Errorf("stop %s: %w", step.name, err))
+			}
+			l.log.Debug("stopped", "part", step.name, "took", time.Since(began))
+		case <-ctx.Done():
+			errs = append(errs, fmt.Errorf("stop %s: not finished within %s of the order to stop", step.name, timeout))
+		}
+	}
+	l.steps = nil
+	return errors.Join(errs...)
+}

@@ -1,0 +1,38 @@
+// Command plantops is the sensor backend of a home, greenhouse or small farm in one program: an MQTT
+// broker, the subscriber that stores what devices send, and the commands to look after both.
+//
+// This package is the only one that knows every other: it turns the configuration into options, starts
+// and stops the parts in order, and decides exit codes and the remedies that a person gets to read.
+//
+// What goes where: results on standard output, everything else on standard error with the prefix
+// "plantops:". An error is one line per fact, lower case, without a full stop, followed by "hint:" lines.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // from now on a signal has its ordinary effect: the second one quits at once
+	os.Exit(run(ctx, os.Args[1:], &app{
+		stdout:  os.Stdout,
+		stderr:  os.Stderr,
+		environ: os.Environ(),
+		now:     time.Now,
+		build:   readBuild(),
+	}))
+}
+
+// run executes one command line and returns the exit code.
+func run(ctx context.Context, args []string, a *app) int {
+	root := newRoot(a)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	report(a.stderr, err)
+	return exitCode(err)
+}

@@ -1,0 +1,230 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+
+	"github.com/plantops/plantops/broker"
+	"github.com/plantops/plantops/certs"
+	"github.com/plantops/plantops/config"
+	"github.com/plantops/plantops/ingest"
+	"github.com/plantops/plantops/store"
+)
+
+const (
+	stopTimeout = 10 * time.Second
+	// subscribeTimeout bounds the wait for the subscriber of the embedded broker; it takes milliseconds.
+	subscribeTimeout = 30 * time.Second
+	// lockWait outlasts a command that has the data directory for a moment.
+	lockWait = time.Second
+)
+
+func newServe(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "serve",
+		Short: "Run the broker and the store until told to stop",
+		Long: `Run everything. The first start creates the certificate authority, the certificates and the database in
+the data directory. SIGTERM and SIGINT stop it in order, a second one at once; SIGHUP reloads what can change.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			loaded, err := a.load()
+			if err != nil {
+				return err
+			}
+			s := server{app: a, loaded: loaded, reload: make(chan os.Signal, 1)}
+			if s.log, err = newLogger(a.stderr, loaded.Config.Log, &s.level, a.environ); err != nil {
+				return kindOf(errConfig, err)
+			}
+			signal.Notify(s.reload, syscall.SIGHUP)
+			defer signal.Stop(s.reload)
+			return s.serve(cmd.Context())
+		},
+	}
+}
+
+// server is one run of everything.
+type server struct {
+	app    *app
+	loaded config.Loaded
+	log    *slog.Logger
+	level  slog.LevelVar
+	reload chan os.Signal
+
+	authority *certs.Authority // nil without a TLS listener
+	box       *box             // set when everything is open
+}
+
+// serve runs until ctx ends or a part ends by itself. It reads as the order of starting; stopping is the
+// mirror of it.
+func (s *server) serve(ctx context.Context) (err error) {
+	cfg, now, log := s.loaded.Config, s.app.now, s.log
+	for _, warning := range s.loaded.Warnings {
+		log.Warn(warning)
+	}
+	built := s.app.build.Date
+	unsure := func() bool { return certs.ClockUnsure(now(), built) }
+	if !unsure() {
+		if err := checkWiring(s.loaded, now()); err != nil {
+			return err
+		}
+	}
+	life := newLifecycle(log)
+	defer func() {
+		notify(log, daemon.SdNotifyStopping)
+		err = errors.Join(ignoreCancelled(ctx, err), life.stop(stopTimeout))
+	}()
+
+	if err := makeDataDir(cfg.DataDir); err != nil {
+		return err
+	}
+	lock, err := acquireLock(ctx, cfg.DataDir, lockWait)
+	if err != nil {
+		return err
+	}
+	life.onStop("lock", func(context.Context) error { return lock.Release() })
+
+	db, err := store.Open(ctx, storeOptions(cfg, now, log))
+	if err != nil {
+		return err
+	}
+	life.onStop("store", func(context.Context) error { return db.Close() })
+	before, err := db.Totals(ctx)
+	if err != nil {
+		return err
+	}
+
+	if needsAuthority(cfg) {
+		if s.authority, err = openAuthority(ctx, certsOptions(cfg, now, built, log), built); err != nil {
+			return err
+		}
+	}
+	tlsConfig, err := subscriberTLS(ctx, s.loaded, s.authority, built, now, log)
+	if err != nil {
+		return err
+	}
+
+	password := backendPassword(cfg)
+	var br *broker.Broker // stays nil when the broker is another program
+	var bound broker.Addrs
+	if cfg.Embedded() {
+		if br, err = broker.Listen(brokerOptions(cfg, password, db, s.authority, now, log)); err != nil {
+			return listenHints(cfg, err)
+		}
+		life.onStop("broker", func(context.Context) error { return br.Close() })
+		bound = br.Addrs()
+		if err := br.Start(); err != nil {
+			return err
+		}
+		life.watch("broker", br.Died())
+	}
+
+	port, err := s.loaded.SubscriberPort(boundPort(bound.TCP), boundPort(bound.TLS))
+	if err != nil {
+		return kindOf(errConfig, err)
+	}
+	subscriber, err := ingest.New(ingestOptions(cfg, port, password, tlsConfig, unsure, now, log), db)
+	if err != nil {
+		return err
+	}
+	life.start("ingest", subscriber.Run)
+
+	if br != nil {
+		if err := awaitSubscribed(ctx, subscriber, life); err != nil {
+			return err
+		}
+		life.onStop("devices", br.DisconnectDevices)
+		br.AdmitDevices()
+	}
+	if s.authority != nil {
+		life.start("certificates", s.authority.Run)
+	}
+	s.box = s.app.newBox(cfg, db)
+	s.box.authority, s.box.broker, s.box.subscriber = s.authority, br, subscriber
+	s.box.started, s.box.before, s.box.brokerAddress = now(), before, hostPort(cfg.MQTT.Host, port)
+	orders, err := listenControl(cfg.SocketPath())
+	if err != nil {
+		return err
+	}
+	life.start("control socket", serveControl(orders, s.box, log))
+	guard, err := watchdog(log, s.box.alive)
+	if err != nil {
+		return err
+	}
+	if guard != nil {
+		life.start("watchdog", guard)
+	}
+
+	s.ready(bound)
+	return s.wait(ctx, life)
+}
+
+// awaitSubscribed waits until what devices send has somewhere to go.
+func awaitSubscribed(ctx context.Context, subscriber *ingest.Subscriber, life *lifecycle) error {
+	late := time.NewTimer(subscribeTimeout)
+	defer late.Stop()
+	select {
+	case <-subscriber.Ready():
+		return nil
+	case err := <-life.Died():
+		return err
+	case <-late.C:
+		return fmt.Errorf("the subscriber could not subscribe within %s; the log says why", subscribeTimeout)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// ready tells everybody who waits.
+func (s *server) ready(bound broker.Addrs) {
+	attrs := []any{"version", s.app.build.Version}
+	for _, l := range []struct{ name, address string }{
+		{"tcp", addrText(bound.TCP)}, {"tls", addrText(bound.TLS)}, {"websocket", addrText(bound.WebSocket)},
+	} {
+		if l.address != "" {
+			attrs = append(attrs, l.name, l.address)
+		}
+	}
+	if s.authority != nil {
+		attrs = append(attrs, "ca_fingerprint", s.authority.Fingerprint())
+	}
+	database, err := filepath.Abs(s.loaded.Config.StorePath())
+	if err != nil {
+		database = s.loaded.Config.StorePath()
+	}
+	s.log.Info("PlantOps is ready", append(attrs, "database", database)...)
+	notify(s.log, daemon.SdNotifyReady)
+}
+
+// wait returns when the program is to stop: nil when it was told to.
+func (s *server) wait(ctx context.Context, life *lifecycle) error {
+	for {
+		select {
+		case <-ctx.Done():
+			s.log.Info("stopping")
+			return nil
+		case err := <-life.Died():
+			s.log.Error("stopping because a part ended by itself", "err", err)
+			return err
+		case <-s.reload:
+			s.reloadConfig()
+		}
+	}
+}
+
+// ignoreCancelled makes a start that was broken off on request no failure.
+func ignoreCancelled(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return nil
+	}
+	return err
+}

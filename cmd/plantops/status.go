@@ -1,0 +1,319 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/plantops/plantops/certs"
+	"github.com/plantops/plantops/config"
+)
+
+// status is how a box is. What only a running server knows is nil without one.
+type status struct {
+	Running       bool           `json:"running"`
+	Problems      []string       `json:"problems"` // empty: healthy
+	Version       string         `json:"version"`
+	PID           int            `json:"pid,omitempty"`
+	UptimeSeconds int64          `json:"uptime_seconds,omitempty"`
+	Listeners     *contact       `json:"listeners,omitempty"`
+	Subscriber    *subscription  `json:"subscriber,omitempty"`
+	Connections   *connections   `json:"connections,omitempty"`
+	Messages      equation       `json:"messages"`
+	Devices       []deviceStatus `json:"devices"`
+	Storage       storage        `json:"storage"`
+	Certificates  []certs.Info   `json:"certificates"`
+}
+
+// subscription is the connection through which readings come in.
+type subscription struct {
+	Broker     string `json:"broker"`
+	TLS        bool   `json:"tls"`
+	Connected  bool   `json:"connected"`
+	LastCommit moment `json:"last_commit"`
+}
+
+type connections struct {
+	Now     int              `json:"now"`
+	Total   int64            `json:"total"`
+	Refused map[string]int64 `json:"refused"`
+}
+
+// equation accounts for every message: received = stored + duplicate + quarantined + refused + pending.
+// A difference is a bug.
+type equation struct {
+	Received int64 `json:"received"`
+	messageCount
+	Pending    int64 `json:"pending"`
+	Difference int64 `json:"difference"`
+}
+
+type storage struct {
+	Path          string `json:"path"`
+	SizeBytes     int64  `json:"size_bytes"`
+	FreeBytes     int64  `json:"free_bytes"`
+	Rows          int64  `json:"rows"` // telemetry messages
+	SchemaVersion int    `json:"schema_version"`
+}
+
+const (
+	lowSpaceBytes = 100 << 20           // what a day of a few hundred devices may need
+	expiresSoon   = 14 * 24 * time.Hour // renewal is due long before
+	statusTimeout = 10 * time.Second
+)
+
+// Status looks at everything. It fails only when the database does not answer.
+func (b *box) Status(ctx context.Context) (status, error) {
+	now := b.now()
+	s := status{Version: b.build.Version, Problems: []string{}, Devices: []deviceStatus{}, Certificates: []certs.Info{}}
+	devices, err := b.store.Devices(ctx)
+	if err != nil {
+		return s, err
+	}
+	for _, d := range devices {
+		s.Devices = append(s.Devices, newDeviceStatus(d, time.Duration(b.offlineAfter.Load()), now))
+	}
+	health, err := b.store.Health(ctx)
+	if err != nil {
+		return s, err
+	}
+	s.Storage = storage{health.Path, health.SizeBytes + health.WALBytes, health.FreeBytes, health.Readings, health.SchemaVersion}
+	if s.Storage.FreeBytes < lowSpaceBytes {
+		s.Problems = append(s.Problems, fmt.Sprintf("only %s free on the disk of the database", size(s.Storage.FreeBytes)))
+	}
+	if b.authority != nil {
+		s.Certificates = b.authority.Certificates()
+	}
+	for _, c := range s.Certificates {
+		if now.Add(expiresSoon).After(c.NotAfter) {
+			s.Problems = append(s.Problems, fmt.Sprintf("certificate %s expires on %s", c.Path, c.NotAfter.Format(time.DateOnly)))
+		}
+	}
+	if s.Messages, err = b.equation(ctx); err != nil {
+		return s, err
+	}
+	if s.Messages.Difference != 0 {
+		s.Problems = append(s.Problems, fmt.Sprintf("%d messages are not accounted for", s.Messages.Difference))
+	}
+	if b.subscriber != nil {
+		b.addRunning(&s, now)
+	}
+	return s, nil
+}
+
+// addRunning adds what only a running server knows.
+func (b *box) addRunning(s *status, now time.Time) {
+	s.Running, s.PID = true, os.Getpid()
+	s.UptimeSeconds = int64(now.Sub(b.started).Seconds())
+	in := b.subscriber.Stats()
+	s.Subscriber = &subscription{Broker: b.brokerAddress, TLS: b.cfg.MQTT.UseTLS, Connected: in.Connected}
+	if !in.LastCommit.IsZero() {
+		s.Subscriber.LastCommit = moment(in.LastCommit.UnixMilli())
+	}
+	if !in.Connected {
+		s.Problems = append(s.Problems, "the subscriber is not connected to the broker at "+b.brokerAddress)
+	}
+	if in.CommitErr != nil {
+		s.Problems = append(s.Problems, "readings cannot be stored: "+in.CommitErr.Error())
+	}
+	if b.broker == nil {
+		return
+	}
+	st := b.broker.Stats()
+	s.Connections = &connections{Now: st.Connected, Total: st.ConnectedTotal, Refused: st.Refused}
+	a := b.broker.Addrs()
+	s.Listeners = &contact{TCP: addrText(a.TCP), TLS: addrText(a.TLS), WebSocket: addrText(a.WebSocket)}
+}
+
+// equation reads the counts on both sides. They move while they are read, so it takes them at a moment at
+// which the subscriber's stood still, or gives up and leaves what is in between as pending.
+func (b *box) equation(ctx context.Context) (equation, error) {
+	const tries = 20
+	for try := 0; ; try++ {
+		var received, pending int64
+		if b.subscriber != nil {
+			in := b.subscriber.Stats()
+			received, pending = in.Received, in.Pending
+		}
+		total, err := b.store.Totals(ctx)
+		if err != nil {
+			return equation{}, err
+		}
+		e := equation{messageCount: messageCount(total), Pending: pending}
+		sum := total.Stored + total.Duplicate + total.Quarantined + total.Refused
+		if b.subscriber == nil {
+			e.Received = sum
+			return e, nil
+		}
+		before := b.before
+		e.Received = before.Stored + before.Duplicate + before.Quarantined + total.Refused + received
+		e.Difference = e.Received - sum - pending
+		after := b.subscriber.Stats()
+		still := after.Received == received && after.Pending == pending
+		if still || e.Difference == 0 {
+			return e, nil
+		}
+		if try == tries {
+			e.Pending, e.Difference = e.Pending+e.Difference, 0
+			return e, nil
+		}
+	}
+}
+
+// alive reports whether the parts that everything waits for answer.
+func (b *box) alive(ctx context.Context) error {
+	answered := make(chan error, 1)
+	go func() {
+		_, err := b.store.Totals(ctx)
+		b.subscriber.Stats()
+		if b.broker != nil {
+			b.broker.Stats()
+		}
+		answered <- err
+	}()
+	select {
+	case err := <-answered:
+		return err
+	case <-ctx.Done():
+		return errors.New("the store or the broker does not answer")
+	}
+}
+
+func newStatus(a *app) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show health, messages, devices, storage and certificates",
+		Long: `Show how the running server is. Exit code 0: healthy; 1: running, with the problems named; 4: no server
+runs here (what the database holds is printed all the same).`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, cancel := context.WithTimeout(cmd.Context(), statusTimeout)
+			defer cancel()
+			loaded, err := a.load()
+			if err != nil {
+				return err
+			}
+			s, err := a.status(ctx, loaded.Config)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				err = printJSON(a.stdout, s)
+			} else {
+				err = printStatus(a, s)
+			}
+			switch {
+			case err != nil:
+				return err
+			case !s.Running:
+				return kindOf(errUnreachable, withHint(fmt.Errorf("no server is running in %s", loaded.Config.DataDir), `start it with "plantops serve"`))
+			case len(s.Problems) > 0:
+				return errors.New(strings.Join(s.Problems, "\n"))
+			}
+			return nil
+		},
+	}
+	addJSONFlag(cmd, &asJSON)
+	return cmd
+}
+
+// status asks the server or, when there is none, reads what it left.
+func (a *app) status(ctx context.Context, cfg config.Config) (status, error) {
+	if server, err := dialControl(ctx, cfg.SocketPath()); err == nil {
+		return server.Status(ctx)
+	}
+	if !exists(cfg.StorePath()) {
+		return status{}, kindOf(errUnreachable, withHint(
+			fmt.Errorf("no server is running in %s, and there is no database", cfg.DataDir), `start it with "plantops serve"`))
+	}
+	db, err := a.openReadOnly(ctx, cfg)
+	if err != nil {
+		return status{}, err
+	}
+	defer db.Close()
+	left := a.newBox(cfg, db)
+	if needsAuthority(cfg) {
+		o := certsOptions(cfg, a.now, a.build.Date, nil)
+		o.ReadOnly = true
+		authority, err := certs.Open(o)
+		if err != nil && !errors.Is(err, certs.ErrNoAuthority) {
+			a.warn("%v", err)
+		}
+		left.authority = authority
+	}
+	return left.Status(ctx)
+}
+
+func printStatus(a *app, s status) error {
+	now := a.now()
+	state := "not running"
+	if s.Running {
+		state = fmt.Sprintf("running, version %s, pid %d, for %s", s.Version, s.PID, span(time.Duration(s.UptimeSeconds)*time.Second))
+	}
+	m := s.Messages
+	rows := [][]string{
+		{"server", state},
+		{"messages", fmt.Sprintf("%d received = %d stored + %d duplicate + %d quarantined + %d refused + %d pending",
+			m.Received, m.Stored, m.Duplicate, m.Quarantined, m.Refused, m.Pending)},
+		{"devices", fmt.Sprintf("%d, %d online", len(s.Devices), online(s.Devices))},
+		{"storage", fmt.Sprintf("%s, %s with %d telemetry messages; %s free", s.Storage.Path, size(s.Storage.SizeBytes), s.Storage.Rows, size(s.Storage.FreeBytes))},
+	}
+	if sub := s.Subscriber; sub != nil {
+		how := "not connected to " + sub.Broker
+		if sub.Connected {
+			how = "connected to " + sub.Broker
+		}
+		if sub.TLS {
+			how += " with TLS"
+		}
+		rows = append(rows, []string{"subscriber", how})
+	}
+	if l := s.Listeners; l != nil {
+		var doors []string
+		for _, door := range [][2]string{{"tcp", l.TCP}, {"tls", l.TLS}, {"websocket", l.WebSocket}} {
+			if door[1] != "" {
+				doors = append(doors, door[0]+" "+door[1])
+			}
+		}
+		rows = append(rows, []string{"listeners", strings.Join(doors, ", ")})
+	}
+	if c := s.Connections; c != nil {
+		rows = append(rows, []string{"connections", fmt.Sprintf("%d now, %d since the start", c.Now, c.Total)})
+		for _, reason := range slices.Sorted(maps.Keys(c.Refused)) {
+			rows = append(rows, []string{"refused", fmt.Sprintf("%d: %s", c.Refused[reason], reason)})
+		}
+	}
+	for _, c := range s.Certificates {
+		rows = append(rows, []string{c.Role + " certificate", fmt.Sprintf("until %s, %s", c.NotAfter.Format(time.DateOnly), c.Path)})
+	}
+	if err := table(a.stdout, rows); err != nil {
+		return err
+	}
+	if len(s.Devices) == 0 {
+		return nil
+	}
+	fmt.Fprintln(a.stdout)
+	return table(a.stdout, deviceRows(s.Devices, now))
+}
+
+func online(devices []deviceStatus) int {
+	n := 0
+	for _, d := range devices {
+		if d.Online {
+			n++
+		}
+	}
+	return n
+}
+
+func hostPort(host string, port int) string { return net.JoinHostPort(host, strconv.Itoa(port)) }
