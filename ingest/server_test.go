@@ -17,7 +17,7 @@ const patience = 10 * time.Second
 // server is a small MQTT 5 server for one client: it does what a test tells it to, which a real broker would not. What
 // is published and not acknowledged is sent again on the next connection, as a session demands.
 type server struct {
-	t        *testing.T
+	t        testing.TB
 	listener net.Listener
 	connack  byte // reason codes to answer with
 	suback   byte
@@ -40,14 +40,14 @@ type serverConn struct {
 }
 
 // serve starts a server; config nil means plain TCP.
-func serve(t *testing.T, config *tls.Config) *server {
+func serve(t testing.TB, config *tls.Config) *server {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	return serveOn(t, listener, config)
 }
 
-func serveOn(t *testing.T, listener net.Listener, config *tls.Config) *server {
+func serveOn(t testing.TB, listener net.Listener, config *tls.Config) *server {
 	s := &server{t: t, listener: listener}
 	s.changed.L = &s.mu
 	var handlers sync.WaitGroup

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/plantops/plantops/store"
+	"github.com/plantops/plantops/store/storetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -295,4 +296,61 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 		_, err := New(o, &open{})
 		assert.ErrorContains(t, err, field)
 	}
+}
+
+func TestReadingsReachTheDatabase(t *testing.T) {
+	s, db := serve(t, nil), storetest.Open(t)
+	sub, stop := start(t, options(s), db)
+	s.awaitSubscriptions(1)
+	const n = 500
+	var ids []uint16
+	for i := range n {
+		ids = append(ids, s.publish(fmt.Sprintf("devices/bed-%d/telemetry", i%10), reading(i), 1))
+	}
+	ids = append(ids,
+		s.publish("devices/bed-0/telemetry", reading(0), 1),            // the same again
+		s.publish("devices/bed-0/telemetry", `{"temperature":nan}`, 1), // of no use
+		s.publish("devices/bed-10/heartbeat", ``, 1))
+	s.awaitAcks(ids...)
+	require.NoError(t, stop())
+
+	stats := sub.Stats()
+	assert.Equal(t, []int64{n + 3, n + 1, 1, 1, 0}, []int64{stats.Received, stats.Stored, stats.Duplicate, stats.Quarantined, stats.Pending})
+	totals, err := db.Totals(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, store.Counts{Stored: n + 1, Duplicate: 1, Quarantined: 1}, totals)
+	rows := 0
+	for r, err := range db.Readings(t.Context(), store.Query{Metric: "temperature"}) {
+		require.NoError(t, err)
+		assert.Equal(t, (1767787200+int64(r.Value))*1000, r.Time)
+		rows++
+	}
+	assert.Equal(t, n, rows)
+	for q, err := range db.Quarantine(t.Context(), 10) {
+		require.NoError(t, err)
+		assert.Equal(t, `{"temperature":nan}`, string(q.Payload))
+		assert.Contains(t, q.Reason, "not JSON")
+	}
+}
+
+// Under load with the connection cut again and again, what is acknowledged is stored, and everything is in the end.
+func TestNothingIsLostWhenTheConnectionKeepsBreaking(t *testing.T) {
+	s, db := serve(t, nil), storetest.Open(t)
+	start(t, options(s), db)
+	s.awaitSubscriptions(1)
+	const n = 300
+	for i := range n {
+		s.publish(telemetryTopic, reading(i), 1)
+		if i%100 == 99 {
+			s.cut()
+		}
+	}
+	s.await("every acknowledgement", func() bool { return len(s.unacked) == 0 })
+	assert.Empty(t, s.stray)
+	rows := 0
+	for _, err := range db.Readings(t.Context(), store.Query{Metric: "temperature"}) {
+		require.NoError(t, err)
+		rows++
+	}
+	assert.Equal(t, n, rows)
 }

@@ -1,0 +1,87 @@
+package ingest
+
+import (
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/plantops/plantops/store"
+)
+
+func TestQueueGivesBatchesInOrder(t *testing.T) {
+	q, c := newQueue(10), &conn{}
+	for id := range uint16(5) {
+		require.True(t, q.put(item{id: id, payload: []byte("xx"), from: c}))
+	}
+	var ids [][]uint16
+	for range 3 {
+		var batch []uint16
+		for _, it := range q.take(nil, 2) {
+			batch = append(batch, it.id)
+		}
+		ids = append(ids, batch)
+	}
+	assert.Equal(t, [][]uint16{{0, 1}, {2, 3}, {4}}, ids)
+	assert.Zero(t, q.bytes)
+	q.close()
+	assert.Empty(t, q.take(nil, 2))
+	assert.False(t, q.put(item{from: c}), "a closed queue takes nothing")
+}
+
+func TestAFullQueueHoldsTheReaderUp(t *testing.T) {
+	for name, tt := range map[string]struct {
+		full    item
+		release func(*queue, *conn)
+		taken   bool
+	}{
+		"until there is room":        {item{}, func(q *queue, _ *conn) { q.take(nil, 1) }, true},
+		"until bytes are gone":       {item{payload: make([]byte, maxQueuedBytes)}, func(q *queue, _ *conn) { q.take(nil, 1) }, true},
+		"until the connection ended": {item{}, func(q *queue, c *conn) { c.over.Store(true); q.release() }, false},
+		"until the queue is closed":  {item{}, func(q *queue, _ *conn) { q.close() }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				capacity := 1
+				if len(tt.full.payload) > 0 {
+					capacity = 100
+				}
+				q, c := newQueue(capacity), &conn{}
+				require.True(t, q.put(tt.full))
+				taken := make(chan bool, 1)
+				go func() { taken <- q.put(item{from: c}) }()
+				synctest.Wait()
+				require.Empty(t, taken, "put returned")
+				tt.release(q, c)
+				assert.Equal(t, tt.taken, <-taken)
+			})
+		})
+	}
+}
+
+func TestAFaultIsLoggedWhenItBeginsOnceAMinuteAndWhenItEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g, out := newGate(), &logs{}
+		sub, err := New(Options{Host: "h", Port: 1, Topics: []string{"a"}, Log: slog.New(slog.NewTextHandler(out, nil))}, g)
+		require.NoError(t, err)
+		go func() {
+			for began := time.Now(); time.Since(began) < 150*time.Second; {
+				<-g.offered
+				g.answer <- errors.New("database is locked")
+			}
+			<-g.offered
+			g.answer <- nil
+		}()
+		batch := make([]store.Message, 3)
+		outcomes, err := sub.append(t.Context(), batch, nil)
+		require.NoError(t, err)
+		assert.Len(t, outcomes, 3)
+		assert.Equal(t, 3, strings.Count(out.String(), "cannot store messages"), "%s", out)
+		assert.Equal(t, 1, strings.Count(out.String(), "storing again"))
+	})
+}
