@@ -163,7 +163,9 @@ func (f *file) list(key, node *yaml.Node, s setting) (any, bool) {
 		}
 		ok = false
 	}
-	f.sources[s.path] = f.line(key)
+	if ok {
+		f.sources[s.path] = f.line(key)
+	}
 	return items, ok
 }
 

@@ -54,7 +54,7 @@ func Load(path string, environ []string, flags map[string]string) (Loaded, error
 			Source: cmp.Or(flag.sources[s.path], env.sources[s.path], file.sources[s.path], fromDefault),
 		})
 	}
-	if file.sources[passwordKey] != "" && readableByOthers(path) {
+	if p := loaded.value(passwordKey); p.Value != "" && p.Source == file.sources[passwordKey] && readableByOthers(path) {
 		loaded.Warnings = append(loaded.Warnings, fmt.Sprintf("%s holds %s and every user can read it; chmod 640 %s", path, passwordKey, path))
 	}
 

@@ -244,6 +244,12 @@ func TestAPasswordThatOthersCanReadIsAWarning(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, l.Warnings, 1)
 	assert.Contains(t, l.Warnings[0], "chmod 640 "+path)
+
+	path = write(t, "mqtt: {backend_password: \"\"}\n")
+	require.NoError(t, os.Chmod(path, 0o644))
+	l, err = Load(path, nil, nil)
+	require.NoError(t, err)
+	assert.Empty(t, l.Warnings, "nothing to read")
 }
 
 func TestASecretNeverShowsItself(t *testing.T) {
