@@ -194,3 +194,18 @@ func TestOpenCoversNamesThatAreNewInTheConfiguration(t *testing.T) {
 	require.NoError(t, err)
 	assert.Contains(t, a.Certificates()[1].Names, "plantops.farm")
 }
+
+func TestReloadGoesOnWhenOnlyTheRenewalFails(t *testing.T) {
+	o, log := options(t), &bytes.Buffer{}
+	o.Log = slog.New(slog.NewTextHandler(log, nil))
+	a := create(t, o)
+	before := a.ServerPEM()
+	a.names = func() []string { return []string{"größe"} } // no certificate can hold it
+	require.NoError(t, a.Reload(), "the certificate there still holds")
+	assert.Equal(t, before, a.ServerPEM())
+	assert.Contains(t, log.String(), "could not be renewed")
+
+	remove(t, o.Dir, "server.crt")
+	require.ErrorContains(t, a.Reload(), "renew server certificate because there is none")
+	assert.Equal(t, before, a.ServerPEM())
+}
