@@ -70,6 +70,10 @@ func (r rights) mayRead(filter string) bool {
 	return covered(r.subscribe, bare)
 }
 
+// mayPublishText and mayReadText name the rules in a log line.
+func (r rights) mayPublishText() string { return "publish " + strings.Join(r.publish, " ") }
+func (r rights) mayReadText() string    { return "subscribe " + strings.Join(r.subscribe, " ") }
+
 // covered asks for one rule that allows all of it: two rules that only together would do are not enough.
 func covered(rules []string, asked string) bool {
 	for _, rule := range rules {

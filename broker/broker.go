@@ -143,7 +143,7 @@ func (b *Broker) bindAll(o Options) error {
 		}
 		l, err := bind(want.kind, want.address, b.network)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("listen on %s for %s: %w", want.address, want.kind, err))
+			errs = append(errs, err)
 			continue
 		}
 		b.listeners[want.kind] = l

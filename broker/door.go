@@ -28,7 +28,7 @@ func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 	case packets.Unsubscribe:
 		return pk, h.judgeFilters(l, pk)
 	case packets.Auth:
-		return pk, h.reject(l, protocolError("authentication without a method", packets.ErrProtocolViolation))
+		return pk, h.reject(l, protocolError("authentication without a method", packets.ErrProtocolViolation), "")
 	}
 	return pk, nil
 }
@@ -37,8 +37,8 @@ func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 // the connection ends.
 func (h *hook) judgePublish(l *link, pk packets.Packet) (packets.Packet, error) {
 	if r, broken := h.brokenPublish(pk); broken {
-		h.refusedPublish(l, r.reason, pk.TopicName)
-		return pk, h.reject(l, r)
+		h.reportPublish(l, r.reason)
+		return pk, h.reject(l, r, pk.TopicName)
 	}
 	reason := refusePublish.reason
 	switch err := checkTopic(pk.TopicName, h.maxLevels); {
@@ -47,7 +47,8 @@ func (h *hook) judgePublish(l *link, pk packets.Packet) (packets.Packet, error) 
 	case l.rights.mayPublish(pk.TopicName):
 		return pk, nil
 	}
-	h.refusedPublish(l, reason, pk.TopicName)
+	h.reportPublish(l, reason)
+	h.refused(l, reason, pk.TopicName, l.rights.mayPublishText())
 	return nothing, h.answerRefused(l, pk, reason)
 }
 
@@ -95,20 +96,18 @@ func (h *hook) answerRefused(l *link, pk packets.Packet, reason string) error {
 func (h *hook) judgeFilters(l *link, pk packets.Packet) error {
 	for _, sub := range pk.Filters {
 		if err := checkFilter(sub.Filter, h.maxLevels); err == errFilterTooDeep {
-			h.refused(l, err.Error(), sub.Filter, "")
-			return h.reject(l, protocolError(err.Error(), packets.ErrTopicFilterInvalid))
+			return h.reject(l, protocolError(err.Error(), packets.ErrTopicFilterInvalid), sub.Filter)
 		}
 		if sub.RetainHandling > 2 {
-			r := protocolError("invalid retain handling", packets.ErrProtocolViolation)
-			h.refused(l, r.reason, sub.Filter, "")
-			return h.reject(l, r)
+			return h.reject(l, protocolError("invalid retain handling", packets.ErrProtocolViolation), sub.Filter)
 		}
 	}
 	return nil
 }
 
-// reject ends a connection for what it sent. An MQTT 5 client is told why.
-func (h *hook) reject(l *link, r refusal) error {
+// reject ends a connection for what it sent. An MQTT 5 client is told why. topic may be empty.
+func (h *hook) reject(l *link, r refusal, topic string) error {
+	h.refused(l, r.reason, topic, "")
 	l.cause.CompareAndSwap(nil, &r.reason)
 	if l.client.Properties.ProtocolVersion >= 5 {
 		_ = l.client.WritePacket(packets.Packet{ // the connection is closed either way

@@ -5,7 +5,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -134,7 +133,7 @@ func (h *hook) OnSubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet {
 			h.refused(l, err.Error(), filter, "")
 			pk.Filters[i].Filter = ""
 		} else if !l.rights.mayRead(filter) {
-			h.refused(l, refuseSubscribe.reason, filter, "subscribe "+strings.Join(l.rights.subscribe, " "))
+			h.refused(l, refuseSubscribe.reason, filter, l.rights.mayReadText())
 		}
 	}
 	return pk
@@ -158,7 +157,7 @@ func (h *hook) OnWill(cl *mqtt.Client, will mqtt.Will) (mqtt.Will, error) {
 	}
 	account, exists := h.account(l.account.Name)
 	if !exists || !rightsOf(account, cl.ID).mayPublish(will.TopicName) {
-		h.refusedPublish(l, refuseWill.reason, will.TopicName)
+		h.refused(l, refuseWill.reason, will.TopicName, l.rights.mayPublishText())
 		return suppressed, nil
 	}
 	return will, nil
@@ -177,9 +176,8 @@ func (h *hook) refused(l *link, reason, topic, rule string) {
 	h.refusals.add(reason, l.account.Name, attrs...)
 }
 
-// refusedPublish is refused for a message, which counts in the account's figures too.
-func (h *hook) refusedPublish(l *link, reason, topic string) {
-	h.refused(l, reason, topic, "publish "+strings.Join(l.rights.publish, " "))
+// reportPublish adds a refused message to its account's figures.
+func (h *hook) reportPublish(l *link, reason string) {
 	if h.reported != nil {
 		h.reported(l.account.Name, reason)
 	}

@@ -85,7 +85,8 @@ func Start(t testing.TB, accounts ...Account) *Broker {
 	return b
 }
 
-// Listen binds a broker and leaves Start and AdmitDevices to the test. edit may be nil, or change the options.
+// Listen binds a broker and leaves Start and AdmitDevices to the test. edit may be nil, or change the
+// options; with RequireCertificate the TLS listener asks for certificates of the broker's CA.
 func Listen(t testing.TB, edit func(*broker.Options), accounts ...Account) *Broker {
 	t.Helper()
 	b := &Broker{
@@ -105,6 +106,9 @@ func Listen(t testing.TB, edit func(*broker.Options), accounts ...Account) *Brok
 	}
 	if edit != nil {
 		edit(&o)
+	}
+	if o.RequireCertificate {
+		o.TLSConfig = b.CA.RequiringTLS()
 	}
 	var err error
 	b.Broker, err = broker.Listen(o)

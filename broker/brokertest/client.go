@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -41,17 +43,21 @@ type Will struct {
 func As(id string) Login { return Login{User: id, Password: Password(id)} }
 
 // AsBackend logs in as the backend account, under any other client id than the in-process subscriber's.
-func (b *Broker) AsBackend() Login { return Login{User: b.Backend.Username, Password: b.Backend.Password} }
+func (b *Broker) AsBackend() Login {
+	return Login{User: b.Backend.Username, Password: b.Backend.Password}
+}
 
 // Client is one MQTT connection. It is used by one goroutine.
 type Client struct {
 	t       testing.TB
 	version atomic.Uint32
 	conn    io.WriteCloser
-	arrived chan packets.Packet // closed when the connection has ended
-	inbox   []packets.Packet    // arrived, and passed over by a wait for something else
 	lastID  uint16
-	ended   error // why arrived was closed
+
+	mu      sync.Mutex
+	inbox   []packets.Packet // arrived and not returned yet
+	ended   error            // why nothing more will come
+	changed chan struct{}    // inbox or ended changed
 }
 
 // Dial connects and logs in; the broker must accept.
@@ -75,7 +81,7 @@ func Open(t testing.TB, b *Broker, kind Kind, certificate *tls.Certificate) *Cli
 	t.Helper()
 	conn, err := open(b, kind, certificate)
 	require.NoError(t, err)
-	c := &Client{t: t, conn: conn, arrived: make(chan packets.Packet, 100_000)}
+	c := &Client{t: t, conn: conn, changed: make(chan struct{}, 1)}
 	c.version.Store(4)
 	t.Cleanup(func() { _ = conn.Close() })
 	go c.read(bufio.NewReader(conn))
@@ -191,7 +197,9 @@ func (c *Client) Acknowledge(pk packets.Packet) {
 func (c *Client) Await(packetType byte) packets.Packet {
 	c.t.Helper()
 	pk, ok := c.wait(func(pk packets.Packet) bool { return pk.FixedHeader.Type == packetType })
-	require.True(c.t, ok, "connection ended (%v) while waiting for %s", c.ended, packets.PacketNames[packetType])
+	if !ok {
+		require.Fail(c.t, "connection ended", "waiting for %s: %v", packets.PacketNames[packetType], c.ended)
+	}
 	return pk
 }
 
@@ -200,7 +208,7 @@ func (c *Client) Await(packetType byte) packets.Packet {
 func (c *Client) AwaitNoMessage() {
 	c.t.Helper()
 	c.Ping()
-	for _, pk := range c.inbox {
+	for _, pk := range c.unread() {
 		require.NotEqual(c.t, packets.Publish, pk.FixedHeader.Type, "unexpected message %s %q", pk.TopicName, pk.Payload)
 	}
 }
@@ -217,7 +225,7 @@ func (c *Client) AwaitClosed() byte {
 	c.t.Helper()
 	_, got := c.wait(func(packets.Packet) bool { return false })
 	require.False(c.t, got)
-	for _, pk := range c.inbox {
+	for _, pk := range c.unread() {
 		if pk.FixedHeader.Type == packets.Disconnect {
 			return pk.ReasonCode
 		}
@@ -255,30 +263,52 @@ func (c *Client) sendAck(packetType byte, id uint16) {
 func (c *Client) awaitAck(packetType byte, id uint16) packets.Packet {
 	c.t.Helper()
 	pk, ok := c.wait(func(pk packets.Packet) bool { return pk.FixedHeader.Type == packetType && pk.PacketID == id })
-	require.True(c.t, ok, "connection ended (%v) while waiting for %s of %d", c.ended, packets.PacketNames[packetType], id)
+	if !ok {
+		require.Fail(c.t, "connection ended", "waiting for %s of %d: %v", packets.PacketNames[packetType], id, c.ended)
+	}
 	return pk
 }
 
 // wait returns the first packet that fits, or false at the end of the connection.
 func (c *Client) wait(fits func(packets.Packet) bool) (packets.Packet, bool) {
 	c.t.Helper()
-	for i, pk := range c.inbox {
-		if fits(pk) {
-			c.inbox = append(c.inbox[:i], c.inbox[i+1:]...)
-			return pk, true
-		}
-	}
 	timeout := time.NewTimer(Patience)
 	defer timeout.Stop()
-	for {
-		select {
-		case pk, ok := <-c.arrived:
-			if !ok || fits(pk) {
-				return pk, ok
+	for seen := 0; ; {
+		c.mu.Lock()
+		for i, pk := range c.inbox[seen:] {
+			if fits(pk) {
+				c.remove(seen + i)
+				c.mu.Unlock()
+				return pk, true
 			}
-			c.inbox = append(c.inbox, pk)
+		}
+		seen = len(c.inbox)
+		ended := c.ended != nil
+		c.mu.Unlock()
+		if ended {
+			return packets.Packet{}, false
+		}
+		select {
+		case <-c.changed:
 		case <-timeout.C:
-			require.Fail(c.t, "no answer from the broker", "waited %s; %d other packets came", Patience, len(c.inbox))
+			require.Fail(c.t, "no answer from the broker", "waited %s; %d other packets came", Patience, seen)
 		}
 	}
+}
+
+// remove takes packet i out of the inbox, at no cost when it is the first.
+func (c *Client) remove(i int) {
+	if i == 0 {
+		c.inbox = c.inbox[1:]
+		return
+	}
+	c.inbox = slices.Delete(c.inbox, i, i+1)
+}
+
+// unread returns what has arrived and was not returned by a wait.
+func (c *Client) unread() []packets.Packet {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.inbox)
 }

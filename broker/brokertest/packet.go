@@ -10,15 +10,23 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 )
 
+// read puts what the broker sends into the inbox until the connection ends.
 func (c *Client) read(r *bufio.Reader) {
 	for {
 		pk, err := c.readPacket(r)
+		c.mu.Lock()
+		if err == nil {
+			c.inbox = append(c.inbox, pk)
+		}
+		c.ended = err
+		c.mu.Unlock()
+		select {
+		case c.changed <- struct{}{}:
+		default:
+		}
 		if err != nil {
-			c.ended = err
-			close(c.arrived)
 			return
 		}
-		c.arrived <- pk
 	}
 }
 

@@ -1,0 +1,58 @@
+package broker
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"pgregory.net/rapid"
+)
+
+func TestNames(t *testing.T) {
+	for _, name := range []string{"bed-1", "plantops_backend", "Gewächshaus 2", "mqttjs_a1b2", strings.Repeat("x", 64)} {
+		assert.True(t, validName(name, maxUserBytes), name)
+	}
+	for _, name := range []string{"", "+", "bed#1", "bed/1", "$SYS", "%u", "a\x00", "a\nb", "a\u0085", "\xff", strings.Repeat("x", 65)} {
+		assert.False(t, validName(name, maxUserBytes), "%q", name)
+	}
+}
+
+func TestRights(t *testing.T) {
+	device := rightsOf(Account{Name: "bed-1", Publish: []string{"devices/%u/#"}, Subscribe: []string{"devices/%u/#", "replies/%c"}}, "esp-7")
+	admin := rightsOf(Account{Name: "boss", Subscribe: []string{"#"}, Admin: true}, "laptop")
+	viewer := rightsOf(Account{Name: "eve", Subscribe: []string{"#", "$SYS/#"}}, "laptop")
+	nobody := rightsOf(Account{Name: "nobody"}, "nobody")
+
+	assert.True(t, device.mayPublish("devices/bed-1/telemetry"))
+	assert.False(t, device.mayPublish("devices/bed-2/telemetry"))
+	assert.False(t, device.mayPublish("devices/bed-11/telemetry"))
+	assert.False(t, device.mayPublish("replies/esp-7"), "a rule for reading allows no publishing")
+	assert.True(t, device.mayRead("replies/esp-7"))
+	assert.False(t, device.mayRead("replies/+"))
+	assert.True(t, device.mayRead("$share/group/devices/bed-1/#"), "$share gives the verdict of the bare filter")
+	assert.False(t, device.mayRead("$share/group/devices/bed-2/#"))
+	assert.False(t, device.mayRead("$share/devices/bed-1/#"), "the filter here is bed-1/#")
+	assert.False(t, device.mayRead("$SHARE/group/devices/bed-1/#"))
+
+	assert.True(t, admin.mayRead("$SYS/broker/version"))
+	assert.True(t, admin.mayRead("$share/g/$SYS/#"))
+	assert.False(t, viewer.mayRead("$SYS/broker/version"), "$SYS is for administrators, whatever the rules say")
+	assert.False(t, viewer.mayRead("$share/g/$SYS/#"))
+	assert.False(t, nobody.mayPublish("a"))
+	assert.False(t, nobody.mayRead("a"))
+}
+
+func TestANameNeverWidensARule(t *testing.T) {
+	topics := rapid.SampledFrom(universe())
+	rapid.Check(t, func(t *rapid.T) {
+		name := rapid.StringOf(rapid.SampledFrom([]rune("ab+#/$%uc"))).Draw(t, "name")
+		topic := topics.Draw(t, "topic")
+		if !validName(name, maxUserBytes) {
+			return
+		}
+		r := rightsOf(Account{Name: name, Publish: []string{"%u/#"}}, name)
+		if first, _, _ := strings.Cut(topic, "/"); r.mayPublish(topic) && first != name {
+			t.Fatalf("%q may publish %q", name, topic)
+		}
+	})
+}

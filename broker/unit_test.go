@@ -1,0 +1,63 @@
+package broker
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+	"github.com/stretchr/testify/assert"
+)
+
+func TestGate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gone := make(chan struct{})
+		g := newGate()
+		start := time.Now()
+		assert.Equal(t, refuseNotReady, g.pass(gone, gateWait))
+		assert.Equal(t, gateWait, time.Since(start))
+
+		close(gone)
+		assert.Equal(t, errGone, g.pass(gone, gateWait))
+
+		passed := make(chan error, 1)
+		go func() { passed <- g.pass(nil, gateWait) }()
+		synctest.Wait()
+		g.open()
+		assert.NoError(t, <-passed)
+
+		g.close()
+		assert.Equal(t, refuseStopping, g.pass(nil, gateWait), "open and closed is closed")
+	})
+}
+
+func TestRefusalsAreCountedAllAndLoggedOnceAMinute(t *testing.T) {
+	var out bytes.Buffer
+	now := time.Unix(0, 0)
+	r := newRefusals(slog.New(slog.NewTextHandler(&out, nil)), func() time.Time { return now })
+	for range 100 {
+		r.add("wrong password", "10.0.0.1")
+		r.add("wrong password", "10.0.0.2")
+	}
+	assert.Equal(t, map[string]int64{"wrong password": 200}, r.counts())
+	assert.Equal(t, 2, bytes.Count(out.Bytes(), []byte("msg=refused")))
+	now = now.Add(time.Minute)
+	r.add("wrong password", "10.0.0.1")
+	assert.Contains(t, out.String(), "more=99")
+}
+
+func TestMochiLogsNoPackets(t *testing.T) {
+	var out bytes.Buffer
+	log := slog.New(mochiLog{slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})})
+	secret := packets.Packet{Payload: []byte("secret"), Connect: packets.ConnectParams{Password: []byte("secret")}}
+	log.With("packet", secret).WithGroup("g").Warn("", "pk", secret, "will", &secret, "client", "bed-1", "error", errors.New("broken"))
+	log.Error("real trouble")
+	assert.NotContains(t, out.String(), "secret")
+	assert.Contains(t, out.String(), "level=DEBUG")
+	assert.Contains(t, out.String(), "client=bed-1")
+	assert.Contains(t, out.String(), "broken")
+	assert.Contains(t, out.String(), "level=ERROR")
+}
