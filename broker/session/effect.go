@@ -1,0 +1,68 @@
+package session
+
+// Kind says what an Effect asks of the router.
+type Kind uint8
+
+// The effects. The first five are packets for the session's connection.
+const (
+	// Publish, Puback, Pubrec, Pubrel, Pubcomp: write AppendPacket's bytes.
+	Publish Kind = iota + 1
+	Puback
+	Pubrec
+	Pubrel
+	Pubcomp
+	// Close: write AppendPacket's bytes (a DISCONNECT for MQTT 5, nothing
+	// before it), close the connection, then call Disconnect with Lost.
+	Close
+	// Delivered: the subscriber has taken over the message of Token.
+	Delivered
+	// Dropped: the message of Token will not be delivered, because of Drop
+	// (and Reason, when the subscriber refused it).
+	Dropped
+	// Will: check the publisher's access, then route Message.
+	Will
+	// Ended: the session's state is gone. Take the filters in Subscriptions
+	// out of the index; if the session is not connected, forget it.
+	Ended
+)
+
+// Drop says why a message was not delivered.
+type Drop uint8
+
+// The reasons for Dropped.
+const (
+	DropExpired   Drop = iota // its lifetime ended before it was sent [MQTT-3.3.2-5]
+	DropTooLarge              // above the client's Maximum Packet Size [MQTT-3.1.2-24, -25]
+	DropQueueFull             // the session holds as much as it may
+	DropOffline               // QoS 0 and the client is away
+	DropRefused               // PUBACK or PUBREC of 0x80 and above
+	DropNoLocal               // the client's own message [MQTT-3.8.3-3]
+	DropEnded                 // the session ended first
+	numDrops
+)
+
+var dropNames = [numDrops]string{"expired", "too large", "queue full", "offline", "refused", "no local", "session ended"}
+
+func (d Drop) String() string { return dropNames[d] }
+
+// Effect is one thing for the router to do. Only the fields that its Kind
+// names are set.
+type Effect struct {
+	Kind     Kind
+	QoS      byte
+	DUP      bool
+	Retain   bool
+	Reason   Reason
+	Drop     Drop
+	PacketID uint16
+	Expiry   uint32 // seconds left, 0: no expiry
+	Message  *Message
+	// SubscriptionIDs of a Publish, for MQTT 5.
+	SubscriptionIDs []uint32
+	Token           any
+	Subscriptions   map[string]Subscription
+}
+
+// IsPacket reports whether the effect is for the session's connection. Such
+// effects must be handed to it in order, before the session's lock is released.
+func (e *Effect) IsPacket() bool { return e.Kind <= Close }

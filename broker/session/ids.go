@@ -1,0 +1,141 @@
+package session
+
+import (
+	"cmp"
+	"slices"
+)
+
+// state is where a message stands between PUBLISH and its last acknowledgement.
+type state uint8
+
+const (
+	free           state = iota
+	published            // PUBLISH sent on this connection
+	released             // PUBREL sent on this connection
+	waitsPublish         // PUBLISH sent on an older connection, to be sent again
+	waitsReleasing       // past PUBREC on an older connection, PUBREL to be sent again
+)
+
+// flight is one packet id in use.
+type flight struct {
+	entry
+	order uint64 // of the PUBLISH; after PUBREC, of the PUBREC
+	id    uint16
+	state state
+}
+
+func (f *flight) waits() bool { return f.state >= waitsPublish }
+
+// flights is the table of packet ids in use. An id lives in the slot id modulo
+// the table's length, a power of two. Ids are given out in sequence and one
+// whose slot is taken is skipped, so there are no collisions to resolve; at
+// 65,536 slots every id has its own. Half of the slots are kept free.
+type flights struct {
+	slots   []flight
+	n       int
+	waiting int // of them, not sent on this connection yet
+	lastID  uint16
+	order   uint64
+}
+
+const maxIDs = 65535 // 0 is no packet id [MQTT-2.2.1-4]
+
+// outstanding counts what the client has been sent on this connection and has
+// not acknowledged.
+func (t *flights) outstanding() int { return t.n - t.waiting }
+
+// add gives e an unused id [MQTT-2.2.1-4]. Fewer than maxIDs must be in use.
+func (t *flights) add(e entry) uint16 {
+	if 2*(t.n+1) > len(t.slots) && len(t.slots) <= maxIDs {
+		t.grow()
+	}
+	for {
+		t.lastID++
+		f := &t.slots[int(t.lastID)&(len(t.slots)-1)]
+		if f.state != free || t.lastID == 0 {
+			continue
+		}
+		t.order++
+		*f = flight{entry: e, order: t.order, id: t.lastID, state: published}
+		t.n++
+		return t.lastID
+	}
+}
+
+// grow doubles the table. What differs modulo n differs modulo 2n.
+func (t *flights) grow() {
+	slots := make([]flight, max(8, 2*len(t.slots)))
+	for i := range t.slots {
+		if f := &t.slots[i]; f.state != free {
+			slots[int(f.id)&(len(slots)-1)] = *f
+		}
+	}
+	t.slots = slots
+}
+
+// find returns nil for an id that is not in use. The pointer is good until the
+// next add.
+func (t *flights) find(id uint16) *flight {
+	if len(t.slots) == 0 {
+		return nil
+	}
+	f := &t.slots[int(id)&(len(t.slots)-1)]
+	if f.state == free || f.id != id {
+		return nil
+	}
+	return f
+}
+
+// sent notes that f is now outstanding on this connection.
+func (t *flights) sent(f *flight, s state) {
+	if f.waits() {
+		t.waiting--
+	}
+	f.state = s
+}
+
+func (t *flights) remove(f *flight) {
+	if f.waits() {
+		t.waiting--
+	}
+	t.n--
+	*f = flight{}
+}
+
+// connectionLost makes everything wait for the next connection.
+func (t *flights) connectionLost() {
+	for i := range t.slots {
+		switch f := &t.slots[i]; f.state {
+		case published:
+			f.state = waitsPublish
+		case released:
+			f.state = waitsReleasing
+		}
+	}
+	t.waiting = t.n
+	if t.n == 0 {
+		t.slots = nil
+	}
+}
+
+// resendOrder lists the ids to send again: PUBRELs in the order of their
+// PUBRECs [MQTT-4.6.0-4], then PUBLISHes in their own order [MQTT-4.6.0-1].
+func (t *flights) resendOrder() []uint16 {
+	if t.n == 0 {
+		return nil
+	}
+	waiting := make([]*flight, 0, t.n)
+	for i := range t.slots {
+		if t.slots[i].waits() {
+			waiting = append(waiting, &t.slots[i])
+		}
+	}
+	slices.SortFunc(waiting, func(a, b *flight) int {
+		return cmp.Or(-cmp.Compare(a.state, b.state), cmp.Compare(a.order, b.order))
+	})
+	ids := make([]uint16, len(waiting))
+	for i, f := range waiting {
+		ids[i] = f.id
+	}
+	return ids
+}

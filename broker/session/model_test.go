@@ -1,0 +1,484 @@
+package session
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// dice decides what happens next: rapid's in the short form, a seeded
+// generator in the long one.
+type dice interface{ roll(n int) int }
+
+// world drives one session through random events and keeps, in plain lists,
+// what a client and a broker would know. Each effect is judged against the lists.
+type world struct {
+	fatalf func(format string, args ...any)
+	dice   dice
+	s      *Session
+	o      Options
+	out    []Effect
+	log    [40]string // the last events
+	steps  int
+
+	now       time.Time
+	conn      Connection
+	connected bool
+	exists    bool
+	epoch     int
+	resuming  bool
+	wasPaused bool
+
+	// To the client.
+	live     map[*Message]*parcel
+	pending  []*parcel // QoS 1 and 2, never sent, in order
+	pending0 []*parcel
+	flying   []*parcel // sent, in order
+	released []*parcel // past PUBREC, in the order of the PUBRECs
+	due      []*parcel // must be settled within this step
+	rels     []ack     // PUBRELs that must leave within this step, in order
+	newest   *parcel   // being delivered in this step
+
+	// From the client.
+	pubacks  []*letter
+	pubrecs  []*letter
+	held     map[uint16]*letter
+	open     []*letter // routed, not completed
+	comps    []ack
+	closes   bool
+	will     *Testament
+	willAt   time.Time
+	willDue  bool
+	endsAt   time.Time
+	endsNow  bool
+	willSeen int
+}
+
+type ack struct {
+	id     uint16
+	reason Reason
+}
+
+// parcel is one delivery; it is its own token.
+type parcel struct {
+	m      *Message
+	qos    byte
+	retain bool
+	id     uint16
+	epoch  int // of the last sending
+	sent0  bool
+	reason Reason // of the client's acknowledgement
+}
+
+// letter is one inbound message.
+type letter struct {
+	id     uint16
+	ticket Ticket
+	epoch  int
+	done   bool
+	void   bool // given up by PUBREL: its place is skipped
+	gone   bool // its ticket names nothing any more
+	reason Reason
+}
+
+func newWorld(d dice, fatalf func(string, ...any)) *world {
+	w := &world{fatalf: fatalf, dice: d, now: noon, live: map[*Message]*parcel{}, held: map[uint16]*letter{}}
+	w.o = Options{
+		Window: 1 + d.roll(8), MaxQueued: 1 + d.roll(12), MaxQueuedBytes: 1000 + d.roll(8000),
+		ReceiveMaximum: 1 + d.roll(6), QueueQoS0: d.roll(2) == 0, RaiseQoS0: d.roll(2) == 0,
+	}
+	w.s = New("me", "account", w.o)
+	w.s.outbound.flights.lastID = uint16(65535 - d.roll(300)) // the ids wrap around soon
+	return w
+}
+
+func (w *world) must(ok bool, what string) {
+	if ok {
+		return
+	}
+	w.fatalf("step %d: %s\nlast events:\n%v", w.steps, what, w.events())
+}
+
+func (w *world) events() (s string) {
+	for i := range w.log {
+		if line := w.log[(w.steps+i+1)%len(w.log)]; line != "" {
+			s += line + "\n"
+		}
+	}
+	return s
+}
+
+func (w *world) note(event string, args ...any) {
+	w.log[w.steps%len(w.log)] = fmt.Sprint(event, args)
+}
+
+// step lets one event happen and judges what follows from it.
+func (w *world) step() {
+	w.steps++
+	w.newest, w.resuming, w.wasPaused = nil, false, w.s.Paused()
+	w.out = w.out[:0]
+	if !w.connected && w.dice.roll(6) == 0 {
+		w.connect()
+	} else {
+		w.event()
+	}
+	w.judge()
+	if w.closes {
+		w.closes = false
+		w.out = w.out[:0]
+		w.disconnect(Lost)
+		w.judge()
+	}
+}
+
+func (w *world) event() {
+	switch k := w.dice.roll(100); {
+	case k < 28:
+		w.deliver()
+	case k < 55:
+		w.acknowledge()
+	case k < 67:
+		w.receive()
+	case k < 80:
+		w.complete()
+	case k < 81:
+		w.abandon()
+	case k < 87:
+		w.pubrel()
+	case k < 89:
+		w.note("pause")
+		w.s.Pause()
+	case k < 96:
+		w.resume()
+	case k < 98:
+		w.now = w.now.Add(time.Duration(w.dice.roll(4000)) * time.Millisecond)
+		w.tick()
+		w.note("tick")
+		w.out = w.s.Tick(w.now, w.out)
+	case k < 99:
+		w.note("connect over the old one or again")
+		w.connect()
+	default:
+		w.disconnect(Cause(w.dice.roll(3)))
+	}
+}
+
+// tick notes what the time brings.
+func (w *world) tick() {
+	if w.connected {
+		return
+	}
+	ends := !w.endsAt.IsZero() && !w.now.Before(w.endsAt)
+	if w.will != nil && !w.willAt.IsZero() && !w.now.Before(w.willAt) {
+		w.willDue = true
+	}
+	if ends {
+		w.ended()
+	}
+}
+
+// ended notes that the session is over: all is to be settled.
+func (w *world) ended() {
+	w.endsNow, w.exists = true, false
+	w.willDue = w.willDue || w.will != nil
+	w.due = append(w.due, w.flying...)
+	w.due = append(w.due, w.pending...)
+	w.due = append(w.due, w.pending0...)
+	w.flying, w.released, w.pending, w.pending0 = nil, nil, nil, nil
+	clear(w.held)
+	w.open = nil
+	w.endsAt = time.Time{}
+}
+
+func (w *world) connect() {
+	c := Connection{Version: 4 + byte(w.dice.roll(2)), Clean: w.dice.roll(6) == 0, Expiry: Forever}
+	switch w.dice.roll(5) {
+	case 0:
+		c.Expiry = 0
+	case 1:
+		c.Expiry = time.Duration(1+w.dice.roll(6)) * time.Second
+	}
+	if c.Version == 5 {
+		c.ReceiveMaximum = uint16(w.dice.roll(6))
+		if w.dice.roll(3) == 0 {
+			c.MaximumPacketSize = uint32(40 + w.dice.roll(800))
+		}
+	}
+	if w.dice.roll(2) == 0 {
+		c.Will = &Testament{Message: Message{Topic: "will"}, Delay: time.Duration(w.dice.roll(4)) * time.Second, Expiry: time.Duration(w.dice.roll(2)) * time.Second}
+	}
+	w.note("connect ", c)
+	if w.connected {
+		w.disconnected(Lost)
+	}
+	w.tick()
+	if c.Clean && w.exists {
+		w.ended()
+	}
+	present := w.exists
+	w.exists, w.connected, w.conn, w.wasPaused = true, true, c, true
+	if !w.willDue {
+		w.will = nil
+	}
+	var got bool
+	got, w.out = w.s.Connect(w.now, c, w.out)
+	w.must(got == present, "session present")
+	w.must(w.s.Paused(), "paused until CONNACK")
+	w.judge()
+	w.out = w.out[:0]
+	w.epoch++
+	w.will, w.willAt, w.endsAt = c.Will, time.Time{}, time.Time{}
+}
+
+// disconnected notes what a lost connection means.
+func (w *world) disconnected(cause Cause) {
+	w.connected = false
+	w.pubacks, w.pubrecs = nil, nil
+	if !w.o.QueueQoS0 {
+		w.due = append(w.due, w.pending0...)
+		w.pending0 = nil
+	}
+	switch {
+	case w.will == nil:
+	case cause != Lost:
+		w.will = nil
+	case w.will.Delay == 0:
+		w.willDue = true
+	default:
+		w.willAt = w.now.Add(w.will.Delay)
+	}
+	switch w.conn.Expiry {
+	case 0:
+		w.ended()
+	case Forever:
+		w.endsAt = time.Time{}
+	default:
+		w.endsAt = w.now.Add(w.conn.Expiry)
+	}
+}
+
+func (w *world) disconnect(cause Cause) {
+	w.note("disconnect ", cause)
+	if w.connected {
+		w.disconnected(cause)
+	}
+	w.out = w.s.Disconnect(w.now, cause, w.out)
+}
+
+func (w *world) resume() {
+	room := []int{1, 600, 1 << 30, 1 << 30}[w.dice.roll(4)]
+	w.note("resume ", room)
+	w.resuming = true
+	w.out = w.s.Resume(w.now, room, w.out)
+	w.must(room < 1<<30 || !w.s.Paused(), "room enough ends the pause")
+}
+
+func (w *world) deliver() {
+	m := &Message{Topic: "topic", Payload: make([]byte, w.dice.roll(4)*150), QoS: byte(w.dice.roll(3)), Retain: w.dice.roll(2) == 0}
+	if w.dice.roll(4) == 0 {
+		m.Expires = w.now.Add(time.Duration(w.dice.roll(5)) * time.Second)
+	}
+	o := Offer{QoS: byte(w.dice.roll(3)), RetainAsPublished: w.dice.roll(2) == 0, Retained: w.dice.roll(5) == 0}
+	p := &parcel{m: m, qos: min(m.QoS, o.QoS), retain: o.Retained || m.Retain && o.RetainAsPublished}
+	if w.o.RaiseQoS0 && m.QoS == 0 {
+		p.qos = min(o.QoS, 1)
+	}
+	o.Token = p
+	w.note("deliver ", p.qos, len(m.Payload), m.Expires)
+	w.newest = p
+	w.live[m] = p
+	if p.qos == 0 {
+		w.pending0 = append(w.pending0, p)
+	} else {
+		w.pending = append(w.pending, p)
+	}
+	w.out = w.s.Deliver(w.now, m, o, w.out)
+}
+
+// anyID prefers ids that mean something.
+func (w *world) anyID(from []*parcel) uint16 {
+	switch k := w.dice.roll(12); {
+	case k == 0 || len(from) == 0:
+		return uint16(w.dice.roll(65536))
+	case k < 4:
+		return from[w.dice.roll(len(from))].id
+	default:
+		return from[0].id
+	}
+}
+
+// acknowledge lets the client send PUBACK, PUBREC or PUBCOMP, mostly a sensible one.
+func (w *world) acknowledge() {
+	var reason Reason
+	if w.dice.roll(6) == 0 {
+		reason = 0x80
+	}
+	kind := w.dice.roll(10)
+	id := w.anyID(w.flying)
+	if len(w.released) > 0 && kind%2 == 0 {
+		id = w.anyID(w.released)
+	}
+	byID := func(p *parcel) bool { return p.id == id }
+	flying, released := slices.IndexFunc(w.flying, byID), slices.IndexFunc(w.released, byID)
+	if kind > 2 { // the fitting one
+		kind = 0
+		if flying >= 0 && w.flying[flying].qos == 2 {
+			kind = 1
+		} else if released >= 0 {
+			kind = 2
+		}
+	}
+	w.note("ack ", kind, id, reason)
+	switch kind {
+	case 0:
+		if w.connected && flying >= 0 && w.flying[flying].qos == 1 {
+			w.settle(flying, reason)
+		}
+		w.out = w.s.Puback(w.now, id, reason, w.out)
+	case 1:
+		w.recorded(flying, released, id, reason)
+		w.out = w.s.Pubrec(w.now, id, reason, w.out)
+	case 2:
+		if w.connected && released >= 0 {
+			w.released = slices.Delete(w.released, released, released+1)
+		}
+		w.out = w.s.Pubcomp(w.now, id, w.out)
+	}
+}
+
+// recorded notes what a PUBREC means.
+func (w *world) recorded(flying, released int, id uint16, reason Reason) {
+	if !w.connected {
+		return
+	}
+	switch {
+	case flying >= 0 && w.flying[flying].qos == 2:
+		p := w.settle(flying, reason)
+		if !reason.Failed() {
+			p.epoch = w.epoch
+			w.released = append(w.released, p)
+			w.rels = append(w.rels, ack{id, Success})
+		}
+	case released >= 0 && reason.Failed():
+		w.released = slices.Delete(w.released, released, released+1)
+	case released >= 0:
+		w.released[released].epoch = w.epoch
+		w.rels = append(w.rels, ack{id, Success})
+	case !reason.Failed():
+		w.rels = append(w.rels, ack{id, PacketIDNotFound})
+	}
+}
+
+func (w *world) settle(i int, reason Reason) *parcel {
+	p := w.flying[i]
+	p.reason = reason
+	w.flying = slices.Delete(w.flying, i, i+1)
+	w.due = append(w.due, p)
+	return p
+}
+
+func (w *world) receive() {
+	qos, id := byte(1+w.dice.roll(2)), uint16(1+w.dice.roll(8))
+	w.note("receive ", qos, id)
+	if !w.connected {
+		ticket, _, out := w.s.Receive(id, qos, w.out)
+		w.must(ticket == Ticket{} && len(out) == len(w.out), "nothing is received without a connection")
+		return
+	}
+	h := w.held[id]
+	open := len(w.pubacks)
+	for _, l := range w.held {
+		if l.epoch == w.epoch {
+			open++
+		}
+	}
+	var ticket Ticket
+	var verdict Verdict
+	ticket, verdict, w.out = w.s.Receive(id, qos, w.out)
+	again := qos == 2 && h != nil && h.epoch == w.epoch
+	switch {
+	case again:
+		w.must(verdict == Duplicate, "repeated on one connection")
+		if !slices.Contains(w.pubrecs, h) {
+			w.pubrecs = append(w.pubrecs, h)
+		}
+	case w.conn.Version == 5 && open >= w.o.ReceiveMaximum:
+		w.must(verdict == TooMany, "above Receive Maximum")
+		w.closes = true
+	case qos == 2 && h != nil:
+		w.must(verdict == Duplicate, "repeated from an older connection")
+		h.epoch = w.epoch
+		w.pubrecs = append(w.pubrecs, h)
+	default:
+		w.must(verdict == Route, "a new message is routed")
+		l := &letter{id: id, ticket: ticket, epoch: w.epoch}
+		w.open = append(w.open, l)
+		if qos == 1 {
+			w.pubacks = append(w.pubacks, l)
+		} else {
+			w.pubrecs = append(w.pubrecs, l)
+			w.held[id] = l
+		}
+	}
+}
+
+// take removes an open letter: mostly an early one, sometimes twice.
+func (w *world) take() *letter {
+	if len(w.open) == 0 {
+		return &letter{gone: true}
+	}
+	i := w.dice.roll(min(4, len(w.open)))
+	l := w.open[i]
+	if w.dice.roll(20) > 0 {
+		w.open = slices.Delete(w.open, i, i+1)
+	}
+	return l
+}
+
+func (w *world) complete() {
+	l := w.take()
+	var reason Reason
+	if w.dice.roll(5) == 0 {
+		reason = 0x87
+	}
+	w.note("complete ", l.id, l.ticket, reason)
+	owed := w.connected && l.epoch == w.epoch
+	switch {
+	case l.done || l.gone:
+	case l.ticket.qos == 2 && reason.Failed() && !owed:
+		l.gone = true
+		delete(w.held, l.id)
+	default:
+		l.done, l.reason = true, reason
+	}
+	w.out = w.s.Complete(l.ticket, reason, w.out)
+}
+
+func (w *world) abandon() {
+	l := w.take()
+	w.note("abandon ", l.id, l.ticket)
+	if !l.done && !l.gone {
+		w.closes = w.connected && l.epoch == w.epoch
+		if l.ticket.qos == 2 {
+			l.gone = true
+			delete(w.held, l.id)
+		}
+	}
+	w.out = w.s.Abandon(l.ticket, w.out)
+}
+
+func (w *world) pubrel() {
+	id := uint16(1 + w.dice.roll(8))
+	w.note("pubrel ", id)
+	if w.connected {
+		reason := PacketIDNotFound
+		if h := w.held[id]; h != nil {
+			reason = Success
+			h.void = true
+			h.done = true
+			delete(w.held, id)
+		}
+		w.comps = append(w.comps, ack{id, reason})
+	}
+	w.out = w.s.Pubrel(id, w.out)
+}

@@ -1,0 +1,168 @@
+package session
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+func TestFilterMatchesTopic(t *testing.T) {
+	for _, c := range []struct {
+		filter, topic string
+		want          bool
+	}{
+		{"a", "a", true}, {"a", "b", false}, {"a", "a/b", false}, {"a/b", "a", false},
+		{"a/#", "a", true}, {"a/#", "a/b/c", true}, {"a/#", "ab", false}, {"#", "a/b", true},
+		{"+", "a", true}, {"+", "a/b", false}, {"+/+", "/a", true}, {"/+", "/a", true}, {"+", "/a", false},
+		{"+/#", "one", true}, {"a/+/c", "a/b/c", true}, {"a/+/c", "a/b/d", false}, {"a/+", "a", false}, {"a/+", "a/", true},
+		{"#", "$SYS/x", false}, {"+/x", "$SYS/x", false}, {"$SYS/#", "$SYS/x", true}, {"$SYS/+", "$SYS/x", true}, {"a/+/#", "a", false},
+	} {
+		t.Run(c.filter+" "+c.topic, func(t *testing.T) {
+			assert.Equal(t, c.want, Matches(c.filter, c.topic))
+			var r Retained
+			require.True(t, r.Set(&Message{Topic: c.topic, Payload: []byte("x")}))
+			assert.Len(t, r.Next(Match(c.filter), 10, nil), map[bool]int{true: 1}[c.want], "the store agrees")
+		})
+	}
+}
+
+// drawTopic and drawFilter make names that often meet.
+func drawTopic(t *rapid.T) string {
+	return rapid.StringMatching(`(\$s|[ab]|)(/([abc]|)){0,3}`).Filter(func(s string) bool { return s != "" }).Draw(t, "topic")
+}
+
+func drawFilter(t *rapid.T) string {
+	return rapid.StringMatching(`((\$s|[ab+]|)(/([abc+]|)){0,3}(/#)?|#)`).Filter(func(s string) bool { return s != "" }).Draw(t, "filter")
+}
+
+// A paused and resumed walk gives exactly what stayed and matches, once; what
+// comes or goes meanwhile may or may not be given.
+func TestWalkGivesWhatMatches(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var r Retained
+		model := map[string]bool{}
+		change := func() string {
+			topic := drawTopic(t)
+			payload := rapid.SampledFrom([]string{"x", "x", ""}).Draw(t, "payload")
+			r.Set(&Message{Topic: topic, Payload: []byte(payload)})
+			delete(model, topic)
+			if payload != "" {
+				model[topic] = true
+			}
+			return topic
+		}
+		for range rapid.IntRange(0, 30).Draw(t, "topics") {
+			change()
+		}
+		filter, c, changed := "", Everything(), map[string]bool{}
+		if !rapid.Bool().Draw(t, "everything") {
+			filter = drawFilter(t)
+			c = Match(filter)
+		}
+		var got []string
+		for !c.Done() {
+			limit := rapid.IntRange(1, 4).Draw(t, "limit")
+			found := r.Next(c, limit, nil)
+			require.LessOrEqual(t, len(found), limit)
+			for _, m := range found {
+				require.True(t, model[m.Topic], "%s is in the store when given", m.Topic)
+				got = append(got, m.Topic)
+			}
+			if rapid.IntRange(0, 3).Draw(t, "change") == 0 {
+				changed[change()] = true
+			}
+		}
+		for topic := range model {
+			matches := filter == "" || Matches(filter, topic)
+			if !changed[topic] {
+				require.Equal(t, matches, slices.Contains(got, topic), "%s for %s", topic, filter)
+			}
+			require.Equal(t, topic, r.Get(topic).Topic)
+		}
+		slices.Sort(got)
+		require.Equal(t, got, slices.Compact(slices.Clone(got)), "nothing twice")
+		require.Equal(t, len(model), r.Len())
+		for topic := range model {
+			r.Set(&Message{Topic: topic})
+		}
+		require.Zero(t, r.Bytes())
+		require.Empty(t, r.root.children, "empty branches are pruned")
+	})
+}
+
+func TestWalkIsBoundedWhereNothingMatches(t *testing.T) {
+	var r Retained
+	for i := range 3 * visitsPerCall {
+		r.Set(&Message{Topic: fmt.Sprintf("d%05d/other", i), Payload: []byte("x")})
+	}
+	c := Match("+/wanted")
+	assert.Empty(t, r.Next(c, 10, nil))
+	assert.False(t, c.Done())
+	r.Set(&Message{Topic: "zzz/wanted", Payload: []byte("x")})
+	var got []*Message
+	for !c.Done() {
+		got = r.Next(c, 10, got)
+	}
+	assert.Len(t, got, 1)
+}
+
+func TestRetainedLimits(t *testing.T) {
+	r := Retained{MaxMessages: 2}
+	assert.True(t, r.Set(&Message{Topic: "a", Payload: []byte("1")}))
+	assert.True(t, r.Set(&Message{Topic: "b", Payload: []byte("1")}))
+	assert.False(t, r.Set(&Message{Topic: "c", Payload: []byte("1")}))
+	assert.True(t, r.Set(&Message{Topic: "a", Payload: []byte("2")}), "replacing needs no room")
+	assert.True(t, r.Set(&Message{Topic: "b"}))
+	assert.True(t, r.Set(&Message{Topic: "c", Payload: []byte("1")}))
+	assert.Nil(t, r.Get("b"))
+
+	r = Retained{MaxBytes: 1000}
+	assert.False(t, r.Set(&Message{Topic: "a", Payload: make([]byte, 1000)}))
+	assert.Empty(t, r.root.children)
+}
+
+func TestSweepRemovesWhatExpired(t *testing.T) {
+	var r Retained
+	r.Set(&Message{Topic: "$SYS/x", Payload: []byte("1"), Expires: noon.Add(time.Second)})
+	r.Set(&Message{Topic: "a/b", Payload: []byte("1"), Expires: noon.Add(time.Minute)})
+	r.Set(&Message{Topic: "a", Payload: []byte("1")})
+	assert.Equal(t, 1, r.Sweep(noon.Add(2*time.Second), Everything()))
+	assert.Equal(t, 1, r.Sweep(noon.Add(time.Hour), Everything()))
+	assert.Equal(t, 1, r.Len())
+}
+
+func TestShareGroupTakesTurnsAmongThoseOnline(t *testing.T) {
+	var g ShareGroups
+	for _, id := range []string{"a", "b", "c", "b"} {
+		g.Join("$share/g/x", id)
+	}
+	away := map[string]bool{}
+	online := func(id string) bool { return !away[id] }
+	pick := func(refuse ...string) string {
+		for id := range g.Candidates("$share/g/x", online) {
+			if !slices.Contains(refuse, id) {
+				return id
+			}
+		}
+		return ""
+	}
+	assert.Equal(t, []string{"a", "b", "c", "a"}, []string{pick(), pick(), pick(), pick()})
+	away["b"] = true
+	assert.Equal(t, []string{"c", "a", "c"}, []string{pick(), pick(), pick()})
+	assert.Equal(t, "c", pick("a"), "the next on failure")
+	assert.Equal(t, "b", pick("a", "c"), "one that is away only in the end")
+	away["a"], away["c"] = true, true
+	assert.Equal(t, []string{"c", "a", "b"}, []string{pick(), pick(), pick()}, "in turn when all are away")
+	g.Leave("$share/g/x", "a")
+	assert.Equal(t, []string{"c", "b", "c"}, []string{pick(), pick(), pick()})
+	g.Leave("$share/g/x", "b")
+	g.Leave("$share/g/x", "c")
+	g.Leave("$share/g/x", "c")
+	assert.Empty(t, pick())
+	assert.Empty(t, g.groups)
+}

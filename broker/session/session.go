@@ -1,0 +1,240 @@
+package session
+
+import (
+	"math"
+	"time"
+)
+
+// Forever is the session expiry of a session that never expires: MQTT 5's
+// 0xFFFFFFFF, and MQTT 3.1.1's Clean Session 0.
+const Forever time.Duration = math.MaxInt64
+
+// Options are the limits and habits of one session. Zero means the default.
+type Options struct {
+	// Window is how many QoS 1 and 2 messages may be unacknowledged at once,
+	// whatever the client would allow; at most 65535. Default 256: MQTT 3.1.1
+	// has no flow control of its own, and Mosquitto's 20 makes the network's
+	// delay the limit of a burst. The ingest session sets its credits.
+	Window int
+	// MaxQueued bounds the messages that wait to be sent. Default 10,000.
+	MaxQueued int
+	// MaxQueuedBytes bounds the bytes that wait or are unacknowledged; a
+	// single message is always let in. Default 16 MiB.
+	MaxQueuedBytes int
+	// ReceiveMaximum is what CONNACK announced to an MQTT 5 client: so many
+	// QoS 1 and 2 messages may be unacknowledged by us. Default 65535.
+	ReceiveMaximum int
+	// QueueQoS0 keeps QoS 0 messages for a client that is away. Without it
+	// they are dropped, which MQTT leaves to the server.
+	QueueQoS0 bool
+	// RaiseQoS0 delivers at QoS 1 what was published at QoS 0, where the
+	// subscription grants it, so that it is acknowledged and redelivered.
+	RaiseQoS0 bool
+}
+
+func (o Options) withDefaults() Options {
+	if o.Window <= 0 {
+		o.Window = 256
+	}
+	if o.MaxQueued <= 0 {
+		o.MaxQueued = 10_000
+	}
+	if o.MaxQueuedBytes <= 0 {
+		o.MaxQueuedBytes = 16 << 20
+	}
+	if o.ReceiveMaximum <= 0 {
+		o.ReceiveMaximum = maxIDs
+	}
+	o.Window = min(o.Window, maxIDs)
+	return o
+}
+
+// Session is everything that the broker keeps for one client id. The zero
+// value is not usable, see New.
+type Session struct {
+	clientID string
+	account  string
+	options  Options
+
+	// The connection, if any.
+	connected     bool
+	paused        bool
+	version       byte
+	window        int
+	maxPacketSize int    // 0: no limit
+	epoch         uint32 // counts connections, so that late completions are recognised
+
+	// The life of the session.
+	exists   bool // there is state to be present at the next CONNECT
+	expiry   time.Duration
+	expires  time.Time // while disconnected; zero: never
+	will     *Testament
+	willDue  time.Time // while disconnected; zero: not waiting
+	filters  map[string]Subscription
+	stats    Stats
+	outbound outbound
+	inbound  inbound
+}
+
+// Stats are counted since New; the first three are current.
+type Stats struct {
+	Queued    int // messages that wait to be sent
+	InFlight  int // messages that wait for their last acknowledgement
+	Bytes     int // of both
+	Delivered uint64
+	Dropped   [numDrops]uint64 // by Drop
+	Stray     uint64           // acknowledgements of nothing
+}
+
+// New returns the session of a client id, without state and without a
+// connection. The account is remembered so that the router can refuse the
+// client id to another one.
+func New(clientID, account string, o Options) *Session {
+	return &Session{clientID: clientID, account: account, options: o.withDefaults()}
+}
+
+// ClientID returns the client identifier.
+func (s *Session) ClientID() string { return s.clientID }
+
+// Account returns the account that owns the session.
+func (s *Session) Account() string { return s.account }
+
+// Connected reports whether a connection is attached.
+func (s *Session) Connected() bool { return s.connected }
+
+// Version returns the protocol version of the current or last connection.
+func (s *Session) Version() byte { return s.version }
+
+// Stats returns the session's counters.
+func (s *Session) Stats() Stats {
+	st := s.stats
+	st.Queued = s.outbound.queue.n + s.outbound.queue0.n
+	st.InFlight = s.outbound.flights.n
+	st.Bytes = s.outbound.bytes
+	return st
+}
+
+// Connection is what a CONNECT says about the connection and the session.
+type Connection struct {
+	Version           byte          // 3 (MQTT 3.1), 4 (3.1.1) or 5
+	Clean             bool          // Clean Start, Clean Session
+	Expiry            time.Duration // Session Expiry Interval; for 3.1.1 0 with Clean, else Forever
+	ReceiveMaximum    uint16        // 0: not given
+	MaximumPacketSize uint32        // 0: not given
+	Will              *Testament    // nil: none
+}
+
+// Connect attaches a connection and reports whether a session was present. It
+// returns no packets: the session starts paused, and Resume after CONNACK
+// sends what is due. A connection that is still attached counts as lost.
+func (s *Session) Connect(now time.Time, c Connection, out []Effect) (present bool, _ []Effect) {
+	if s.connected {
+		out = s.Disconnect(now, Lost, out)
+	}
+	out = s.Tick(now, out)
+	if c.Clean && s.exists {
+		out = s.end(now, out) // [MQTT-3.1.2-4]; the session's end publishes its will [MQTT-3.1.2-8]
+	}
+	present = s.exists // [MQTT-3.2.2-2, -3]
+	s.exists, s.connected, s.paused = true, true, true
+	s.epoch++
+	s.version = c.Version
+	s.window = s.options.Window
+	if c.ReceiveMaximum > 0 {
+		s.window = min(s.window, int(c.ReceiveMaximum))
+	}
+	s.maxPacketSize = int(min(c.MaximumPacketSize, math.MaxInt32))
+	s.expiry, s.expires = c.Expiry, time.Time{}
+	s.will, s.willDue = c.Will, time.Time{} // a delayed will of the last connection is not sent [MQTT-3.1.3-9]
+	s.outbound.resend = s.outbound.flights.resendOrder()
+	return present, out
+}
+
+// SetExpiry takes the Session Expiry Interval of a DISCONNECT. It refuses to
+// turn 0 into anything else: a protocol error (MQTT 5, section 3.14.2.2.2).
+func (s *Session) SetExpiry(d time.Duration) bool {
+	if s.expiry == 0 && d != 0 {
+		return false
+	}
+	s.expiry = d
+	return true
+}
+
+// Cause says how a connection ended.
+type Cause uint8
+
+// The ends of a connection.
+const (
+	Lost     Cause = iota // without DISCONNECT, closed by us, taken over, or DISCONNECT 0x04 and above
+	Goodbye               // DISCONNECT 0x00 from the client: no will
+	Stopping              // the broker stops in order: no will
+)
+
+// Disconnect detaches the connection. Acknowledgements that were still owed on
+// it are forgotten: the client sends again what it got none for. Disconnecting
+// twice does nothing.
+func (s *Session) Disconnect(now time.Time, cause Cause, out []Effect) []Effect {
+	if !s.connected {
+		return out
+	}
+	s.connected = false
+	s.inbound.connectionLost()
+	s.outbound.flights.connectionLost()
+	s.outbound.resend = nil
+	if !s.options.QueueQoS0 {
+		for s.outbound.queue0.n > 0 {
+			out = s.dropFirst(&s.outbound.queue0, DropOffline, out)
+		}
+	}
+	out = s.leaveWill(now, cause, out)
+	switch {
+	case s.expiry <= 0:
+		return s.end(now, out) // [MQTT-3.1.2-23]
+	case s.expiry != Forever:
+		s.expires = now.Add(s.expiry)
+	}
+	return out
+}
+
+// Deadline returns when Tick must be called, zero for never. It changes only
+// with Connect, Disconnect and Tick.
+func (s *Session) Deadline() time.Time {
+	if s.willDue.IsZero() || (!s.expires.IsZero() && s.expires.Before(s.willDue)) {
+		return s.expires
+	}
+	return s.willDue
+}
+
+// Tick publishes a will and ends a session whose time has come.
+func (s *Session) Tick(now time.Time, out []Effect) []Effect {
+	if !s.willDue.IsZero() && !now.Before(s.willDue) {
+		out = s.publishWill(now, out)
+	}
+	if !s.expires.IsZero() && !now.Before(s.expires) {
+		out = s.end(now, out)
+	}
+	return out
+}
+
+// End removes a session that is not connected, whatever its expiry: its
+// account is gone. A connected one is disconnected first.
+func (s *Session) End(now time.Time, out []Effect) []Effect {
+	out = s.Disconnect(now, Lost, out)
+	if s.exists {
+		out = s.end(now, out)
+	}
+	return out
+}
+
+// end throws the state away. A will that waits is due now: the session's end
+// comes before its delay [MQTT-3.1.3-9].
+func (s *Session) end(now time.Time, out []Effect) []Effect {
+	out = s.publishWill(now, out)
+	out = s.dropAll(out)
+	out = append(out, Effect{Kind: Ended, Subscriptions: s.filters})
+	s.inbound = inbound{}
+	s.filters = nil
+	s.expires = time.Time{}
+	s.exists = false
+	return out
+}

@@ -1,0 +1,95 @@
+package session
+
+import (
+	"iter"
+	"maps"
+	"strings"
+)
+
+// Subscription is one granted subscription.
+type Subscription struct {
+	Filter            string // as subscribed, with $share/group/ in front if shared
+	QoS               byte   // granted
+	NoLocal           bool
+	RetainAsPublished bool
+	RetainHandling    byte
+	ID                uint32 // Subscription Identifier, 0: none
+}
+
+// Shared reports whether the subscription belongs to a share group.
+func (s Subscription) Shared() bool { return strings.HasPrefix(s.Filter, "$share/") }
+
+// SendsRetained reports whether retained messages follow the SUBACK; existed
+// is what Subscribe returned [MQTT-3.3.1-9, -10, -11]. A share group gets none.
+func (s Subscription) SendsRetained(existed bool) bool {
+	return !s.Shared() && (s.RetainHandling == 0 || (s.RetainHandling == 1 && !existed))
+}
+
+// Subscribe notes a granted subscription and reports whether it replaces one
+// with the same filter [MQTT-3.8.4-3].
+func (s *Session) Subscribe(sub Subscription) (existed bool) {
+	if !s.exists {
+		return false
+	}
+	if s.filters == nil {
+		s.filters = make(map[string]Subscription)
+	}
+	_, existed = s.filters[sub.Filter]
+	s.filters[sub.Filter] = sub
+	return existed
+}
+
+// Unsubscribe removes a subscription and reports whether there was one.
+// Messages that already wait for the client stay.
+func (s *Session) Unsubscribe(filter string) (existed bool) {
+	_, existed = s.filters[filter]
+	delete(s.filters, filter)
+	return existed
+}
+
+// Subscriptions ranges over the subscriptions, in no order.
+func (s *Session) Subscriptions() iter.Seq[Subscription] { return maps.Values(s.filters) }
+
+// Offer merges the session's own subscriptions, shared ones aside, that match
+// the message: the highest QoS, all identifiers [MQTT-3.3.4-2, -3]. It reports
+// false when none wants it. It walks every filter: for the case that an index
+// merges wrongly, No Local beside a plain overlapping filter.
+func (s *Session) Offer(m *Message) (o Offer, wanted bool) {
+	for _, sub := range s.filters {
+		if sub.Shared() || (sub.NoLocal && m.Publisher == s.clientID) || !Matches(sub.Filter, m.Topic) {
+			continue
+		}
+		wanted = true
+		o.QoS = max(o.QoS, sub.QoS)
+		o.RetainAsPublished = o.RetainAsPublished || sub.RetainAsPublished
+		if sub.ID > 0 {
+			o.SubscriptionIDs = append(o.SubscriptionIDs, sub.ID)
+		}
+	}
+	return o, wanted
+}
+
+// Matches reports whether a valid filter matches a topic: "a/#" matches "a",
+// and a leading wildcard matches no topic that begins with $ [MQTT-4.7.2-1].
+func Matches(filter, topic string) bool {
+	if strings.HasPrefix(topic, "$") && !strings.HasPrefix(filter, "$") {
+		return false
+	}
+	for {
+		f, filterRest, filterMore := strings.Cut(filter, "/")
+		if f == "#" {
+			return true
+		}
+		t, topicRest, topicMore := strings.Cut(topic, "/")
+		if f != "+" && f != t {
+			return false
+		}
+		if !topicMore {
+			return !filterMore || filterRest == "#"
+		}
+		if !filterMore {
+			return false
+		}
+		filter, topic = filterRest, topicRest
+	}
+}

@@ -1,0 +1,39 @@
+package session
+
+import "time"
+
+// Testament is a client's will with its MQTT 5 delay and lifetime.
+type Testament struct {
+	// Message is published when the will is due; its Created and Expires are
+	// set then.
+	Message Message
+	Delay   time.Duration // Will Delay Interval
+	Expiry  time.Duration // Message Expiry Interval, counted from publication; 0: none
+}
+
+// leaveWill decides about the will when a connection ends.
+func (s *Session) leaveWill(now time.Time, cause Cause, out []Effect) []Effect {
+	switch {
+	case s.will == nil:
+	case cause == Goodbye || cause == Stopping: // [MQTT-3.14.4-3]; an orderly stop publishes none
+		s.will = nil
+	case s.will.Delay == 0: // [MQTT-3.1.2-8]
+		return s.publishWill(now, out)
+	default:
+		s.willDue = now.Add(s.will.Delay)
+	}
+	return out
+}
+
+func (s *Session) publishWill(now time.Time, out []Effect) []Effect {
+	if s.will == nil {
+		return out
+	}
+	m := s.will.Message
+	m.Created = now
+	if s.will.Expiry > 0 {
+		m.Expires = now.Add(s.will.Expiry)
+	}
+	s.will, s.willDue = nil, time.Time{} // [MQTT-3.1.2-10]: once
+	return append(out, Effect{Kind: Will, Message: &m})
+}
