@@ -79,17 +79,14 @@ func (c *conn) Unlock() {
 	}
 }
 
-// acknowledge sends one PUBACK for each packet id, in this order, in one write. A connection that has ended takes none:
-// the broker sends those messages again on the next one. paho's own way, Client.Ack, waits for a ticker.
+// acknowledge sends one PUBACK for each packet id, in this order, in one write. On a connection that has ended nothing
+// leaves: the broker sends those messages again on the next one. paho's own way, Client.Ack, waits for a ticker.
 func (c *conn) acknowledge(ids []uint16) {
 	if c == nil || len(ids) == 0 {
 		return
 	}
 	c.Lock()
 	defer c.Unlock()
-	if c.over.Load() {
-		return
-	}
 	for _, id := range ids {
 		c.out = append(c.out, 0x40, 2, byte(id>>8), byte(id)) // reason 0 and properties left out [MQTT 5, 3.4.2.1]
 	}

@@ -27,6 +27,7 @@ type server struct {
 	clients int       // subscriptions so far
 	current *serverConn
 	connect *packets.Connect
+	request *packets.Subscribe
 	nextID  uint16
 	unacked []*packets.Publish
 	acks    []uint16 // in the order they came, of all connections
@@ -89,6 +90,7 @@ func (s *server) handle(c net.Conn) {
 		case *packets.Subscribe:
 			(&packets.Suback{PacketID: content.PacketID, Properties: &packets.Properties{},
 				Reasons: slices.Repeat([]byte{s.suback}, len(content.Subscriptions))}).WriteTo(c)
+			s.request = content
 			s.clients++
 			for _, m := range s.unacked {
 				m.Duplicate = true

@@ -210,6 +210,11 @@ func TestSessionIsPersistentAndBounded(t *testing.T) {
 	assert.Equal(t, uint16(77), *s.connect.Properties.ReceiveMaximum)
 	assert.Equal(t, "plantops_backend", s.connect.Username)
 	assert.Equal(t, "secret", string(s.connect.Password))
+	for i, sub := range s.request.Subscriptions {
+		assert.Equal(t, o.Topics[i], sub.Topic)
+		assert.Equal(t, byte(1), sub.QoS)
+		assert.Equal(t, byte(2), sub.RetainHandling, "a retained message would be stored as new on every reconnection")
+	}
 }
 
 func TestQoS0IsStoredToo(t *testing.T) {
