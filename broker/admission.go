@@ -138,6 +138,14 @@ func (n *network) newestOf(a *address) *conn {
 	return c
 }
 
+// emptyQueues is for the end: nobody is served any more.
+func (n *network) emptyQueues() {
+	for _, a := range n.turn {
+		a.queue, a.inTurn = nil, false
+	}
+	n.turn, n.waiting = nil, 0
+}
+
 // dispatch serves waiting connections while there are places, one address after the other.
 func (n *network) dispatch() {
 	if n.closed {

@@ -96,6 +96,7 @@ func newNetwork(limits Limits, log *slog.Logger, refused func(reason string, rem
 func (n *network) close(ctx context.Context) error {
 	n.mu.Lock()
 	n.closed = true
+	n.emptyQueues()
 	listeners := n.listeners
 	open := make([]*conn, 0, len(n.conns))
 	for c := range n.conns {

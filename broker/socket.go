@@ -15,6 +15,7 @@ type socket struct {
 	closing      atomic.Bool   // Close was called: reading has ended and the write deadline is final
 	readTimeout  atomic.Int64  // time.Duration; 0 = none
 	writeTimeout time.Duration // of one Write
+	writeLate    atomic.Bool   // a Write ran into it; websocket hides that
 
 	readStart time.Time // when the reader last asked; only the reader uses these three
 	readBy    time.Time // the armed read deadline
@@ -82,7 +83,11 @@ func (s *socket) Write(p []byte) (int, error) {
 			}
 		}
 	}
-	return s.Conn.Write(p)
+	n, err := s.Conn.Write(p)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		s.writeLate.Store(true)
+	}
+	return n, err
 }
 
 // peerGone says that the client has ended its side.

@@ -2,10 +2,8 @@ package broker
 
 import (
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -150,7 +148,7 @@ func (c *conn) flush() {
 			w.written = batch[:0]
 		}
 		if err != nil {
-			c.writeFailed(err)
+			c.writeFailed()
 		}
 	}
 }
@@ -175,13 +173,13 @@ func (c *conn) writeBatch(batch []segment, pong []byte) error {
 	return nil
 }
 
-func (c *conn) writeFailed(err error) {
-	late := errors.Is(err, os.ErrDeadlineExceeded)
-	if late && !c.closing.Load() {
-		c.abort(reasonWriteTimeout, nil)
+// writeFailed: the client is gone, or takes nothing any more.
+func (c *conn) writeFailed() {
+	if c.writeLate.Load() {
+		c.abort(reasonWriteTimeout, nil) // counted unless Close came before
 		return
 	}
-	c.shut(true) // the client is gone, or did not take the rest within flushTimeout
+	c.shut(true)
 }
 
 // ready says that the connection is up, or that bringing it up has failed and the client should hear of it.
