@@ -52,7 +52,7 @@ same "a device gets its retained message" \
 # subscribed FILE ARGUMENTS...: mosquitto_sub in the background; returns when its SUBACK is there.
 subscribed() {
   local out=$1; shift
-  timeout 60 mosquitto_sub -d "$@" >"$out" 2>&1 &
+  timeout 60 stdbuf -oL mosquitto_sub -d "$@" >"$out" 2>&1 &
   await 10 grep -q 'Subscribed (mid' "$out" || fail "mosquitto_sub $* subscribes"
 }
 # Lines that the subscriber got: -d prints its own talk as well, payloads here start with "m".
@@ -76,11 +76,12 @@ same "a shared subscription gets each message once" $(($(received "$work/share1"
 kill $first $second 2>/dev/null
 
 subscribed "$work/will" "${plain[@]}" "${backend[@]}" -q 1 -t devices/bed-1/status -C 1
-timeout 60 mosquitto_sub "${tls[@]}" "${device[@]}" -t devices/bed-1/commands --will-topic devices/bed-1/status \
+stdbuf -oL mosquitto_sub "${tls[@]}" "${device[@]}" -t devices/bed-1/commands --will-topic devices/bed-1/status \
   --will-payload m0 --will-qos 1 -d >"$work/dying" 2>&1 &
 dying=$!
-await 10 grep -q 'Subscribed (mid' "$work/dying"
-kill -9 "$(pgrep -P $dying mosquitto_sub)"
+await 10 grep -q 'Subscribed (mid' "$work/dying" || fail "the device with a will subscribes"
+disown $dying
+kill -9 $dying
 await 10 has "$work/will" 1
 same "the will of a device that dies is delivered" "$(received "$work/will")" 1
 expect_refused "a will on another device's topic" timeout 20 mosquitto_sub "${tls[@]}" "${device[@]}" -E -t devices/bed-1/commands \

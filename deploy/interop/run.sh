@@ -14,7 +14,7 @@ need openssl openssl
 need curl curl
 need nodejs node
 need npm npm
-need procps pgrep
+need coreutils stdbuf
 if [ -n "${packages:-}" ]; then
   echo "interop: installing$packages"
   sudo=
