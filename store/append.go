@@ -103,8 +103,10 @@ func (s *Store) createDevice(name string) (*device, error) {
 		return nil, fmt.Errorf("create device %q: %w", name, err)
 	}
 	id, _ := result.LastInsertId()
+	if err := s.w.insertCounter.run(id); err != nil {
+		return nil, fmt.Errorf("create counters of device %q: %w", name, err)
+	}
 	d := &device{id: id, name: name, created: created}
-	s.touch(d) // for its row of counters
 	s.tx.devices = append(s.tx.devices, d)
 	s.state.mu.Lock()
 	defer s.state.mu.Unlock()
@@ -231,9 +233,11 @@ func (s *Store) insertReading(d *device, m *Message, time int64) (isNew bool, er
 
 // insertAtArrival inserts the row at the first free millisecond from the time of arrival on.
 func (s *Store) insertAtArrival(d *device, m *Message) error {
-	time := m.Received
-	if time <= d.next.arrival && d.next.arrival-time < maxArrivalSteps {
-		time = d.next.arrival + 1
+	time, taken := m.Received, &d.next.arrivals
+	if taken.first <= time && time <= taken.last {
+		time = taken.last + 1
+	} else {
+		taken.first = time
 	}
 	for step := 0; ; step++ {
 		isNew, err := s.insertReading(d, m, time)
@@ -241,7 +245,7 @@ func (s *Store) insertAtArrival(d *device, m *Message) error {
 			return err
 		}
 		if isNew {
-			d.next.arrival = time
+			taken.last = time
 			return nil
 		}
 		if time++; step == maxArrivalSteps {

@@ -62,9 +62,9 @@ func benchmarkAppend(b *testing.B, devices, size int) {
 	}
 	b.StopTimer()
 	runtime.ReadMemStats(&after)
-	b.ReportMetric(float64(cpuTime(b)-cpu)/float64(b.N), "cpu-ns/op")
-	b.ReportMetric(float64(after.Mallocs-memory.Mallocs)/float64(b.N), "allocs/op")
-	b.ReportMetric(float64(after.TotalAlloc-memory.TotalAlloc)/float64(b.N), "B/op")
+	b.ReportMetric(float64(cpuTime(b)-cpu)/float64(b.N), "cpu-ns/msg")
+	b.ReportMetric(float64(after.Mallocs-memory.Mallocs)/float64(b.N), "allocs/msg")
+	b.ReportMetric(float64(after.TotalAlloc-memory.TotalAlloc)/float64(b.N), "B/msg")
 }
 
 func cpuTime(b *testing.B) time.Duration {

@@ -26,7 +26,7 @@ const (
 	applicationID = 0x506c6e74
 
 	// A row goes to the page of its device, so a batch from many devices touches as many pages, and each one that is
-	// touched is written whole: small pages cost a third of the CPU and a quarter of the bytes of 4096.
+	// touched is written whole: with 1000 devices, batches of 1000 took a third of the time that they take with 4096.
 	pageBytes = 1024
 
 	// The write-ahead log is copied into the database when it has so many pages, about 4 MB.

@@ -14,8 +14,11 @@ type facts struct {
 	counts                Counts
 	rows                  int64 // in table reading
 	lastSeen, lastReading int64 // UTC ms; zero is never
-	arrival               int64 // newest time given to a message without one since the start; not in the table
+	arrivals              span  // not in the table: milliseconds known to be taken, to find the next free one
 }
+
+// span is every millisecond from first to last.
+type span struct{ first, last int64 }
 
 // device is one row of the tables device and counter.
 type device struct {

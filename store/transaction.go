@@ -91,8 +91,8 @@ func (s *Store) touch(d *device) {
 func (s *Store) writeCounters() error {
 	for _, d := range s.tx.touched {
 		n := &d.next
-		err := s.w.updateCount.run(d.id, n.counts.Stored, n.counts.Duplicate, n.counts.Quarantined, n.counts.Refused,
-			n.rows, n.lastSeen, n.lastReading)
+		err := s.w.updateCounter.run(n.counts.Stored, n.counts.Duplicate, n.counts.Quarantined, n.counts.Refused,
+			n.rows, n.lastSeen, n.lastReading, d.id)
 		if err != nil {
 			return fmt.Errorf("write counters of device %q: %w", d.name, err)
 		}

@@ -34,8 +34,8 @@ type writer struct {
 
 	begin, commit, rollback, version         *statement
 	insertReading, selectBody, updateBody    *statement
-	insertDevice, insertMetric, updateCount  *statement
-	addRefusal                               *statement
+	insertDevice, insertMetric               *statement
+	insertCounter, updateCounter, addRefusal *statement
 	insertEntry, deleteEntries, summarise    *statement
 	oldestEntries, sumEntries, countSummary  *statement
 	selectEntry, deleteEntry, updateEntry    *statement
@@ -71,8 +71,9 @@ func (w *writer) prepare() error {
 		{&w.updateBody, `UPDATE reading SET body = ? WHERE device = ? AND time = ?`},
 		{&w.insertDevice, `INSERT INTO device (name, created) VALUES (?, ?)`},
 		{&w.insertMetric, `INSERT INTO metric (name, device) VALUES (?, ?)`},
-		{&w.updateCount, `INSERT OR REPLACE INTO counter (device, stored, duplicate, quarantined, refused, rows, last_seen, last_reading)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?)`},
+		{&w.insertCounter, `INSERT INTO counter (device) VALUES (?)`},
+		{&w.updateCounter, `UPDATE counter SET stored = ?, duplicate = ?, quarantined = ?, refused = ?, rows = ?, last_seen = ?,
+			last_reading = ? WHERE device = ?`},
 		{&w.addRefusal, `INSERT INTO refusal (reason, count) VALUES (?, ?)
 			ON CONFLICT (reason) DO UPDATE SET count = count + excluded.count`},
 		{&w.insertEntry, `INSERT INTO quarantine (time, device, flags, size, topic, reason, payload) VALUES (?, ?, ?, ?, ?, ?, ?)`},
