@@ -16,7 +16,6 @@ import (
 
 const (
 	maxNameBytes = 64      // of a metric
-	maxIDBytes   = 128     // of a device
 	maxReadings  = 256     // in one message
 	maxNames     = 1024    // metric names kept for reuse
 	maxScratch   = 1 << 16 // a payload larger than this leaves no scratch memory behind
@@ -70,10 +69,13 @@ func (d *decoder) decode(topic string, payload []byte, received int64, clockUnsu
 		Payload:     payload,
 	}
 	var what string
-	m.Device, what, m.Reason = splitTopic(topic)
+	m.Device, what = splitTopic(topic)
 	switch {
-	case m.Reason != "":
-		m.Topic = strings.ToValidUTF8(topic, "\uFFFD")
+	case !utf8.ValidString(topic):
+		m.Device, m.Topic = "", strings.ToValidUTF8(topic, "\uFFFD")
+		m.Reason = "topic is not UTF-8"
+	case m.Device == "":
+		m.Reason = "unknown topic"
 	case what == "heartbeat":
 		m.Kind = store.Heartbeat
 		m.Reason = heartbeatProblem(payload)
@@ -90,17 +92,14 @@ func (d *decoder) decode(topic string, payload []byte, received int64, clockUnsu
 	return m
 }
 
-// splitTopic takes devices/ID/WHAT apart. reason says why the topic names no device.
-func splitTopic(topic string) (device, what, reason string) {
+// splitTopic takes devices/ID/WHAT apart; device is empty for any other topic. Which ids are allowed the store knows.
+func splitTopic(topic string) (device, what string) {
 	rest, ok := strings.CutPrefix(topic, "devices/")
 	if !ok {
-		return "", "", "unknown topic"
+		return "", ""
 	}
 	device, what, _ = strings.Cut(rest, "/")
-	if len(device) > maxIDBytes || !printable(device) {
-		return "", "", "bad device id"
-	}
-	return device, what, ""
+	return device, what
 }
 
 // printable tells whether a name is text that a person can read: not empty, valid UTF-8, no control characters. The
