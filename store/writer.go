@@ -30,7 +30,8 @@ func code(err error) int {
 // writer is the one connection that writes. It uses the driver without database/sql in between, which costs a third of
 // the CPU of a prepared INSERT. It is not safe for concurrent use.
 type writer struct {
-	conn driver.Conn
+	conn     driver.Conn
+	prepared []*statement
 
 	begin, commit, rollback, version         *statement
 	insertReading, selectBody, updateBody    *statement
@@ -98,6 +99,7 @@ func (w *writer) prepare() error {
 		if *p.to, err = w.statement(p.text); err != nil {
 			return fmt.Errorf("prepare %.40q: %w", p.text, err)
 		}
+		w.prepared = append(w.prepared, *p.to)
 	}
 	return nil
 }
@@ -144,7 +146,14 @@ func (w *writer) checkpoint() error {
 	return err
 }
 
-func (w *writer) close() error { return w.conn.Close() }
+// close ends the statements first: SQLite keeps the file open as long as one of them lives.
+func (w *writer) close() error {
+	var errs []error
+	for _, q := range w.prepared {
+		errs = append(errs, q.stmt.Close())
+	}
+	return errors.Join(append(errs, w.conn.Close())...)
+}
 
 // preparedStatement is what the driver's statements are.
 type preparedStatement interface {
