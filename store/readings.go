@@ -248,6 +248,7 @@ type buckets struct {
 	open          []bucket // of the time from start on
 	index         map[series]int
 	yield         func(Reading) bool
+	stopped       bool // yield said so
 }
 
 type series struct{ device, metric string }
@@ -280,8 +281,11 @@ func (b *buckets) add(r Reading) bool {
 // mod is what is left of a divided by b, never negative.
 func mod(a, b int64) int64 { return (a%b + b) % b }
 
-// flush yields the means of the bucket that ends.
+// flush yields the means of the bucket that ends, unless yield has said stop.
 func (b *buckets) flush() bool {
+	if b.stopped {
+		return false
+	}
 	slices.SortFunc(b.open, func(x, y bucket) int {
 		return cmp.Or(cmp.Compare(x.first.Device, y.first.Device), cmp.Compare(x.first.Metric, y.first.Metric))
 	})
@@ -289,6 +293,7 @@ func (b *buckets) flush() bool {
 		r := b.open[i].first
 		r.Time, r.Value = b.start, b.open[i].sum/float64(b.open[i].count)
 		if !b.yield(r) {
+			b.stopped = true
 			return false
 		}
 	}

@@ -55,7 +55,7 @@ const otherReasons = "other reasons"
 
 const (
 	maxRefusalReasons = 64
-	maxSummaryReasons = 4096
+	maxSummaryReasons = 1024
 )
 
 // Device is a device and its counters.

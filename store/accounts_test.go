@@ -1,0 +1,113 @@
+package store
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestDeviceAccountFromAddToRemove(t *testing.T) {
+	s := openTest(t, Options{})
+	secret, err := s.AddDevice(t.Context(), "bed-1")
+	require.NoError(t, err)
+	assert.Len(t, secret, 43, "32 random bytes")
+	check := func(password string, want bool) {
+		t.Helper()
+		a, ok := s.Authenticate("bed-1", []byte(password))
+		assert.Equal(t, want, ok)
+		assert.Equal(t, want, a.Name == "bed-1")
+	}
+	check(secret, true)
+	check(secret+"x", false)
+	check("", false)
+	_, err = s.AddDevice(t.Context(), "bed-1")
+	require.ErrorIs(t, err, ErrExists)
+	check(secret, true)
+
+	second, err := s.RotateDevice(t.Context(), "bed-1")
+	require.NoError(t, err)
+	check(secret, false)
+	check(second, true)
+
+	require.NoError(t, s.Close())
+	s = openTest(t, Options{Path: s.path})
+	check(second, true)
+	a, ok := s.Account("bed-1")
+	require.True(t, ok)
+	assert.Equal(t, Account{Name: "bed-1", Role: RoleDevice, Publish: []string{"devices/%u/#"}, Subscribe: []string{"devices/%u/#"}, Created: noon}, a)
+
+	mustAppend(t, s, telemetry("bed-1", noon, Value{"ph", 6}))
+	require.NoError(t, s.RemoveDevice(t.Context(), "bed-1"))
+	check(second, false)
+	d, err := s.Device(t.Context(), "bed-1")
+	require.NoError(t, err)
+	assert.False(t, d.Registered)
+	assert.Equal(t, Counts{Stored: 1}, d.Counts, "readings and counters stay")
+
+	_, err = s.AddDevice(t.Context(), "bed-1")
+	require.NoError(t, err, "it may come back")
+	d, err = s.Device(t.Context(), "bed-1")
+	require.NoError(t, err)
+	assert.True(t, d.Registered)
+	assert.Equal(t, int64(1), d.Counts.Stored)
+}
+
+func TestUnknownDeviceIsNotFound(t *testing.T) {
+	s := openTest(t, Options{})
+	_, err := s.RotateDevice(t.Context(), "nobody")
+	require.ErrorIs(t, err, ErrNotFound)
+	require.ErrorContains(t, err, "nobody")
+	require.ErrorIs(t, s.RemoveDevice(t.Context(), "nobody"), ErrNotFound)
+	_, ok := s.Authenticate("nobody", make([]byte, 32))
+	assert.False(t, ok)
+	_, ok = s.Account("nobody")
+	assert.False(t, ok)
+}
+
+func TestDisabledAccountIsRefused(t *testing.T) {
+	s := openTest(t, Options{})
+	secret, err := s.AddDevice(t.Context(), "bed-1")
+	require.NoError(t, err)
+	require.NoError(t, s.w.run(t.Context(), `UPDATE account SET disabled = 1`))
+	require.NoError(t, s.loadAccounts(t.Context()))
+	_, ok := s.Authenticate("bed-1", []byte(secret))
+	assert.False(t, ok)
+}
+
+func TestSecretsAreNotInTheFile(t *testing.T) {
+	s := openTest(t, Options{})
+	secret, err := s.AddDevice(t.Context(), "bed-1")
+	require.NoError(t, err)
+	for _, suffix := range []string{"", walSuffix} {
+		data, err := readOutside(s.path + suffix)
+		require.NoError(t, err)
+		assert.NotContains(t, string(data), secret)
+	}
+}
+
+func TestCheckID(t *testing.T) {
+	for _, id := range []string{"a", "bed-1", "Gewächshaus 2", strings.Repeat("x", 64)} {
+		assert.NoError(t, CheckID(id), id)
+	}
+	for id, says := range map[string]string{
+		"":                      "1 to 64",
+		strings.Repeat("x", 65): "1 to 64",
+		"a+":                    "not allowed",
+		"#":                     "not allowed",
+		"a/b":                   "not allowed",
+		"$SYS":                  "not allowed",
+		"%u":                    "not allowed",
+		"a\x00":                 "control",
+		"a\u0085":               "control",
+		" a":                    "spaces",
+		"a ":                    "spaces",
+		"\xff":                  "UTF-8",
+		"plantops_backend":      "reserved",
+	} {
+		err := CheckID(id)
+		require.ErrorIs(t, err, ErrInvalidID, "%q", id)
+		assert.ErrorContains(t, err, says, "%q", id)
+	}
+}

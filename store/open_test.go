@@ -1,0 +1,214 @@
+package store
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestFileThatCannotBeUsedIsRefusedAndNotChanged(t *testing.T) {
+	run := func(script string) func(t *testing.T, path string) {
+		return func(t *testing.T, path string) {
+			s := openTest(t, Options{Path: path})
+			require.NoError(t, s.w.run(t.Context(), script))
+			require.NoError(t, s.Close())
+		}
+	}
+	write := func(content []byte) func(t *testing.T, path string) {
+		return func(t *testing.T, path string) { require.NoError(t, os.WriteFile(path, content, 0o600)) }
+	}
+	for name, c := range map[string]struct {
+		make func(t *testing.T, path string)
+		is   error
+		says string
+	}{
+		"text":            {write([]byte("temperature: 22.5\n")), ErrDamaged, "not a database"},
+		"only NUL bytes":  {write(make([]byte, 8192)), ErrDamaged, "not a database"},
+		"another program": {run(`PRAGMA application_id = 7`), ErrForeign, "0x7"},
+		"no mark of ours": {run(`PRAGMA application_id = 0; PRAGMA user_version = 0`), ErrForeign, "0x0"},
+		"newer":           {run(`PRAGMA user_version = 99`), ErrNewerSchema, "99"},
+		"truncated": {func(t *testing.T, path string) {
+			run(``)(t, path)
+			require.NoError(t, os.Truncate(path, 5000))
+		}, ErrDamaged, "malformed"},
+		"a log without its database": {func(t *testing.T, path string) {
+			write([]byte("log"))(t, path+walSuffix)
+		}, ErrDamaged, "plantops.db-wal"},
+		"a log with an empty database": {func(t *testing.T, path string) {
+			write(nil)(t, path)
+			write([]byte("log"))(t, path+walSuffix)
+		}, ErrDamaged, "plantops.db-wal"},
+		"directory":    {func(t *testing.T, path string) { require.NoError(t, os.Mkdir(path, 0o700)) }, nil, "not a regular file"},
+		"no directory": {func(t *testing.T, path string) { require.NoError(t, os.Remove(filepath.Dir(path))) }, syscall.ENOENT, "no such file"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "data", "plantops.db")
+			require.NoError(t, os.Mkdir(filepath.Dir(path), 0o700))
+			c.make(t, path)
+			before, _ := os.ReadFile(path)
+			_, err := Open(t.Context(), Options{Path: path})
+			require.ErrorContains(t, err, path)
+			require.ErrorContains(t, err, c.says)
+			if c.is != nil {
+				require.ErrorIs(t, err, c.is)
+			}
+			after, _ := os.ReadFile(path)
+			assert.True(t, bytes.Equal(before, after), "the file has changed")
+		})
+	}
+}
+
+func TestReadOnlyFileSystemIsNamed(t *testing.T) {
+	for name, exists := range map[string]bool{"new": false, "existing": true} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
+				t.Skipf("mount a file system: %v", err)
+			}
+			t.Cleanup(func() { assert.NoError(t, syscall.Unmount(dir, 0)) })
+			path := filepath.Join(dir, "plantops.db")
+			if exists {
+				require.NoError(t, openTest(t, Options{Path: path}).Close())
+			}
+			require.NoError(t, syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""))
+			_, err := Open(t.Context(), Options{Path: path})
+			require.ErrorIs(t, err, syscall.EROFS)
+			require.ErrorContains(t, err, path)
+		})
+	}
+}
+
+func TestNewFileIsPrivateAndInWALMode(t *testing.T) {
+	s := openTest(t, Options{Path: filepath.Join(t.TempDir(), "odd ?#%41 name.db")})
+	info, err := os.Stat(s.path)
+	require.NoError(t, err)
+	assert.Equal(t, os.FileMode(0o600), info.Mode())
+	for pragma, want := range map[string]int64{
+		"page_size": pageBytes, "synchronous": 2, "busy_timeout": 1000, "foreign_keys": 1, "application_id": applicationID,
+		"user_version": latestVersion(), "wal_autocheckpoint": checkpointPages,
+	} {
+		got, err := s.w.number("PRAGMA " + pragma)
+		require.NoError(t, err)
+		assert.Equal(t, want, got, pragma)
+	}
+	assert.FileExists(t, s.path+walSuffix)
+	_, err = s.db.ExecContext(t.Context(), `DELETE FROM device`)
+	assert.ErrorContains(t, err, "readonly", "readers cannot write")
+}
+
+// copyFiles is what is on the disk when the program is killed at this moment.
+func copyFiles(t *testing.T, s *Store) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "plantops.db")
+	for _, suffix := range []string{"", walSuffix} {
+		data, err := readOutside(s.path + suffix)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(path+suffix, data, 0o600))
+	}
+	return path
+}
+
+func TestEveryAppendedMessageSurvivesAKill(t *testing.T) {
+	s := openTest(t, Options{})
+	for i := range int64(20) {
+		mustAppend(t, s, telemetry("a", noon+i, Value{"ph", float64(i)}), Message{Kind: Bad, Device: "b", Payload: []byte("x"), Received: noon})
+		if i%5 != 0 {
+			continue
+		}
+		var log bytes.Buffer
+		after := openTest(t, Options{Path: copyFiles(t, s), Log: slog.New(slog.NewTextHandler(&log, nil))})
+		assert.Equal(t, Counts{Stored: i + 1, Quarantined: i + 1}, totals(t, after))
+		assert.Contains(t, log.String(), "unclean")
+		assert.NoError(t, after.Check(t.Context()))
+	}
+}
+
+func TestCleanStopLeavesNoLogAndIsNotChecked(t *testing.T) {
+	s := openTest(t, Options{})
+	mustAppend(t, s, telemetry("a", noon, Value{"ph", 6}))
+	require.NoError(t, s.Close())
+	assert.NoFileExists(t, s.path+walSuffix)
+	var log bytes.Buffer
+	openTest(t, Options{Path: s.path, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	assert.NotContains(t, log.String(), "unclean")
+}
+
+func TestDamageIsFoundAfterAnUncleanStop(t *testing.T) {
+	s := openTest(t, Options{})
+	var batch []Message
+	for i := range int64(200) {
+		batch = append(batch, telemetry(fmt.Sprint("device-", i), noon, Value{"ph", 6}))
+	}
+	mustAppend(t, s, batch...)
+	require.NoError(t, s.w.run(t.Context(), `PRAGMA wal_checkpoint(TRUNCATE)`))
+	mustAppend(t, s, Message{Kind: Heartbeat, Device: "device-0", Received: noon})
+	path := copyFiles(t, s)
+	data, err := os.ReadFile(path)
+	require.NoError(t, err)
+	at := bytes.Index(data, []byte("device-42"))
+	require.Positive(t, at)
+	copy(data[at-at%pageBytes:], make([]byte, pageBytes))
+	require.NoError(t, os.WriteFile(path, data, 0o600))
+	_, err = Open(t.Context(), Options{Path: path})
+	require.ErrorIs(t, err, ErrDamaged)
+}
+
+func TestReadOnlyStoreSeesWhatTheServerWrites(t *testing.T) {
+	s := openTest(t, Options{})
+	mustAppend(t, s, telemetry("a", noon, Value{"ph", 6}))
+	reader := openTest(t, Options{Path: s.path, ReadOnly: true})
+	mustAppend(t, s, telemetry("b", noon, Value{"co2", 400}))
+	var got []string
+	for r, err := range reader.Readings(t.Context(), Query{}) {
+		require.NoError(t, err)
+		got = append(got, r.Device+" "+r.Metric)
+	}
+	assert.Equal(t, []string{"a ph", "b co2"}, got)
+	assert.Equal(t, Counts{Stored: 2}, totals(t, reader))
+	_, err := reader.Append(t.Context(), nil, nil)
+	assert.ErrorContains(t, err, "read-only")
+	_, err = Open(t.Context(), Options{Path: s.path + "x", ReadOnly: true})
+	assert.ErrorIs(t, err, os.ErrNotExist)
+}
+
+func TestHealth(t *testing.T) {
+	s := openTest(t, Options{})
+	mustAppend(t, s, telemetry("a", noon, Value{"ph", 6}), telemetry("a", noon, Value{"co2", 400}), telemetry("a", noon+1, Value{"ph", 6}))
+	h, err := s.Health(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, int64(2), h.Readings)
+	assert.Positive(t, h.FreeBytes)
+	assert.Positive(t, h.WALBytes)
+	assert.Equal(t, int64(pageBytes), h.PageBytes)
+	assert.Equal(t, int(latestVersion()), h.SchemaVersion)
+	assert.True(t, strings.HasSuffix(h.Path, "plantops.db"))
+}
+
+func TestLogStaysBoundedUnderLoadAndIsCopiedWhenIdle(t *testing.T) {
+	s := openTest(t, Options{})
+	var batch []Message
+	for i := range 1000 {
+		batch = append(batch, telemetry(fmt.Sprint("device-", i), 0, Value{"ph", 6}))
+	}
+	for round := range int64(10) {
+		for i := range batch {
+			batch[i].Time, batch[i].Received = noon+round, noon+round
+		}
+		mustAppend(t, s, batch...)
+	}
+	h, err := s.Health(t.Context())
+	require.NoError(t, err)
+	assert.Less(t, h.WALBytes, int64(7<<20))
+	require.NoError(t, s.w.checkpoint())
+	left, err := s.w.number(`PRAGMA wal_checkpoint(NOOP)`)
+	require.NoError(t, err)
+	assert.Zero(t, left)
+}

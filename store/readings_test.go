@@ -1,0 +1,89 @@
+package store
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func collect(t *testing.T, s *Store, q Query) (lines []string) {
+	t.Helper()
+	for r, err := range s.Readings(t.Context(), q) {
+		require.NoError(t, err)
+		lines = append(lines, fmt.Sprintf("%d%s %s %v", r.Time-noon, r.Device, r.Metric, r.Value))
+	}
+	return lines
+}
+
+func TestQueries(t *testing.T) {
+	s := openTest(t, Options{})
+	mustAppend(t, s,
+		telemetry("b", noon+20, Value{"ph", 6.1}),
+		telemetry("a", noon+10, Value{"ph", 5}, Value{"co2", 400}),
+		telemetry("a", noon+20, Value{"ph", 6}),
+		telemetry("a", noon+1010, Value{"ph", 7}),
+	)
+	for name, c := range map[string]struct {
+		q    Query
+		want []string
+	}{
+		"all":         {Query{}, []string{"10a co2 400", "10a ph 5", "20a ph 6", "20b ph 6.1", "1010a ph 7"}},
+		"device":      {Query{Devices: []string{"b"}}, []string{"20b ph 6.1"}},
+		"named twice": {Query{Devices: []string{"b", "b"}}, []string{"20b ph 6.1"}},
+		"metric":      {Query{Metric: "co2"}, []string{"10a co2 400"}},
+		"no such":     {Query{Metric: "x"}, nil},
+		"span":        {Query{From: noon + 20, To: noon + 1010}, []string{"20a ph 6", "20b ph 6.1"}},
+		"limit":       {Query{Limit: 2}, []string{"10a co2 400", "10a ph 5"}},
+		"means":       {Query{Every: time.Second}, []string{"0a co2 400", "0a ph 5.5", "0b ph 6.1", "1000a ph 7"}},
+		"mean, limit": {Query{Every: time.Second, Limit: 1}, []string{"0a co2 400"}},
+	} {
+		t.Run(name, func(t *testing.T) { assert.Equal(t, c.want, collect(t, s, c.q)) })
+	}
+	for _, err := range s.Readings(t.Context(), Query{Devices: []string{"a", "nobody"}}) {
+		require.ErrorIs(t, err, ErrNotFound)
+		require.ErrorContains(t, err, `"nobody"`)
+	}
+}
+
+func TestLongAnswersComeInPagesThatHoldNothingOpen(t *testing.T) {
+	s := openTest(t, Options{})
+	var batch []Message
+	const n = 2*pageRows + 7
+	for i := range int64(n) {
+		batch = append(batch, telemetry("a", noon+i, Value{"ph", 6}))
+		batch = append(batch, telemetry("b", noon+2*i, Value{"ph", 6}))
+	}
+	mustAppend(t, s, batch...)
+	count := 0
+	for r, err := range s.Readings(t.Context(), Query{}) {
+		require.NoError(t, err)
+		if count++; count == 10 {
+			require.NoError(t, s.w.run(t.Context(), `PRAGMA wal_checkpoint(TRUNCATE)`), "while %v is being looked at", r)
+		}
+	}
+	assert.Equal(t, 2*n, count)
+}
+
+func TestLatestFindsEachMetricAFewRowsBack(t *testing.T) {
+	s := openTest(t, Options{})
+	mustAppend(t, s,
+		telemetry("a", noon, Value{"battery", 3.7}, Value{"ph", 5}),
+		telemetry("a", noon+2, Value{"ph", 7}),
+		telemetry("a", noon+1, Value{"ph", 6}),
+		Message{Kind: Heartbeat, Device: "b", Received: noon},
+	)
+	latest, err := s.Latest(t.Context(), "a")
+	require.NoError(t, err)
+	assert.Equal(t, []Reading{
+		{Device: "a", Metric: "battery", Time: noon, Value: 3.7, Received: noon},
+		{Device: "a", Metric: "ph", Time: noon + 2, Value: 7, Received: noon + 2},
+	}, latest)
+	latest, err = s.Latest(t.Context(), "b")
+	require.NoError(t, err)
+	assert.Empty(t, latest)
+	_, err = s.Latest(t.Context(), "c")
+	assert.ErrorIs(t, err, ErrNotFound)
+}
