@@ -1,0 +1,233 @@
+//go:build linux
+
+package main_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/csv"
+	"fmt"
+	"io"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/plantops/plantops/store"
+)
+
+// fleet is the devices of a test.
+type fleet struct {
+	t       *testing.T
+	devices []*device
+	running sync.WaitGroup
+}
+
+// newFleet registers count devices that together make rate readings a second: MQTT 3.1.1 and 5, QoS 1 and 2 in turn.
+// The installation must be down.
+func newFleet(in *installation, count int, rate float64) *fleet {
+	in.t.Helper()
+	f := &fleet{t: in.t}
+	epoch := time.Now().Add(-time.Hour).Truncate(time.Second)
+	ids := make([]string, count)
+	for i := range ids {
+		ids[i] = fmt.Sprintf("bed-%d", i+1)
+		f.devices = append(f.devices, &device{
+			id: ids[i], version: 4 + byte(i%2), qos: 1 + byte(i/2%2), rate: rate / float64(count),
+			address: in.tcp, epoch: epoch,
+		})
+	}
+	secrets := in.register(ids...)
+	for _, d := range f.devices {
+		d.secret = secrets[d.id]
+	}
+	return f
+}
+
+// overTLS moves every so many-th group of four devices, which has all mixtures, to the TLS listener. The server must
+// have made its certificates.
+func (f *fleet) overTLS(in *installation, every int) {
+	config := in.clientTLS()
+	for i, d := range f.devices {
+		if i/4%every == every-1 {
+			d.address, d.tls = in.tls, config
+		}
+	}
+}
+
+// start starts the devices; they run until the end of the test or until drain.
+func (f *fleet) start() {
+	ctx, cancel := context.WithCancel(f.t.Context())
+	for _, d := range f.devices {
+		f.running.Go(func() { d.run(ctx) })
+	}
+	f.t.Cleanup(func() {
+		cancel()
+		f.running.Wait()
+	})
+}
+
+// drain lets the devices send what is due and returns when everything is acknowledged.
+func (f *fleet) drain(bound time.Duration) {
+	f.t.Helper()
+	for _, d := range f.devices {
+		d.finish()
+	}
+	done := make(chan struct{})
+	go func() {
+		f.running.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(bound):
+		s := f.snapshot()
+		require.Fail(f.t, "the devices could not get rid of their readings", "%d of %d acknowledged after %s; %v",
+			s.acknowledged, s.sent, bound, s.faults)
+	}
+}
+
+// fleetSnapshot is what all devices know at one moment.
+type fleetSnapshot struct {
+	snapshot           // sums
+	acked    []ackList // by device
+}
+
+type ackList struct {
+	device   *device
+	sent     int
+	received []bool
+}
+
+func (f *fleet) snapshot() fleetSnapshot {
+	var sum fleetSnapshot
+	for _, d := range f.devices {
+		s := d.snapshot()
+		sum.sent += s.sent
+		sum.acknowledged += s.acknowledged
+		sum.connections += s.connections
+		sum.sentAway += s.sentAway
+		sum.faults = append(sum.faults, s.faults...)
+		sum.acked = append(sum.acked, ackList{d, s.sent, s.received})
+	}
+	return sum
+}
+
+// stored is what a database holds: by device how often each reading is there.
+type stored map[string]map[int64]int
+
+func (s stored) rows() (n int) {
+	for _, times := range s {
+		for _, count := range times {
+			n += count
+		}
+	}
+	return n
+}
+
+func (s stored) add(t *testing.T, f *fleet, id, metric string, time int64, value float64) {
+	if s[id] == nil {
+		s[id] = make(map[int64]int)
+	}
+	s[id][time]++
+	for _, d := range f.devices {
+		if d.id == id && metric == metricName && value == float64(d.number(time)) {
+			return
+		}
+	}
+	assert.Fail(t, "a reading that nobody sent", "%s %s %d %v", id, metric, time, value)
+}
+
+// readCSV asks the readings command.
+func readCSV(in *installation, f *fleet) stored {
+	in.t.Helper()
+	lines := csv.NewReader(bytes.NewReader(in.run("readings", "--format", "csv")))
+	header, err := lines.Read()
+	require.NoError(in.t, err)
+	require.Equal(in.t, []string{"time", "device", "metric", "value"}, header)
+	found := stored{}
+	for {
+		line, err := lines.Read()
+		if err == io.EOF {
+			return found
+		}
+		require.NoError(in.t, err)
+		at, err := time.Parse(time.RFC3339, line[0])
+		require.NoError(in.t, err)
+		value, err := strconv.ParseFloat(line[3], 64)
+		require.NoError(in.t, err)
+		found.add(in.t, f, line[1], line[2], at.UnixMilli(), value)
+	}
+}
+
+// readStore reads a database that no server uses, and checks it.
+func readStore(t *testing.T, path string, f *fleet) (stored, store.Counts) {
+	t.Helper()
+	db, err := store.Open(t.Context(), store.Options{Path: path})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, db.Close()) }()
+	require.NoError(t, db.Check(t.Context()))
+	found := stored{}
+	for r, err := range db.Readings(t.Context(), store.Query{}) {
+		require.NoError(t, err)
+		found.add(t, f, r.Device, r.Metric, r.Time, r.Value)
+	}
+	counts, err := db.Totals(t.Context())
+	require.NoError(t, err)
+	return found, counts
+}
+
+// missing counts the acknowledged readings that are not there, and rows that are there more than once. It names the
+// first few of both.
+func (s fleetSnapshot) missing(found stored) (lost, twice int, examples []string) {
+	for _, list := range s.acked {
+		for number := 1; number <= list.sent; number++ {
+			count := found[list.device.id][list.device.time(number)]
+			switch {
+			case count == 0 && list.received[number]:
+				lost++
+			case count > 1:
+				twice++
+			default:
+				continue
+			}
+			if len(examples) < 5 {
+				examples = append(examples, fmt.Sprintf("%s (MQTT version %d, QoS %d): reading %d is there %d times",
+					list.device.id, list.device.version, list.device.qos, number, count))
+			}
+		}
+	}
+	return lost, twice, examples
+}
+
+// verify is the promise: what was acknowledged is there, exactly once. It logs the numbers.
+func (s fleetSnapshot) verify(t *testing.T, by string, found stored) {
+	t.Helper()
+	lost, twice, examples := s.missing(found)
+	t.Logf("%s: %d sent, %d acknowledged, %d stored; %d acknowledged readings lost, %d duplicate rows; %d connections",
+		by, s.sent, s.acknowledged, found.rows(), lost, twice, s.connections)
+	assert.Zero(t, lost, "acknowledged readings lost: %q", examples)
+	assert.Zero(t, twice, "duplicate rows: %q", examples)
+	assert.Empty(t, s.faults)
+	assert.NotZero(t, s.acknowledged)
+}
+
+// verifyDrained checks the running server after drain: every reading is stored, once, and accounted for.
+func verifyDrained(in *installation, f *fleet) {
+	in.t.Helper()
+	s := f.snapshot()
+	assert.Equal(in.t, s.sent, s.acknowledged, "acknowledged after everything was")
+	s.verify(in.t, "plantops readings", readCSV(in, f))
+	counts := in.counts()
+	in.t.Logf("status: %+v", counts)
+	sum := counts.Stored + counts.Duplicate + counts.Quarantined + counts.Refused + counts.Pending
+	assert.Equal(in.t, sum, counts.Received, "the equation")
+	assert.Zero(in.t, counts.Difference)
+	assert.Zero(in.t, counts.Pending)
+	assert.Zero(in.t, counts.Quarantined)
+	assert.Zero(in.t, counts.Refused)
+	assert.EqualValues(in.t, s.sent, counts.Stored, "counted as stored")
+}
