@@ -29,7 +29,7 @@ const maxArrivalSteps = 1000
 // one outcome per message to outcomes, in order. A message that Append saw before becomes a duplicate, so a batch may be
 // given again after an error.
 //
-// After an error nothing of the batch is stored and outcomes is returned as it came; the next Append works again when the
+// The context bounds the wait for other writers, not the commit. After an error nothing of the batch is stored and outcomes is returned as it came; the next Append works again when the
 // cause is gone (no space left, file locked by another program for more than a second).
 func (s *Store) Append(ctx context.Context, batch []Message, outcomes []Outcome) ([]Outcome, error) {
 	if err := s.acquire(ctx); err != nil {

@@ -19,14 +19,23 @@ func BenchmarkAppend(b *testing.B) {
 	for _, devices := range []int{10, 1000} {
 		for _, size := range []int{1, 100, 1000} {
 			b.Run(fmt.Sprintf("devices=%d/batch=%d", devices, size), func(b *testing.B) {
-				benchmarkAppend(b, devices, size)
+				benchmarkAppend(b, devices, size, store.Telemetry)
 			})
 		}
 	}
 }
 
-func benchmarkAppend(b *testing.B, devices, size int) {
-	s := storetest.Open(b)
+// BenchmarkAppendBad is a flood of bad payloads for a quarantine that is full, to compare with BenchmarkAppend.
+func BenchmarkAppendBad(b *testing.B) {
+	for _, devices := range []int{10, 1000} {
+		b.Run(fmt.Sprintf("devices=%d/batch=1000", devices), func(b *testing.B) {
+			benchmarkAppend(b, devices, 1000, store.Bad)
+		})
+	}
+}
+
+func benchmarkAppend(b *testing.B, devices, size int, kind store.Kind) {
+	s := storetest.OpenWith(b, store.Options{QuarantineBytes: 1 << 20, QuarantineAge: 100 * 365 * 24 * time.Hour})
 	names := make([]string, devices)
 	for i := range names {
 		names[i] = fmt.Sprintf("bed-%d", i)
@@ -34,19 +43,22 @@ func benchmarkAppend(b *testing.B, devices, size int) {
 	var batch []store.Message
 	var outcomes []store.Outcome
 	values := make([]store.Value, 5*size)
-	payload := []byte(`{"soil_moisture":45.2}`)
+	payload := []byte(`{"soil_moisture":45.2,"temperature":22.5,"humidity":65.0,"light_level":800,"battery":NaN}`)
 	sent := 0
 	next := func(n int) {
 		batch = batch[:0]
 		for i := range n {
-			at := int64(1_767_787_200_000 + sent/devices*10_000)
+			at := 1_767_787_200_000 + int64(sent/devices)*10_000
 			v := values[5*i : 5*i+5]
 			v[0] = store.Value{Metric: "soil_moisture", Value: float64(sent%1000) / 10}
 			v[1] = store.Value{Metric: "temperature", Value: float64(sent%317) / 10}
 			v[2] = store.Value{Metric: "humidity", Value: float64(sent % 100)}
 			v[3] = store.Value{Metric: "light_level", Value: float64(sent % 2000)}
 			v[4] = store.Value{Metric: "battery", Value: 3.7}
-			batch = append(batch, store.Message{Device: names[sent%devices], Time: at, Received: at, Values: v, Payload: payload})
+			batch = append(batch, store.Message{
+				Kind: kind, Device: names[sent%devices], Topic: "devices/bed/telemetry", Time: at, Received: at, Values: v,
+				Payload: payload, Reason: "not JSON",
+			})
 			sent++
 		}
 	}

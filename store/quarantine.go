@@ -15,7 +15,7 @@ const (
 	// entryOverheadBytes is what an entry counts beside its payload, topic and reason.
 	entryOverheadBytes = 64
 
-	evictChunk       = 256 // entries looked at in one step
+	evictEntries     = 256 // entries looked at in one step
 	evictAgeInterval = time.Hour
 	quarantinePage   = 32 // entries in memory while listing; a payload may be as large as an MQTT packet
 )
@@ -85,49 +85,67 @@ func (s *Store) evict() error {
 	if q.next <= limit && now.Sub(q.ageChecked) < evictAgeInterval {
 		return nil
 	}
-	if err := s.countEntries(); err != nil {
-		return err
-	}
 	oldest := now.Add(-s.options.QuarantineAge).UnixMilli()
 	target := q.next
 	if q.next > limit {
 		target = limit - limit/64
 	}
-	for {
-		var last, freed, seen int64
-		enough := false
-		err := s.w.oldestEntries.query(func(row []driver.Value) error {
-			id, arrived, size := row[0].(int64), row[1].(int64), row[2].(int64)
-			if enough = enough || arrived >= oldest && q.next-freed <= target; !enough {
-				last, freed, seen = id, freed+size, seen+1
-			}
-			return nil
-		}, int64(evictChunk))
-		if err == nil && seen > 0 {
-			err = s.summarise(last)
-		}
-		if err != nil {
+	for again := true; again; {
+		var err error
+		if again, err = s.evictChunk(oldest, target); err != nil {
 			return fmt.Errorf("make room in the quarantine: %w", err)
-		}
-		q.next -= freed
-		if seen < evictChunk {
-			break
 		}
 	}
 	q.ageChecked = now
 	return nil
 }
 
-// summarise turns the entries up to an id into counts per device and reason.
-func (s *Store) summarise(last int64) error {
+// kind is what entries are summarised by.
+type kind struct {
+	device int64
+	reason string
+}
+
+// evictChunk summarises the oldest entries, up to evictChunk of them, as long as they arrived before oldest or there is
+// more than target; again tells that there may be more to do.
+func (s *Store) evictChunk(oldest, target int64) (again bool, err error) {
+	q := &s.tx.quarantine
+	gone := make(map[kind]*QuarantineSummary)
+	var last, freed, seen int64
+	enough := false
+	err = s.w.oldestEntries.query(func(row []driver.Value) error {
+		id, arrived, size := row[0].(int64), row[1].(int64), row[2].(int64)
+		if enough = enough || arrived >= oldest && q.next-freed <= target; enough {
+			return nil
+		}
+		last, freed, seen = id, freed+size, seen+1
+		k := kind{row[3].(int64), row[4].(string)}
+		sum, known := gone[k]
+		if !known {
+			sum = &QuarantineSummary{First: arrived, Last: arrived}
+			gone[k] = sum
+		}
+		sum.Count++
+		sum.First, sum.Last = min(sum.First, arrived), max(sum.Last, arrived)
+		return nil
+	}, int64(evictEntries))
+	if err != nil || seen == 0 {
+		return false, err
+	}
 	kinds, err := s.w.countSummary.number()
 	if err != nil {
-		return err
+		return false, err
 	}
-	if err := s.w.summarise.run(kinds < maxSummaryReasons, last); err != nil {
-		return err
+	for k, sum := range gone {
+		if kinds >= maxSummaryReasons {
+			k.reason = otherReasons
+		}
+		if err := s.w.summarise.run(k.device, k.reason, sum.Count, sum.First, sum.Last); err != nil {
+			return false, err
+		}
 	}
-	return s.w.deleteEntries.run(last)
+	q.next -= freed
+	return seen == evictEntries, s.w.deleteEntries.run(last)
 }
 
 // Quarantine iterates over the newest limit entries, the oldest of them first; zero means all. Entries that come or go

@@ -46,13 +46,13 @@ func TestOldEntriesAreSummarisedHourly(t *testing.T) {
 	now := time.UnixMilli(noon)
 	s := openTest(t, Options{QuarantineAge: 24 * time.Hour, Now: func() time.Time { return now }})
 	var batch []Message
-	for i := range int64(2 * evictChunk) {
+	for i := range int64(2 * evictEntries) {
 		batch = append(batch, bad("a", noon+i, "x"))
 	}
 	mustAppend(t, s, batch...)
 	now = now.Add(24*time.Hour + 300*time.Millisecond)
 	mustAppend(t, s, Message{Kind: Heartbeat, Device: "a"})
-	assert.Len(t, entries(t, s), 2*evictChunk-300)
+	assert.Len(t, entries(t, s), 2*evictEntries-300)
 	gone, err := s.QuarantineSummaries(t.Context())
 	require.NoError(t, err)
 	assert.Equal(t, []QuarantineSummary{{"a", "not JSON", 300, noon, noon + 299}}, gone)
@@ -71,7 +71,7 @@ func TestReasonsInSummariesAreBounded(t *testing.T) {
 	}
 	gone, err := s.QuarantineSummaries(t.Context())
 	require.NoError(t, err)
-	assert.LessOrEqual(t, len(gone), maxSummaryReasons+evictChunk)
+	assert.LessOrEqual(t, len(gone), maxSummaryReasons+evictEntries)
 	count := int64(len(entries(t, s)))
 	for _, g := range gone {
 		count += g.Count

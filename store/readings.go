@@ -320,7 +320,7 @@ func (s *Store) latest(ctx context.Context, device string) ([]Reading, error) {
 	if err != nil {
 		return nil, err
 	}
-	rows, err := s.rows(ctx, selectRows+`ORDER BY time DESC LIMIT ?`, devices[0].id, math.MinInt64, math.MaxInt64, latestRows)
+	rows, err := s.rows(ctx, selectRows+`ORDER BY time DESC LIMIT ?`, devices[0].id, int64(math.MinInt64), int64(math.MaxInt64), latestRows)
 	if err != nil {
 		return nil, fmt.Errorf("device %q: %w", device, err)
 	}

@@ -78,11 +78,9 @@ func (w *writer) prepare() error {
 		{&w.addRefusal, `INSERT INTO refusal (reason, count) VALUES (?, ?)
 			ON CONFLICT (reason) DO UPDATE SET count = count + excluded.count`},
 		{&w.insertEntry, `INSERT INTO quarantine (time, device, flags, size, topic, reason, payload) VALUES (?, ?, ?, ?, ?, ?, ?)`},
-		{&w.oldestEntries, `SELECT id, time, size FROM quarantine ORDER BY id LIMIT ?`},
+		{&w.oldestEntries, `SELECT id, time, size, device, reason FROM quarantine ORDER BY id LIMIT ?`},
 		{&w.sumEntries, `SELECT coalesce(sum(size), 0) FROM quarantine`},
-		{&w.summarise, `INSERT INTO quarantine_summary (device, reason, count, first, last)
-			SELECT device, CASE WHEN ? THEN reason ELSE 'other reasons' END AS why, count(*), min(time), max(time)
-			FROM quarantine WHERE id <= ? GROUP BY device, why
+		{&w.summarise, `INSERT INTO quarantine_summary (device, reason, count, first, last) VALUES (?, ?, ?, ?, ?)
 			ON CONFLICT (device, reason) DO UPDATE SET count = count + excluded.count,
 				first = min(first, excluded.first), last = max(last, excluded.last)`},
 		{&w.countSummary, `SELECT count(*) FROM quarantine_summary`},
