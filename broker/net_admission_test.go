@@ -178,17 +178,26 @@ func TestSilentSocketsInAllPlacesAreReplacedSooner(t *testing.T) {
 }
 
 func TestAboveMaxConnectionsTheLongestQueueLoses(t *testing.T) {
-	n := newTestNet(t, Limits{MaxConnections: 20, MaxUnauthenticated: 4, MaxUnauthenticatedPerAddress: 2, ConnectTimeout: time.Minute}).start(t, "tcp", login)
-	old := n.rawDial(t, "127.0.0.3")
-	requireLogin(t, old)
-	for range 19 {
+	n := newTestNet(t, Limits{MaxConnections: 20, MaxUnauthenticated: 6, MaxUnauthenticatedPerAddress: 2, ConnectTimeout: time.Minute}).start(t, "tcp", login)
+	requireLogin(t, n.rawDial(t, "127.0.0.3"))
+	for range 3 {
+		n.rawDial(t, "127.0.0.5")
+	}
+	for range 16 {
 		n.rawDial(t, "127.0.0.2")
 	}
-	eventually(t, "full", func() bool { o, s, w := n.count(); return o == 20 && s == 2 && w == 17 })
+	queued := func(ip string) int {
+		n.network.mu.Lock()
+		defer n.network.mu.Unlock()
+		return len(n.addresses[addressKey(&net.TCPAddr{IP: net.ParseIP(ip)})].queue)
+	}
+	eventually(t, "full", func() bool { o, s, w := n.count(); return o == 20 && s == 4 && w == 15 })
 	requireLogin(t, n.rawDial(t, "127.0.0.4"))
 	eventually(t, "one of the many lost", func() bool { return n.dropped(reasonConnections) == 1 })
-	requireEnd(t, n.rawDial(t, "127.0.0.2"))
+	n.requireRefused(t, "127.0.0.2")
 	eventually(t, "the next of the many is refused", func() bool { return n.dropped(reasonConnections) == 2 })
+	require.Equal(t, 1, queued("127.0.0.5"))
+	require.Equal(t, 13, queued("127.0.0.2"))
 	eventually(t, "bounded", func() bool { o, _, _ := n.count(); return o <= 20 })
 }
 
@@ -197,7 +206,7 @@ func TestMaxConnectionsPerAddress(t *testing.T) {
 	first := n.rawDial(t, "127.0.0.2")
 	requireLogin(t, first)
 	requireLogin(t, n.rawDial(t, "127.0.0.2"))
-	requireEnd(t, n.rawDial(t, "127.0.0.2"))
+	n.requireRefused(t, "127.0.0.2")
 	eventually(t, "counted", func() bool { return n.dropped(reasonAddress) == 1 })
 	requireLogin(t, n.rawDial(t, "127.0.0.3"))
 	first.Close()

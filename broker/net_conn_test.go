@@ -156,7 +156,8 @@ func TestLastPacketArrivesAlthoughInputIsUnread(t *testing.T) {
 				assert.ErrorIs(t, writeErr, net.ErrClosed)
 				return err
 			})
-			client := n.dial(t)
+			raw := n.rawDial(t, "")
+			client := n.handshake(t, raw)
 			_, err := client.Write(connectPacket)
 			require.NoError(t, err)
 			_, err = client.Write(make([]byte, 200<<10)) // nobody reads this
@@ -166,6 +167,8 @@ func TestLastPacketArrivesAlthoughInputIsUnread(t *testing.T) {
 			got, err := io.ReadAll(client)
 			require.NoError(t, err, "the client must see an orderly end")
 			require.Equal(t, refusal, got)
+			require.Never(t, func() bool { _, err := raw.Write([]byte("more")); return err != nil },
+				lingerTimeout/5, lingerTimeout/50, "a reset would take the refusal away from a client that has not read it")
 		})
 	}
 }

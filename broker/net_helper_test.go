@@ -15,6 +15,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -118,6 +119,20 @@ func (n *testNet) rawDial(t testing.TB, from string) net.Conn {
 	t.Cleanup(func() { c.Close() })
 	require.NoError(t, c.SetDeadline(time.Now().Add(soon)))
 	return c
+}
+
+// requireRefused connects and expects to be sent away, which may be so quick that Dial already notices.
+func (n *testNet) requireRefused(t testing.TB, from string) {
+	t.Helper()
+	d := net.Dialer{Timeout: soon, LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	c, err := d.Dial("tcp", n.l.addr().String())
+	if err != nil {
+		require.ErrorIs(t, err, syscall.ECONNRESET)
+		return
+	}
+	defer c.Close()
+	require.NoError(t, c.SetDeadline(time.Now().Add(soon)))
+	requireEnd(t, c)
 }
 
 // dial is an honest client of the listener's kind.

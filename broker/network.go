@@ -138,19 +138,17 @@ func finished(ended <-chan struct{}, ctx context.Context) bool {
 	}
 }
 
-// drop counts and logs why a connection was or will be closed. err may be nil.
+// drop logs and counts why a connection was or will be closed. err may be nil.
 func (n *network) drop(c *conn, reason string, err error) {
+	if repeated, ok := n.lines.allow(c.kind+" "+reason, time.Now()); ok {
+		attrs := []any{"listener", c.kind, "remote", c.RemoteAddr().String(), "reason", reason}
+		if repeated > 0 {
+			attrs = append(attrs, "repeated", repeated)
+		}
+		if err != nil {
+			attrs = append(attrs, "err", err)
+		}
+		n.log.Warn("dropped connection", attrs...)
+	}
 	n.refused(reason, c.RemoteAddr())
-	repeated, ok := n.lines.allow(c.kind+" "+reason, time.Now())
-	if !ok {
-		return
-	}
-	attrs := []any{"listener", c.kind, "remote", c.RemoteAddr().String(), "reason", reason}
-	if repeated > 0 {
-		attrs = append(attrs, "repeated", repeated)
-	}
-	if err != nil {
-		attrs = append(attrs, "err", err)
-	}
-	n.log.Warn("dropped connection", attrs...)
 }

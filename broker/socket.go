@@ -8,8 +8,9 @@ import (
 	"time"
 )
 
-// socket is the TCP connection with the deadlines that are ours. What TLS and websocket above it want to set
-// is ignored. Setting a deadline costs as much as a third of a small write, so an armed one is kept while it is nearly right.
+// socket is the TCP connection with the deadlines that are ours; what TLS and websocket above it want to set is
+// ignored. Setting a deadline costs up to a third of a small write, so an armed one is left alone: a read deadline that
+// fires early is set anew, a write deadline is renewed when a quarter of it has passed.
 type socket struct {
 	net.Conn
 	closing      atomic.Bool   // Close was called: reading has ended and the write deadline is final
@@ -41,7 +42,7 @@ func (s *socket) Read(p []byte) (int, error) {
 	}
 	deadline := s.readStart.Add(timeout)
 	for {
-		if s.readBy.IsZero() || deadline.Sub(s.readBy) > timeout/8 || s.readBy.After(deadline) {
+		if s.readBy.IsZero() || s.readBy.After(deadline) {
 			s.armRead(deadline)
 		}
 		n, err := s.read(p)
@@ -51,7 +52,7 @@ func (s *socket) Read(p []byte) (int, error) {
 		if s.readBy.Equal(deadline) {
 			return n, err
 		}
-		s.readBy = time.Time{} // an older deadline fired a little early
+		s.readBy = time.Time{} // an older deadline: the client has been heard since
 	}
 }
 
