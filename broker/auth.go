@@ -17,6 +17,9 @@ type Backend struct {
 	ClientID string
 }
 
+// ingestQueueBytes is how much may wait for the subscriber's socket; devices get the network's default.
+const ingestQueueBytes = 16 << 20
+
 // everything is what the backend may publish and read.
 var everything = []string{"#"}
 
@@ -39,7 +42,9 @@ func (h *hook) admit(l *link, pk packets.Packet) error {
 			return err
 		}
 	}
-	if !h.isIngest(l) {
+	if h.isIngest(l) {
+		l.setQueueLimit(ingestQueueBytes)
+	} else {
 		l.hold()
 		err := h.gate.pass(l.done(), h.gateWait)
 		l.unhold()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -105,6 +106,21 @@ func TestAWillIsPublishedWhenItsDeviceIsLost(t *testing.T) {
 	})
 }
 
+func TestAWillObeysTheRulesOfTheMoment(t *testing.T) {
+	b := brokertest.Start(t, brokertest.Device("bed-1"))
+	watcher := watch(t, b, brokertest.TCP)
+	login := as("bed-1", 4)
+	login.Will = &brokertest.Will{Topic: "devices/bed-1/status", Payload: "offline", QoS: 1}
+	c := brokertest.Dial(t, b, brokertest.TCP, login)
+	narrower := brokertest.Device("bed-1")
+	narrower.Publish = []string{"devices/bed-1/telemetry"}
+	b.Accounts.Set(narrower)
+	c.Close()
+	require.Eventually(t, func() bool { return b.Stats().Connected == 1 }, brokertest.Patience, time.Millisecond)
+	watcher.AwaitNoMessage()
+	assert.Equal(t, int64(1), b.Stats().Refused["will not allowed"])
+}
+
 func TestDisconnectEndsSessionsAndForgetsWhatTheyHeld(t *testing.T) {
 	b := brokertest.Start(t, brokertest.Device("bed-1"), brokertest.Device("bed-2"))
 	watcher := watch(t, b, brokertest.TCP)
@@ -118,7 +134,10 @@ func TestDisconnectEndsSessionsAndForgetsWhatTheyHeld(t *testing.T) {
 	login := as("bed-1", 5)
 	login.Will = &brokertest.Will{Topic: "devices/bed-1/status", Payload: "offline", QoS: 1}
 	v5 := brokertest.Dial(t, b, brokertest.TLS, login)
-	v3 := brokertest.Dial(t, b, brokertest.WebSocket, as("bed-1", 4))
+	live := stored
+	live.ClientID = "live"
+	v3 := brokertest.Dial(t, b, brokertest.WebSocket, live)
+	require.Equal(t, byte(1), v3.Subscribe("devices/bed-1/commands/#", 1))
 	other := brokertest.Dial(t, b, brokertest.TCP, as("bed-2", 4))
 	watcher.Receive() // its own command
 
@@ -132,11 +151,13 @@ func TestDisconnectEndsSessionsAndForgetsWhatTheyHeld(t *testing.T) {
 	assert.Equal(t, byte(5), ack.ReasonCode)
 
 	b.Accounts.Set(brokertest.Device("bed-1"))
-	again, ack := brokertest.TryDial(t, b, brokertest.TCP, stored)
-	require.Equal(t, byte(0), ack.ReasonCode)
-	assert.False(t, ack.SessionPresent)
-	require.Equal(t, byte(0), watcher.Publish("devices/bed-1/commands/pump", "off", 1))
-	again.AwaitNoMessage() // neither the queue nor the subscription is left
+	for _, login := range []brokertest.Login{stored, live} {
+		again, ack := brokertest.TryDial(t, b, brokertest.TCP, login)
+		require.Equal(t, byte(0), ack.ReasonCode)
+		assert.False(t, ack.SessionPresent, login.ClientID)
+		require.Equal(t, byte(0), watcher.Publish("devices/bed-1/commands/pump", "off", 1))
+		again.AwaitNoMessage() // neither the queue nor the subscription is left
+	}
 }
 
 func TestASessionIsItsAccountsAlone(t *testing.T) {
@@ -193,13 +214,24 @@ func TestNoConnectionIsDeafAfterFastReconnects(t *testing.T) {
 
 func TestOfManyAtOnceWithOneClientIDOneStays(t *testing.T) {
 	b := brokertest.Start(t, brokertest.Device("bed-1"))
-	var all sync.WaitGroup
-	for range 20 {
-		c := brokertest.Open(t, b, brokertest.TCP, nil)
-		all.Go(func() { c.SendConnect(withID("bed-1", "esp")) })
+	for range 5 {
+		clients := make([]*brokertest.Client, 20)
+		var all sync.WaitGroup
+		for i := range clients {
+			clients[i] = brokertest.Open(t, b, brokertest.TCP, nil)
+			all.Go(func() { clients[i].SendConnect(withID("bed-1", "esp")) })
+		}
+		all.Wait()
+		open := func() []*brokertest.Client {
+			return slices.DeleteFunc(slices.Clone(clients), (*brokertest.Client).Ended)
+		}
+		require.Eventually(t, func() bool { return len(open()) == 1 }, brokertest.Patience, time.Millisecond)
+		last := open()[0]
+		require.Equal(t, byte(0), last.Await(packets.Connack).ReasonCode)
+		require.Equal(t, byte(1), last.Subscribe("devices/bed-1/#", 1))
+		require.Equal(t, byte(0), last.Publish("devices/bed-1/telemetry", "{}", 1))
+		last.Receive()
 	}
-	all.Wait()
-	require.Eventually(t, func() bool { return b.Stats().ConnectedTotal > 0 && b.Stats().Connected == 1 }, brokertest.Patience, 10*time.Millisecond)
 }
 
 // A subscriber with a Receive Maximum hangs mochi within a second under load: the whole topic, then the broker.
@@ -279,4 +311,56 @@ func TestCloseEndsConnectionsAndMayBeCalledTwice(t *testing.T) {
 		require.NoError(t, err, "closing is not dying")
 	default:
 	}
+}
+
+// racing is an Accounts in which an account is removed at the worst moment: its password has just been found right.
+type racing struct {
+	*brokertest.Accounts
+	during func()
+}
+
+func (r racing) Authenticate(user string, password []byte) (broker.Account, bool) {
+	account, ok := r.Accounts.Authenticate(user, password)
+	r.during()
+	return account, ok
+}
+
+func TestNoLoginSlipsPastARemoval(t *testing.T) {
+	var b *brokertest.Broker
+	b = brokertest.Listen(t, func(o *broker.Options) {
+		o.Accounts = racing{o.Accounts.(*brokertest.Accounts), func() {
+			b.Accounts.Remove("bed-1")
+			b.Disconnect("bed-1", "device removed")
+		}}
+	}, brokertest.Device("bed-1"))
+	require.NoError(t, b.Start())
+	b.AdmitDevices()
+	_, ack := brokertest.TryDial(t, b, brokertest.TCP, brokertest.As("bed-1"))
+	assert.Equal(t, byte(5), ack.ReasonCode)
+}
+
+func TestAnExpiredSessionLeavesNothingBehind(t *testing.T) {
+	t.Parallel()
+	b := brokertest.Start(t, brokertest.Device("bed-1"), brokertest.Device("bed-2"))
+	login := as("bed-1", 5)
+	login.ClientID, login.Resume = "esp", true
+	login.Properties.SessionExpiryInterval, login.Properties.SessionExpiryIntervalFlag = 1, true
+	c := brokertest.Dial(t, b, brokertest.TCP, login)
+	require.Equal(t, byte(1), c.Subscribe("devices/bed-1/commands/#", 1))
+	c.Disconnect()
+	other := as("bed-2", 5)
+	other.ClientID = "esp"
+	require.Eventually(t, func() bool {
+		c, ack := brokertest.TryDial(t, b, brokertest.TCP, other)
+		c.Close()
+		return ack.ReasonCode == 0
+	}, brokertest.Patience, 100*time.Millisecond, "the client id is free again")
+
+	require.Eventually(t, func() bool { return b.Stats().Connected == 0 }, brokertest.Patience, time.Millisecond)
+	c, ack := brokertest.TryDial(t, b, brokertest.TCP, login)
+	require.Zero(t, ack.ReasonCode)
+	assert.False(t, ack.SessionPresent)
+	sender := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 4))
+	require.Equal(t, byte(0), sender.Publish("devices/bed-1/commands/pump", "on", 1))
+	c.AwaitNoMessage()
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/mochi-mqtt/server/v2/packets"
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestGate(t *testing.T) {
@@ -34,6 +35,20 @@ func TestGate(t *testing.T) {
 	})
 }
 
+func TestAListenerThatEndsByItselfIsReported(t *testing.T) {
+	b, err := Listen(Options{TCP: "127.0.0.1:0"})
+	require.NoError(t, err)
+	require.NoError(t, b.Start())
+	require.NoError(t, b.listeners[kindTCP].Listener.Close()) // behind our back
+	select {
+	case err := <-b.Died():
+		assert.ErrorContains(t, err, "tcp listener")
+	case <-time.After(10 * time.Second):
+		assert.Fail(t, "nobody was told")
+	}
+	require.NoError(t, b.Close())
+}
+
 func TestRefusalsAreCountedAllAndLoggedOnceAMinute(t *testing.T) {
 	var out bytes.Buffer
 	now := time.Unix(0, 0)
@@ -56,6 +71,7 @@ func TestMochiLogsNoPackets(t *testing.T) {
 	log.With("packet", secret).WithGroup("g").Warn("", "pk", secret, "will", &secret, "client", "bed-1", "error", errors.New("broken"))
 	log.Error("real trouble")
 	assert.NotContains(t, out.String(), "secret")
+	assert.NotContains(t, out.String(), "115 101 99", "nor as numbers")
 	assert.Contains(t, out.String(), "level=DEBUG")
 	assert.Contains(t, out.String(), "client=bed-1")
 	assert.Contains(t, out.String(), "broken")

@@ -233,6 +233,13 @@ func (c *Client) AwaitClosed() byte {
 	return 0
 }
 
+// Ended reports whether the connection has ended.
+func (c *Client) Ended() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ended != nil
+}
+
 // Disconnect says goodbye and waits for the broker to close.
 func (c *Client) Disconnect() {
 	c.t.Helper()
