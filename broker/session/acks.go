@@ -117,6 +117,6 @@ func (s *Session) dropAll(out []Effect) []Effect {
 	for b.queue0.n > 0 {
 		out = s.dropFirst(&b.queue0, DropEnded, out)
 	}
-	s.outbound = outbound{flights: flights{lastID: b.flights.lastID}}
+	*b = outbound{}
 	return out
 }

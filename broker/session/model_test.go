@@ -88,7 +88,6 @@ func newWorld(d dice, fatalf func(string, ...any)) *world {
 		ReceiveMaximum: 1 + d.roll(6), QueueQoS0: d.roll(2) == 0, RaiseQoS0: d.roll(2) == 0,
 	}
 	w.s = New("me", "account", w.o)
-	w.s.outbound.flights.lastID = uint16(65535 - d.roll(300)) // the ids wrap around soon
 	return w
 }
 
@@ -222,6 +221,9 @@ func (w *world) connect() {
 	}
 	var got bool
 	got, w.out = w.s.Connect(w.now, c, w.out)
+	if !present {
+		w.s.outbound.flights.lastID = uint16(65535 - w.dice.roll(100)) // the ids wrap around soon
+	}
 	w.must(got == present, "session present")
 	w.must(w.s.Paused(), "paused until CONNACK")
 	w.judge()

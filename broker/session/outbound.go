@@ -55,7 +55,7 @@ func (s *Session) Deliver(now time.Time, m *Message, o Offer, out []Effect) []Ef
 		return s.send(now, &e, out)
 	case e.qos == 0 && !s.connected && !s.options.QueueQoS0:
 		return s.drop(&e, DropOffline, 0, out)
-	case ready && b.queue.n == 0 && len(b.resend) == 0 && b.flights.outstanding() < s.window && s.fits(&e):
+	case ready && b.flights.outstanding() < s.window && s.fits(&e): // so nothing waits before it
 		return s.send(now, &e, out)
 	}
 	return s.enqueue(&e, out)
@@ -124,7 +124,7 @@ func (s *Session) tooLarge(now time.Time, e *entry) bool {
 // messages are delivered at the connection's pace by offering no more.
 func (s *Session) Room() int {
 	b := &s.outbound
-	if !s.connected || s.paused || b.queue.n > 0 || len(b.resend) > 0 {
+	if !s.connected || s.paused {
 		return 0
 	}
 	return max(0, s.window-b.flights.outstanding())
@@ -141,7 +141,7 @@ func (s *Session) Paused() bool { return s.connected && s.paused }
 // connection left unacknowledged, then what waits. What does not fit leaves
 // the session paused until the next Resume.
 func (s *Session) Resume(now time.Time, room int, out []Effect) []Effect {
-	if !s.connected {
+	if !s.connected || room <= 0 {
 		return out
 	}
 	out, room = s.sendAgain(now, room, out)
@@ -153,18 +153,8 @@ func (s *Session) Resume(now time.Time, room int, out []Effect) []Effect {
 		out = s.send(now, &e, out)
 	}
 	open := b.flights.outstanding() < s.window
-	s.paused = b.queue0.n > 0 || (open && (b.queue.n > 0 || len(b.resend) > 0)) || s.releaseDue()
+	s.paused = b.queue0.n > 0 || (open && (b.queue.n > 0 || len(b.resend) > 0))
 	return out
-}
-
-// releaseDue reports whether a PUBREL, which needs no window, waits to be sent again.
-func (s *Session) releaseDue() bool {
-	b := &s.outbound
-	if len(b.resend) == 0 {
-		return false
-	}
-	f := b.flights.find(b.resend[0])
-	return f != nil && f.state == waitsReleasing
 }
 
 // advance fills the window after an acknowledgement.
@@ -204,10 +194,11 @@ func (s *Session) sendAgain(now time.Time, room int, out []Effect) ([]Effect, in
 	return out, room
 }
 
-// sendQueue sends new messages while the window is open.
+// sendQueue sends new messages while the window is open. That it is open, and
+// room left, means that nothing is to be sent again.
 func (s *Session) sendQueue(now time.Time, room int, out []Effect) ([]Effect, int) {
 	b := &s.outbound
-	for len(b.resend) == 0 && b.queue.n > 0 && room > 0 && b.flights.outstanding() < s.window {
+	for b.queue.n > 0 && room > 0 && b.flights.outstanding() < s.window {
 		e := s.shift(&b.queue)
 		room -= e.message.costBytes()
 		out = s.send(now, &e, out)

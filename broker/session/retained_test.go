@@ -158,11 +158,27 @@ func TestShareGroupTakesTurnsAmongThoseOnline(t *testing.T) {
 	assert.Equal(t, "b", pick("a", "c"), "one that is away only in the end")
 	away["a"], away["c"] = true, true
 	assert.Equal(t, []string{"c", "a", "b"}, []string{pick(), pick(), pick()}, "in turn when all are away")
-	g.Leave("$share/g/x", "a")
+	g.Leave("$share/g/x", "a") // whose turn comes after b's and c's
 	assert.Equal(t, []string{"c", "b", "c"}, []string{pick(), pick(), pick()})
 	g.Leave("$share/g/x", "b")
 	g.Leave("$share/g/x", "c")
 	g.Leave("$share/g/x", "c")
 	assert.Empty(t, pick())
 	assert.Empty(t, g.groups)
+}
+
+func TestLeavingAShareGroupSkipsNobody(t *testing.T) {
+	var g ShareGroups
+	for _, id := range []string{"a", "b", "c"} {
+		g.Join("x", id)
+	}
+	pick := func() string {
+		for id := range g.Candidates("x", func(string) bool { return true }) {
+			return id
+		}
+		return ""
+	}
+	assert.Equal(t, "a", pick())
+	g.Leave("x", "a")
+	assert.Equal(t, []string{"b", "c", "b"}, []string{pick(), pick(), pick()})
 }

@@ -144,6 +144,7 @@ func TestWindow(t *testing.T) {
 				seen[out[0].PacketID] = true
 			}
 			assert.Len(t, seen, c.want, "every id once")
+			assert.LessOrEqual(t, len(s.outbound.flights.slots), max(8, min(4*c.want, 65_536)), "the table is bounded")
 			assert.NotContains(t, seen, uint16(0))
 			assert.Empty(t, deliver(s, "waits", 1))
 			out := s.Puback(noon, 1, 0, nil)
@@ -248,6 +249,18 @@ func TestTooLargeForTheNextConnection(t *testing.T) {
 	assert.Equal(t, 2, s.Stats().InFlight)
 	s.Pubcomp(noon, 1, nil)
 	assert.Equal(t, 1, s.Stats().InFlight)
+}
+
+func TestWhatIsReleasedUnreceivedKeepsItsPlace(t *testing.T) {
+	s := online(t, Options{}, nil)
+	deliver(s, "0123456789", 2)
+	deliver(s, "a", 2)
+	s.Pubrec(noon, 2, 0, nil)
+	s.Disconnect(noon, Lost, nil)
+	assert.Equal(t, []string{"PUBREL id=2", "dropped 0123456789: too large", "PUBREL id=1"},
+		connect(s, func(c *Connection) { c.MaximumPacketSize = 14 }))
+	s.Disconnect(noon, Lost, nil)
+	assert.Equal(t, []string{"PUBREL id=2", "PUBREL id=1"}, connect(s, nil))
 }
 
 func TestWhatWasSentDoesNotExpire(t *testing.T) {

@@ -180,7 +180,6 @@ func (s *Session) Disconnect(now time.Time, cause Cause, out []Effect) []Effect 
 	s.connected = false
 	s.inbound.connectionLost()
 	s.outbound.flights.connectionLost()
-	s.outbound.resend = nil
 	if !s.options.QueueQoS0 {
 		for s.outbound.queue0.n > 0 {
 			out = s.dropFirst(&s.outbound.queue0, DropOffline, out)
