@@ -294,6 +294,3 @@ func (d *device) snapshot() snapshot {
 	}
 	return s
 }
-
-// number is the inverse of time, for what comes back from the database.
-func (d *device) number(unixMilli int64) int { return int(unixMilli - d.epoch.UnixMilli()) }

@@ -56,10 +56,16 @@ type installation struct {
 	tcp     string
 	tls     string
 
-	cmd    *exec.Cmd
-	ended  chan struct{} // closed when cmd has ended
-	ready  chan struct{} // closed when cmd has said that it is
+	server *process // the one that was started last
 	output *tail
+}
+
+// process is one run of the server.
+type process struct {
+	*os.Process
+	ready chan struct{} // closed when it has said that it is
+	ended chan struct{} // closed when it has ended
+	code  int           // exit code, once it has
 }
 
 // newInstallation makes an empty data directory in dir; extra settings are environment variables.
@@ -111,16 +117,22 @@ func (in *installation) start() {
 	said, err := cmd.StderrPipe()
 	require.NoError(in.t, err)
 	require.NoError(in.t, cmd.Start())
-	ended, ready := make(chan struct{}), make(chan struct{})
-	in.cmd, in.ended, in.ready = cmd, ended, ready
+	p := &process{Process: cmd.Process, ready: make(chan struct{}), ended: make(chan struct{})}
 	go func() {
-		defer close(ended)
-		in.output.follow(said, ready)
-		_ = cmd.Wait() // how it ended is for its killer to know
+		defer close(p.ended)
+		in.output.follow(said, p.ready)
+		_ = cmd.Wait() // what it says is in the exit code
+		p.code = cmd.ProcessState.ExitCode()
 	}()
+	in.attach(p)
+}
+
+// attach takes over a server that was started, and ends it with the test.
+func (in *installation) attach(p *process) {
+	in.server = p
 	in.t.Cleanup(func() {
-		_ = cmd.Process.Kill() // an error means that it has ended
-		<-ended
+		_ = p.Kill() // an error means that it has ended
+		<-p.ended
 	})
 }
 
@@ -128,8 +140,8 @@ func (in *installation) start() {
 func (in *installation) awaitReady() {
 	in.t.Helper()
 	select {
-	case <-in.ready:
-	case <-in.ended:
+	case <-in.server.ready:
+	case <-in.server.ended:
 		require.Fail(in.t, "the server ended before it was ready", "%s", in.output)
 	case <-time.After(patience):
 		require.Fail(in.t, "the server is not ready", "%s", in.output)
@@ -140,20 +152,20 @@ func (in *installation) awaitReady() {
 func (in *installation) kill() {
 	in.t.Helper()
 	select {
-	case <-in.ended:
+	case <-in.server.ended:
 		require.Fail(in.t, "the server ended by itself", "%s", in.output)
 	default:
 	}
-	require.NoError(in.t, in.cmd.Process.Kill())
-	<-in.ended
+	require.NoError(in.t, in.server.Kill())
+	<-in.server.ended
 }
 
 // stop ends the server in order.
 func (in *installation) stop() {
 	in.t.Helper()
-	require.NoError(in.t, in.cmd.Process.Signal(syscall.SIGTERM))
-	<-in.ended
-	require.Equal(in.t, 0, in.cmd.ProcessState.ExitCode(), "exit code of an orderly stop; the server said:\n%s", in.output)
+	require.NoError(in.t, in.server.Signal(syscall.SIGTERM))
+	<-in.server.ended
+	require.Equal(in.t, 0, in.server.code, "exit code of an orderly stop; the server said:\n%s", in.output)
 }
 
 // run runs another plantops command and returns its standard output; the command must succeed.
@@ -178,6 +190,20 @@ func (in *installation) counts() messageCounts {
 	var status struct{ Messages messageCounts }
 	require.NoError(in.t, json.Unmarshal(in.run("status", "--json"), &status))
 	return status.Messages
+}
+
+// add makes accounts for devices through the running server and returns their secrets.
+func (in *installation) add(ids ...string) map[string]string {
+	in.t.Helper()
+	secrets := make(map[string]string, len(ids))
+	for _, id := range ids {
+		var given struct {
+			Secret string `json:"mqtt_password"`
+		}
+		require.NoError(in.t, json.Unmarshal(in.run("device", "add", id, "--json"), &given))
+		secrets[id] = given.Secret
+	}
+	return secrets
 }
 
 // register makes accounts for devices while no server runs and returns their secrets.
@@ -207,7 +233,7 @@ func (in *installation) clientTLS() *tls.Config {
 // memory returns a line of /proc/PID/status of the server in bytes: VmRSS now, VmHWM at its highest.
 func (in *installation) memory(name string) int64 {
 	in.t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", in.cmd.Process.Pid))
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", in.server.Pid))
 	require.NoError(in.t, err)
 	for line := range strings.Lines(string(text)) {
 		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == name+":" {

@@ -1,0 +1,46 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestLockNamesItsHolder(t *testing.T) {
+	dir := t.TempDir()
+	first, err := acquireLock(context.Background(), dir, 0)
+	require.NoError(t, err)
+
+	_, err = acquireLock(context.Background(), dir, 0)
+	var locked *lockedError
+	require.ErrorAs(t, err, &locked)
+	assert.Equal(t, lockedError{dir, os.Getpid()}, *locked)
+
+	require.NoError(t, first.Release())
+	second, err := acquireLock(context.Background(), dir, 0)
+	require.NoError(t, err)
+	require.NoError(t, second.Release())
+}
+
+func TestLockWaitsForACommandToFinish(t *testing.T) {
+	dir := t.TempDir()
+	command, err := acquireLock(context.Background(), dir, 0)
+	require.NoError(t, err)
+	time.AfterFunc(2*lockPoll, func() { assert.NoError(t, command.Release()) })
+	server, err := acquireLock(context.Background(), dir, patience)
+	require.NoError(t, err)
+	require.NoError(t, server.Release())
+}
+
+func TestLockFileOfADeadProcessDoesNotHinder(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "plantops.lock"), []byte("4711\n"), 0o644))
+	lock, err := acquireLock(context.Background(), dir, 0)
+	require.NoError(t, err)
+	require.NoError(t, lock.Release())
+}
