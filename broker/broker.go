@@ -202,15 +202,13 @@ func (b *Broker) Start() error {
 // establish serves one connection until it ends. mochi's decoder can panic on what a client sends; serve recovers.
 func (b *Broker) establish(c *conn) error {
 	l := newLink(c)
-	finished := false
+	panicked := true
 	defer func() {
-		if !finished {
-			b.hook.abandon(l)
-		}
+		b.hook.settle(l, panicked)
 		b.hook.sessions.release(l)
 	}()
 	err := b.server.EstablishConnection(c.listener(), l)
-	finished = true
+	panicked = false
 	return err
 }
 

@@ -80,24 +80,33 @@ func (h *hook) OnSessionEstablished(cl *mqtt.Client, pk packets.Packet) {
 
 func (h *hook) OnDisconnect(cl *mqtt.Client, err error, _ bool) {
 	if l := linkOf(cl); l != nil {
+		l.settled.Store(true)
 		h.log.Info("client disconnected", append(l.attrs(), "reason", endReason(l, err))...)
 	}
 }
 
-// abandon does for a client what mochi left undone when it panicked over one of its packets.
-func (h *hook) abandon(l *link) {
+// settle does for a session what mochi leaves undone when a connection ends before it reads from it, or by a panic over
+// one of its packets.
+func (h *hook) settle(l *link, panicked bool) {
 	cl := l.client
-	if cl == nil || !l.established.Load() {
+	if cl == nil || l.settled.Load() {
 		return
 	}
-	reason := "malformed packet"
-	l.cause.CompareAndSwap(nil, &reason)
-	h.refused(l, reason, "", "")
+	if current, ok := h.server.Clients.Get(cl.ID); !ok || current != cl {
+		return
+	}
+	if panicked {
+		reason := "malformed packet"
+		l.cause.CompareAndSwap(nil, &reason)
+		h.refused(l, reason, "", "")
+	}
+	if l.established.Load() {
+		h.OnDisconnect(cl, packets.ErrMalformedPacket, false)
+	}
 	keeps := cl.Properties.ProtocolVersion < 5 && !cl.Properties.Clean ||
 		cl.Properties.ProtocolVersion >= 5 && cl.Properties.Props.SessionExpiryInterval > 0
-	h.OnDisconnect(cl, packets.ErrMalformedPacket, !keeps)
 	if !keeps {
-		h.sessions.forget(l)
+		l.evicted.Store(true)
 	}
 }
 

@@ -3,9 +3,11 @@ package broker_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -337,6 +339,51 @@ func TestNoLoginSlipsPastARemoval(t *testing.T) {
 	b.AdmitDevices()
 	_, ack := brokertest.TryDial(t, b, brokertest.TCP, brokertest.As("bed-1"))
 	assert.Equal(t, byte(5), ack.ReasonCode)
+}
+
+// onLine calls do once, in the goroutine that logs it, when a line with the message is logged.
+type onLine struct {
+	slog.Handler
+	message string
+	do      func()
+	once    sync.Once
+}
+
+func (o *onLine) Enabled(context.Context, slog.Level) bool { return true }
+
+func (o *onLine) Handle(ctx context.Context, r slog.Record) error {
+	if strings.Contains(r.Message, o.message) {
+		o.once.Do(o.do)
+	}
+	return o.Handler.Handle(ctx, r)
+}
+
+func TestARemovalWhileASessionIsTakenUpLeavesNothing(t *testing.T) {
+	t.Parallel()
+	var b *brokertest.Broker
+	b = brokertest.Listen(t, func(o *broker.Options) {
+		o.Log = slog.New(&onLine{Handler: o.Log.Handler(), message: "session taken over",
+			do: func() { b.Disconnect("bed-1", "device removed") }})
+	}, brokertest.Device("bed-1"), brokertest.Device("bed-2"))
+	require.NoError(t, b.Start())
+	b.AdmitDevices()
+	login := withID("bed-1", "esp")
+	login.Resume = true
+	c := brokertest.Dial(t, b, brokertest.TCP, login)
+	require.Equal(t, byte(1), c.Subscribe("devices/bed-1/#", 1))
+	c.Disconnect()
+	c = brokertest.Open(t, b, brokertest.TCP, nil)
+	c.SendConnect(login) // mochi has taken over the old session when Disconnect comes
+	c.AwaitClosed()
+
+	login.User, login.Password = "bed-2", brokertest.Password("bed-2")
+	require.Eventually(t, func() bool { return len(b.Log.Lines("sessions ended", "count=1")) == 1 }, brokertest.Patience, time.Millisecond)
+	c, ack := brokertest.TryDial(t, b, brokertest.TCP, login)
+	require.Zero(t, ack.ReasonCode, "the client id is free")
+	assert.False(t, ack.SessionPresent)
+	sender := brokertest.Dial(t, b, brokertest.TCP, brokertest.As("bed-1"))
+	require.Equal(t, byte(0), sender.Publish("devices/bed-1/telemetry", "{}", 1))
+	c.AwaitNoMessage()
 }
 
 func TestAnExpiredSessionLeavesNothingBehind(t *testing.T) {

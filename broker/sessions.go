@@ -2,7 +2,6 @@ package broker
 
 import (
 	"errors"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,6 +28,8 @@ type link struct {
 	since   time.Time
 
 	established atomic.Bool            // CONNACK sent
+	settled     atomic.Bool            // mochi has dealt with the end of its session
+	evicted     atomic.Bool            // nothing of its session may stay
 	cause       atomic.Pointer[string] // why we ended it, for the log
 }
 
@@ -108,10 +109,12 @@ func (s *sessions) release(l *link) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	close(l.ended)
-	if l.client == nil || s.byID[l.client.ID] != l {
+	if l.client == nil || l.account.Name == "" {
 		return
 	}
-	if _, stored := s.server.Clients.Get(l.client.ID); !stored {
+	if l.evicted.Load() {
+		s.forget(l)
+	} else if _, stored := s.server.Clients.Get(l.client.ID); !stored && s.byID[l.client.ID] == l {
 		delete(s.byID, l.client.ID)
 	}
 }
@@ -153,46 +156,45 @@ func (s *sessions) live() []*link {
 func (s *sessions) evict(account string, code packets.Code, wait time.Duration) (connected int) {
 	s.mu.Lock()
 	s.evictions++
-	var owned []*link
+	var live []*link
 	for _, l := range s.byID {
-		if l.account.Name == account {
-			owned = append(owned, l)
+		if l.account.Name != account {
+			continue
+		}
+		l.evicted.Store(true)
+		if l.hasEnded() {
+			s.forget(l)
+		} else {
+			live = append(live, l)
 		}
 	}
 	s.mu.Unlock()
 
-	owned = slices.DeleteFunc(owned, func(l *link) bool {
-		if l.hasEnded() {
-			s.forget(l)
-			return true
-		}
+	for _, l := range live {
 		s.end(l, code)
-		return false
-	})
+	}
 	deadline := time.NewTimer(wait)
 	defer deadline.Stop()
-	for _, l := range owned {
+	for _, l := range live {
 		select {
-		case <-l.ended:
+		case <-l.ended: // and its session is forgotten
 		case <-deadline.C:
-			deadline.Reset(0) // the rest is not waited for either
+			return len(live) // release will forget the rest
 		}
-		s.forget(l)
 	}
-	return len(owned)
+	return len(live)
 }
 
-// forget removes what mochi stores for the client id of l, unless a newer connection owns it already.
+// forget removes what mochi stores for the client id of l, unless a newer connection owns it already. The caller holds mu.
 func (s *sessions) forget(l *link) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.byID[l.client.ID] != l && s.byID[l.client.ID] != nil {
+	id := l.client.ID
+	if owner := s.byID[id]; owner != l && owner != nil {
 		return
 	}
-	delete(s.byID, l.client.ID)
-	if stored, ok := s.server.Clients.Get(l.client.ID); ok {
+	delete(s.byID, id)
+	if stored, ok := s.server.Clients.Get(id); ok {
 		s.server.UnsubscribeClient(stored)
 		stored.ClearInflights()
-		s.server.Clients.Delete(stored.ID)
+		s.server.Clients.Delete(id)
 	}
 }
