@@ -83,6 +83,15 @@ func TestConflictingValueGoesToQuarantineWithItsBytes(t *testing.T) {
 	}, latest)
 }
 
+func TestMetricTwiceInAMessageIsAConflictEveryTime(t *testing.T) {
+	s := openTest(t, Options{})
+	m := telemetry("a", noon, Value{"ph", 6}, Value{"ph", 7})
+	assert.Equal(t, []Outcome{Stored, Quarantined}, mustAppend(t, s, m, m))
+	assert.Len(t, entries(t, s), 2)
+	m.Values[1].Value = 6
+	assert.Equal(t, []Outcome{Duplicate}, mustAppend(t, s, m))
+}
+
 func TestWhatCannotBeStoredGoesToQuarantine(t *testing.T) {
 	many := make([]Value, maxMetrics+1)
 	for i := range many {
@@ -237,6 +246,7 @@ func testFailedCommit(t *testing.T, s *Store, hinder func(*testing.T, *Store) fu
 	mustAppend(t, s, known)
 	before := totals(t, s)
 	batch := []Message{known, {Kind: Bad, Device: "known", Payload: make([]byte, 10_000), Received: noon + 5}}
+	batch = append(batch, telemetry("known", noon+1, Value{"its second", 1}))
 	for i := range int64(100) {
 		m := telemetry(fmt.Sprint("new-", i), noon+i, Value{"ph", 6}, Value{fmt.Sprint("metric-", i), 1})
 		m.TimeSource = FromArrival
@@ -251,6 +261,7 @@ func testFailedCommit(t *testing.T, s *Store, hinder func(*testing.T, *Store) fu
 		assert.Equal(t, []Outcome{Duplicate}, outcomes, "as they came")
 		assert.Len(t, s.state.devices, 2)
 		assert.Len(t, s.state.metrics, 1)
+		assert.Equal(t, 1, s.state.devices["known"].metrics, "names that it brought")
 		assert.Empty(t, entries(t, s))
 	}
 	before.Refused = 3
@@ -259,7 +270,7 @@ func testFailedCommit(t *testing.T, s *Store, hinder func(*testing.T, *Store) fu
 	relieve()
 	outcomes := mustAppend(t, s, batch...)
 	assert.Equal(t, []Outcome{Duplicate, Quarantined, Stored}, outcomes[:3])
-	want := Counts{Stored: 101, Duplicate: 1, Quarantined: 1, Refused: 3}
+	want := Counts{Stored: 102, Duplicate: 1, Quarantined: 1, Refused: 3}
 	assert.Equal(t, want, totals(t, s))
 	assert.Equal(t, int64(10_000+len("no reason given")+entryOverheadBytes), s.tx.quarantine.committed)
 	require.NoError(t, s.Close())

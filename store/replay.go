@@ -1,0 +1,66 @@
+package store
+
+import (
+	"context"
+	"database/sql/driver"
+	"fmt"
+	"slices"
+)
+
+// ReplayQuarantined stores m, which is what ingest makes of the entry today. With outcome Stored or Duplicate the entry
+// is gone and the message counts as that instead of as quarantined; what conflicts still stays as an entry. With
+// Quarantined nothing has changed. ErrNotFound: no such entry.
+func (s *Store) ReplayQuarantined(ctx context.Context, id int64, m Message) (outcome Outcome, err error) {
+	if err := s.acquire(ctx); err != nil {
+		return 0, fmt.Errorf("replay quarantine entry %d: %w", id, err)
+	}
+	defer s.release()
+	err = s.transact(func() error {
+		outcome, err = s.replay(id, &m)
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("replay quarantine entry %d: %w", id, err)
+	}
+	return outcome, nil
+}
+
+func (s *Store) replay(id int64, m *Message) (Outcome, error) {
+	var entry []driver.Value
+	err := s.w.selectEntry.query(func(row []driver.Value) error {
+		entry = slices.Clone(row)
+		return nil
+	}, id)
+	switch {
+	case err != nil:
+		return 0, err
+	case entry == nil:
+		return 0, ErrNotFound
+	case m.Kind == Bad:
+		return Quarantined, nil
+	}
+	before, flags, size := s.state.byID[entry[0].(int64)], entry[1].(int64), entry[2].(int64)
+
+	d, reason, err := s.deviceOf(m)
+	if err != nil || reason != "" {
+		return Quarantined, err
+	}
+	s.touch(d)
+	outcome, leftover := Stored, ""
+	if m.Kind == Telemetry && len(m.Values) > 0 {
+		outcome, leftover, err = s.appendReading(d, m)
+	}
+	if err != nil || outcome == Quarantined {
+		return outcome, err
+	}
+	if flags&flagUncounted == 0 {
+		s.touch(before)
+		before.next.counts.Quarantined--
+		d.next.counts.add(outcome, 1)
+	}
+	if leftover != "" {
+		return outcome, s.w.updateEntry.run(flags|flagUncounted, leftover, id)
+	}
+	s.tx.quarantine.next -= size
+	return outcome, s.w.deleteEntry.run(id)
+}
