@@ -3,7 +3,6 @@
 package main_test
 
 import (
-	"bufio"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -30,15 +29,24 @@ type packet struct {
 	reason byte   // 0 where the packet has none
 }
 
+// stream is a bufio.Reader or a bytes.Reader.
+type stream interface {
+	io.Reader
+	io.ByteReader
+}
+
 // readPacket reads one packet, or returns why there will be no more.
-func readPacket(r *bufio.Reader) (packet, error) {
+func readPacket(r stream) (packet, error) {
 	first, err := r.ReadByte()
 	if err != nil {
 		return packet{}, err
 	}
 	length, err := binary.ReadUvarint(r) // MQTT's variable byte integer is coded the same way
-	if err != nil || length > 1<<20 {
-		return packet{}, fmt.Errorf("bad packet length %d: %v", length, err)
+	if err != nil {
+		return packet{}, err
+	}
+	if length > 1<<20 {
+		return packet{}, fmt.Errorf("packet of %d bytes", length)
 	}
 	body := make([]byte, length)
 	if _, err := io.ReadFull(r, body); err != nil {

@@ -252,10 +252,14 @@ type tail struct {
 	lines []string
 }
 
-// follow reads until the writer is gone and closes ready at the line that says so.
+// follow reads until the writer is gone and closes ready at the line that says so. Devices come and go too often to
+// be kept.
 func (l *tail) follow(r io.Reader, ready chan<- struct{}) {
 	lines := bufio.NewScanner(r)
 	for said := false; lines.Scan(); {
+		if strings.Contains(lines.Text(), " INF client ") {
+			continue
+		}
 		l.mu.Lock()
 		if l.lines = append(l.lines, lines.Text()); len(l.lines) > 40 {
 			l.lines = l.lines[1:]
