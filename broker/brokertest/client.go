@@ -60,11 +60,13 @@ type Client struct {
 	changed chan struct{}    // inbox or ended changed
 }
 
-// Dial connects and logs in; the broker must accept.
+// Dial connects and logs in; the broker must accept. A ping makes sure that it counts the client as connected, which it
+// does a moment after its CONNACK.
 func Dial(t testing.TB, b *Broker, kind Kind, login Login) *Client {
 	t.Helper()
 	c, ack := TryDial(t, b, kind, login)
 	require.Equal(t, byte(0), ack.ReasonCode, "CONNACK over %s: %#x", kind, ack.ReasonCode)
+	c.Ping()
 	return c
 }
 
