@@ -8,6 +8,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/eclipse/paho.golang/packets"
 	"github.com/eclipse/paho.golang/paho"
 )
 
@@ -43,7 +44,7 @@ func Connect(ctx context.Context, o PublisherOptions) (*Publisher, error) {
 	}
 	ended, end := context.WithCancelCause(context.Background())
 	client := paho.NewClient(paho.ClientConfig{
-		Conn:               socket,
+		Conn:               packets.NewThreadSafeConn(socket), // paho pings beside a packet that is being written
 		ClientID:           o.ClientID,
 		PacketTimeout:      o.Timeout,
 		OnClientError:      func(err error) { end(err) },

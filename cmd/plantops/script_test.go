@@ -41,6 +41,7 @@ func TestScripts(t *testing.T) {
 		Deadline:            time.Now().Add(scriptsTimeout),
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("TZ", "UTC")
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // the race detector would sleep a second at each exit
 			env.Setenv("PLANTOPS_DATA_DIR", filepath.Join(env.WorkDir, "data"))
 			env.Setenv("PLANTOPS_LISTENERS_TCP_ADDRESS", "127.0.0.1:0")
 			env.Setenv("PLANTOPS_LISTENERS_TLS_ADDRESS", "127.0.0.1:0")

@@ -1,0 +1,223 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/plantops/plantops/broker/brokertest"
+	"github.com/plantops/plantops/config"
+	"github.com/plantops/plantops/ingest"
+	"github.com/plantops/plantops/store"
+)
+
+// running is the whole program in this process, on free ports and in a directory of its own.
+type running struct {
+	*server
+	control *controlClient
+	log     *readyLog
+	stop    func() error // tells it to stop, as SIGTERM does, and returns how it ended
+}
+
+// readyLog keeps what is logged and says when the program is ready.
+type readyLog struct {
+	mu    sync.Mutex
+	text  bytes.Buffer
+	ready chan struct{}
+}
+
+func (l *readyLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if bytes.Contains(p, []byte("PlantOps is ready")) {
+		close(l.ready)
+	}
+	return l.text.Write(p)
+}
+
+func (l *readyLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// startServer starts the program with settings ("NAME=value") beside those that tests need.
+func startServer(t *testing.T, settings ...string) *running {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "plantops") // short: a socket's path has at most 107 bytes
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, os.RemoveAll(dir)) })
+	environ := append([]string{"PLANTOPS_DATA_DIR=" + dir, "PLANTOPS_LISTENERS_TCP_ADDRESS=127.0.0.1:0",
+		"PLANTOPS_LISTENERS_TLS_ADDRESS=127.0.0.1:0", "PLANTOPS_LISTENERS_WEBSOCKET_ADDRESS=127.0.0.1:0"}, settings...)
+	loaded, err := config.Load("", environ, nil)
+	require.NoError(t, err)
+
+	log := &readyLog{ready: make(chan struct{})}
+	r := &running{log: log, server: &server{
+		app:    &app{stdout: log, stderr: log, environ: environ, now: time.Now},
+		loaded: loaded, reload: make(chan os.Signal),
+	}}
+	r.server.log, err = newLogger(log, loaded.Config.Log, &r.level, environ)
+	require.NoError(t, err)
+
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- r.serve(ctx) }()
+	r.stop = sync.OnceValue(func() error {
+		cancel()
+		return <-ended
+	})
+	t.Cleanup(func() { assert.NoError(t, r.stop()) })
+	select {
+	case <-log.ready:
+	case err := <-ended:
+		ended <- err
+		require.Fail(t, "serve ended before it was ready", "%v\n%s", err, log)
+	case <-time.After(patience):
+		require.Fail(t, "serve is not ready", log.String())
+	}
+	r.control, err = dialControl(ctx, loaded.Config.SocketPath())
+	require.NoError(t, err)
+	return r
+}
+
+func (r *running) addDevice(t *testing.T, id string) (secret string) {
+	t.Helper()
+	secret, err := r.control.AddDevice(context.Background(), id)
+	require.NoError(t, err)
+	return secret
+}
+
+// readings opens the database as a command does, beside the server if that runs.
+func (r *running) readings(t *testing.T, q store.Query) (found []store.Reading) {
+	t.Helper()
+	db, err := r.app.openReadOnly(context.Background(), r.loaded.Config)
+	require.NoError(t, err)
+	defer db.Close()
+	for reading, err := range db.Readings(context.Background(), q) {
+		require.NoError(t, err)
+		found = append(found, reading)
+	}
+	return found
+}
+
+func (r *running) counts(t *testing.T) equation {
+	t.Helper()
+	s, err := r.control.Status(context.Background())
+	require.NoError(t, err)
+	return s.Messages
+}
+
+func TestReadingFromEveryListenerCanBeReadBack(t *testing.T) {
+	r := startServer(t, "MQTT_USE_TLS=true")
+	assert.Contains(t, r.log.String(), "Connecting to MQTT broker with TLS at localhost:")
+	secret := r.addDevice(t, "bed-1")
+	const topic = "devices/bed-1/telemetry"
+	payload := func(minute int) string {
+		return fmt.Sprintf(`{"timestamp":"2026-01-07T12:%02d:00Z","temperature":%d}`, minute, minute)
+	}
+
+	outside := &brokertest.Broker{Broker: r.box.broker}
+	for minute, kind := range []brokertest.Kind{brokertest.TCP, brokertest.WebSocket} {
+		device := brokertest.Dial(t, outside, kind, brokertest.Login{User: "bed-1", Password: secret})
+		device.Publish(topic, payload(minute), 1)
+		device.Disconnect()
+	}
+	reach, err := r.control.Contact(context.Background())
+	require.NoError(t, err)
+	roots := x509.NewCertPool()
+	require.True(t, roots.AppendCertsFromPEM([]byte(reach.CA)))
+	device, err := ingest.Connect(context.Background(), ingest.PublisherOptions{Address: reach.TLS,
+		TLS: &tls.Config{RootCAs: roots, ServerName: "localhost"}, Username: "bed-1", Password: secret})
+	require.NoError(t, err)
+	require.NoError(t, device.Publish(context.Background(), topic, []byte(payload(2)), 1))
+	require.NoError(t, device.Close())
+
+	require.Eventually(t, func() bool { return r.counts(t).Stored == 3 }, patience, 10*time.Millisecond)
+	found := r.readings(t, store.Query{Devices: []string{"bed-1"}})
+	require.Len(t, found, 3)
+	for i, reading := range found {
+		assert.Equal(t, float64(i), reading.Value)
+	}
+	assert.Equal(t, int64(0), r.counts(t).Difference)
+}
+
+func TestOrderlyStopLosesNothing(t *testing.T) {
+	r := startServer(t)
+	secret := r.addDevice(t, "bed-1")
+	device := brokertest.Dial(t, &brokertest.Broker{Broker: r.box.broker}, brokertest.TCP, brokertest.Login{User: "bed-1", Password: secret})
+	const messages = 300
+	for i := range messages {
+		device.SendPublish("devices/bed-1/telemetry", fmt.Sprintf(`{"timestamp":%d,"temperature":20}`, 1767787200+i), 1)
+	}
+	for range messages {
+		device.Await(4) // PUBACK
+	}
+	require.NoError(t, r.stop())
+	assert.NoFileExists(t, r.loaded.Config.StorePath()+"-wal", "a clean stop leaves one file")
+	assert.Equal(t, messages, len(r.readings(t, store.Query{Devices: []string{"bed-1"}})))
+
+	log := r.log.String()
+	assert.Contains(t, log, "stopping")
+	assert.NotContains(t, log, " ERR ")
+}
+
+func TestRemovedDeviceIsDisconnectedAtOnce(t *testing.T) {
+	r := startServer(t)
+	outside := &brokertest.Broker{Broker: r.box.broker}
+	for name, end := range map[string]func(context.Context, string) error{
+		"removed": r.control.RemoveDevice,
+		"rotated": func(ctx context.Context, id string) error {
+			_, err := r.control.RotateDevice(ctx, id)
+			return err
+		},
+	} {
+		secret := r.addDevice(t, name)
+		device := brokertest.Dial(t, outside, brokertest.TCP, brokertest.Login{User: name, Password: secret})
+		require.NoError(t, end(context.Background(), name))
+		device.AwaitClosed()
+		_, answer := brokertest.TryDial(t, outside, brokertest.TCP, brokertest.Login{User: name, Password: secret})
+		assert.NotZero(t, answer.ReasonCode, "the old password of the %s device", name)
+	}
+}
+
+// With every listener disabled the broker is another program.
+func TestReadingFromAnotherBrokerIsStored(t *testing.T) {
+	other := brokertest.Start(t, brokertest.Device("bed-1"))
+	_, port, err := net.SplitHostPort(other.Addrs().TCP.String())
+	require.NoError(t, err)
+	r := startServer(t, "PLANTOPS_LISTENERS_TCP_ENABLED=false", "PLANTOPS_LISTENERS_TLS_ENABLED=false",
+		"PLANTOPS_LISTENERS_WEBSOCKET_ENABLED=false", "MQTT_HOST=127.0.0.1", "MQTT_PORT="+port,
+		"MQTT_BACKEND_PASSWORD="+other.Backend.Password)
+	require.Eventually(t, func() bool {
+		s, err := r.control.Status(context.Background())
+		return err == nil && s.Subscriber.Connected
+	}, patience, 10*time.Millisecond)
+
+	device := brokertest.Dial(t, other, brokertest.TLS, brokertest.As("bed-1"))
+	device.Publish("devices/bed-1/telemetry", `{"temperature":21}`, 1)
+	require.Eventually(t, func() bool { return r.counts(t).Stored == 1 }, patience, 10*time.Millisecond)
+	assert.NoDirExists(t, r.loaded.Config.CertsDir(), "no listener, no certificates")
+}
+
+func TestPartThatEndsByItselfEndsTheProgram(t *testing.T) {
+	log := &readyLog{ready: make(chan struct{})}
+	s := &server{log: slog.New(slog.NewTextHandler(log, nil))}
+	life := newTestLifecycle()
+	life.start("ingest", func(context.Context) error { return assert.AnError })
+	err := s.wait(context.Background(), life)
+	assert.ErrorIs(t, err, assert.AnError)
+	assert.Equal(t, exitFailed, exitCode(err))
+	assert.Contains(t, log.String(), "stopping because a part ended by itself")
+}
