@@ -18,7 +18,7 @@ type access struct {
 	Host     string   `json:"host"`
 	Port     int      `json:"port"`
 	TLS      bool     `json:"tls"`
-	Names    []string `json:"names"` // other names of the host
+	Names    []string `json:"names,omitempty"` // other names of the host
 	Topic    string   `json:"topic"`
 	CA       string   `json:"ca,omitempty"` // PEM; empty without TLS
 

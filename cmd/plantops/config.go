@@ -23,7 +23,7 @@ func newConfigCheck(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := checkWiring(loaded, a.now()); err != nil {
+			if err := checkWiring(loaded, certificateDate(a.now(), a.build.Date)); err != nil {
 				return err
 			}
 			a.warnConfig(loaded)

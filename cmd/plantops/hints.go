@@ -34,6 +34,8 @@ func hints(err error) []string {
 func kindHint(err error) string {
 	var locked *lockedError
 	switch {
+	case errors.As(err, &locked) && locked.pid == 0:
+		return "stop it, or give this one another data_dir (--data-dir)"
 	case errors.As(err, &locked):
 		return fmt.Sprintf("stop it, or give this one another data_dir (--data-dir); who it is: ps -p %d", locked.pid)
 	case errors.Is(err, store.ErrNewerSchema):

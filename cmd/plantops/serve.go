@@ -73,10 +73,8 @@ func (s *server) serve(ctx context.Context) (err error) {
 	}
 	built := s.app.build.Date
 	unsure := func() bool { return certs.ClockUnsure(now(), built) }
-	if !unsure() {
-		if err := checkWiring(s.loaded, now()); err != nil {
-			return err
-		}
+	if err := checkWiring(s.loaded, certificateDate(now(), built)); err != nil {
+		return err
 	}
 	life := newLifecycle(log)
 	defer func() {
@@ -238,6 +236,9 @@ func (s *server) ready(bound broker.Addrs) {
 		if l.address != "" {
 			attrs = append(attrs, l.name, l.address)
 		}
+	}
+	if !s.loaded.Config.Embedded() {
+		attrs = append(attrs, "broker", s.box.brokerAddress)
 	}
 	if s.authority != nil {
 		attrs = append(attrs, "ca_fingerprint", s.authority.Fingerprint())

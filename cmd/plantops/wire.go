@@ -132,11 +132,28 @@ func samePath(a, b string) bool {
 	return errA == nil && errB == nil && absA == absB
 }
 
+// maxSocketPathBytes is what fits into a unix socket's address on Linux, see unix(7).
+const maxSocketPathBytes = 107
+
+// certificateDate is the time at which to judge certificates: none, which skips the dates, while the
+// clock is not set.
+func certificateDate(now, built time.Time) time.Time {
+	if certs.ClockUnsure(now, built) {
+		return time.Time{}
+	}
+	return now
+}
+
 // checkWiring reports what is wrong with a valid configuration on this machine, before anything is made.
+// A zero now skips the dates of certificates.
 func checkWiring(loaded config.Loaded, now time.Time) error {
 	cfg := loaded.Config
 	var errs []error
 	m := cfg.MQTT
+	if len(cfg.SocketPath()) > maxSocketPathBytes {
+		errs = append(errs, loaded.Problem("data_dir", fmt.Sprintf("is too long for a unix socket in it: use at most %d bytes, or a relative path",
+			maxSocketPathBytes-len("/plantops.sock"))))
+	}
 	if !cfg.Embedded() && m.BackendUsername != "" && m.BackendPassword == "" && m.ClientCert == "" {
 		errs = append(errs, loaded.Problem("mqtt.backend_password", fmt.Sprintf("must be set for the broker at %s (MQTT_BACKEND_PASSWORD); "+
 			"for one that asks for none, set mqtt.backend_username to nothing in the file", m.Host)))
@@ -240,10 +257,7 @@ func subscriberTLS(ctx context.Context, loaded config.Loaded, authority *certs.A
 	if !cfg.MQTT.UseTLS {
 		return nil, nil
 	}
-	date := now()
-	if certs.ClockUnsure(date, built) {
-		date = time.Time{}
-	}
+	date := certificateDate(now(), built)
 	roots, err := trustedRoots(loaded, date)
 	if err != nil {
 		return nil, err

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"context"
+	"net"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestServiceManagerIsTold(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "notify")
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	require.NoError(t, err)
+	defer manager.Close()
+	t.Setenv("NOTIFY_SOCKET", socket)
+	t.Setenv("WATCHDOG_USEC", "3600000000")
+	// told returns the states in order, up to one that begins with last.
+	told := func(last string) (states []string) {
+		text := make([]byte, 1024)
+		require.NoError(t, manager.SetReadDeadline(time.Now().Add(patience)))
+		for {
+			n, err := manager.Read(text)
+			require.NoError(t, err, "waiting for %s after %v", last, states)
+			state, _, _ := strings.Cut(string(text[:n]), "\n")
+			if state != "WATCHDOG=1" || last == state {
+				states = append(states, state)
+			}
+			if state == last {
+				return states
+			}
+		}
+	}
+
+	r := startServer(t)
+	assert.Equal(t, []string{"READY=1"}, told("READY=1"))
+	r.reload <- syscall.SIGHUP
+	assert.Equal(t, []string{"RELOADING=1", "READY=1"}, told("READY=1"))
+	require.NoError(t, r.stop())
+	assert.Equal(t, []string{"STOPPING=1"}, told("STOPPING=1"))
+}
+
+func TestWatchdogIsFedOnlyWhileThePartsAnswer(t *testing.T) {
+	r := startServer(t)
+	require.NoError(t, r.box.alive(context.Background()))
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	assert.Error(t, within(ctx, time.Minute, func(ctx context.Context) error { return ctx.Err() }))
+	require.NoError(t, r.box.store.Close())
+	// A closed store stands for one that does not answer.
+	assert.Error(t, r.box.alive(ctx))
+}
