@@ -1,17 +1,12 @@
 package main
 
 import (
-	"context"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
-	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/plantops/plantops/broker"
@@ -114,35 +109,8 @@ func backendPassword(cfg config.Config) string {
 	return rand.Text()
 }
 
-// needsAuthority reports whether this process shows certificates.
-func needsAuthority(cfg config.Config) bool { return cfg.Listeners.TLS.Enabled }
-
-// usesOwnCA reports whether the subscriber trusts the certificate authority that serve creates.
-func usesOwnCA(cfg config.Config) bool {
-	own := cfg.Certs.CACert
-	if own == "" {
-		own = filepath.Join(cfg.CertsDir(), "ca.crt")
-	}
-	return cfg.MQTT.UseTLS && needsAuthority(cfg) && samePath(own, cfg.CACertPath())
-}
-
-func samePath(a, b string) bool {
-	absA, errA := filepath.Abs(a)
-	absB, errB := filepath.Abs(b)
-	return errA == nil && errB == nil && absA == absB
-}
-
 // maxSocketPathBytes is what fits into a unix socket's address on Linux, see unix(7).
 const maxSocketPathBytes = 107
-
-// certificateDate is the time at which to judge certificates: none, which skips the dates, while the
-// clock is not set.
-func certificateDate(now, built time.Time) time.Time {
-	if certs.ClockUnsure(now, built) {
-		return time.Time{}
-	}
-	return now
-}
 
 // checkWiring reports what is wrong with a valid configuration on this machine, before anything is made.
 // A zero now skips the dates of certificates.
@@ -167,156 +135,6 @@ func checkWiring(loaded config.Loaded, now time.Time) error {
 		errs = append(errs, err)
 	}
 	return kindOf(errConfig, errors.Join(errs...))
-}
-
-// trustedRoots reads the CA certificate that the broker's must be signed by; nil are the system's roots.
-// A zero now skips the dates.
-func trustedRoots(loaded config.Loaded, now time.Time) (*x509.CertPool, error) {
-	path := loaded.Config.CACertPath()
-	if path == "" {
-		return nil, nil
-	}
-	roots, err := certs.LoadRoots(path, now)
-	if err == nil {
-		return roots, nil
-	}
-	remedy := "copy the CA certificate of the broker there, or name the file where it is"
-	if loaded.Config.Embedded() {
-		remedy = "name the CA that signed the server certificate, or remove the setting to trust the one that PlantOps makes"
-	}
-	if loaded.Config.MQTT.CACert == "" {
-		remedy = `restore it from a backup, or make a new authority with "plantops certs init --force"`
-	}
-	return nil, kindOf(errConfig, withHint(loaded.Problem("mqtt.ca_cert", err.Error()), remedy,
-		"for a connection without TLS set mqtt.use_tls (MQTT_USE_TLS) to false"))
-}
-
-// clientCertificate reads the certificate that the subscriber was told to show.
-func clientCertificate(loaded config.Loaded) (tls.Certificate, error) {
-	m := loaded.Config.MQTT
-	pair, err := tls.LoadX509KeyPair(m.ClientCert, m.ClientKey)
-	if err != nil {
-		return pair, kindOf(errConfig, loaded.Problem("mqtt.client_cert", fmt.Sprintf("certificate and key %s: %v", m.ClientKey, err)))
-	}
-	return pair, nil
-}
-
-// openAuthority opens the certificates, and creates them on the first start.
-func openAuthority(ctx context.Context, o certs.Options, built time.Time) (*certs.Authority, error) {
-	authority, err := certs.Open(o)
-	if errors.Is(err, certs.ErrNoAuthority) || errors.Is(err, certs.ErrClock) {
-		if err := awaitClock(ctx, o.Now, built, o.Log); err != nil {
-			return nil, err
-		}
-		authority, err = certs.Open(o)
-	}
-	if errors.Is(err, certs.ErrNoAuthority) {
-		authority, err = certs.Create(o, false)
-	}
-	return authority, certificateError(err)
-}
-
-// certificateError tells wrong certificates, which need a person, from a disk that does not work.
-func certificateError(err error) error {
-	for _, fault := range []error{fs.ErrPermission, syscall.EROFS, syscall.ENOSPC, syscall.EIO, certs.ErrClock, certs.ErrExists} {
-		if errors.Is(err, fault) {
-			return err
-		}
-	}
-	return kindOf(errConfig, err)
-}
-
-// clockPoll is how often a clock that is not set yet is looked at.
-const clockPoll = time.Second
-
-// awaitClock waits until the clock shows a time that can be, which takes a Pi without a battery clock as
-// long as the network takes.
-func awaitClock(ctx context.Context, now func() time.Time, built time.Time, log *slog.Logger) error {
-	if !certs.ClockUnsure(now(), built) {
-		return nil
-	}
-	log.Warn("the clock is not set: waiting for time before certificates are created",
-		"clock", now().UTC().Format(time.RFC3339), "build_date", built.Format(time.RFC3339))
-	tick := time.NewTicker(clockPoll)
-	defer tick.Stop()
-	for certs.ClockUnsure(now(), built) {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-	}
-	log.Info("the clock is set", "clock", now().UTC().Format(time.RFC3339))
-	return nil
-}
-
-// subscriberTLS returns how the subscriber connects: nil without TLS. With the embedded broker it has
-// checked that the connection will verify, so that a wrong CA is found at start.
-func subscriberTLS(ctx context.Context, loaded config.Loaded, authority *certs.Authority, built time.Time, now func() time.Time, log *slog.Logger) (*tls.Config, error) {
-	cfg := loaded.Config
-	if !cfg.MQTT.UseTLS {
-		return nil, nil
-	}
-	date := certificateDate(now(), built)
-	roots, err := trustedRoots(loaded, date)
-	if err != nil {
-		return nil, err
-	}
-	conf := &tls.Config{RootCAs: roots, ServerName: cfg.MQTT.Host, MinVersion: tls.VersionTLS12, Time: tlsClock(now, built, authority)}
-	if cfg.Embedded() {
-		if err := certs.VerifyServer(roots, authority.ServerPEM(), cfg.MQTT.Host, date); err != nil {
-			return nil, kindOf(errConfig, withHint(loaded.Problem("mqtt.ca_cert", err.Error()),
-				"name the CA that signed the server certificate, or remove the setting to trust the one that PlantOps makes"))
-		}
-	}
-	switch {
-	case cfg.MQTT.ClientCert != "":
-		pair, err := clientCertificate(loaded)
-		if err != nil {
-			return nil, err
-		}
-		conf.Certificates = []tls.Certificate{pair}
-	case cfg.Embedded() && cfg.Listeners.TLS.RequireCertificate:
-		if err := awaitClock(ctx, now, built, log); err != nil {
-			return nil, err
-		}
-		pair, err := issueInMemory(authority, cfg.MQTT.BackendUsername)
-		if err != nil {
-			return nil, kindOf(errConfig, loaded.Problem("mqtt.client_cert", fmt.Sprintf("needed with listeners.tls.require_certificate: %v", err)))
-		}
-		conf.Certificates = []tls.Certificate{pair}
-	}
-	return conf, nil
-}
-
-// issueInMemory makes a client certificate that is never written anywhere.
-func issueInMemory(authority *certs.Authority, name string) (tls.Certificate, error) {
-	pair, err := authority.Issue(name)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	return tls.X509KeyPair(pair.CertPEM, pair.KeyPEM)
-}
-
-// tlsClock is the time by which the subscriber judges certificates. A clock that is not set is replaced
-// by the latest time that has certainly passed: otherwise a Pi that starts without network could not even
-// talk to itself.
-func tlsClock(now func() time.Time, built time.Time, authority *certs.Authority) func() time.Time {
-	return func() time.Time {
-		t := now()
-		if !certs.ClockUnsure(t, built) {
-			return t
-		}
-		t = built
-		if authority != nil {
-			for _, c := range authority.Certificates() {
-				if c.NotBefore.After(t) {
-					t = c.NotBefore
-				}
-			}
-		}
-		return t
-	}
 }
 
 func addrText(a net.Addr) string {
