@@ -18,7 +18,7 @@ export PLANTOPS_UID := $(shell id -u)
 export PLANTOPS_GID := $(shell id -g)
 
 .DEFAULT_GOAL := build
-.PHONY: build run certs up down logs test check fmt vet staticcheck cross compose-check interop bench vuln clean help
+.PHONY: build run certs up down logs test check fmt vet staticcheck cross compose-check interop torture bench vuln clean help
 
 build: ## bin/plantops for this machine
 	$(BUILD) -ldflags "$(LDFLAGS)" -o bin/plantops ./cmd/plantops
@@ -84,6 +84,15 @@ compose-check: ## the merged production compose files publish exactly 8883
 
 interop: build ## real clients (mosquitto-clients, MQTT.js, openssl), installed when missing
 	deploy/interop/run.sh
+
+# What is not set here can be set outside. The full disk is a small file system of its own: without root it is left out.
+torture: export PLANTOPS_TORTURE ?= 1
+torture: export PLANTOPS_TORTURE_KILLS ?= 500
+torture: export PLANTOPS_POWERCUTS ?= 1000
+torture: export PLANTOPS_POWERCUT_LOAD ?= 5s
+torture: export PLANTOPS_STALL ?= 60s
+torture: ## kill -9, power cuts and storage that stalls, over and over: about ten minutes
+	go test -count=1 -timeout 2h -v -run '^Test(KilledServer|PowerCut|StalledStorage)' ./cmd/plantops
 
 bench: ## speed and memory, measured
 	go test -run '^$$' -bench . -benchmem ./...

@@ -148,6 +148,16 @@ func (in *installation) awaitReady() {
 	}
 }
 
+// pause lets the server work for a while.
+func pause(in *installation, d time.Duration) {
+	in.t.Helper()
+	select {
+	case <-time.After(d):
+	case <-in.server.ended:
+		require.Fail(in.t, "the server ended by itself", "%s", in.output)
+	}
+}
+
 // kill ends the server with SIGKILL.
 func (in *installation) kill() {
 	in.t.Helper()
@@ -175,7 +185,7 @@ func (in *installation) run(args ...string) []byte {
 	var stderr bytes.Buffer
 	cmd.Dir, cmd.Env, cmd.Stderr = filepath.Dir(in.dir), in.env, &stderr
 	out, err := cmd.Output()
-	require.NoError(in.t, err, "plantops %s: %s%s", strings.Join(args, " "), out, &stderr)
+	require.NoError(in.t, err, "plantops %s: %s", strings.Join(args, " "), &stderr)
 	return out
 }
 

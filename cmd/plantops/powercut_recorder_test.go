@@ -365,6 +365,19 @@ func (r *recorder) peer(at uint64) net.IP {
 	return net.IP(address[4:8])
 }
 
+// String sums the record up.
+func (r *recorder) String() string {
+	counts := make(map[eventKind]int)
+	wraps := 0
+	for _, e := range r.events {
+		counts[e.kind]++
+		if e.kind == written && e.offset == 0 && bytes.HasPrefix(e.data, []byte{0x37, 0x7f, 0x06, 0x82}) {
+			wraps++ // a header of a write-ahead log
+		}
+	}
+	return fmt.Sprintf("%d writes, %d syncs, the log begun %d times, %d sends", counts[written], counts[synced], wraps, counts[said])
+}
+
 // settle finds out what became of the writes that the end of the process interrupted.
 func (r *recorder) settle() {
 	for _, c := range r.calls {

@@ -3,7 +3,6 @@
 package main_test
 
 import (
-	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -29,7 +28,7 @@ func TestKilledServerKeepsWhatItAcknowledged(t *testing.T) {
 
 	began := time.Now()
 	for range kills {
-		liveFor(in, random)
+		pause(in, time.Duration(random.Int64N(int64(upTime))))
 		in.kill()
 		in.start()
 	}
@@ -42,14 +41,4 @@ func TestKilledServerKeepsWhatItAcknowledged(t *testing.T) {
 	found, err := readStore(t.Context(), in.database(), devices)
 	require.NoError(t, err)
 	devices.snapshot().verify(t, "package store", found)
-}
-
-// liveFor lets the server run for a random time.
-func liveFor(in *installation, random *rand.Rand) {
-	in.t.Helper()
-	select {
-	case <-time.After(time.Duration(random.Int64N(int64(upTime)))):
-	case <-in.server.ended:
-		require.Fail(in.t, "the server ended by itself", "%s", in.output)
-	}
 }

@@ -1,0 +1,140 @@
+//go:build linux
+
+package main_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// maxGrowthBytes is how much memory a stall may cost.
+const maxGrowthBytes = 32 << 20
+
+// TestStalledStorage takes the storage away under load: nothing may be acknowledged that is not stored, the server may
+// not grow, and when the storage is back, everything must be.
+func TestStalledStorage(t *testing.T) {
+	needsPromise(t)
+	t.Run("locked by another process", func(t *testing.T) {
+		t.Parallel()
+		stall(t, t.TempDir(), lockDatabase)
+	})
+	t.Run("disk full", func(t *testing.T) {
+		t.Parallel()
+		stall(t, smallDisk(t), fillDisk)
+	})
+}
+
+// stall runs a server under load in dir, without storage for a while; begin takes it away, end gives it back.
+func stall(t *testing.T, dir string, begin func(*installation) (end func())) {
+	t.Helper()
+	length := durationSetting(t, "PLANTOPS_STALL", 3*time.Second)
+	timeout := min(length/3, 10*time.Second)
+	in := newInstallation(t, dir, "PLANTOPS_INGEST_STALL_TIMEOUT="+timeout.String())
+	devices := newFleet(in, 20, 500, in.register)
+	in.start()
+	in.awaitReady()
+	devices.start()
+	pause(in, length/3) // until memory is what it is under this load
+	before := in.memory("VmRSS")
+
+	end := begin(in)
+	silent := awaitSilence(devices)
+	highest := watchMemory(in, length)
+	s := devices.snapshot()
+	assert.Equal(t, silent, s.acknowledged, "acknowledged, while nothing could be stored")
+	s.verify(t, "in the stall", readCSV(in, devices))
+	assert.Greater(t, s.connections, len(devices.devices), "no device was sent away to try again later")
+
+	end()
+	began := time.Now()
+	devices.drain(length + patience)
+	t.Logf("caught up with %d readings in %s", devices.snapshot().sent-s.acknowledged, time.Since(began).Round(time.Millisecond))
+	highest = max(highest, in.memory("VmRSS"))
+	t.Logf("memory: %.1f MiB before the stall, %.1f MiB at most in and after it; devices were sent away %d times",
+		float64(before)/(1<<20), float64(highest)/(1<<20), devices.snapshot().sentAway)
+	assert.Less(t, highest-before, int64(maxGrowthBytes), "growth of memory in bytes")
+
+	verifyDrained(in, devices)
+	in.stop()
+	found, err := readStore(t.Context(), in.database(), devices)
+	require.NoError(t, err)
+	devices.snapshot().verify(t, "package store", found)
+}
+
+// awaitSilence waits until no acknowledgement comes any more, but not for ever, and returns how many came until then.
+// A full disk stops nobody before a file has to grow.
+func awaitSilence(devices *fleet) (acknowledged int) {
+	const silence, bound = 300 * time.Millisecond, 10 * time.Second
+	began := time.Now()
+	for since := began; time.Since(since) < silence && time.Since(began) < bound; {
+		if now := devices.snapshot().acknowledged; now != acknowledged {
+			acknowledged, since = now, time.Now()
+		}
+		<-time.After(silence / 10)
+	}
+	return acknowledged
+}
+
+// watchMemory returns the most that the server has in a span of time.
+func watchMemory(in *installation, span time.Duration) (highest int64) {
+	in.t.Helper()
+	for end := time.Now().Add(span); time.Now().Before(end); {
+		highest = max(highest, in.memory("VmRSS"))
+		pause(in, span/100)
+	}
+	return highest
+}
+
+// lockDatabase takes the lock that a writer of a database in WAL mode has, as another program would: one byte of the
+// -shm file (https://sqlite.org/walformat.html#wal_locks).
+func lockDatabase(in *installation) (end func()) {
+	in.t.Helper()
+	const walWriteLock = 120
+	shm, err := os.OpenFile(in.database()+"-shm", os.O_RDWR, 0)
+	require.NoError(in.t, err)
+	lock := &syscall.Flock_t{Type: syscall.F_WRLCK, Start: walWriteLock, Len: 1}
+	require.NoError(in.t, syscall.FcntlFlock(shm.Fd(), unix.F_OFD_SETLKW, lock))
+	return func() { require.NoError(in.t, shm.Close()) }
+}
+
+// smallDisk mounts a file system that is soon full. Free, it has more space than what the server warns at.
+func smallDisk(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=300m")
+	if errors.Is(err, syscall.EPERM) {
+		t.Skip("mounting a small file system takes root")
+	}
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, syscall.Unmount(dir, 0)) })
+	return dir
+}
+
+// fillDisk leaves no space on the disk of the installation.
+func fillDisk(in *installation) (end func()) {
+	in.t.Helper()
+	path := filepath.Join(filepath.Dir(in.dir), "ballast")
+	ballast, err := os.Create(path)
+	require.NoError(in.t, err)
+	defer ballast.Close()
+	const large, small = 1 << 20, 4 << 10
+	for size, step := int64(0), int64(large); step >= small; {
+		switch err := syscall.Fallocate(int(ballast.Fd()), 0, size, step); err {
+		case nil:
+			size += step
+		case syscall.ENOSPC:
+			step /= 2
+		default:
+			require.NoError(in.t, err)
+		}
+	}
+	return func() { require.NoError(in.t, os.Remove(path)) }
+}
