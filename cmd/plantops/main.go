@@ -16,9 +16,15 @@ import (
 	"time"
 )
 
+// oneSignal is the time within which two signals are one: timeout(1) and Ctrl-C in some shells signal the
+// process and its group.
+const oneSignal = 500 * time.Millisecond
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // from now on a signal has its ordinary effect: the second one quits at once
+	context.AfterFunc(ctx, func() {
+		time.AfterFunc(oneSignal, stop) // from then on a signal has its ordinary effect: the second one quits at once
+	})
 	os.Exit(run(ctx, os.Args[1:], &app{
 		stdout:  os.Stdout,
 		stderr:  os.Stderr,
