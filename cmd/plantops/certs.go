@@ -154,6 +154,9 @@ func (a *app) openAuthority() (*certs.Authority, config.Config, error) {
 // reloadServer makes a running server take over changed certificates at once.
 func (a *app) reloadServer(cmd *cobra.Command, cfg config.Config) error {
 	server, err := dialControl(cmd.Context(), cfg.SocketPath())
+	if errors.Is(err, errUnauthorized) {
+		return err
+	}
 	if err != nil {
 		return nil // none is running; it will read them when it starts
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -18,12 +19,16 @@ type controlClient struct {
 	http   *http.Client
 }
 
-// dialControl connects to the server behind socket, and fails when none is there.
+// dialControl connects to the server behind socket. The error is errUnreachable when none is there, and
+// errUnauthorized when there may be one, but not for this user.
 func dialControl(ctx context.Context, socket string) (*controlClient, error) {
 	dial := func(ctx context.Context) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	}
 	conn, err := dial(ctx)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, kindOf(errUnauthorized, withHint(fmt.Errorf("reach the server: %w", err), asServerUser))
+	}
 	if err != nil {
 		return nil, kindOf(errUnreachable, fmt.Errorf("reach the server: %w", err))
 	}

@@ -14,6 +14,9 @@ import (
 	"github.com/plantops/plantops/store"
 )
 
+// asServerUser is the remedy when this user may not do what the server's may.
+const asServerUser = "run the command as the user that the server runs as, for instance: sudo -u plantops plantops status"
+
 // operateWait is how long a command waits for a server that is just starting or stopping.
 const operateWait = 5 * time.Second
 
@@ -33,10 +36,17 @@ func (a *app) read(ctx context.Context, do func(config.Config, *store.Store) err
 }
 
 func (a *app) openReadOnly(ctx context.Context, cfg config.Config) (*store.Store, error) {
-	if _, err := os.Stat(cfg.StorePath()); errors.Is(err, fs.ErrNotExist) {
+	file, err := os.Open(cfg.StorePath())
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, withHint(fmt.Errorf("open database: there is none at %s", cfg.StorePath()),
 			`"plantops serve" makes it; is this the right configuration? -c FILE or --data-dir DIR names another`)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, kindOf(errUnauthorized, withHint(fmt.Errorf("open database: %w", err), asServerUser))
+	case err != nil:
+		return nil, fmt.Errorf("open database: %w", err)
 	}
+	_ = file.Close() // only to see whether it is there and ours
 	return store.Open(ctx, store.Options{Path: cfg.StorePath(), Now: a.now, Log: slog.New(slog.DiscardHandler), ReadOnly: true})
 }
 
@@ -66,8 +76,9 @@ func (a *app) operate(ctx context.Context, do func(config.Config, operator) erro
 func (a *app) serverOrLock(ctx context.Context, cfg config.Config) (*controlClient, *dirLock, error) {
 	deadline := time.Now().Add(operateWait)
 	for {
-		if server, err := dialControl(ctx, cfg.SocketPath()); err == nil {
-			return server, nil, nil
+		server, err := dialControl(ctx, cfg.SocketPath())
+		if err == nil || errors.Is(err, errUnauthorized) {
+			return server, nil, err
 		}
 		if err := makeDataDir(cfg.DataDir); err != nil {
 			return nil, nil, err

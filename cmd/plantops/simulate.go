@@ -90,6 +90,9 @@ func (f simulateFlags) interval(everyGiven bool) (time.Duration, error) {
 // simulate registers the devices, lets them send, and accounts for what they sent.
 func (a *app) simulate(ctx context.Context, cfg config.Config, f simulateFlags, interval time.Duration) (err error) {
 	server, err := dialControl(ctx, cfg.SocketPath())
+	if errors.Is(err, errUnauthorized) {
+		return err
+	}
 	if err != nil {
 		return kindOf(errUnreachable, withHint(fmt.Errorf("no server is running in %s", cfg.DataDir), `start it with "plantops serve"`))
 	}

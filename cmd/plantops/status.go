@@ -166,8 +166,12 @@ runs here (what the database holds is printed all the same).`,
 
 // status asks the server or, when there is none, reads what it left.
 func (a *app) status(ctx context.Context, cfg config.Config) (status, error) {
-	if server, err := dialControl(ctx, cfg.SocketPath()); err == nil {
+	server, err := dialControl(ctx, cfg.SocketPath())
+	switch {
+	case err == nil:
 		return server.Status(ctx)
+	case errors.Is(err, errUnauthorized):
+		return status{}, err
 	}
 	if !exists(cfg.StorePath()) {
 		return status{}, kindOf(errUnreachable, withHint(
