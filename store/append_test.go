@@ -204,12 +204,15 @@ func TestHeartbeatIsStoredAndSeen(t *testing.T) {
 }
 
 func TestFailedCommitStoresNothingAndTheNextOneWorks(t *testing.T) {
-	for name, hinder := range map[string]func(t *testing.T, s *Store) (relieve func()){
-		"file may not grow": func(t *testing.T, s *Store) func() {
+	for name, c := range map[string]struct {
+		fault  error
+		hinder func(t *testing.T, s *Store) (relieve func())
+	}{
+		"file may not grow": {ErrFull, func(t *testing.T, s *Store) func() {
 			require.NoError(t, s.w.run(t.Context(), `PRAGMA max_page_count = 1`))
 			return func() { require.NoError(t, s.w.run(t.Context(), `PRAGMA max_page_count = 1000000`)) }
-		},
-		"locked by another program": func(t *testing.T, s *Store) func() {
+		}},
+		"locked by another program": {ErrLocked, func(t *testing.T, s *Store) func() {
 			db, err := sql.Open("sqlite", s.path)
 			require.NoError(t, err)
 			conn, err := db.Conn(t.Context())
@@ -222,9 +225,9 @@ func TestFailedCommitStoresNothingAndTheNextOneWorks(t *testing.T) {
 				require.NoError(t, conn.Close())
 				require.NoError(t, db.Close())
 			}
-		},
+		}},
 	} {
-		t.Run(name, func(t *testing.T) { testFailedCommit(t, openTest(t, Options{}), hinder) })
+		t.Run(name, func(t *testing.T) { testFailedCommit(t, openTest(t, Options{}), c.fault, c.hinder) })
 	}
 }
 
@@ -235,13 +238,13 @@ func TestFullDisk(t *testing.T) {
 	}
 	t.Cleanup(func() { assert.NoError(t, syscall.Unmount(dir, 0)) })
 	ballast := filepath.Join(dir, "ballast")
-	testFailedCommit(t, openTest(t, Options{Path: filepath.Join(dir, "plantops.db")}), func(t *testing.T, _ *Store) func() {
+	testFailedCommit(t, openTest(t, Options{Path: filepath.Join(dir, "plantops.db")}), ErrFull, func(t *testing.T, _ *Store) func() {
 		_ = os.WriteFile(ballast, make([]byte, 1<<20), 0o600) // as much as there is room for
 		return func() { require.NoError(t, os.Remove(ballast)) }
 	})
 }
 
-func testFailedCommit(t *testing.T, s *Store, hinder func(*testing.T, *Store) func()) {
+func testFailedCommit(t *testing.T, s *Store, fault error, hinder func(*testing.T, *Store) func()) {
 	known := telemetry("known", noon, Value{"ph", 6})
 	mustAppend(t, s, known)
 	before := totals(t, s)
@@ -257,7 +260,8 @@ func testFailedCommit(t *testing.T, s *Store, hinder func(*testing.T, *Store) fu
 	relieve := hinder(t, s)
 	for range 2 {
 		outcomes, err := s.Append(t.Context(), batch, []Outcome{Duplicate})
-		require.Error(t, err)
+		require.ErrorIs(t, err, fault)
+		require.ErrorContains(t, err, s.path)
 		assert.Equal(t, []Outcome{Duplicate}, outcomes, "as they came")
 		assert.Len(t, s.state.devices, 2)
 		assert.Len(t, s.state.metrics, 1)

@@ -12,16 +12,32 @@ import (
 
 // Health is what there is to know about the file.
 type Health struct {
-	Path          string
-	SizeBytes     int64 // of the database
-	WALBytes      int64 // of its write-ahead log
-	FreeBytes     int64 // left on the file system for this user
+	Path      string
+	SizeBytes int64 // of the database
+	WALBytes  int64 // of its write-ahead log
+	Space
 	Pages         int64 // of PageBytes each
 	FreePages     int64 // inside the file, used before it grows
 	PageBytes     int64
 	Readings      int64 // rows: messages with values
 	Quarantined   int64 // entries that can be looked at
 	SchemaVersion int
+}
+
+// Space is the room on the file system of the database.
+type Space struct {
+	FreeBytes  int64 // left for this user
+	TotalBytes int64
+}
+
+// Space asks the file system only; it is cheap.
+func (s *Store) Space() (Space, error) {
+	var disk syscall.Statfs_t
+	if err := syscall.Statfs(filepath.Dir(s.path), &disk); err != nil {
+		return Space{}, fmt.Errorf("free space for store %s: %w", s.path, err)
+	}
+	block := int64(disk.Bsize) //nolint:unconvert // the types differ between systems
+	return Space{FreeBytes: int64(disk.Bavail) * block, TotalBytes: int64(disk.Blocks) * block}, nil
 }
 
 // Health looks at the file and its file system.
@@ -45,11 +61,9 @@ func (s *Store) health(ctx context.Context) (Health, error) {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return h, reason(err)
 	}
-	var disk syscall.Statfs_t
-	if err := syscall.Statfs(filepath.Dir(s.path), &disk); err != nil {
-		return h, fmt.Errorf("free space: %w", err)
+	if h.Space, err = s.Space(); err != nil {
+		return h, err
 	}
-	h.FreeBytes = int64(disk.Bavail) * int64(disk.Bsize) //nolint:unconvert // the types differ between systems
 	for query, to := range map[string]any{
 		`PRAGMA page_count`:                          &h.Pages,
 		`PRAGMA freelist_count`:                      &h.FreePages,

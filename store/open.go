@@ -274,16 +274,3 @@ func (s *Store) check(ctx context.Context, pragma string) error {
 	}
 	return nil
 }
-
-// explain adds the sentinel that fits SQLite's code.
-func explain(err error) error {
-	switch code(err) {
-	case codeNotADB:
-		return fmt.Errorf("%w, or not a database at all: %w", ErrDamaged, err)
-	case codeCorrupt:
-		return fmt.Errorf("%w: %w", ErrDamaged, err)
-	case codeReadOnly, codeCannotUse:
-		return fmt.Errorf("file or directory cannot be written: %w", err)
-	}
-	return err
-}

@@ -186,6 +186,7 @@ func TestHealth(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, int64(2), h.Readings)
 	assert.Positive(t, h.FreeBytes)
+	assert.Greater(t, h.TotalBytes, h.FreeBytes)
 	assert.Positive(t, h.WALBytes)
 	assert.Equal(t, int64(pageBytes), h.PageBytes)
 	assert.Equal(t, int(latestVersion()), h.SchemaVersion)

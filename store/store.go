@@ -23,6 +23,8 @@ var (
 	ErrDamaged     = errors.New("damaged")
 	ErrNotFound    = errors.New("not found")
 	ErrExists      = errors.New("exists already")
+	ErrFull        = errors.New("disk full")
+	ErrLocked      = errors.New("database is locked")
 	ErrInvalidID   = errors.New("invalid device id")
 	ErrClosed      = errors.New("store is closed")
 )

@@ -30,7 +30,7 @@ type newMetric struct {
 // returns nil. After an error nothing has changed, in the file or in memory. The caller holds the right to write.
 func (s *Store) transact(change func() error) error {
 	if err := s.beginTransaction(); err != nil {
-		return err
+		return s.explainWrite(err)
 	}
 	err := change()
 	var refused map[refusal]int64
@@ -45,7 +45,7 @@ func (s *Store) transact(change func() error) error {
 	}
 	if err != nil {
 		s.undo()
-		return err
+		return s.explainWrite(err)
 	}
 	s.apply(refused)
 	return nil

@@ -14,7 +14,9 @@ import (
 const (
 	codeBusy      = 5
 	codeReadOnly  = 8
+	codeIO        = 10
 	codeCorrupt   = 11
+	codeFull      = 13
 	codeCannotUse = 14 // SQLITE_CANTOPEN
 	codeNotADB    = 26
 )
@@ -35,6 +37,7 @@ type writer struct {
 
 	begin, commit, rollback, version         *statement
 	insertReading, selectBody, updateBody    *statement
+	oldestReadings, deleteReadings           *statement
 	insertDevice, insertMetric               *statement
 	insertCounter, updateCounter, addRefusal *statement
 	insertEntry, deleteEntries, summarise    *statement
@@ -70,6 +73,8 @@ func (w *writer) prepare() error {
 		{&w.insertReading, `INSERT OR IGNORE INTO reading (device, time, received, flags, body) VALUES (?, ?, ?, ?, ?)`},
 		{&w.selectBody, `SELECT body FROM reading WHERE device = ? AND time = ?`},
 		{&w.updateBody, `UPDATE reading SET body = ? WHERE device = ? AND time = ?`},
+		{&w.oldestReadings, `SELECT count(*), max(time) FROM (SELECT time FROM reading WHERE device = ? AND time < ? ORDER BY time LIMIT ?)`},
+		{&w.deleteReadings, `DELETE FROM reading WHERE device = ? AND time <= ?`},
 		{&w.insertDevice, `INSERT INTO device (name, created) VALUES (?, ?)`},
 		{&w.insertMetric, `INSERT INTO metric (name, device) VALUES (?, ?)`},
 		{&w.insertCounter, `INSERT INTO counter (device) VALUES (?)`},

@@ -1,0 +1,100 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// countRows asks the table, not the counters.
+func countRows(t *testing.T, s *Store) int64 {
+	t.Helper()
+	n, err := s.w.number(`SELECT count(*) FROM reading`)
+	require.NoError(t, err)
+	return n
+}
+
+func TestOldReadingsAreDeletedAndStayCounted(t *testing.T) {
+	s := openTest(t, Options{})
+	var batch []Message
+	for i := range int64(2*retentionRows + 10) { // more than one transaction for one device
+		batch = append(batch, telemetry("old", noon-i, Value{"ph", 6}))
+	}
+	for i := range int64(retentionDevices + 10) { // more than one for the number of devices
+		id := fmt.Sprint("both-", i)
+		batch = append(batch, telemetry(id, noon-1, Value{"ph", 6}), telemetry(id, noon, Value{"ph", 7}), telemetry(id, noon, Value{"ph", 8}))
+	}
+	batch = append(batch, telemetry("new", noon+1, Value{"ph", 6}))
+	mustAppend(t, s, batch...)
+	before := totals(t, s)
+
+	deleted, err := s.DeleteBefore(t.Context(), time.UnixMilli(noon))
+	require.NoError(t, err)
+	const rest = 1 + retentionDevices + 10 + 1 // of "old", of "both-*", of "new"
+	assert.Equal(t, int64(2*retentionRows+9+retentionDevices+10), deleted)
+	assert.Equal(t, int64(rest), countRows(t, s))
+	for r, err := range s.Readings(t.Context(), Query{}) {
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, r.Time, noon)
+	}
+	assert.Equal(t, before, totals(t, s), "what was counted")
+	assert.Len(t, entries(t, s), retentionDevices+10, "quarantine")
+	h, err := s.Health(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, int64(rest), h.Readings)
+
+	deleted, err = s.DeleteBefore(t.Context(), time.UnixMilli(noon))
+	require.NoError(t, err)
+	assert.Zero(t, deleted, "a second time")
+	assert.Equal(t, []Outcome{Stored}, mustAppend(t, s, telemetry("old", noon-1, Value{"ph", 6})), "an old reading that comes again")
+	require.NoError(t, s.Check(t.Context()))
+}
+
+func TestAppendComesBetweenTransactionsOfADeletion(t *testing.T) {
+	s := openTest(t, Options{})
+	const chunks = 20
+	var batch []Message
+	for i := range int64(chunks * retentionRows) {
+		batch = append(batch, telemetry("old", noon-1-i, Value{"ph", 6}))
+	}
+	mustAppend(t, s, batch...)
+
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		deleted, err := s.DeleteBefore(t.Context(), time.UnixMilli(noon))
+		assert.NoError(t, err)
+		assert.Equal(t, int64(chunks*retentionRows), deleted)
+	})
+	appended := 0
+	for countInMemory(s) > 0 {
+		mustAppend(t, s, telemetry("new", noon+int64(appended), Value{"ph", 6}))
+		appended++
+	}
+	wg.Wait()
+	assert.GreaterOrEqual(t, appended, chunks/2, "each transaction lets a waiting one pass")
+}
+
+// countInMemory is how many rows device "old" has.
+func countInMemory(s *Store) int64 {
+	s.state.mu.RLock()
+	defer s.state.mu.RUnlock()
+	return s.state.devices["old"].rows
+}
+
+func TestDeletionEndsWithItsContextAndGoesOnLater(t *testing.T) {
+	s := openTest(t, Options{})
+	mustAppend(t, s, telemetry("a", noon-1, Value{"ph", 6}))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	deleted, err := s.DeleteBefore(ctx, time.UnixMilli(noon))
+	require.ErrorIs(t, err, context.Canceled)
+	assert.Zero(t, deleted)
+	deleted, err = s.DeleteBefore(t.Context(), time.UnixMilli(noon))
+	require.NoError(t, err)
+	assert.Equal(t, int64(1), deleted)
+}
