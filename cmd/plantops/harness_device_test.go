@@ -41,7 +41,7 @@ type device struct {
 	acknowledged []bool // by number of the reading
 	faults       []error
 	connections  int
-	sentAway     int // DISCONNECTs received
+	sentAway     int // MQTT 5: times that it was told to try again later
 }
 
 // flight is a reading on its way.
@@ -152,7 +152,7 @@ func (d *device) connect(ctx context.Context) error {
 
 // notNow are the reasons for which a CONNACK may send a device away for the moment: unavailable (MQTT 3.1.1 and 5),
 // busy, quota exceeded.
-var notNow = []byte{3, 0x88, 0x89, 0x97}
+var notNow = []byte{3, 0x88, 0x89, quotaExceeded}
 
 var errEnded = errors.New("connection ended")
 
@@ -231,7 +231,11 @@ func (d *device) receive(p packet) (answer []byte) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if p.kind == disconnect {
-		d.sentAway++
+		if p.reason == quotaExceeded {
+			d.sentAway++
+		} else {
+			d.faults = append(d.faults, fmt.Errorf("device %s: DISCONNECT with reason %#x", d.id, p.reason))
+		}
 		return nil
 	}
 	i := slices.IndexFunc(d.inflight, func(f flight) bool { return packetID(f.number) == p.id })
@@ -274,10 +278,11 @@ func (d *device) fault(err error) error {
 	return err
 }
 
-// snapshot is what a device knows at one moment.
+// snapshot is what a device, or all of a fleet, knows at one moment.
 type snapshot struct {
+	device                *device
+	received              []bool // by number of the reading: acknowledged
 	sent, acknowledged    int
-	received              []bool // by number: acknowledged
 	connections, sentAway int
 	faults                []error
 }
@@ -285,8 +290,8 @@ type snapshot struct {
 func (d *device) snapshot() snapshot {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s := snapshot{sent: d.sent, received: slices.Clone(d.acknowledged), connections: d.connections,
-		sentAway: d.sentAway, faults: slices.Clone(d.faults)}
+	s := snapshot{device: d, received: slices.Clone(d.acknowledged), sent: d.sent,
+		connections: d.connections, sentAway: d.sentAway, faults: slices.Clone(d.faults)}
 	for number := 1; number <= d.sent; number++ {
 		if d.acknowledged[number] {
 			s.acknowledged++

@@ -92,16 +92,10 @@ func (f *fleet) drain(bound time.Duration) {
 	}
 }
 
-// fleetSnapshot is what all devices know at one moment.
+// fleetSnapshot holds sums, and what each device knows.
 type fleetSnapshot struct {
-	snapshot           // sums
-	acked    []ackList // by device
-}
-
-type ackList struct {
-	device   *device
-	sent     int
-	received []bool
+	snapshot
+	each []snapshot
 }
 
 func (f *fleet) snapshot() fleetSnapshot {
@@ -113,7 +107,7 @@ func (f *fleet) snapshot() fleetSnapshot {
 		sum.connections += s.connections
 		sum.sentAway += s.sentAway
 		sum.faults = append(sum.faults, s.faults...)
-		sum.acked = append(sum.acked, ackList{d, s.sent, s.received})
+		sum.each = append(sum.each, s)
 	}
 	return sum
 }
@@ -191,11 +185,11 @@ func readStore(ctx context.Context, path string, f *fleet) (found *stored, err e
 // missing counts the acknowledged readings that are not there, and rows that are there more than once. It names the
 // first few of both.
 func (s fleetSnapshot) missing(found *stored) (lost, twice int, examples []string) {
-	for _, list := range s.acked {
-		for number := 1; number <= list.sent; number++ {
-			count := found.times[list.device.id][list.device.time(number)]
+	for _, d := range s.each {
+		for number := 1; number <= d.sent; number++ {
+			count := found.times[d.device.id][d.device.time(number)]
 			switch {
-			case count == 0 && list.received[number]:
+			case count == 0 && d.received[number]:
 				lost++
 			case count > 1:
 				twice++
@@ -204,7 +198,7 @@ func (s fleetSnapshot) missing(found *stored) (lost, twice int, examples []strin
 			}
 			if len(examples) < 5 {
 				examples = append(examples, fmt.Sprintf("%s (MQTT version %d, QoS %d): reading %d is there %d times",
-					list.device.id, list.device.version, list.device.qos, number, count))
+					d.device.id, d.device.version, d.device.qos, number, count))
 			}
 		}
 	}
@@ -225,7 +219,7 @@ func (s fleetSnapshot) verify(t *testing.T, by string, found *stored) {
 }
 
 // verifyDrained checks the running server after drain: every reading is stored, once, and accounted for.
-func verifyDrained(in *installation, f *fleet) {
+func verifyDrained(in *installation, f *fleet) messageCounts {
 	in.t.Helper()
 	s := f.snapshot()
 	assert.Equal(in.t, s.sent, s.acknowledged, "acknowledged after everything was")
@@ -239,4 +233,5 @@ func verifyDrained(in *installation, f *fleet) {
 	assert.Zero(in.t, counts.Quarantined)
 	assert.Zero(in.t, counts.Refused)
 	assert.EqualValues(in.t, s.sent, counts.Stored, "counted as stored")
+	return counts
 }

@@ -19,7 +19,8 @@ const (
 	pubcomp    = 7
 	disconnect = 14
 
-	firstFailure = 0x80 // MQTT 5: reason codes from here on are refusals
+	firstFailure  = 0x80 // MQTT 5: reason codes from here on are refusals
+	quotaExceeded = 0x97 // MQTT 5: the reason to disconnect a sender whose message cannot be stored now
 )
 
 // packet is one that a broker sent.

@@ -3,12 +3,17 @@
 package main_test
 
 import (
+	"bytes"
 	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // sectorBytes is what a disk writes as a whole.
@@ -153,4 +158,37 @@ func (f *diskFile) survivor(random *rand.Rand) []byte {
 		}
 	}
 	return image
+}
+
+// TestPowerCutLeavesSyncedSectors checks the model: what was synced survives, and each sector that does not hold it holds
+// what later writes made of it, or zeros where the file was extended.
+func TestPowerCutLeavesSyncedSectors(t *testing.T) {
+	random := seeded(t)
+	fill := func(value byte, size int) []byte { return bytes.Repeat([]byte{value}, size) }
+	events := []*event{
+		{kind: created, name: "/db-wal", file: 1},
+		{kind: synced, began: 1},
+		{kind: written, file: 1, data: fill(1, 4*sectorBytes), finished: 3},
+		{kind: synced, file: 1, began: 3},
+		{kind: written, file: 1, offset: sectorBytes, data: fill(2, sectorBytes), finished: 5},
+		{kind: written, file: 1, offset: 3*sectorBytes - 100, data: fill(3, 2*sectorBytes), finished: 6},
+	}
+	d := newDisk(false)
+	for _, e := range events {
+		d.advance(e)
+	}
+	old, seen := fill(1, sectorBytes), make(map[byte]int)
+	for range 500 {
+		image := d.files[1].survivor(random)
+		require.GreaterOrEqual(t, len(image), 4*sectorBytes)
+		require.Equal(t, old, image[:sectorBytes], "nothing was written there after the sync")
+		seen[image[sectorBytes]]++
+		torn := image[2*sectorBytes : 3*sectorBytes]
+		require.Contains(t, [][]byte{old, append(fill(1, sectorBytes-100), fill(3, 100)...)}, torn)
+		if len(image) > 4*sectorBytes {
+			require.Contains(t, []byte{0, 3}, image[4*sectorBytes])
+			seen[image[4*sectorBytes]]++
+		}
+	}
+	assert.Len(t, seen, 4, "some ways to lose a write never happen: %v", seen)
 }

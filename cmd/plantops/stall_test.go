@@ -52,6 +52,7 @@ func stall(t *testing.T, dir string, begin func(*installation) (end func())) {
 	assert.Equal(t, silent, s.acknowledged, "acknowledged, while nothing could be stored")
 	s.verify(t, "in the stall", readCSV(in, devices))
 	assert.Greater(t, s.connections, len(devices.devices), "no device was sent away to try again later")
+	assert.NotZero(t, s.sentAway, "no MQTT 5 device was told why")
 
 	end()
 	began := time.Now()

@@ -6,11 +6,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
-// upTime is how long a server lives at most before it is killed, its start included: some die while they start.
-const upTime = 900 * time.Millisecond
+const (
+	upTime    = 700 * time.Millisecond // a server lives so long at most once it is ready
+	startTime = 150 * time.Millisecond // every fifth dies before this, most of them while they start
+)
 
 // TestKilledServerKeepsWhatItAcknowledged kills the server at random moments under load, over and over, and
 // looks at the end whether every acknowledged reading is there exactly once.
@@ -20,15 +23,20 @@ func TestKilledServerKeepsWhatItAcknowledged(t *testing.T) {
 	random := seeded(t)
 
 	in := newInstallation(t, t.TempDir())
-	devices := newFleet(in, 16, 1600, in.register)
+	devices := newFleet(in, 16, 800, in.register)
 	in.start()
 	in.awaitReady()
 	devices.overTLS(in, 2)
 	devices.start()
 
 	began := time.Now()
-	for range kills {
-		pause(in, time.Duration(random.Int64N(int64(upTime))))
+	for i := range kills {
+		if i%5 == 4 {
+			pause(in, time.Duration(random.Int64N(int64(startTime))))
+		} else {
+			in.awaitReady()
+			pause(in, time.Duration(random.Int64N(int64(upTime))))
+		}
 		in.kill()
 		in.start()
 	}
@@ -36,9 +44,16 @@ func TestKilledServerKeepsWhatItAcknowledged(t *testing.T) {
 	t.Logf("%d kills, %s each", kills, (time.Since(began) / time.Duration(kills)).Round(time.Millisecond))
 
 	devices.drain(patience)
-	verifyDrained(in, devices)
+	counts := verifyDrained(in, devices)
 	in.stop()
 	found, err := readStore(t.Context(), in.database(), devices)
 	require.NoError(t, err)
-	devices.snapshot().verify(t, "package store", found)
+	s := devices.snapshot()
+	s.verify(t, "package store", found)
+	assert.Greater(t, s.connections, len(devices.devices), "no device noticed a kill")
+
+	in.start()
+	in.awaitReady()
+	assert.Equal(t, counts, in.counts(), "the equation after one more restart")
+	in.stop()
 }
