@@ -9,6 +9,8 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/plantops/plantops/certs"
 	"github.com/plantops/plantops/config"
 	"github.com/plantops/plantops/store"
@@ -36,17 +38,17 @@ func (a *app) read(ctx context.Context, do func(config.Config, *store.Store) err
 }
 
 func (a *app) openReadOnly(ctx context.Context, cfg config.Config) (*store.Store, error) {
-	file, err := os.Open(cfg.StorePath())
+	// Not by opening it: closing any descriptor of the file would end this process's locks on the database.
+	err := unix.Access(cfg.StorePath(), unix.R_OK)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, withHint(fmt.Errorf("open database: there is none at %s", cfg.StorePath()),
 			`"plantops serve" makes it; is this the right configuration? -c FILE or --data-dir DIR names another`)
 	case errors.Is(err, fs.ErrPermission):
-		return nil, kindOf(errUnauthorized, withHint(fmt.Errorf("open database: %w", err), asServerUser))
+		return nil, kindOf(errUnauthorized, withHint(fmt.Errorf("open database %s: %w", cfg.StorePath(), err), asServerUser))
 	case err != nil:
-		return nil, fmt.Errorf("open database: %w", err)
+		return nil, fmt.Errorf("open database %s: %w", cfg.StorePath(), err)
 	}
-	_ = file.Close() // only to see whether it is there and ours
 	return store.Open(ctx, store.Options{Path: cfg.StorePath(), Now: a.now, Log: slog.New(slog.DiscardHandler), ReadOnly: true})
 }
 
