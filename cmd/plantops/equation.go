@@ -53,7 +53,7 @@ func (b *box) equation(ctx context.Context) (equation, error) {
 func (b *box) alive(ctx context.Context) error {
 	answered := make(chan error, 1)
 	go func() {
-		_, err := b.store.Totals(ctx)
+		_, err := b.store.Health(ctx) // reads the file
 		b.subscriber.Stats()
 		if b.broker != nil {
 			b.broker.Stats()
