@@ -36,6 +36,7 @@ type box struct {
 	authority  *certs.Authority
 	broker     *broker.Broker
 	subscriber *ingest.Subscriber
+	endToEnd   *endToEnd // nil without a server
 	started    time.Time
 	before     store.Counts // what the database held when the server started
 

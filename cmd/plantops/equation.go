@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 )
 
 // equation accounts for every message: received = stored + duplicate + quarantined + refused + pending.
@@ -49,8 +50,11 @@ func (b *box) equation(ctx context.Context) (equation, error) {
 	}
 }
 
-// alive reports whether the parts that everything waits for answer.
+// alive reports whether the parts that everything waits for answer, and messages come through.
 func (b *box) alive(ctx context.Context) error {
+	if err := b.endToEnd.alive(); err != nil {
+		return fmt.Errorf("messages do not come through: %w", err)
+	}
 	answered := make(chan error, 1)
 	go func() {
 		_, err := b.store.Health(ctx) // reads the file

@@ -50,7 +50,9 @@ func kindHint(err error) string {
 		return "set the clock, for instance: sudo timedatectl set-ntp true"
 	case errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission):
 		return "data_dir (PLANTOPS_DATA_DIR, --data-dir) must be a directory that this user may write in"
-	case errors.Is(err, syscall.ENOSPC):
+	case errors.Is(err, store.ErrLocked):
+		return "close the other program that has the database open, then try again"
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, store.ErrFull):
 		return "the disk is full: make room, then try again"
 	}
 	return ""

@@ -147,8 +147,14 @@ func (s *server) serve(ctx context.Context) (err error) {
 	if s.authority != nil {
 		life.start("certificates", s.authority.Run)
 	}
+	if keep := cfg.Store.Retention; keep > 0 {
+		life.start("retention", retain(keep, now, unsure, log, db.DeleteBefore))
+	}
+	life.start("disk space", watchSpace(cfg.StorePath(), db.Space, log))
+	proof := &endToEnd{probe: ingestProgress{subscriber.Stats}, stats: subscriber.Stats, bound: cfg.Ingest.StallTimeout, log: log}
+	life.start("end to end", proof.run)
 	s.box = s.app.newBox(cfg, db)
-	s.box.authority, s.box.broker, s.box.subscriber = s.authority, br, subscriber
+	s.box.authority, s.box.broker, s.box.subscriber, s.box.endToEnd = s.authority, br, subscriber, proof
 	s.box.started, s.box.before, s.box.brokerAddress = now(), before, hostPort(cfg.MQTT.Host, port)
 	orders, err := listenControl(cfg.SocketPath())
 	if err != nil {

@@ -51,13 +51,14 @@ type connections struct {
 type storage struct {
 	Path          string `json:"path"`
 	SizeBytes     int64  `json:"size_bytes"`
-	FreeBytes     int64  `json:"free_bytes"`
+	FreeBytes     int64  `json:"free_bytes"` // on the file system
+	TotalBytes    int64  `json:"total_bytes"`
+	LowSpace      bool   `json:"low_space"`
 	Rows          int64  `json:"rows"` // telemetry messages
 	SchemaVersion int    `json:"schema_version"`
 }
 
 const (
-	lowSpaceBytes = 100 << 20           // what a day of a few hundred devices may need
 	expiresSoon   = 14 * 24 * time.Hour // renewal is due long before
 	statusTimeout = 10 * time.Second
 )
@@ -77,9 +78,13 @@ func (b *box) Status(ctx context.Context) (status, error) {
 	if err != nil {
 		return s, err
 	}
-	s.Storage = storage{health.Path, health.SizeBytes + health.WALBytes, health.FreeBytes, health.Readings, health.SchemaVersion}
-	if s.Storage.FreeBytes < lowSpaceBytes {
-		s.Problems = append(s.Problems, fmt.Sprintf("only %s free on the disk of the database", size(s.Storage.FreeBytes)))
+	s.Storage = storage{
+		Path: health.Path, SizeBytes: health.SizeBytes + health.WALBytes, Rows: health.Readings, SchemaVersion: health.SchemaVersion,
+		FreeBytes: health.FreeBytes, TotalBytes: health.TotalBytes, LowSpace: lowSpace(health.Space, false),
+	}
+	if s.Storage.LowSpace {
+		s.Problems = append(s.Problems, fmt.Sprintf("the disk of the database is nearly full: %s of %s free",
+			size(health.FreeBytes), size(health.TotalBytes)))
 	}
 	if b.authority != nil {
 		s.Certificates = b.authority.Certificates()
@@ -115,6 +120,9 @@ func (b *box) addRunning(s *status, now time.Time) {
 	}
 	if in.CommitErr != nil {
 		s.Problems = append(s.Problems, "readings cannot be stored: "+in.CommitErr.Error())
+	}
+	if err := b.endToEnd.alive(); err != nil {
+		s.Problems = append(s.Problems, "messages do not come through: "+err.Error())
 	}
 	if b.broker == nil {
 		return
@@ -207,7 +215,8 @@ func printStatus(a *app, s status) error {
 		{"messages", fmt.Sprintf("%d received = %d stored + %d duplicate + %d quarantined + %d refused + %d pending",
 			m.Received, m.Stored, m.Duplicate, m.Quarantined, m.Refused, m.Pending)},
 		{"devices", fmt.Sprintf("%d, %d online", len(s.Devices), online(s.Devices))},
-		{"storage", fmt.Sprintf("%s, %s with %d telemetry messages; %s free", s.Storage.Path, size(s.Storage.SizeBytes), s.Storage.Rows, size(s.Storage.FreeBytes))},
+		{"storage", fmt.Sprintf("%s, %s with %d telemetry messages; %s of %s free",
+			s.Storage.Path, size(s.Storage.SizeBytes), s.Storage.Rows, size(s.Storage.FreeBytes), size(s.Storage.TotalBytes))},
 	}
 	if sub := s.Subscriber; sub != nil {
 		how := "not connected to " + sub.Broker
