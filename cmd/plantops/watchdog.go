@@ -16,6 +16,7 @@ const (
 	// own: while they come, it runs only every probeAtLeast. On a box without any device it writes about 100 MB a day.
 	probeEvery   = 10 * time.Second
 	probeAtLeast = time.Minute
+	probeRetry   = time.Second // after a probe that failed before its time was up
 	// hopelessAfter is how long nothing may come through before the program ends, so that it is started again.
 	hopelessAfter = time.Minute
 	// progressPoll is how often ingestProgress looks.
@@ -57,7 +58,7 @@ func (e *endToEnd) run(ctx context.Context) error {
 		st := e.stats()
 		var err error
 		if st.CommitErr == nil && (stored(st) == passed || time.Since(probed) >= probeAtLeast) {
-			err = within(ctx, e.bound, e.probe.Probe)
+			err = within(ctx, e.bound, e.prove)
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -78,6 +79,21 @@ func (e *endToEnd) run(ctx context.Context) error {
 			e.log.Info("messages come through again", "took", o.took.Round(time.Millisecond))
 		case outageHopeless:
 			return fmt.Errorf("no message has come through from the broker into the store for %s: %w", o.took.Round(time.Second), err)
+		}
+	}
+}
+
+// prove probes until it succeeds once or ctx ends: a subscriber that is just connecting again is no outage.
+func (e *endToEnd) prove(ctx context.Context) error {
+	for {
+		err := e.probe.Probe(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(probeRetry):
 		}
 	}
 }

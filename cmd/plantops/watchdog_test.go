@@ -102,10 +102,21 @@ func TestOutageIsSaidOnceAndItsEnd(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, lines, 2)
 		assert.Contains(t, lines[0], `level=ERROR msg="messages do not come through from the broker into the store" err="not acknowledged"`)
-		assert.Contains(t, lines[1], `level=INFO msg="messages come through again" took=30s`)
-		assert.True(t, alive[17])
+		assert.Contains(t, lines[1], `level=INFO msg="messages come through again" took=18s`)
+		assert.True(t, alive[25])
 		assert.False(t, alive[30])
 		assert.True(t, alive[55])
+	})
+}
+
+func TestMomentaryFailureIsNoOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWay()
+		w.broken = func(after time.Duration) bool { return after%(10*time.Second) < 3*time.Second }
+		lines, alive, err := w.guard(t, time.Minute)
+		require.NoError(t, err)
+		assert.Equal(t, []string{""}, lines)
+		assert.NotContains(t, alive, false)
 	})
 }
 
@@ -131,7 +142,7 @@ func TestStoreThatSaysWhyIsNoReasonToEnd(t *testing.T) {
 		w := newWay()
 		w.broken = func(after time.Duration) bool { return after > 15*time.Second && after < 10*time.Minute }
 		w.stats = func(after time.Duration) ingest.Stats {
-			if after > 25*time.Second && after < 10*time.Minute { // later than the first probe that failed
+			if after > 28*time.Second && after < 10*time.Minute { // later than the first probe that failed
 				return ingest.Stats{Received: 10, Pending: 10, CommitErr: store.ErrFull}
 			}
 			return ingest.Stats{}
@@ -141,7 +152,7 @@ func TestStoreThatSaysWhyIsNoReasonToEnd(t *testing.T) {
 		require.Len(t, lines, 2)
 		assert.Contains(t, lines[0], "level=ERROR")
 		assert.Contains(t, lines[1], `another start would not help" err="disk full"`)
-		assert.False(t, alive[22])
+		assert.False(t, alive[28])
 		assert.NotContains(t, alive[35:], false)
 	})
 }
