@@ -40,6 +40,7 @@ func validName(name string, maxBytes int) bool {
 type rights struct {
 	publish, subscribe []string
 	admin              bool
+	internal           bool // may read what goes on inside
 }
 
 // rightsOf fills in the rules. Both names have passed validName, so that a name can never widen a rule.
@@ -64,8 +65,11 @@ func (r rights) mayRead(filter string) bool {
 	if err != nil {
 		return false
 	}
-	if first, _, _ := strings.Cut(bare, "/"); strings.EqualFold(first, systemPrefix) {
+	switch first, _, _ := strings.Cut(bare, "/"); {
+	case strings.EqualFold(first, systemPrefix):
 		return r.admin
+	case first == internalPrefix:
+		return r.internal
 	}
 	return covered(r.subscribe, bare)
 }

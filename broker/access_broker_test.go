@@ -126,6 +126,14 @@ func TestOnlyAdministratorsReadSYS(t *testing.T) {
 	assert.Equal(t, byte(0x87), viewer.Subscribe("$SYS/#", 0))
 	admin := brokertest.Dial(t, b, brokertest.TCP, b.AsBackend())
 	assert.Equal(t, byte(0), admin.Subscribe("$SYS/#", 0))
+	values := map[string]string{}
+	for range 8 {
+		pk := admin.Await(packets.Publish)
+		values[pk.TopicName] = string(pk.Payload)
+		assert.True(t, pk.FixedHeader.Retain)
+	}
+	assert.Equal(t, "2", values["$SYS/broker/clients/connected"])
+	assert.Contains(t, values["$SYS/broker/uptime"], " seconds")
 	admin.AwaitNoMessage() // mochi's start values are gone
 }
 

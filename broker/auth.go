@@ -33,10 +33,11 @@ func (h *hook) admit(l *link, pk packets.Packet) error {
 			return err
 		}
 		l.account, l.rights, l.since = account, rightsOf(account, l.client.ID), h.now()
+		l.rights.internal = h.isIngest(l)
 		if err := h.checkWill(l, pk); err != nil {
 			return err
 		}
-		if err := h.sessions.claim(l, evictions); err == nil {
+		if err := h.sessions.claim(l, evictions, h.isIngest(l)); err == nil {
 			break
 		} else if err != errEvicted {
 			return err

@@ -102,8 +102,10 @@ func Listen(o Options) (*Broker, error) {
 	b.hook = &hook{
 		server: b.server, log: o.Log, accounts: o.Accounts, backend: o.Backend, mustCert: o.RequireCertificate,
 		maxLevels: limits.MaxTopicLevels, reported: o.Refused, now: o.Now,
-		sessions: newSessions(b.server), gate: newGate(), gateWait: gateWait, refusals: refused,
+		gate: newGate(), gateWait: gateWait, refusals: refused,
 	}
+	b.hook.router = newRouter(b.hook, o)
+	b.hook.sessions = newSessions(b.hook.router)
 	if err := b.server.AddHook(b.hook, nil); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
@@ -115,15 +117,14 @@ func serverOptions(limits Limits, log *slog.Logger) *mqtt.Options {
 	caps := mqtt.NewDefaultServerCapabilities()
 	caps.MaximumClients = int64(limits.MaxConnections) + 1 // the network's limit comes first
 	caps.MaximumPacketSize = uint32(limits.MaxPacketBytes)
-	caps.MaximumMessageExpiryInterval = 0              // the default deletes queued and retained messages after a day
-	caps.MaximumSessionExpiryInterval = 30 * 24 * 3600 // seconds
-	caps.MaximumClientWritesPending = 4096             // 8 bytes each per connection; more waiting than this is dropped
-	caps.MaximumInflight = 32768                       // per subscriber; more than this is dropped
-	caps.ReceiveMaximum = 1024                         // unacknowledged messages from one client
-	caps.TopicAliasMaximum = 0                         // mochi asks for access to the empty topic and resolves the alias later
+	caps.MaximumSessionExpiryInterval = uint32(maxSessionExpiry / time.Second)
+	caps.MaximumClientWritesPending = 1 // 8 bytes each per connection; the messages are in our sessions
+	caps.ReceiveMaximum = receiveMaximum
+	caps.TopicAliasMaximum = 0 // mochi resolves the alias after it was asked for access
 	caps.Compatibilities.NoInheritedPropertiesOnAck = true
 	return &mqtt.Options{
 		Capabilities:             caps,
+		ClientNetReadBufferSize:  4096,
 		ClientNetWriteBufferSize: 1,                 // everything goes to our writer at once, which coalesces
 		SysTopicResendInterval:   100 * 365 * 86400, // seconds; it cannot be turned off, and stops the program to count memory
 		Logger:                   slog.New(mochiLog{log.Handler()}),
@@ -186,6 +187,7 @@ func (b *Broker) Start() error {
 	for topic := range b.server.Topics.Retained.GetAll() { // mochi's start values, which would never change
 		b.server.Topics.RetainMessage(packets.Packet{TopicName: topic})
 	}
+	b.serving.Go(func() { b.hook.router.run(b.closing) })
 	for kind, l := range b.listeners {
 		b.serving.Go(func() {
 			err := l.serve(b.establish)

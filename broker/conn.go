@@ -33,6 +33,7 @@ type conn struct {
 	first  firstPacket
 	known  atomic.Bool // admitted
 	closed chan struct{}
+	dirty  atomic.Bool // somebody has put something into the queue and will kick
 	writer
 }
 

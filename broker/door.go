@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"strings"
+
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 )
@@ -20,45 +22,66 @@ func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 		l.client = cl
 		return pk, nil
 	}
+	if l.peer == nil {
+		return pk, nil
+	}
 	switch pk.FixedHeader.Type {
 	case packets.Publish:
-		return h.judgePublish(l, pk)
+		return nothing, h.judgePublish(l, &pk)
+	case packets.Puback, packets.Pubrec, packets.Pubrel, packets.Pubcomp:
+		return nothing, h.router.acknowledged(l, &pk)
 	case packets.Subscribe:
-		return pk, h.judgeFilters(l, pk)
+		return pk, h.judgeFilters(l, &pk)
 	case packets.Unsubscribe:
-		return pk, h.judgeFilters(l, pk)
+		return pk, h.judgeFilters(l, &pk)
+	case packets.Disconnect:
+		return pk, h.leave(l, &pk)
 	case packets.Auth:
 		return pk, h.reject(l, protocolError("authentication without a method", packets.ErrProtocolViolation), "")
 	}
 	return pk, nil
 }
 
-// judgePublish decides what becomes of a message: it goes on to the subscribers, or it is refused and answered, or
-// the connection ends.
-func (h *hook) judgePublish(l *link, pk packets.Packet) (packets.Packet, error) {
+// judgePublish decides what becomes of a message: it goes on to the router, or it is refused and answered, or the
+// connection ends.
+func (h *hook) judgePublish(l *link, pk *packets.Packet) error {
+	h.router.received.Add(1)
+	if pk.TopicName == l.allowed && pk.TopicName != "" && !special(pk) {
+		return h.router.receive(l, pk)
+	}
 	if r, broken := h.brokenPublish(pk); broken {
-		h.reportPublish(l, r.reason)
-		return pk, h.reject(l, r, pk.TopicName)
+		h.reportPublish(l.account.Name, r.reason)
+		return h.reject(l, r, pk.TopicName)
 	}
 	reason := refusePublish.reason
 	switch err := checkTopic(pk.TopicName, h.maxLevels); {
 	case err == errTopicReserved:
 		reason = refuseReserved.reason
 	case l.rights.mayPublish(pk.TopicName):
-		return pk, nil
+		l.allowed = strings.Clone(pk.TopicName)
+		return h.router.receive(l, pk)
 	}
-	h.reportPublish(l, reason)
 	h.refused(l, reason, pk.TopicName, l.rights.mayPublishText())
-	return nothing, h.answerRefused(l, pk, reason)
+	return h.answerRefused(l, pk, reason)
+}
+
+// special says that there is more to judge about a PUBLISH than its topic.
+func special(pk *packets.Packet) bool {
+	p := &pk.Properties
+	return pk.FixedHeader.Qos > 0 && pk.PacketID == 0 || p.TopicAliasFlag || p.PayloadFormat > 1 || p.ResponseTopic != "" ||
+		len(p.SubscriptionIdentifier) > 0
 }
 
 // brokenPublish finds what no client may send, whatever its rights.
-func (h *hook) brokenPublish(pk packets.Packet) (refusal, bool) {
+func (h *hook) brokenPublish(pk *packets.Packet) (refusal, bool) {
 	if code := pk.PublishValidate(h.server.Options.Capabilities.TopicAliasMaximum); code != packets.CodeSuccess {
 		return protocolError(code.Reason, code), true
 	}
 	if pk.Properties.PayloadFormat > 1 {
 		return protocolError("invalid payload format", packets.ErrMalformedPacket), true
+	}
+	if strings.ContainsAny(pk.Properties.ResponseTopic, "+#") { // [MQTT-3.3.2-14]
+		return protocolError("invalid response topic", packets.ErrProtocolViolation), true
 	}
 	if err := checkTopic(pk.TopicName, h.maxLevels); err != nil && err != errTopicReserved {
 		return protocolError(err.Error(), packets.ErrTopicNameInvalid), true
@@ -66,34 +89,37 @@ func (h *hook) brokenPublish(pk packets.Packet) (refusal, bool) {
 	return refusal{}, false
 }
 
-// answerRefused tells the sender of a refused message. MQTT 5 has words for it; in MQTT 3.1.1 an acknowledgement would
-// mean success, so the connection ends. A QoS 0 message is refused in silence in both.
-func (h *hook) answerRefused(l *link, pk packets.Packet, reason string) error {
+// answerRefused tells the sender of a refused message. MQTT 5 has words for it, and the answer takes its place in the
+// row of acknowledgements; in MQTT 3.1.1 an acknowledgement would mean success, so the connection ends. A QoS 0
+// message is refused in silence in both.
+func (h *hook) answerRefused(l *link, pk *packets.Packet, reason string) error {
+	if pk.FixedHeader.Qos > 0 && l.client.Properties.ProtocolVersion >= 5 {
+		return h.router.refuse(l, pk, reason)
+	}
+	h.reportPublish(l.account.Name, reason)
 	if pk.FixedHeader.Qos == 0 {
 		return nil
 	}
-	if l.client.Properties.ProtocolVersion < 5 {
-		l.cause.CompareAndSwap(nil, &reason)
-		return packets.ErrRejectPacket
+	l.because(reason)
+	return packets.ErrRejectPacket
+}
+
+// leave takes a DISCONNECT: only one without a reason means that the will is not to be sent.
+func (h *hook) leave(l *link, pk *packets.Packet) error {
+	code := pk.ReasonCode
+	if l.client.Properties.ProtocolVersion >= 5 && pk.FixedHeader.Remaining == 1 {
+		code = l.lastByte // mochi leaves the code out here; nothing may follow a DISCONNECT, so it was read last
 	}
-	ack := packets.Packet{
-		FixedHeader: packets.FixedHeader{Type: packets.Puback},
-		PacketID:    pk.PacketID,
-		ReasonCode:  packets.ErrNotAuthorized.Code,
-		Properties:  packets.Properties{ReasonString: reason},
+	if pk.Properties.SessionExpiryIntervalFlag && !h.router.setExpiry(l.peer, expiry(pk.Properties.SessionExpiryInterval)) {
+		return h.reject(l, protocolError("session expiry raised from zero", packets.ErrProtocolViolationZeroNonZeroExpiry), "")
 	}
-	if pk.FixedHeader.Qos == 2 {
-		ack.FixedHeader.Type = packets.Pubrec
-	}
-	if err := l.client.WritePacket(ack); err != nil {
-		return packets.ErrRejectPacket
-	}
+	l.goodbye = code == packets.CodeDisconnect.Code
 	return nil
 }
 
 // judgeFilters ends the connection of a client whose SUBSCRIBE or UNSUBSCRIBE would cost others: mochi holds the lock
 // of its index for seconds over a filter of some ten thousand levels.
-func (h *hook) judgeFilters(l *link, pk packets.Packet) error {
+func (h *hook) judgeFilters(l *link, pk *packets.Packet) error {
 	for _, sub := range pk.Filters {
 		if err := checkFilter(sub.Filter, h.maxLevels); err == errFilterTooDeep {
 			return h.reject(l, protocolError(err.Error(), packets.ErrTopicFilterInvalid), sub.Filter)
@@ -108,7 +134,7 @@ func (h *hook) judgeFilters(l *link, pk packets.Packet) error {
 // reject ends a connection for what it sent. An MQTT 5 client is told why. topic may be empty.
 func (h *hook) reject(l *link, r refusal, topic string) error {
 	h.refused(l, r.reason, topic, "")
-	l.cause.CompareAndSwap(nil, &r.reason)
+	l.because(r.reason)
 	if l.client.Properties.ProtocolVersion >= 5 {
 		_ = l.client.WritePacket(packets.Packet{ // the connection is closed either way
 			FixedHeader: packets.FixedHeader{Type: packets.Disconnect},

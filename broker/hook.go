@@ -25,11 +25,11 @@ type hook struct {
 	reported  func(device, reason string) // Options.Refused
 	now       func() time.Time
 
+	router   *router
 	sessions *sessions
 	gate     *gate
 	gateWait time.Duration
 	refusals *refusals
-	dropLog  limiter
 	accepted atomic.Int64 // CONNECTs answered with success
 }
 
@@ -38,8 +38,8 @@ func (h *hook) ID() string { return "plantops" }
 func (h *hook) Provides(event byte) bool {
 	switch event {
 	case mqtt.OnConnect, mqtt.OnConnectAuthenticate, mqtt.OnSessionEstablish, mqtt.OnSessionEstablished, mqtt.OnDisconnect,
-		mqtt.OnPacketRead, mqtt.OnPacketEncode, mqtt.OnSubscribe, mqtt.OnACLCheck, mqtt.OnQosPublish, mqtt.OnPublishDropped,
-		mqtt.OnWill, mqtt.OnClientExpired:
+		mqtt.OnPacketRead, mqtt.OnPacketEncode, mqtt.OnPacketSent, mqtt.OnSubscribe, mqtt.OnSubscribed, mqtt.OnUnsubscribe,
+		mqtt.OnUnsubscribed, mqtt.OnACLCheck, mqtt.OnPublish:
 		return true
 	}
 	return false
@@ -65,12 +65,16 @@ func (h *hook) OnConnectAuthenticate(cl *mqtt.Client, _ packets.Packet) bool {
 	return l != nil && l.account.Name != ""
 }
 
-func (h *hook) OnSessionEstablish(cl *mqtt.Client, _ packets.Packet) { h.dropOversize(cl) }
+// OnSessionEstablish is the moment before CONNACK.
+func (h *hook) OnSessionEstablish(cl *mqtt.Client, pk packets.Packet) {
+	h.router.attach(linkOf(cl), &pk)
+}
 
 func (h *hook) OnSessionEstablished(cl *mqtt.Client, pk packets.Packet) {
 	l := linkOf(cl)
 	l.established.Store(true)
 	h.accepted.Add(1)
+	h.router.start(l)
 	h.log.Info("client connected", append(l.attrs(), "version", cl.Properties.ProtocolVersion,
 		"clean", cl.Properties.Clean, "keepalive", cl.State.Keepalive, "will", pk.Connect.WillFlag)...)
 	if h.gate.isClosed() && !h.isIngest(l) {
@@ -80,96 +84,35 @@ func (h *hook) OnSessionEstablished(cl *mqtt.Client, pk packets.Packet) {
 
 func (h *hook) OnDisconnect(cl *mqtt.Client, err error, _ bool) {
 	if l := linkOf(cl); l != nil {
-		l.settled.Store(true)
 		h.log.Info("client disconnected", append(l.attrs(), "reason", endReason(l, err))...)
 	}
 }
 
-// settle does for a session what mochi leaves undone when a connection ends before it reads from it, or by a panic over
-// one of its packets.
+// settle ends a connection's session when mochi has let go of the connection, in whatever way.
 func (h *hook) settle(l *link, panicked bool) {
-	cl := l.client
-	if cl == nil || l.settled.Load() {
-		return
-	}
-	if current, ok := h.server.Clients.Get(cl.ID); !ok || current != cl {
-		return
-	}
-	if panicked {
-		reason := "malformed packet"
-		l.cause.CompareAndSwap(nil, &reason)
+	if panicked && l.peer != nil {
+		const reason = "malformed packet"
+		l.because(reason)
 		h.refused(l, reason, "", "")
-	}
-	if l.established.Load() {
-		h.OnDisconnect(cl, packets.ErrMalformedPacket, false)
-	}
-	keeps := cl.Properties.ProtocolVersion < 5 && !cl.Properties.Clean ||
-		cl.Properties.ProtocolVersion >= 5 && cl.Properties.Props.SessionExpiryInterval > 0
-	if !keeps {
-		l.evicted.Store(true)
-	}
-}
-
-// OnClientExpired runs in mochi's housekeeping. mochi would leave the subscriptions in its index, where the next
-// client with this id would find them.
-func (h *hook) OnClientExpired(cl *mqtt.Client) {
-	h.server.UnsubscribeClient(cl)
-	h.sessions.expired(cl)
-}
-
-// OnACLCheck is asked about a filter at SUBSCRIBE and about a topic at each delivery, where it runs in the
-// publisher's goroutine, and about the topic of a PUBLISH, which OnPacketRead has judged before.
-func (h *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
-	l := linkOf(cl)
-	switch {
-	case l == nil:
-		return false
-	case write:
-		return l.rights.mayPublish(topic)
-	}
-	return l.rights.mayRead(topic)
-}
-
-// OnSubscribe reports what OnACLCheck will refuse, and empties the filters that are none, so that mochi refuses them.
-func (h *hook) OnSubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet {
-	l := linkOf(cl)
-	if l == nil {
-		return pk
-	}
-	for i := range pk.Filters {
-		filter := pk.Filters[i].Filter
-		if err := checkFilter(filter, h.maxLevels); err != nil {
-			h.refused(l, err.Error(), filter, "")
-			pk.Filters[i].Filter = ""
-		} else if !l.rights.mayRead(filter) {
-			h.refused(l, refuseSubscribe.reason, filter, l.rights.mayReadText())
+		if l.established.Load() {
+			h.OnDisconnect(l.client, packets.ErrMalformedPacket, false)
 		}
 	}
-	return pk
+	h.router.detach(l)
 }
 
-// OnPublishDropped runs in the publisher's goroutine when mochi's queue for a subscriber is full.
-func (h *hook) OnPublishDropped(cl *mqtt.Client, pk packets.Packet) {
-	more, due := h.dropLog.allow(cl.ID, h.now())
-	if l := linkOf(cl); l != nil && due {
-		h.log.Warn("message dropped, subscriber too slow", append(l.attrs(), "topic", pk.TopicName, "more", more)...)
-	}
+// OnPublish is a guard that must never fire: OnPacketRead has taken every message. What mochi would publish would be
+// acknowledged before it is stored.
+func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
+	h.log.Error("a message went past the router", "client", cl.ID, "topic", clip(pk.TopicName))
+	h.refusals.count("past the router")
+	return pk, packets.ErrRejectPacket
 }
 
-// OnWill has the last word on a will, by the rules of the moment: rules can have changed since CONNECT, and an orderly
-// stop publishes none. It cannot refuse; the name that it returns instead reaches nobody.
-func (h *hook) OnWill(cl *mqtt.Client, will mqtt.Will) (mqtt.Will, error) {
+// OnACLCheck is asked about the filters of a SUBSCRIBE.
+func (h *hook) OnACLCheck(cl *mqtt.Client, filter string, write bool) bool {
 	l := linkOf(cl)
-	suppressed := mqtt.Will{TopicName: "$suppressed"}
-	if l == nil || h.gate.isClosed() {
-		return suppressed, nil
-	}
-	account, exists := h.account(l.account.Name)
-	if !exists || !rightsOf(account, cl.ID).mayPublish(will.TopicName) {
-		h.refused(l, refuseWill.reason, will.TopicName, l.rights.mayPublishText())
-		return suppressed, nil
-	}
-	return will, nil
+	return l != nil && !write && l.rights.mayRead(filter)
 }
 
 // refused counts and logs what a client that has logged in may not do. rule is what it may do.
@@ -186,10 +129,19 @@ func (h *hook) refused(l *link, reason, topic, rule string) {
 }
 
 // reportPublish adds a refused message to its account's figures.
-func (h *hook) reportPublish(l *link, reason string) {
+func (h *hook) reportPublish(account, reason string) {
+	t := h.router.tallies.of(account)
+	t.received.Add(1)
+	t.refused.Add(1)
 	if h.reported != nil {
-		h.reported(l.account.Name, reason)
+		h.reported(account, reason)
 	}
+}
+
+// refuseWill counts and logs a will that may not be sent.
+func (h *hook) refuseWill(p *peer, topic string) {
+	h.refusals.add(refuseWill.reason, p.account, slog.String("user", p.account), slog.String("client", p.id),
+		slog.String("topic", clip(topic)))
 }
 
 // attrs says which connection a log line is about.

@@ -1,8 +1,6 @@
 package broker
 
 import (
-	"bytes"
-	"sync/atomic"
 	"time"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
@@ -50,44 +48,18 @@ func announce(cl *mqtt.Client, pk packets.Packet, maxPacketBytes uint32) packets
 func (h *hook) OnPacketEncode(cl *mqtt.Client, pk packets.Packet) packets.Packet {
 	switch pk.FixedHeader.Type {
 	case packets.Connack:
+		if l := linkOf(cl); l != nil && l.work != nil && pk.ReasonCode == packets.CodeSuccess.Code {
+			pk.SessionPresent = l.present
+		}
 		return announce(cl, pk, h.server.Options.Capabilities.MaximumPacketSize)
+	case packets.Unsuback:
+		if l := linkOf(cl); l != nil && len(l.unsuback) == len(pk.ReasonCodes) {
+			pk.ReasonCodes = l.unsuback
+		}
 	case packets.Disconnect:
 		if cl.Properties.ProtocolVersion < 5 {
 			pk.FixedHeader.Type = packets.Reserved // a server has no DISCONNECT there; mochi cannot encode this and moves on
 		}
 	}
 	return pk
-}
-
-// OnQosPublish runs in the publisher's goroutine when a message is put in flight for a subscriber. What is too large
-// for that subscriber is never sent; left in flight it would end each of its connections.
-func (h *hook) OnQosPublish(cl *mqtt.Client, pk packets.Packet, _ int64, _ int) {
-	if pk.FixedHeader.Type == packets.Publish {
-		h.dropIfOversize(cl, pk, cl.Properties.Props.MaximumPacketSize)
-	}
-}
-
-// dropOversize removes what waits for a client and is larger than it now accepts, before mochi resends it.
-func (h *hook) dropOversize(cl *mqtt.Client) {
-	stored, ok := h.server.Clients.Get(cl.ID)
-	if limit := cl.Properties.Props.MaximumPacketSize; ok && limit > 0 {
-		for _, pk := range stored.State.Inflight.GetAll(false) {
-			h.dropIfOversize(stored, pk, limit)
-		}
-	}
-}
-
-func (h *hook) dropIfOversize(cl *mqtt.Client, pk packets.Packet, limit uint32) {
-	if limit == 0 {
-		return
-	}
-	var encoded bytes.Buffer
-	pk.ProtocolVersion = cl.Properties.ProtocolVersion
-	if err := pk.PublishEncode(&encoded); err == nil && uint32(encoded.Len()) <= limit {
-		return
-	}
-	if cl.State.Inflight.Delete(pk.PacketID) {
-		atomic.AddInt64(&h.server.Info.Inflight, -1)
-		atomic.AddInt64(&h.server.Info.InflightDropped, 1)
-	}
 }

@@ -30,9 +30,9 @@ func (b *Broker) Stats() Stats {
 		ConnectedTotal:  b.hook.accepted.Load(),
 		ByListener:      map[string]int{},
 		Refused:         b.hook.refusals.counts(),
-		PublishReceived: info.MessagesReceived,
-		PublishSent:     info.MessagesSent,
-		Dropped:         info.MessagesDropped + info.InflightDropped,
+		PublishReceived: b.hook.router.received.Load(),
+		PublishSent:     b.hook.router.sent.Load(),
+		Dropped:         b.hook.router.dropped.Load(),
 		BytesReceived:   info.BytesReceived,
 		BytesSent:       info.BytesSent,
 	}

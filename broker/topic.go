@@ -18,6 +18,8 @@ var (
 const (
 	sharePrefix  = "$share"
 	systemPrefix = "$SYS"
+	// internalPrefix begins the topics on which the program speaks to itself.
+	internalPrefix = "$plantops"
 )
 
 // checkTopic judges the name that a message is published to. It must not hold wildcards, which is also what keeps

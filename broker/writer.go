@@ -27,7 +27,9 @@ type writer struct {
 	dead    bool   // nothing more is written
 	limit   int
 	queued  atomic.Int64
-	written []segment // the emptied half of the double buffer; only flush uses it
+	drains  atomic.Bool // drained is to be called
+	drained func()      // called by flush when little is left in the queue; set before anything calls awaitDrain
+	written []segment   // the emptied half of the double buffer; only flush uses it
 }
 
 // segment is a piece of the queue: our own buffer, which takes more, or bytes shared with other connections.
@@ -61,6 +63,45 @@ func (c *conn) setQueueLimit(bytes int) {
 
 // queuedBytes is what was given to Write and send and has not reached the kernel.
 func (c *conn) queuedBytes() int { return int(c.queued.Load()) }
+
+// put queues p, followed by tail, which is shared: the caller must not change it any more. Unlike Write it leaves it to
+// the caller to kick the writer, and says whether that is necessary. What comes of a connection that does not take it
+// is for its reader to find.
+func (c *conn) put(p, tail []byte) (kick bool) {
+	w := &c.writer
+	w.mu.Lock()
+	if c.closing.Load() {
+		w.mu.Unlock()
+		return false
+	}
+	if int(w.queued.Load())+len(p)+len(tail) > w.limit {
+		w.mu.Unlock()
+		c.abort(reasonSlow, nil)
+		return false
+	}
+	w.queued.Add(int64(len(p) + len(tail)))
+	w.join(p)
+	if len(tail) > 0 {
+		w.queue = append(w.queue, segment{shared: tail})
+	}
+	kick = !c.busy
+	w.mu.Unlock()
+	return kick
+}
+
+// kick makes the writer look at the queue.
+func (c *conn) kick() {
+	c.dirty.Store(false)
+	w := &c.writer
+	w.mu.Lock()
+	if len(w.queue) > 0 || w.drains.Load() {
+		c.wake()
+	}
+	w.mu.Unlock()
+}
+
+// awaitDrain has drained called when the queue has become short. The caller kicks afterwards: it may be so already.
+func (c *conn) awaitDrain() { c.drains.Store(true) }
 
 func (c *conn) enqueue(p []byte, share bool) error {
 	if len(p) == 0 {
@@ -123,7 +164,14 @@ func (c *conn) answerPing(data string) {
 func (c *conn) flush() {
 	w := &c.writer
 	for {
+		if w.drains.Load() && c.queuedBytes() <= resumeBytes && !c.closing.Load() && w.drains.CompareAndSwap(true, false) {
+			w.drained()
+		}
 		w.mu.Lock()
+		if w.drains.Load() && len(w.queue) == 0 && !c.closing.Load() {
+			w.mu.Unlock()
+			continue
+		}
 		if w.dead || len(w.queue) == 0 && w.pong == nil {
 			if c.closing.Load() {
 				dead := w.dead

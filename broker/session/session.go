@@ -114,6 +114,9 @@ func (s *Session) Stats() Stats {
 	return st
 }
 
+// Overflowed returns how many messages the session had no room for.
+func (s *Session) Overflowed() uint64 { return s.stats.Dropped[DropQueueFull] }
+
 // Connection is what a CONNECT says about the connection and the session.
 type Connection struct {
 	Version           byte          // 3 (MQTT 3.1), 4 (3.1.1) or 5

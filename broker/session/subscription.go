@@ -93,3 +93,9 @@ func Matches(filter, topic string) bool {
 		filter, topic = filterRest, topicRest
 	}
 }
+
+// Subscribed reports whether there is a subscription with this very filter.
+func (s *Session) Subscribed(filter string) bool {
+	_, ok := s.filters[filter]
+	return ok
+}

@@ -39,6 +39,12 @@ func (e *Effect) appendAck(dst []byte, first, version byte) []byte {
 }
 
 func (e *Effect) appendPublish(dst []byte, version byte) []byte {
+	return append(e.AppendHead(dst, version), e.Message.Payload...)
+}
+
+// AppendHead appends the packet of a Publish up to its payload, so that a large
+// payload can be shared between connections.
+func (e *Effect) AppendHead(dst []byte, version byte) []byte {
 	m := e.Message
 	first := 0x30 | e.QoS<<1
 	if e.DUP {
@@ -67,7 +73,7 @@ func (e *Effect) appendPublish(dst []byte, version byte) []byte {
 		}
 		dst = append(dst, m.Properties...)
 	}
-	return append(dst, m.Payload...)
+	return dst
 }
 
 // publishBytes computes the lengths of a PUBLISH: of its properties and of

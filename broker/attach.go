@@ -1,0 +1,146 @@
+package broker
+
+import (
+	"time"
+
+	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/plantops/plantops/broker/session"
+)
+
+// maxSessionExpiry bounds how long a session is kept for a client that does not come back.
+const maxSessionExpiry = 30 * 24 * time.Hour
+
+// attach gives the session of its client id to a connection, before CONNACK. Nothing is sent yet.
+func (r *router) attach(l *link, pk *packets.Packet) {
+	w := &work{r: r}
+	l.work = w
+	l.drained = func() { r.resume(l) }
+	c := connection(l, pk)
+	p := l.peer
+	r.sleepers.remove(p)
+	p.mu.Lock()
+	if p.ingest && c.Expiry > 0 {
+		c.Expiry = session.Forever // what it has not stored is kept until it comes
+	}
+	p.link, p.rights = l, l.rights
+	l.present, w.out = p.state.Connect(r.now(), c, w.out[:0])
+	w.apply(p)
+	p.ended = false
+	p.mu.Unlock()
+	p.online.Store(true)
+	if l.present {
+		r.routes.changed() // its rights may be others now
+	}
+	w.settle()
+}
+
+// start lets the session send, after CONNACK.
+func (r *router) start(l *link) {
+	l.work.resume(l.peer, l, r.now())
+	l.work.settle()
+}
+
+// resume goes on sending when the connection's queue has become short. It runs in the goroutine of its writer.
+func (r *router) resume(l *link) {
+	w := r.begin()
+	w.resume(l.peer, l, r.now())
+	w.finish()
+}
+
+// detach ends the connection of a session, when mochi has let go of it.
+func (r *router) detach(l *link) {
+	p, w, now := l.peer, l.work, r.now()
+	if w == nil { // it was never attached
+		return
+	}
+	cause := session.Lost
+	switch {
+	case r.gate.isClosed():
+		cause = session.Stopping
+	case l.goodbye:
+		cause = session.Goodbye
+	}
+	p.online.Store(false)
+	p.mu.Lock()
+	p.link = nil
+	if l.evicted.Load() {
+		w.out = p.state.End(now, w.out[:0])
+	} else {
+		w.out = p.state.Disconnect(now, cause, w.out[:0])
+	}
+	w.apply(p)
+	sleeps := !p.state.Deadline().IsZero()
+	p.mu.Unlock()
+	if sleeps {
+		r.sleepers.add(p)
+	}
+	w.settle()
+	w.flush()
+}
+
+// connection says what a CONNECT asks of the session.
+func connection(l *link, pk *packets.Packet) session.Connection {
+	c := session.Connection{
+		Version:           l.client.Properties.ProtocolVersion,
+		Clean:             pk.Connect.Clean,
+		ReceiveMaximum:    pk.Properties.ReceiveMaximum,
+		MaximumPacketSize: pk.Properties.MaximumPacketSize,
+		Will:              testament(l, pk),
+	}
+	if c.Version >= 5 {
+		c.Expiry = expiry(pk.Properties.SessionExpiryInterval)
+	} else if !c.Clean {
+		c.Expiry = maxSessionExpiry
+	}
+	return c
+}
+
+func expiry(seconds uint32) time.Duration {
+	return min(time.Duration(seconds)*time.Second, maxSessionExpiry)
+}
+
+// testament takes the will over from mochi.
+func testament(l *link, pk *packets.Packet) *session.Testament {
+	l.client.Properties.Will = mqtt.Will{}
+	if !pk.Connect.WillFlag {
+		return nil
+	}
+	t := &session.Testament{Message: session.Message{
+		Topic:     pk.Connect.WillTopic,
+		Payload:   pk.Connect.WillPayload,
+		Publisher: l.peer.id,
+		QoS:       pk.Connect.WillQos,
+		Retain:    pk.Connect.WillRetain,
+	}}
+	if l.client.Properties.ProtocolVersion >= 5 {
+		properties := &pk.Connect.WillProperties
+		t.Message.Properties = appendProperties(nil, properties)
+		t.Delay = time.Duration(properties.WillDelayInterval) * time.Second
+		t.Expiry = time.Duration(properties.MessageExpiryInterval) * time.Second
+	}
+	return t
+}
+
+// publishWill publishes the will of a client, by the rules of the moment: they can have changed since CONNECT.
+func (r *router) publishWill(w *work, p *peer, m *session.Message) {
+	if r.gate.isClosed() {
+		return
+	}
+	account, exists := r.account(p.account)
+	if !exists || !rightsOf(account, p.id).mayPublish(m.Topic) {
+		r.refuseWill(p, m.Topic)
+		return
+	}
+	rt := r.routeTo(m.Topic)
+	if !rt.ingest {
+		r.publish(w, rt, m, nil, p, m.Created)
+		return
+	}
+	c := &receipt{message: *m, account: p.account, tally: rt.tally, since: m.Created}
+	c.bytes = len(m.Topic) + len(m.Payload) + len(m.Properties) + receiptBytes
+	r.intake.force(c)
+	c.tally.received.Add(1)
+	r.publish(w, rt, &c.message, c, p, m.Created)
+}

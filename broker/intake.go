@@ -1,0 +1,218 @@
+package broker
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/plantops/plantops/broker/session"
+)
+
+const (
+	// The credits: what may be on its way into the store at one time. Whoever publishes more waits, and TCP slows the
+	// sender down. They bound what a stalled store costs in memory: the messages, and once more as much while they
+	// wait in ingest.
+	creditMessages = 8192
+	creditBytes    = 8 << 20
+)
+
+// intake accounts for what ingest must store: credits, and receipts for what has been taken in and is not stored yet.
+type intake struct {
+	mu      sync.Mutex
+	ready   bool          // ingest is subscribed
+	count   int           // open receipts
+	bytes   int           // of them
+	oldest  *receipt      // open and in time, in the order of their beginning
+	newest  *receipt      //
+	waiting []*turn       // for credits, in the order of their coming
+	idle    chan struct{} // closed when count is 0; nil when nobody waits for that
+}
+
+// receipt is one message between the door and the store.
+type receipt struct {
+	message  session.Message
+	link     *link  // the connection that it came on; nil when nobody waits for an acknowledgement
+	account  string // that sent it
+	ticket   session.Ticket
+	tally    *tally
+	bytes    int
+	since    time.Time
+	listed   bool
+	next     *receipt
+	previous *receipt
+}
+
+// turn is a connection's place in the queue for credits. It waits for one message at a time.
+type turn struct {
+	link    *link
+	receipt *receipt
+	granted chan struct{} // has room for one
+}
+
+// tally counts the messages of one device.
+type tally struct{ received, refused, pending atomic.Int64 }
+
+// take takes a credit for r if there is one and nobody waits.
+func (t *intake) take(r *receipt) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.waiting) > 0 || !t.affords(r) {
+		return false
+	}
+	t.open(r)
+	return true
+}
+
+// force takes a credit whether there is one or not: for the few messages that nobody can make wait.
+func (t *intake) force(r *receipt) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.open(r)
+}
+
+// affords says that there is a credit. One message is let in whatever its size.
+func (t *intake) affords(r *receipt) bool {
+	return t.ready && t.count < creditMessages && (t.count == 0 || t.bytes+r.bytes <= creditBytes)
+}
+
+func (t *intake) open(r *receipt) {
+	t.count++
+	t.bytes += r.bytes
+	r.tally.pending.Add(1)
+	if r.link == nil {
+		return
+	}
+	r.listed, r.previous = true, t.newest
+	if t.newest == nil {
+		t.oldest = r
+	} else {
+		t.newest.next = r
+	}
+	t.newest = r
+}
+
+func (t *intake) unlist(r *receipt) {
+	if !r.listed {
+		return
+	}
+	if r.previous == nil {
+		t.oldest = r.next
+	} else {
+		r.previous.next = r.next
+	}
+	if r.next == nil {
+		t.newest = r.previous
+	} else {
+		r.next.previous = r.previous
+	}
+	r.listed, r.next, r.previous = false, nil, nil
+}
+
+// wait waits for a credit and reports whether r has got it; not when the connection ends first. It is ended after
+// StallTimeout, see overdue.
+func (t *intake) wait(l *link, r *receipt) bool {
+	q := &l.turn
+	if q.granted == nil {
+		q.granted = make(chan struct{}, 1)
+	}
+	t.mu.Lock()
+	q.link, q.receipt = l, r
+	t.waiting = append(t.waiting, q)
+	t.serve()
+	t.mu.Unlock()
+	select {
+	case <-q.granted:
+		return true
+	case <-l.done():
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i, other := range t.waiting {
+		if other == q {
+			t.waiting = append(t.waiting[:i], t.waiting[i+1:]...)
+			t.serve()
+			return false
+		}
+	}
+	<-q.granted // just now
+	return true
+}
+
+// serve gives credits to those who have waited longest.
+func (t *intake) serve() {
+	n := 0
+	for n < len(t.waiting) && t.affords(t.waiting[n].receipt) {
+		t.open(t.waiting[n].receipt)
+		t.waiting[n].granted <- struct{}{}
+		n++
+	}
+	if n > 0 {
+		rest := copy(t.waiting, t.waiting[n:])
+		clear(t.waiting[rest:])
+		t.waiting = t.waiting[:rest]
+	}
+}
+
+// close ends a receipt: the message is stored, or was given back to its sender.
+func (t *intake) close(r *receipt) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.unlist(r)
+	t.count--
+	t.bytes -= r.bytes
+	r.tally.pending.Add(-1)
+	if len(t.waiting) > 0 {
+		t.serve()
+	}
+	if t.count == 0 && t.idle != nil {
+		close(t.idle)
+		t.idle = nil
+	}
+}
+
+// setReady says whether ingest is there to take messages.
+func (t *intake) setReady(ready bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ready = ready
+	t.serve()
+}
+
+// overdue appends the connections that have waited since before the deadline, for a credit or for an acknowledgement.
+// Each receipt is reported once.
+func (t *intake) overdue(deadline time.Time, links []*link) []*link {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, q := range t.waiting {
+		if q.receipt.since.After(deadline) {
+			break
+		}
+		links = append(links, q.link)
+	}
+	for t.oldest != nil && !t.oldest.since.After(deadline) {
+		links = append(links, t.oldest.link)
+		t.unlist(t.oldest)
+	}
+	return links
+}
+
+// drain waits until nothing is on its way into the store.
+func (t *intake) drain(ctx context.Context) error {
+	t.mu.Lock()
+	if t.count == 0 {
+		t.mu.Unlock()
+		return nil
+	}
+	if t.idle == nil {
+		t.idle = make(chan struct{})
+	}
+	idle := t.idle
+	t.mu.Unlock()
+	select {
+	case <-idle:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

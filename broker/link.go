@@ -1,0 +1,69 @@
+package broker
+
+import (
+	"sync/atomic"
+	"time"
+
+	mqtt "github.com/mochi-mqtt/server/v2"
+)
+
+// link is one connection as the core sees it: the network's conn, mochi's client, and who is behind them. mochi holds
+// it as cl.Net.Conn. Everything about it happens in its reader's goroutine (mochi's hooks are called there), except
+// where a field says otherwise.
+type link struct {
+	*conn
+	ended chan struct{} // closed when mochi has let go of the connection
+
+	// Written before sessions.claim and only read afterwards, by anybody.
+	client  *mqtt.Client
+	account Account
+	rights  rights
+	since   time.Time
+
+	peer     *peer  // set by claim
+	work     *work  // set by attach
+	turn     turn   // its place in the queue for credits
+	present  bool   // there was a session: for the CONNACK
+	goodbye  bool   // the client sent DISCONNECT 0x00: no will
+	lastByte byte   // that was read
+	allowed  string // the topic that it published to last, judged and found right
+	last     *route // of that topic
+	unsuback []byte // the codes for the UNSUBACK under way
+
+	over        bool                   // finished, nothing more may be written; guarded by peer.mu
+	established atomic.Bool            // CONNACK sent
+	evicted     atomic.Bool            // nothing of its session may stay
+	cause       atomic.Pointer[string] // why we ended it, for the log
+}
+
+func newLink(c *conn) *link { return &link{conn: c, ended: make(chan struct{})} }
+
+// linkOf returns nil for a client without a connection of ours.
+func linkOf(cl *mqtt.Client) *link {
+	l, _ := cl.Net.Conn.(*link)
+	return l
+}
+
+// Read is called when everything that was read before has been dealt with: time to send what came of it.
+func (l *link) Read(p []byte) (int, error) {
+	if l.work != nil {
+		l.work.flush()
+	}
+	n, err := l.conn.Read(p)
+	if n > 0 {
+		l.lastByte = p[n-1]
+	}
+	return n, err
+}
+
+func (l *link) hasEnded() bool {
+	select {
+	case <-l.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// because notes why the connection ends, for the log; the first reason counts.
+func (l *link) because(reason string) { l.cause.CompareAndSwap(nil, &reason) }

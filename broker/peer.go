@@ -1,0 +1,44 @@
+package broker
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/plantops/plantops/broker/session"
+)
+
+// peer is a client id: its session, which outlives connections, and the connection that it has at the moment.
+type peer struct {
+	id      string
+	account string
+	ingest  bool // it is the backend's subscriber
+
+	owner  *link       // the newest connection of the id, which may have ended; guarded by sessions.mu
+	online atomic.Bool // attached
+
+	mu     sync.Mutex // guards what follows; never two of them are held
+	state  *session.Session
+	link   *link // attached; nil while away
+	ended  bool  // the session has no state
+	rights rights
+	walks  []walk // retained messages that are due to the client
+	lost   uint64 // of state.Overflowed, that has been counted
+}
+
+const (
+	// receiveMaximum is announced to MQTT 5 clients: so many of their messages may be unacknowledged.
+	receiveMaximum = 1024
+
+	// The bounds of what waits for one client; beyond them the newest message is dropped.
+	maxWaiting      = 8192
+	maxWaitingBytes = 8 << 20
+)
+
+func newPeer(id, account string, ingest bool) *peer {
+	o := session.Options{MaxQueued: maxWaiting, MaxQueuedBytes: maxWaitingBytes, ReceiveMaximum: receiveMaximum}
+	if ingest { // what waits for it is bounded by credits; nothing of it is dropped
+		o.Window, o.MaxQueued, o.MaxQueuedBytes = 65535, 1<<30, 1<<40
+		o.RaiseQoS0 = true
+	}
+	return &peer{id: id, account: account, ingest: ingest, ended: true, state: session.New(id, account, o)}
+}

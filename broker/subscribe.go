@@ -1,0 +1,191 @@
+package broker
+
+import (
+	"strings"
+	"time"
+
+	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/plantops/plantops/broker/session"
+)
+
+// OnSubscribe reports what OnACLCheck will refuse, and empties the filters that are none, so that mochi refuses them.
+func (h *hook) OnSubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet {
+	l := linkOf(cl)
+	if l == nil {
+		return pk
+	}
+	for i := range pk.Filters {
+		filter := pk.Filters[i].Filter
+		if err := checkFilter(filter, h.maxLevels); err != nil {
+			h.refused(l, err.Error(), filter, "")
+			pk.Filters[i].Filter = ""
+		} else if !l.rights.mayRead(filter) {
+			h.refused(l, refuseSubscribe.reason, filter, l.rights.mayReadText())
+		}
+	}
+	return pk
+}
+
+// OnSubscribed is called when mochi has put the granted filters into its index, before SUBACK.
+func (h *hook) OnSubscribed(cl *mqtt.Client, pk packets.Packet, codes []byte) {
+	l := linkOf(cl)
+	if l == nil || l.peer == nil {
+		return
+	}
+	p, system := l.peer, false
+	p.mu.Lock()
+	for i, asked := range pk.Filters {
+		if codes[i] > 2 {
+			continue
+		}
+		filter := strings.Clone(asked.Filter) // not to keep the packet
+		sub := session.Subscription{Filter: filter, QoS: codes[i], NoLocal: asked.NoLocal,
+			RetainAsPublished: asked.RetainAsPublished, RetainHandling: asked.RetainHandling, ID: uint32(asked.Identifier)}
+		existed := p.state.Subscribe(sub)
+		h.server.Topics.Subscribe(p.id, asked) // again, under the lock: the end of an older session may have removed it
+		cl.State.Subscriptions.Delete(filter)  // so that mochi takes nothing out of the index when the connection ends
+		if parent, ok := oneLevelLess(filter); ok {
+			h.server.Topics.Subscribe(p.id, packets.Subscription{Filter: parent})
+		}
+		if sub.Shared() {
+			h.router.shares.join(filter, p.id)
+		}
+		if sub.SendsRetained(existed) {
+			p.walks = append(p.walks, walk{subscription: sub, cursor: session.Match(filter)})
+		}
+		system = system || strings.HasPrefix(filter, systemPrefix)
+	}
+	p.mu.Unlock()
+	h.router.routes.changed()
+	if p.ingest {
+		h.router.intake.setReady(true)
+	}
+	if system {
+		h.router.renewSystem()
+	}
+}
+
+// OnPacketSent is called when mochi has written a packet: after a SUBACK it is the retained messages' turn.
+func (h *hook) OnPacketSent(cl *mqtt.Client, pk packets.Packet, _ []byte) {
+	l := linkOf(cl)
+	if l == nil || l.peer == nil || pk.FixedHeader.Type != packets.Suback {
+		return
+	}
+	p := l.peer
+	p.mu.Lock()
+	l.work.feed(p, h.now())
+	p.mu.Unlock()
+	l.work.settle()
+}
+
+// OnUnsubscribe notes which subscriptions there are: mochi's codes would be wrong.
+func (h *hook) OnUnsubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet {
+	l := linkOf(cl)
+	if l == nil || l.peer == nil {
+		return pk
+	}
+	p := l.peer
+	l.unsuback = make([]byte, len(pk.Filters))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, asked := range pk.Filters {
+		if !p.state.Unsubscribe(asked.Filter) {
+			l.unsuback[i] = packets.CodeNoSubscriptionExisted.Code
+		}
+		p.walks = withoutFilter(p.walks, asked.Filter)
+	}
+	return pk
+}
+
+// OnUnsubscribed is called when mochi has taken the filters out of its index, before UNSUBACK.
+func (h *hook) OnUnsubscribed(cl *mqtt.Client, pk packets.Packet) {
+	l := linkOf(cl)
+	if l == nil || l.peer == nil {
+		return
+	}
+	for _, asked := range pk.Filters {
+		h.router.leave(l.peer, asked.Filter)
+	}
+	h.router.routes.changed()
+}
+
+// leave takes a filter that the session does not have any more out of the index and its share group.
+func (r *router) leave(p *peer, filter string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.state.Subscribed(filter) {
+		return // again, by a newer connection
+	}
+	if longer := filter + "/#"; !p.state.Subscribed(longer) || !isOneLevelMore(longer) {
+		r.index.Unsubscribe(filter, p.id)
+	}
+	if parent, ok := oneLevelLess(filter); ok && !p.state.Subscribed(parent) {
+		r.index.Unsubscribe(parent, p.id)
+	}
+	if strings.HasPrefix(filter, sharePrefix) {
+		r.shares.leave(filter, p.id)
+	}
+}
+
+func isOneLevelMore(filter string) bool {
+	_, ok := oneLevelLess(filter)
+	return ok
+}
+
+// oneLevelLess returns a/+ for a/+/#, which matches that level too, but not in mochi's index.
+func oneLevelLess(filter string) (string, bool) {
+	parent, found := strings.CutSuffix(filter, "/#")
+	if !found || parent != "+" && !strings.HasSuffix(parent, "/+") {
+		return "", false
+	}
+	return parent, true
+}
+
+// forget takes a session that has ended out of the index, and out of the table when nobody is connected.
+func (r *router) forget(p *peer, filters map[string]session.Subscription) {
+	for filter := range filters {
+		r.leave(p, filter)
+	}
+	r.routes.changed()
+	if p.ingest {
+		r.intake.setReady(false)
+	}
+	r.sessions.forget(p)
+}
+
+func (s *shares) join(filter, id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.groups.Join(filter, id)
+}
+
+func (s *shares) leave(filter, id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.groups.Leave(filter, id)
+}
+
+// deliverToOne gives a message to one member of a share group, to one that is online if there is one.
+func (r *router) deliverToOne(w *work, s *share, m *session.Message, now time.Time) {
+	t, found := r.shares.choose(s)
+	if found {
+		w.deliver(t.peer, m, t.offer, now)
+	}
+}
+
+func (s *shares) choose(group *share) (target, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	online := func(id string) bool {
+		t, ok := group.members[id]
+		return ok && t.peer.online.Load()
+	}
+	for id := range s.groups.Candidates(group.filter, online) {
+		if t, ok := group.members[id]; ok {
+			return t, true
+		}
+	}
+	return target{}, false
+}
