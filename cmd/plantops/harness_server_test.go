@@ -240,19 +240,25 @@ func (in *installation) clientTLS() *tls.Config {
 	return &tls.Config{RootCAs: roots, ServerName: "localhost"}
 }
 
-// memory returns a line of /proc/PID/status of the server in bytes: VmRSS now, VmHWM at its highest.
+// memory is procMemory of the server.
 func (in *installation) memory(name string) int64 {
 	in.t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", in.server.Pid))
-	require.NoError(in.t, err)
+	return procMemory(in.t, in.server.Pid, name)
+}
+
+// procMemory returns a line of /proc/PID/status in bytes: VmRSS now, VmHWM at its highest.
+func procMemory(t *testing.T, pid int, name string) int64 {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	require.NoError(t, err)
 	for line := range strings.Lines(string(text)) {
 		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == name+":" {
 			kB, err := strconv.ParseInt(fields[1], 10, 64)
-			require.NoError(in.t, err)
+			require.NoError(t, err)
 			return kB << 10
 		}
 	}
-	require.Fail(in.t, "no such line", name)
+	require.Fail(t, "no such line", name)
 	return 0
 }
 
