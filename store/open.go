@@ -100,6 +100,9 @@ func prepareFile(path string, readOnly bool) (unclean bool, err error) {
 
 func createFile(path string) error {
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil // another process was first
+	}
 	if err != nil {
 		return reason(err)
 	}
@@ -186,16 +189,17 @@ func (s *Store) checkReadable(ctx context.Context) error {
 	return err
 }
 
-// identify returns the schema version of a file of ours, 0 for an empty one.
+// identify returns the schema version of a file of ours, 0 for an empty one. Another process may migrate it meanwhile:
+// in this order, tables that are there have their mark.
 func (s *Store) identify(number func(query string) (int64, error)) (version int64, err error) {
-	id, err := number(`PRAGMA application_id`)
+	tables, err := number(`SELECT count(*) FROM sqlite_schema`)
 	if err != nil {
 		return 0, err
 	}
 	if version, err = number(`PRAGMA user_version`); err != nil {
 		return 0, err
 	}
-	tables, err := number(`SELECT count(*) FROM sqlite_schema`)
+	id, err := number(`PRAGMA application_id`)
 	if err != nil {
 		return 0, err
 	}
@@ -222,18 +226,34 @@ func (s *Store) migrate(ctx context.Context, version int64) error {
 		return err
 	}
 	for i, file := range files[version:] {
-		text, err := migrations.ReadFile("migrations/" + file.Name())
-		if err != nil {
-			return err
-		}
-		script := fmt.Sprintf("BEGIN IMMEDIATE;\n%s;\nPRAGMA application_id = %d;\nPRAGMA user_version = %d;\nCOMMIT;",
-			text, applicationID, version+int64(i)+1)
-		if err := s.w.run(ctx, script); err != nil {
+		if err := s.migrateTo(ctx, version+int64(i)+1, file.Name()); err != nil {
 			_ = s.w.run(context.WithoutCancel(ctx), "ROLLBACK") // the first error is the one that matters
 			return fmt.Errorf("migrate with %s: %w", file.Name(), err)
 		}
-		s.log.Info("migrated the database", "path", s.path, "migration", file.Name())
 	}
+	return nil
+}
+
+// migrateTo runs one migration. Another process may have come first, because two data directories can share a store.path:
+// so it looks again when it has the file to itself.
+func (s *Store) migrateTo(ctx context.Context, version int64, name string) error {
+	text, err := migrations.ReadFile("migrations/" + name)
+	if err != nil {
+		return err
+	}
+	if err := s.w.run(ctx, "BEGIN IMMEDIATE"); err != nil {
+		return err
+	}
+	if there, err := s.identify(s.w.number); err != nil {
+		return err
+	} else if there >= version {
+		return s.w.run(ctx, "COMMIT")
+	}
+	script := fmt.Sprintf("%s;\nPRAGMA application_id = %d;\nPRAGMA user_version = %d;\nCOMMIT;", text, applicationID, version)
+	if err := s.w.run(ctx, script); err != nil {
+		return err
+	}
+	s.log.Info("migrated the database", "path", s.path, "migration", name)
 	return nil
 }
 

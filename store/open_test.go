@@ -213,3 +213,35 @@ func TestLogStaysBoundedUnderLoadAndIsCopiedWhenIdle(t *testing.T) {
 	require.NoError(t, err)
 	assert.Zero(t, left)
 }
+
+func TestWhoComesSecondToANewFileFindsItReady(t *testing.T) {
+	s := openTest(t, Options{})
+	mustAppend(t, s, telemetry("a", noon, Value{"ph", 6}))
+	require.NoError(t, createFile(s.path), "the file was not there a moment ago")
+	require.NoError(t, s.migrate(t.Context(), 0), "it was empty a moment ago")
+	assert.Equal(t, Counts{Stored: 1}, totals(t, s))
+	mustAppend(t, s, telemetry("b", noon, Value{"ph", 6}))
+
+	require.NoError(t, s.w.run(t.Context(), `PRAGMA user_version = 99`))
+	assert.ErrorIs(t, s.migrate(t.Context(), 0), ErrNewerSchema)
+	require.NoError(t, s.w.run(t.Context(), `PRAGMA user_version = 1`), "no transaction is left open")
+}
+
+func TestFileThatAnotherProcessMigratesIsOurs(t *testing.T) {
+	for after := 1; after <= 3; after++ {
+		path := filepath.Join(t.TempDir(), "plantops.db")
+		require.NoError(t, createFile(path))
+		w, err := connectWriter(t.Context(), "file:"+path)
+		require.NoError(t, err)
+		t.Cleanup(func() { assert.NoError(t, w.close()) })
+		questions := 0
+		_, err = (&Store{}).identify(func(query string) (int64, error) {
+			n, err := w.number(query)
+			if questions++; questions == after {
+				openTest(t, Options{Path: path})
+			}
+			return n, err
+		})
+		require.NoError(t, err, "after question %d", after)
+	}
+}
