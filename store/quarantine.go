@@ -105,31 +105,38 @@ type kind struct {
 	reason string
 }
 
-// evictChunk summarises the oldest entries, up to evictChunk of them, as long as they arrived before oldest or there is
+// oldEntry is what evictChunk must know of an entry.
+type oldEntry struct {
+	kind
+	id, arrived, size int64
+	unsure            bool // arrived is not to be trusted
+}
+
+// evictChunk summarises the oldest entries, up to evictEntries of them, as long as they arrived before oldest or there is
 // more than target; again tells that there may be more to do.
 func (s *Store) evictChunk(oldest, target int64) (again bool, err error) {
-	q := &s.tx.quarantine
-	gone := make(map[kind]*QuarantineSummary)
-	var last, freed, seen int64
-	enough := false
+	var entries []oldEntry
 	err = s.w.oldestEntries.query(func(row []driver.Value) error {
-		id, arrived, size := row[0].(int64), row[1].(int64), row[2].(int64)
-		if enough = enough || arrived >= oldest && q.next-freed <= target; enough {
-			return nil
-		}
-		last, freed, seen = id, freed+size, seen+1
-		k := kind{row[3].(int64), row[4].(string)}
-		sum, known := gone[k]
-		if !known {
-			sum = &QuarantineSummary{First: arrived, Last: arrived}
-			gone[k] = sum
-		}
-		sum.Count++
-		sum.First, sum.Last = min(sum.First, arrived), max(sum.Last, arrived)
+		entries = append(entries, oldEntry{
+			id: row[0].(int64), arrived: row[1].(int64), size: row[2].(int64), kind: kind{row[3].(int64), row[4].(string)},
+			unsure: row[5].(int64)&flagClockUnsure != 0,
+		})
 		return nil
 	}, int64(evictEntries))
-	if err != nil || seen == 0 {
+	due := dueEntries(entries, oldest, s.tx.quarantine.next-target)
+	if err != nil || due == 0 {
 		return false, err
+	}
+	gone := make(map[kind]*QuarantineSummary)
+	for _, e := range entries[:due] {
+		sum, known := gone[e.kind]
+		if !known {
+			sum = &QuarantineSummary{First: e.arrived, Last: e.arrived}
+			gone[e.kind] = sum
+		}
+		sum.Count++
+		sum.First, sum.Last = min(sum.First, e.arrived), max(sum.Last, e.arrived)
+		s.tx.quarantine.next -= e.size
 	}
 	kinds, err := s.w.countSummary.number()
 	if err != nil {
@@ -143,8 +150,22 @@ func (s *Store) evictChunk(oldest, target int64) (again bool, err error) {
 			return false, err
 		}
 	}
-	q.next -= freed
-	return seen == evictEntries, s.w.deleteEntries.run(last)
+	return due == evictEntries, s.w.deleteEntries.run(entries[due-1].id)
+}
+
+// dueEntries returns how many of the entries, which are in order of arrival, must go: those before oldest, and as many as
+// have excess bytes. One whose time is unsure goes with the next that is too old: in 1970 everything would be.
+func dueEntries(entries []oldEntry, oldest, excess int64) (due int) {
+	for i, e := range entries {
+		switch {
+		case excess > 0, e.arrived < oldest && !e.unsure:
+			due = i + 1
+		case !e.unsure:
+			return due
+		}
+		excess -= e.size
+	}
+	return due
 }
 
 // Quarantine iterates over the newest limit entries, the oldest of them first; zero means all. Entries that come or go

@@ -58,6 +58,21 @@ func TestOldEntriesAreSummarisedHourly(t *testing.T) {
 	assert.Equal(t, []QuarantineSummary{{"a", "not JSON", 300, noon, noon + 299}}, gone)
 }
 
+// A box without a clock thinks that it is 1970 until it has reached a time server.
+func TestEntriesOfAnUnsureTimeAreNotTooOld(t *testing.T) {
+	now := time.UnixMilli(5000)
+	s := openTest(t, Options{QuarantineAge: 24 * time.Hour, Now: func() time.Time { return now }})
+	unsure := bad("a", 5000, "x")
+	unsure.ClockUnsure = true
+	mustAppend(t, s, unsure)
+	now = time.UnixMilli(noon)
+	mustAppend(t, s, bad("a", noon, "y"))
+	assert.Len(t, entries(t, s), 2, "the clock was set")
+	now = now.Add(25 * time.Hour)
+	mustAppend(t, s, bad("a", now.UnixMilli(), "z"))
+	assert.Len(t, entries(t, s), 1, "older than an entry that is too old")
+}
+
 func TestReasonsInSummariesAreBounded(t *testing.T) {
 	s := openTest(t, Options{QuarantineBytes: 1000})
 	var batch []Message

@@ -83,7 +83,7 @@ func (w *writer) prepare() error {
 		{&w.addRefusal, `INSERT INTO refusal (reason, count) VALUES (?, ?)
 			ON CONFLICT (reason) DO UPDATE SET count = count + excluded.count`},
 		{&w.insertEntry, `INSERT INTO quarantine (time, device, flags, size, topic, reason, payload) VALUES (?, ?, ?, ?, ?, ?, ?)`},
-		{&w.oldestEntries, `SELECT id, time, size, device, reason FROM quarantine ORDER BY id LIMIT ?`},
+		{&w.oldestEntries, `SELECT id, time, size, device, reason, flags FROM quarantine ORDER BY id LIMIT ?`},
 		{&w.sumEntries, `SELECT coalesce(sum(size), 0) FROM quarantine`},
 		{&w.summarise, `INSERT INTO quarantine_summary (device, reason, count, first, last) VALUES (?, ?, ?, ?, ?)
 			ON CONFLICT (device, reason) DO UPDATE SET count = count + excluded.count,
