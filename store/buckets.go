@@ -16,8 +16,11 @@ type buckets struct {
 
 type series struct{ device, metric string }
 
+// Values are summed at this scale: so the sum of the largest floats is finite, and a power of two costs no digits.
+const sumScale = 0x1p-64
+
 type bucket struct {
-	sum   float64
+	sum   float64 // times sumScale
 	count int64
 	first Reading
 }
@@ -36,7 +39,7 @@ func (b *buckets) add(r Reading) bool {
 		b.index[series{r.Device, r.Metric}] = i
 		b.open = append(b.open, bucket{first: r})
 	}
-	b.open[i].sum += r.Value
+	b.open[i].sum += r.Value * sumScale
 	b.open[i].count++
 	return true
 }
@@ -54,7 +57,7 @@ func (b *buckets) flush() bool {
 	})
 	for i := range b.open {
 		r := b.open[i].first
-		r.Time, r.Value = b.start, b.open[i].sum/float64(b.open[i].count)
+		r.Time, r.Value = b.start, b.open[i].sum/float64(b.open[i].count)/sumScale
 		if !b.yield(r) {
 			b.stopped = true
 			return false

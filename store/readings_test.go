@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"math"
 	"testing"
 	"time"
 
@@ -46,6 +47,18 @@ func TestQueries(t *testing.T) {
 		require.ErrorIs(t, err, ErrNotFound)
 		require.ErrorContains(t, err, `"nobody"`)
 	}
+}
+
+func TestMeanOfTheLargestValuesIsFinite(t *testing.T) {
+	s := openTest(t, Options{})
+	mustAppend(t, s, telemetry("a", noon, Value{"ph", math.MaxFloat64}, Value{"co2", 0.1}),
+		telemetry("a", noon+1, Value{"ph", math.MaxFloat64}, Value{"co2", 0.3}))
+	var got []float64
+	for r, err := range s.Readings(t.Context(), Query{Every: time.Hour}) {
+		require.NoError(t, err)
+		got = append(got, r.Value)
+	}
+	assert.Equal(t, []float64{0.2, math.MaxFloat64}, got)
 }
 
 func TestLongAnswersComeInPagesThatHoldNothingOpen(t *testing.T) {
