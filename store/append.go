@@ -61,7 +61,11 @@ func (s *Store) appendMessage(m *Message) (Outcome, error) {
 		return 0, err
 	}
 	s.touch(d)
-	d.next.lastSeen = max(d.next.lastSeen, m.Received)
+	if m.ClockUnsure {
+		d.next.lastSeen = max(d.next.lastSeen, m.Received)
+	} else { // even if it is earlier: a clock that was ahead for a while must not keep a dead device online
+		d.next.lastSeen = m.Received
+	}
 	outcome, leftover := Stored, ""
 	switch {
 	case m.Kind == Bad:

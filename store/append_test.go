@@ -196,11 +196,24 @@ func TestSearchForAFreeTimeIsBounded(t *testing.T) {
 
 func TestHeartbeatIsStoredAndSeen(t *testing.T) {
 	s := openTest(t, Options{})
-	assert.Equal(t, []Outcome{Stored}, mustAppend(t, s, Message{Kind: Heartbeat, Device: "a", Received: noon}))
 	assert.Equal(t, []Outcome{Stored}, mustAppend(t, s, Message{Kind: Heartbeat, Device: "a", Received: noon - 1}))
+	assert.Equal(t, []Outcome{Stored}, mustAppend(t, s, Message{Kind: Heartbeat, Device: "a", Received: noon}))
 	d, err := s.Device(t.Context(), "a")
 	require.NoError(t, err)
 	assert.Equal(t, Device{ID: "a", Created: noon, LastSeen: noon, Counts: Counts{Stored: 2}}, d)
+}
+
+func TestLastSeenFollowsAClockThatIsPutRight(t *testing.T) {
+	s := openTest(t, Options{})
+	heard := func(at int64, unsure bool) int64 {
+		mustAppend(t, s, Message{Kind: Heartbeat, Device: "a", Received: at, ClockUnsure: unsure})
+		d, err := s.Device(t.Context(), "a")
+		require.NoError(t, err)
+		return d.LastSeen
+	}
+	assert.Equal(t, noon+1_000_000, heard(noon+1_000_000, false))
+	assert.Equal(t, noon, heard(noon, false), "the clock was ahead")
+	assert.Equal(t, noon, heard(5000, true), "no clock at all: what was known holds")
 }
 
 func TestFailedCommitStoresNothingAndTheNextOneWorks(t *testing.T) {
@@ -312,6 +325,17 @@ func TestRefusedCountsAreThereAtOnceAndAfterARestart(t *testing.T) {
 func TestRefusedCountsAreCommittedWhenNothingElseHappens(t *testing.T) {
 	s := openTest(t, Options{})
 	s.AddRefused("", "password", 1)
+	reader := openTest(t, Options{Path: s.path, ReadOnly: true})
+	require.Eventually(t, func() bool { return totals(t, reader).Refused == 1 }, 10*time.Second, 20*time.Millisecond)
+}
+
+func TestRefusedCountsWaitForWhoIsBusy(t *testing.T) {
+	s := openTest(t, Options{})
+	s.AddRefused("", "password", 1)
+	require.NoError(t, s.acquire(t.Context()))
+	s.idle.Stop()
+	s.whenIdle() // the timer fires while somebody writes, who may not commit
+	s.release()
 	reader := openTest(t, Options{Path: s.path, ReadOnly: true})
 	require.Eventually(t, func() bool { return totals(t, reader).Refused == 1 }, 10*time.Second, 20*time.Millisecond)
 }

@@ -87,7 +87,8 @@ type Store struct {
 }
 
 // Open opens or creates the database at o.Path, brings its schema up to date and checks it after an unclean stop.
-// Errors wrap ErrNewerSchema, ErrForeign or ErrDamaged where they apply, and a file that is refused is not changed.
+// Errors wrap ErrNewerSchema, ErrForeign or ErrDamaged where they apply, and what a refused file holds is not changed; the
+// log of an unclean stop may be copied into it.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	o.defaults()
 	s := &Store{options: o, log: o.Log, writing: make(chan struct{}, 1)}
@@ -182,7 +183,8 @@ func (s *Store) whenIdle() {
 	select {
 	case s.writing <- struct{}{}:
 	default:
-		return // busy, and who is busy sets the timer again
+		s.idle.Reset(idleAfter) // busy, not only with an Append that would do it
+		return
 	}
 	defer s.release()
 	if s.closed {
