@@ -87,6 +87,16 @@ func validHost(host string) bool {
 	return !digitsOnly // 192.168.1 and 300.1.1.1 are mistyped addresses
 }
 
+// validCertName accepts what a certificate can hold: addresses without a zone,
+// and host names without a dot at the end, the first label of which may be *.
+func validCertName(name string) bool {
+	host, wildcard := strings.CutPrefix(name, "*.")
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return ip.Zone() == "" && !wildcard
+	}
+	return validHost(host) && !strings.HasSuffix(host, ".")
+}
+
 func validOrigin(origin string) bool {
 	if origin == "*" {
 		return true

@@ -103,7 +103,7 @@ func (v *validator) certs() {
 		v.refuse(missing(c.ServerCert, "certs.server_cert", "certs.server_key"), "certs.server_cert and certs.server_key go together; set both or none")
 	}
 	for _, name := range c.ExtraNames {
-		if !validHost(strings.TrimPrefix(name, "*.")) {
+		if !validCertName(name) {
 			v.refuseItem("certs.extra_names", name, "must be a host name or an IP address, without a scheme or a port")
 		}
 	}
