@@ -10,8 +10,8 @@
 //	server.crt  what the broker shows, 0644
 //
 // Because a renewal keeps the key, it replaces one file, and there is no moment at which key and
-// certificate on disk do not belong together. Creation writes ca.crt last: while it is absent there is no
-// authority, and the next Create finishes the work with the keys that are already there.
+// certificate on disk do not belong together. Creation removes an old ca.crt first and writes the new one
+// last: while it is absent there is no authority, and the next Create finishes the work with the keys that are already there.
 //
 // The package leaves to its caller who may connect (accounts) and what a person is told to type, with one
 // exception: a key that others can read is refused with the chmod that repairs it.
@@ -184,7 +184,11 @@ func (a *Authority) create(force bool) error {
 	}
 	files := []file{{a.caKey, encodeKey(caKey), 0o600}, {a.serverKey, encodeKey(serverKey), 0o600},
 		{a.serverCert, encodeCert(server), 0o644}, {a.caCert, encodeCert(ca), 0o644}} // ca.crt last: see the package comment
-	if err := writeFiles(files...); err != nil {
+	obsolete := ""
+	if force {
+		obsolete = a.caCert // or an interruption would leave the old certificate with the new key
+	}
+	if err := replaceFiles(obsolete, files...); err != nil {
 		return err
 	}
 	g, err := a.load()

@@ -192,6 +192,31 @@ func TestInterruptedCreateIsFinishedByTheNext(t *testing.T) {
 	}
 }
 
+// A directory in the place of a file stops the renames where a power cut may.
+func TestInterruptedReplacementIsFinishedByTheNextCreate(t *testing.T) {
+	for _, stop := range []string{"ca.key", "server.key", "server.crt"} {
+		t.Run(stop, func(t *testing.T) {
+			o := options(t)
+			create(t, o)
+			whole := read(t, o.Dir, stop)
+			remove(t, o.Dir, stop)
+			require.NoError(t, os.Mkdir(filepath.Join(o.Dir, stop), 0o700))
+			_, err := Create(o, true)
+			require.ErrorContains(t, err, stop)
+			remove(t, o.Dir, stop)
+			write(t, whole, o.Dir, stop)
+			require.NoError(t, os.Chmod(filepath.Join(o.Dir, stop), 0o600))
+
+			_, err = Open(o)
+			require.ErrorIs(t, err, ErrNoAuthority)
+			_, err = Create(o, false)
+			require.NoError(t, err)
+			_, err = Open(o)
+			require.NoError(t, err)
+		})
+	}
+}
+
 func TestNothingIsReplacedWhenOneFileCannotBeWritten(t *testing.T) {
 	dir := t.TempDir()
 	write(t, "old", dir, "ca.key")

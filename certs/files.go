@@ -24,7 +24,10 @@ type file struct {
 // writeFiles writes all files or, as far as the disk allows, none: each goes to a temporary file in its
 // directory and is synced first, so that a full disk is found out before anything is replaced; then they
 // are renamed in the order given, each rename synced before the next. Modes do not depend on the umask.
-func writeFiles(files ...file) error {
+func writeFiles(files ...file) error { return replaceFiles("", files...) }
+
+// replaceFiles is writeFiles that removes the file obsolete, unless it is "" or absent, before the first rename.
+func replaceFiles(obsolete string, files ...file) error {
 	staged := make([]string, 0, len(files))
 	defer func() {
 		for _, path := range staged {
@@ -37,6 +40,15 @@ func writeFiles(files ...file) error {
 			return fmt.Errorf("write %s: %w", f.path, err)
 		}
 		staged = append(staged, path)
+	}
+	if obsolete != "" {
+		err := os.Remove(obsolete)
+		if err == nil {
+			err = syncDir(filepath.Dir(obsolete))
+		}
+		if err != nil && !isMissing(err) {
+			return fmt.Errorf("replace %s: %w", obsolete, err)
+		}
 	}
 	for i, f := range files {
 		if err := os.Rename(staged[i], f.path); err != nil {

@@ -106,7 +106,7 @@ func (a *Authority) look() (*generation, error) {
 		g = next
 	}
 	if g.server() == nil {
-		return nil, fmt.Errorf("certificate %s is missing or belongs to another key", a.serverCert)
+		return nil, a.noServer()
 	}
 	return g, nil
 }
@@ -123,7 +123,11 @@ func (a *Authority) refresh(g *generation) (*generation, error) {
 	}
 	now := a.now()
 	reason := needsRenewal(g.server(), a.names(), now)
-	if reason == "" || (g.server() != nil && ClockUnsure(now, a.build)) {
+	if reason == "" {
+		a.failing = false
+		return g, nil
+	}
+	if g.server() != nil && ClockUnsure(now, a.build) {
 		return g, nil
 	}
 	next, err := a.renew(g)
@@ -161,7 +165,15 @@ func (a *Authority) renew(g *generation) (*generation, error) {
 	if err := writeFiles(append(files, file{a.serverCert, encodeCert(cert), 0o644})...); err != nil {
 		return nil, err
 	}
-	return a.load()
+	next, err := a.load()
+	if err == nil && next.server() == nil {
+		err = a.noServer() // another process replaced the key meanwhile
+	}
+	return next, err
+}
+
+func (a *Authority) noServer() error {
+	return fmt.Errorf("certificate %s is missing or belongs to another key", a.serverCert)
 }
 
 // noKey is why nothing can be signed.
@@ -169,7 +181,7 @@ func (a *Authority) noKey() error {
 	return fmt.Errorf("there is no key of our own authority in %s: certificates from outside are only served", a.caKey)
 }
 
-// logFailure logs a renewal that failed, once until one succeeds: Run tries again at every look.
+// logFailure logs a renewal that failed, once until one succeeds or is not needed any more: Run tries again at every look.
 func (a *Authority) logFailure(err error) {
 	if !a.failing {
 		a.log.Error("server certificate could not be renewed, the old one stays in use", "err", err)

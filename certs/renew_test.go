@@ -148,6 +148,40 @@ func TestRunSaysOnceThatRenewalFails(t *testing.T) {
 	})
 }
 
+func TestRunSaysAgainWhenRenewalFailsAgain(t *testing.T) {
+	inBubble(t, nil, func(r running) {
+		good := r.names
+		for _, names := range [][]string{{"größe"}, good(), {"größe"}} { // no certificate can hold the first
+			r.mu.Lock()
+			r.names = func() []string { return names }
+			r.mu.Unlock()
+			r.later(0)
+		}
+		assert.Equal(t, 2, r.logged("could not be renewed"))
+	})
+}
+
+func TestRunOutlivesAKeyThatChangesWhileItRenews(t *testing.T) {
+	other := options(t)
+	create(t, other)
+	key := read(t, other.Dir, "server.key")
+	inBubble(t, nil, func(r running) {
+		first := r.ServerPEM()
+		good := r.names
+		r.mu.Lock()
+		r.names = func() []string {
+			write(t, key, r.Dir, "server.key")
+			return append(good(), "192.0.2.99")
+		}
+		r.mu.Unlock()
+		r.later(0)
+		assert.Equal(t, first, r.ServerPEM())
+		assert.Equal(t, 1, r.logged("could not be renewed"))
+		r.later(0)
+		assert.NotEqual(t, first, r.ServerPEM(), "issued for the new key")
+	})
+}
+
 func TestRunSignsNothingWhileTheClockIsWrong(t *testing.T) {
 	inBubble(t, func(o *Options) { o.NotBeforeClock = noon.Add(-time.Minute) }, func(r running) {
 		first := r.ServerPEM()
