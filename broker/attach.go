@@ -25,6 +25,7 @@ func (r *router) attach(l *link, pk *packets.Packet) {
 		c.Expiry = session.Forever // what it has not stored is kept until it comes
 	}
 	p.link, p.rights = l, l.rights
+	p.narrow = c.ReceiveMaximum > 0 && c.ReceiveMaximum < narrowWindow
 	l.present, w.out = p.state.Connect(r.now(), c, w.out[:0])
 	w.apply(p)
 	p.ended = false

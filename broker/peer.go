@@ -22,6 +22,8 @@ type peer struct {
 	ended  bool  // the session has no state
 	rights rights
 	walks  []walk // retained messages that are due to the client
+	narrow bool   // the client takes few messages at a time
+	crowd  crowd
 	lost   uint64 // of state.Overflowed, that has been counted
 }
 

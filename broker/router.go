@@ -92,6 +92,7 @@ func (r *router) receive(l *link, pk *packets.Packet) error {
 		r.complete(w, p, ticket, session.Success)
 	}
 	w.settle()
+	w.yield(l)
 	return nil
 }
 
@@ -171,6 +172,7 @@ func (r *router) receiveForIngest(l *link, rt *route, pk *packets.Packet, ticket
 	c.tally.received.Add(1)
 	r.publish(w, rt, &c.message, c, p, now)
 	w.settle()
+	w.yield(l)
 	return nil
 }
 

@@ -24,6 +24,8 @@ type work struct {
 	after []consequence    // still to be done
 	dirty []*conn          // given something and not flushed
 	buf   []byte
+
+	crowded *peer // a session that publishers should wait for
 }
 
 // consequence is an effect that leads away from the session that it came from.
@@ -44,6 +46,7 @@ func (r *router) begin() *work {
 func (w *work) finish() {
 	w.settle()
 	w.flush()
+	w.crowded = nil
 	spareWork.Put(w)
 }
 
@@ -86,12 +89,14 @@ func (w *work) apply(p *peer) {
 	}
 	if sent > 0 {
 		w.r.sent.Add(sent)
+		p.crowd.sent += uint64(sent)
 		if l.queuedBytes() > pauseBytes {
 			p.state.Pause()
 			l.awaitDrain()
 			w.stain(l.conn)
 		}
 	}
+	w.crowding(p)
 	if lost := p.state.Overflowed(); lost != p.lost {
 		w.r.overflowed(p, int64(lost-p.lost))
 		p.lost = lost

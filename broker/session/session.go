@@ -114,6 +114,11 @@ func (s *Session) Stats() Stats {
 	return st
 }
 
+// Backlog returns how many messages wait to be sent, and the bytes of those and of the unacknowledged ones.
+func (s *Session) Backlog() (messages, bytes int) {
+	return s.outbound.queue.n + s.outbound.queue0.n, s.outbound.bytes
+}
+
 // Overflowed returns how many messages the session had no room for.
 func (s *Session) Overflowed() uint64 { return s.stats.Dropped[DropQueueFull] }
 
