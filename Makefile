@@ -91,7 +91,7 @@ torture: export PLANTOPS_TORTURE_KILLS ?= 500
 torture: export PLANTOPS_POWERCUTS ?= 1000
 torture: export PLANTOPS_POWERCUT_LOAD ?= 5s
 torture: export PLANTOPS_STALL ?= 60s
-torture: ## kill -9, power cuts and storage that stalls, over and over: about ten minutes
+torture: ## kill -9, power cuts and storage that stalls, over and over: about five minutes
 	go test -count=1 -timeout 2h -v -run '^Test(KilledServer|PowerCut|StalledStorage)' ./cmd/plantops
 
 bench: ## speed and memory, measured
