@@ -28,19 +28,19 @@ type conn struct {
 	cause atomic.Pointer[error] // why we cut it
 }
 
-// dial connects to the broker; with TLS the handshake is part of it. It obeys no proxy variables: the broker is on
-// this machine or in this house.
-func (s *Subscriber) dial(ctx context.Context) (*conn, error) {
+// dial connects to the broker; with TLS, which config nil means without, the handshake is part of it. It obeys no proxy
+// variables: the broker is on this machine or in this house.
+func dial(ctx context.Context, address string, config *tls.Config, writeTimeout time.Duration, onEnd func()) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	var dialer net.Dialer
-	socket, err := dialer.DialContext(ctx, "tcp", s.address)
+	socket, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{Conn: socket, socket: socket, writeTimeout: s.o.StallTimeout, onEnd: s.queue.release}
-	if s.o.TLS != nil {
-		secure := tls.Client(socket, s.o.TLS)
+	c := &conn{Conn: socket, socket: socket, writeTimeout: writeTimeout, onEnd: onEnd}
+	if config != nil {
+		secure := tls.Client(socket, config)
 		if err := secure.HandshakeContext(ctx); err != nil {
 			socket.Close()
 			return nil, err
