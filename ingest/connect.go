@@ -82,7 +82,7 @@ func (l *link) attempt(ctx context.Context, _ autopaho.ClientConfig, _ *url.URL)
 	} else {
 		l.o.Log.Info("Connecting to MQTT broker at " + l.address)
 	}
-	c, err := l.dial(ctx)
+	c, err := dial(ctx, l.address, l.o.TLS, l.o.StallTimeout, l.queue.release)
 	if err != nil {
 		return nil, err
 	}
@@ -92,6 +92,7 @@ func (l *link) attempt(ctx context.Context, _ autopaho.ClientConfig, _ *url.URL)
 
 func (l *link) connectPacket(cp *paho.Connect, _ *url.URL) (*paho.Connect, error) {
 	cp.Properties.ReceiveMaximum = &l.o.ReceiveMaximum
+	cp.Properties.RequestProblemInfo = true // why a subscription is refused; paho says no otherwise
 	return cp, nil
 }
 

@@ -34,11 +34,11 @@ func newQueue(capacity int) *queue {
 }
 
 // put adds an item and reports whether it did: a closed queue takes nothing more, and one that is full waits only
-// while the item's connection lives.
+// while the item's connection lives, except for QoS 0, which no broker sends again.
 func (q *queue) put(it item) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for q.full() && !q.closed && !it.from.ended() {
+	for q.full() && !q.closed && (it.id == 0 || !it.from.ended()) {
 		q.space.Wait()
 	}
 	if q.closed || q.full() {

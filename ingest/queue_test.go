@@ -42,8 +42,10 @@ func TestAFullQueueHoldsTheReaderUp(t *testing.T) {
 	}{
 		"until there is room":        {item{}, func(q *queue, _ *conn) { q.take(nil, 1) }, true},
 		"until bytes are gone":       {item{payload: make([]byte, maxQueuedBytes)}, func(q *queue, _ *conn) { q.take(nil, 1) }, true},
-		"until the connection ended": {item{}, func(q *queue, c *conn) { c.over.Store(true); q.release() }, false},
+		"until the connection ended": {item{id: 1}, func(q *queue, c *conn) { c.over.Store(true); q.release() }, false},
 		"until the queue is closed":  {item{}, func(q *queue, _ *conn) { q.close() }, false},
+		"with what the broker does not send again, even when the connection ended": {item{},
+			func(q *queue, c *conn) { c.over.Store(true); q.release(); q.take(nil, 1) }, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -54,7 +56,7 @@ func TestAFullQueueHoldsTheReaderUp(t *testing.T) {
 				q, c := newQueue(capacity), &conn{}
 				require.True(t, q.put(tt.full))
 				taken := make(chan bool, 1)
-				go func() { taken <- q.put(item{from: c}) }()
+				go func() { taken <- q.put(item{id: tt.full.id, from: c}) }()
 				synctest.Wait()
 				require.Empty(t, taken, "put returned")
 				tt.release(q, c)

@@ -208,6 +208,7 @@ func TestSessionIsPersistentAndBounded(t *testing.T) {
 	assert.Equal(t, "plantops-ingest", s.connect.ClientID)
 	assert.Equal(t, uint32(sessionExpirySeconds), *s.connect.Properties.SessionExpiryInterval)
 	assert.Equal(t, uint16(77), *s.connect.Properties.ReceiveMaximum)
+	assert.Nil(t, s.connect.Properties.RequestProblemInfo, "absent means yes")
 	assert.Equal(t, "plantops_backend", s.connect.Username)
 	assert.Equal(t, "secret", string(s.connect.Password))
 	for i, sub := range s.request.Subscriptions {
