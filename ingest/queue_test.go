@@ -45,7 +45,7 @@ func TestAFullQueueHoldsTheReaderUp(t *testing.T) {
 		"until the connection ended": {item{id: 1}, func(q *queue, c *conn) { c.over.Store(true); q.release() }, false},
 		"until the queue is closed":  {item{}, func(q *queue, _ *conn) { q.close() }, false},
 		"with what the broker does not send again, even when the connection ended": {item{},
-			func(q *queue, c *conn) { c.over.Store(true); q.release(); q.take(nil, 1) }, true},
+			func(q *queue, c *conn) { c.over.Store(true); q.release(); synctest.Wait(); q.take(nil, 1) }, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
