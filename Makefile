@@ -96,6 +96,7 @@ torture: ## kill -9, power cuts and storage that stalls, over and over: about fi
 
 bench: ## speed and memory, measured
 	go test -run '^$$' -bench . -benchmem ./...
+	PLANTOPS_BENCH=1 go test -count=1 -timeout 30m -run '^TestSpeedOfTheWholePath$$' -v ./cmd/plantops
 
 vuln: ## known vulnerabilities; needs the vulnerability database from the network
 	go run $(GOVULNCHECK) ./...
