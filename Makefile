@@ -86,7 +86,6 @@ interop: build ## real clients (mosquitto-clients, MQTT.js, openssl), installed 
 	deploy/interop/run.sh
 
 # What is not set here can be set outside. The full disk is a small file system of its own: without root it is left out.
-torture: export PLANTOPS_TORTURE ?= 1
 torture: export PLANTOPS_TORTURE_KILLS ?= 500
 torture: export PLANTOPS_POWERCUTS ?= 1000
 torture: export PLANTOPS_POWERCUT_LOAD ?= 5s

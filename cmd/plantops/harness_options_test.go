@@ -12,14 +12,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// needsPromise keeps a test out of ordinary runs until acknowledgements are withheld.
-func needsPromise(t *testing.T) {
-	t.Helper()
-	if os.Getenv("PLANTOPS_TORTURE") == "" {
-		t.Skip("acknowledgements are not withheld yet: PLANTOPS_TORTURE=1 shows what is lost")
-	}
-}
-
 // intSetting reads a parameter of the long form from the environment.
 func intSetting(t *testing.T, name string, short int) int {
 	t.Helper()

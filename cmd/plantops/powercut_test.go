@@ -23,7 +23,6 @@ import (
 // record, builds the files as a disk could hold them, opens them, and looks for every reading whose acknowledgement had
 // left the server by then.
 func TestPowerCutKeepsWhatWasAcknowledged(t *testing.T) {
-	needsPromise(t)
 	cuts := intSetting(t, "PLANTOPS_POWERCUTS", 60)
 	random := seeded(t)
 	record, devices := recordLoad(t, durationSetting(t, "PLANTOPS_POWERCUT_LOAD", 700*time.Millisecond))

@@ -21,7 +21,6 @@ const maxGrowthBytes = 32 << 20
 // TestStalledStorage takes the storage away under load: nothing may be acknowledged that is not stored, the server may
 // not grow, and when the storage is back, everything must be.
 func TestStalledStorage(t *testing.T) {
-	needsPromise(t)
 	t.Run("locked by another process", func(t *testing.T) {
 		t.Parallel()
 		stall(t, t.TempDir(), lockDatabase)

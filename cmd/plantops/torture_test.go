@@ -18,7 +18,6 @@ const (
 // TestKilledServerKeepsWhatItAcknowledged kills the server at random moments under load, over and over, and
 // looks at the end whether every acknowledged reading is there exactly once.
 func TestKilledServerKeepsWhatItAcknowledged(t *testing.T) {
-	needsPromise(t)
 	kills := intSetting(t, "PLANTOPS_TORTURE_KILLS", 3)
 	random := seeded(t)
 
