@@ -93,7 +93,7 @@ func TestNewFileIsPrivateAndInWALMode(t *testing.T) {
 	assert.Equal(t, os.FileMode(0o600), info.Mode())
 	for pragma, want := range map[string]int64{
 		"page_size": pageBytes, "synchronous": 2, "busy_timeout": 1000, "foreign_keys": 1, "application_id": applicationID,
-		"user_version": latestVersion(), "wal_autocheckpoint": checkpointPages,
+		"user_version": latestVersion(), "wal_autocheckpoint": checkpointPages, "journal_size_limit": 16 << 20,
 	} {
 		got, err := s.w.number("PRAGMA " + pragma)
 		require.NoError(t, err)

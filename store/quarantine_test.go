@@ -127,6 +127,12 @@ func TestQuarantineListsTheNewestInOrderOfArrival(t *testing.T) {
 	assert.Equal(t, Counts{Quarantined: 101}, totals(t, s), "purging does not change what happened")
 }
 
+func withoutTime(device string, values ...Value) Message {
+	m := telemetry(device, noon, values...)
+	m.TimeSource = FromArrival
+	return m
+}
+
 func TestReplayKeepsTheEquation(t *testing.T) {
 	there := telemetry("a", noon, Value{"ph", 6})
 	for name, c := range map[string]struct {
@@ -160,6 +166,9 @@ func TestReplayKeepsTheEquation(t *testing.T) {
 		"rest of a stored message": {
 			telemetry("a", noon, Value{"ph", 7}, Value{"co2", 400}), telemetry("a", noon+1, Value{"ph", 7}), Stored, Counts{Stored: 2}, 0,
 		},
+		"rest of a stored message without a time": {
+			withoutTime("a", Value{"ph", 7}, Value{"ph", 8}), withoutTime("a", Value{"ph", 7}, Value{"ph", 8}), Quarantined, Counts{Stored: 2}, 1,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := openTest(t, Options{})
@@ -177,9 +186,29 @@ func TestReplayKeepsTheEquation(t *testing.T) {
 				require.ErrorIs(t, err, ErrNotFound)
 				return
 			}
+			rows := countRows(t, s)
 			_, err = s.ReplayQuarantined(t.Context(), 1, c.replay)
 			require.NoError(t, err)
 			assert.Equal(t, c.counts, totals(t, s), "a second time changes nothing")
+			assert.Equal(t, rows, countRows(t, s), "a second time stores nothing")
 		})
 	}
+}
+
+func TestSizeOfTheQuarantineIsKnownWhoeverChangesIt(t *testing.T) {
+	a := openTest(t, Options{})
+	mustAppend(t, a, bad("a", noon, "x"), bad("a", noon, "yy"), bad("a", noon, "zzz"))
+	exact := func(after string) {
+		mustAppend(t, a, bad("a", noon, "more"))
+		sum, err := a.w.sumEntries.number()
+		require.NoError(t, err)
+		assert.Equal(t, sum, a.tx.quarantine.committed, after)
+	}
+	purged, err := a.PurgeQuarantine(t.Context(), 2, 3, 3, 99)
+	require.NoError(t, err)
+	assert.Equal(t, int64(2), purged)
+	exact("purged")
+	b := openTest(t, Options{Path: a.path})
+	mustAppend(t, b, bad("b", noon, "of another process"))
+	exact("another process")
 }

@@ -40,6 +40,9 @@ func (s *Store) replay(id int64, m *Message) (Outcome, error) {
 		return Quarantined, nil
 	}
 	before, flags, size := s.state.byID[entry[0].(int64)], entry[1].(int64), entry[2].(int64)
+	if flags&flagUncounted != 0 && m.Kind == Telemetry && m.TimeSource != FromDevice {
+		return Quarantined, nil // a row of its own has taken all that it can; another one would hold that twice
+	}
 
 	d, reason, err := s.deviceOf(m)
 	if err != nil || reason != "" {
