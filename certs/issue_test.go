@@ -39,6 +39,13 @@ func TestNothingOutlivesTheAuthority(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, root.NotAfter, pair.NotAfter)
 	assert.Equal(t, root.NotAfter, a.current.Load().server().NotAfter)
+
+	o.Now = at(root.NotBefore.Add(time.Minute)) // the clock was set back
+	a, err = Open(o)
+	require.NoError(t, err)
+	_, err = a.Renew()
+	require.NoError(t, err)
+	assert.Equal(t, root.NotBefore, a.current.Load().server().NotBefore)
 }
 
 func TestIssueRefusesNames(t *testing.T) {

@@ -117,6 +117,10 @@ func TestRunKeepsServingWhenTheFilesAreBad(t *testing.T) {
 		r.later(0)
 		assert.Equal(t, 1, r.logged("took over changed certificates"))
 		require.NoError(t, r.Reload())
+
+		require.NoError(t, os.Chmod(filepath.Join(r.Dir, "server.key"), 0o644))
+		r.later(0)
+		assert.Equal(t, 1, r.logged("private key is open to other users"))
 	})
 }
 
