@@ -13,23 +13,35 @@ import (
 // returns nil when the queue is closed and empty, an error when ctx ended before the batch in hand could be stored.
 func (s *Subscriber) commitUntilDrained(ctx context.Context) error {
 	var (
-		decoder  = newDecoder()
+		decoder  = newDecoder(s.o.ProbeTopic)
+		again    = newRedelivery(2 * int(s.o.ReceiveMaximum))
 		items    []item
+		fresh    []item // of them, not stored yet
 		outcomes []store.Outcome
 		ids      []uint16
 	)
 	for {
 		clear(items) // let go of the payloads before the wait
+		clear(fresh)
 		items = s.queue.take(items[:0], s.o.MaxBatch)
 		if len(items) == 0 {
 			return nil
 		}
-		batch := decoder.decodeAll(items, s.o.ClockUnsure())
-		var err error
-		if outcomes, err = s.append(ctx, batch, outcomes[:0]); err != nil {
-			return fmt.Errorf("store the last %d messages: %w", s.Stats().Pending, err)
+		fresh = fresh[:0]
+		if s.o.Embedded {
+			fresh = again.fresh(items, fresh)
+		} else {
+			fresh = append(fresh, items...)
 		}
-		s.count.committed(outcomes, s.o.Now())
+		s.count.received.Add(int64(len(fresh) - len(items))) // what comes again was counted when it came first
+		if len(fresh) > 0 {
+			batch := decoder.decodeAll(fresh, s.o.ClockUnsure())
+			var err error
+			if outcomes, err = s.append(ctx, batch, outcomes[:0]); err != nil {
+				return fmt.Errorf("store the last %d messages: %w", s.Stats().Pending, err)
+			}
+			s.count.committed(outcomes, s.o.Now())
+		}
 		ids = acknowledge(items, ids)
 	}
 }

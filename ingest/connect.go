@@ -106,7 +106,7 @@ func (l *link) up(ctx context.Context, manager *autopaho.ConnectionManager) {
 // for: they are old, and would come as new on every reconnection.
 func (l *link) subscribe(ctx context.Context, manager *autopaho.ConnectionManager, c *conn) {
 	request := &paho.Subscribe{}
-	for _, topic := range l.o.Topics {
+	for _, topic := range l.o.filters() {
 		request.Subscriptions = append(request.Subscriptions, paho.SubscribeOptions{Topic: topic, QoS: 1, RetainHandling: 2})
 	}
 	answer, err := manager.Subscribe(ctx, request)
@@ -124,8 +124,8 @@ func (l *link) subscribe(ctx context.Context, manager *autopaho.ConnectionManage
 }
 
 // take puts a message in the queue. paho's reader calls it.
-func (l *link) take(topic string, payload []byte, id uint16, from *conn) {
-	it := item{topic: topic, payload: payload, received: l.o.Now().UnixMilli(), id: id, from: from}
+func (l *link) take(topic string, payload []byte, id uint16, dup bool, from *conn) {
+	it := item{topic: topic, payload: payload, received: l.o.Now().UnixMilli(), id: id, dup: dup, from: from}
 	l.count.received.Add(1)
 	if !l.queue.put(it) {
 		l.count.received.Add(-1) // not taken: the broker keeps it
@@ -134,7 +134,7 @@ func (l *link) take(topic string, payload []byte, id uint16, from *conn) {
 
 // unacknowledged takes a message of QoS 0, which paho does not show to the session.
 func (l *link) unacknowledged(p paho.PublishReceived) (bool, error) {
-	l.take(p.Packet.Topic, p.Packet.Payload, 0, l.inbound.conn.Load())
+	l.take(p.Packet.Topic, p.Packet.Payload, 0, false, l.inbound.conn.Load())
 	return true, nil
 }
 

@@ -35,11 +35,12 @@ const (
 //   - The whole message is Bad when a number does not fit a float64, when a metric's name is not 1 to 64 bytes of
 //     printable text, or when no reading is left.
 func Decode(topic string, payload []byte, received int64, clockUnsure bool) store.Message {
-	return newDecoder().decode(topic, payload, received, clockUnsure)
+	return newDecoder("").decode(topic, payload, received, clockUnsure)
 }
 
 // decoder is Decode with memory that is used again: of a batch that looks like the one before, nothing is allocated.
 type decoder struct {
+	probe    string // the topic of probes
 	parser   fastjson.Parser
 	names    map[string]string // metric names seen, all of them good
 	number   []byte
@@ -47,7 +48,9 @@ type decoder struct {
 	messages []store.Message
 }
 
-func newDecoder() *decoder { return &decoder{names: make(map[string]string)} }
+func newDecoder(probe string) *decoder {
+	return &decoder{probe: probe, names: make(map[string]string)}
+}
 
 // decodeAll decodes a batch. The result is valid until the next call.
 func (d *decoder) decodeAll(items []item, clockUnsure bool) []store.Message {
@@ -71,6 +74,8 @@ func (d *decoder) decode(topic string, payload []byte, received int64, clockUnsu
 	var what string
 	m.Device, what = splitTopic(topic)
 	switch {
+	case topic == d.probe && topic != "":
+		m.Kind = store.Probe
 	case !utf8.ValidString(topic):
 		m.Device, m.Topic = "", strings.ToValidUTF8(topic, "\uFFFD")
 		m.Reason = "topic is not UTF-8"

@@ -174,7 +174,7 @@ func TestDecodeTimestamp(t *testing.T) {
 }
 
 func TestBatchDecodingDoesNotMixMessages(t *testing.T) {
-	d := newDecoder()
+	d := newDecoder("")
 	d.decodeAll([]item{{topic: telemetryTopic, payload: []byte(`{"x":9,"y":9,"z":9}`)}}, false)
 	got := d.decodeAll([]item{
 		{topic: telemetryTopic, payload: []byte(`{"a":1,"b":2}`)},

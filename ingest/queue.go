@@ -8,6 +8,7 @@ type item struct {
 	payload  []byte
 	received int64  // UTC ms
 	id       uint16 // packet id; 0 for QoS 0, which nobody waits for
+	dup      bool   // the broker says that it has sent it before
 	from     *conn  // the connection that it must be acknowledged on
 }
 

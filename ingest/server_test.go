@@ -19,6 +19,7 @@ const patience = 10 * time.Second
 type server struct {
 	t        testing.TB
 	listener net.Listener
+	present  bool // answer that the session is, from the second connection on
 	connack  byte // reason codes to answer with
 	suback   byte
 
@@ -86,7 +87,7 @@ func (s *server) handle(c net.Conn) {
 		switch content := p.Content.(type) {
 		case *packets.Connect:
 			s.connect, s.current, s.parted = content, sc, false
-			(&packets.Connack{ReasonCode: s.connack, Properties: &packets.Properties{}}).WriteTo(c)
+			(&packets.Connack{ReasonCode: s.connack, SessionPresent: s.present && s.clients > 0, Properties: &packets.Properties{}}).WriteTo(c)
 		case *packets.Subscribe:
 			(&packets.Suback{PacketID: content.PacketID, Properties: &packets.Properties{},
 				Reasons: slices.Repeat([]byte{s.suback}, len(content.Subscriptions))}).WriteTo(c)

@@ -18,7 +18,7 @@ import (
 // straight from the reader into the queue and is acknowledged by whoever commits it. There is no session to keep on
 // this side: what is not acknowledged, the broker sends again [MQTT-4.4.0-1].
 type inbound struct {
-	take func(topic string, payload []byte, id uint16, from *conn)
+	take func(topic string, payload []byte, id uint16, dup bool, from *conn)
 	conn atomic.Pointer[conn] // nil while not connected
 
 	mu     sync.Mutex
@@ -28,11 +28,12 @@ type inbound struct {
 var _ session.SessionManager = (*inbound)(nil)
 
 // ConAckReceived starts a connection.
-func (s *inbound) ConAckReceived(w io.Writer, _ *packets.Connect, _ *packets.Connack) error {
+func (s *inbound) ConAckReceived(w io.Writer, _ *packets.Connect, answer *packets.Connack) error {
 	c, ok := w.(*conn)
 	if !ok {
 		return fmt.Errorf("connection is a %T", w)
 	}
+	c.fresh = !answer.SessionPresent
 	s.conn.Store(c)
 	return nil
 }
@@ -82,7 +83,7 @@ func (s *inbound) PacketReceived(p *packets.ControlPacket, _ chan<- *packets.Pub
 			c.fail(fmt.Errorf("broker sent a message with QoS %d and packet id %d", content.QoS, content.PacketID))
 			return nil
 		}
-		s.take(content.Topic, content.Payload, content.PacketID, c)
+		s.take(content.Topic, content.Payload, content.PacketID, content.Duplicate, c)
 	}
 	return nil
 }

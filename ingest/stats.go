@@ -50,7 +50,7 @@ func (s *Subscriber) Stats() Stats {
 
 // committed counts the outcomes of one batch.
 func (c *counters) committed(outcomes []store.Outcome, at time.Time) {
-	var stored, duplicate, quarantined int64
+	var stored, duplicate, quarantined, probes int64
 	for _, o := range outcomes {
 		switch o {
 		case store.Stored:
@@ -59,8 +59,11 @@ func (c *counters) committed(outcomes []store.Outcome, at time.Time) {
 			duplicate++
 		case store.Quarantined:
 			quarantined++
+		case store.Proved:
+			probes++
 		}
 	}
+	c.received.Add(-probes)
 	c.stored.Add(stored)
 	c.duplicate.Add(duplicate)
 	c.quarantine.Add(quarantined)

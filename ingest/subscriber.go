@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -38,6 +39,7 @@ type Options struct {
 	Username, Password string
 	ClientID           string   // default "plantops-ingest"
 	Topics             []string // filters
+	ProbeTopic         string   // subscribed too; what comes there is committed and not counted; empty: none
 	MaxBatch           int      // messages in one commit; default 1000
 	// ReceiveMaximum is announced to the broker: how many QoS 1 messages may be on their way into the store;
 	// default 4096.
@@ -50,6 +52,14 @@ type Options struct {
 	ClockUnsure func() bool      // nil: the clock is right
 	Now         func() time.Time // nil: time.Now
 	Log         *slog.Logger     // nil: no log
+}
+
+// filters are all that is subscribed.
+func (o *Options) filters() []string {
+	if o.ProbeTopic == "" {
+		return o.Topics
+	}
+	return append(slices.Clone(o.Topics), o.ProbeTopic)
 }
 
 // drainTimeout bounds how long a stop waits for the last commits.

@@ -417,3 +417,16 @@ func TestClosedStoreSaysSo(t *testing.T) {
 		assert.False(t, strings.HasPrefix(name, s.path), "%s is still open", name)
 	}
 }
+
+func TestAProbeIsWrittenAndNotCounted(t *testing.T) {
+	s := openTest(t, Options{})
+	wal := func() int64 {
+		health, err := s.Health(t.Context())
+		require.NoError(t, err)
+		return health.WALBytes
+	}
+	before := wal()
+	assert.Equal(t, []Outcome{Proved}, mustAppend(t, s, Message{Kind: Probe, Received: noon}))
+	assert.Greater(t, wal(), before, "something was written")
+	assert.Zero(t, totals(t, s))
+}

@@ -7,6 +7,7 @@ const (
 	Telemetry Kind = iota // Values become readings
 	Heartbeat             // only proves that the device lives
 	Bad                   // cannot be read: Payload goes to quarantine with Reason
+	Probe                 // is no message of anybody: committed and not counted
 )
 
 // TimeSource says where a reading's time comes from.
@@ -45,6 +46,7 @@ const (
 	Stored      Outcome = iota // at least one metric was new, or the message was a heartbeat
 	Duplicate                  // every metric was there already, with the same value
 	Quarantined                // kept as bytes, with the reason
+	Proved                     // of a probe only: the commit happened
 )
 
 // String returns the word that status and logs use.
@@ -54,6 +56,8 @@ func (o Outcome) String() string {
 		return "stored"
 	case Duplicate:
 		return "duplicate"
+	case Proved:
+		return "proved"
 	default:
 		return "quarantined"
 	}

@@ -74,6 +74,7 @@ func ingestOptions(cfg config.Config, port int, password string, tlsConfig *tls.
 		Password:     password,
 		ClientID:     ingestClientID,
 		Topics:       cfg.Ingest.Topics,
+		ProbeTopic:   probeTopic(cfg),
 		MaxBatch:     cfg.Ingest.MaxBatch,
 		StallTimeout: cfg.Ingest.StallTimeout,
 		Embedded:     cfg.Embedded(),
@@ -81,6 +82,14 @@ func ingestOptions(cfg config.Config, port int, password string, tlsConfig *tls.
 		Now:          now,
 		Log:          log,
 	}
+}
+
+// probeTopic is where the embedded broker sends probes; another broker has none.
+func probeTopic(cfg config.Config) string {
+	if !cfg.Embedded() {
+		return ""
+	}
+	return broker.ProbeTopic
 }
 
 // accounts shows the accounts of the database to the broker.
