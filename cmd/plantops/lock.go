@@ -56,7 +56,7 @@ func acquireLock(ctx context.Context, dir string, wait time.Duration) (*dirLock,
 
 func tryLock(dir string) (*dirLock, error) {
 	path := filepath.Join(dir, "plantops.lock")
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) // whoever can open it can lock it
 	if err != nil {
 		return nil, fmt.Errorf("lock data directory: %w", err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 func TestLockNamesItsHolder(t *testing.T) {
@@ -25,6 +26,18 @@ func TestLockNamesItsHolder(t *testing.T) {
 	second, err := acquireLock(context.Background(), dir, 0)
 	require.NoError(t, err)
 	require.NoError(t, second.Release())
+}
+
+// With flock, whoever can open the file can keep every server from starting.
+func TestLockFileIsForItsOwner(t *testing.T) {
+	defer unix.Umask(unix.Umask(0))
+	dir := t.TempDir()
+	lock, err := acquireLock(context.Background(), dir, 0)
+	require.NoError(t, err)
+	defer lock.Release()
+	info, err := os.Stat(filepath.Join(dir, "plantops.lock"))
+	require.NoError(t, err)
+	assert.Equal(t, os.FileMode(0o600), info.Mode().Perm())
 }
 
 func TestLockWaitsForACommandToFinish(t *testing.T) {
