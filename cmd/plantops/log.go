@@ -24,18 +24,24 @@ func newLogger(w io.Writer, o config.Log, level *slog.LevelVar, environ []string
 	}
 	// The journal stamps each line itself.
 	timeless := slices.ContainsFunc(environ, func(v string) bool { return strings.HasPrefix(v, "JOURNAL_STREAM=") })
-	replace := func(groups []string, a slog.Attr) slog.Attr {
+	withoutTime := func(groups []string, a slog.Attr) slog.Attr {
 		if timeless && len(groups) == 0 && a.Key == slog.TimeKey {
 			return slog.Attr{}
 		}
 		return a
 	}
 	if o.Format == "json" {
+		replace := func(groups []string, a slog.Attr) slog.Attr {
+			if a.Value.Kind() == slog.KindDuration {
+				a.Value = slog.StringValue(a.Value.Duration().String()) // as in text; slog would give bare nanoseconds
+			}
+			return withoutTime(groups, a)
+		}
 		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: replace})), nil
 	}
 	return slog.New(tint.NewTextHandler(w, &tint.Options{
 		Level:       level,
-		ReplaceAttr: replace,
+		ReplaceAttr: withoutTime,
 		TimeFormat:  "2006-01-02T15:04:05.000Z07:00",
 		NoColor:     !isTerminal(w) || slices.ContainsFunc(environ, noColor),
 	})), nil

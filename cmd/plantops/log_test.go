@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -32,6 +33,16 @@ func TestFixedSentencesStandWholeInEveryFormat(t *testing.T) {
 			log.Info(sentence, "remote", "x")
 			assert.Regexp(t, c.want, out.String())
 		})
+	}
+}
+
+func TestDurationsAreReadableInEveryFormat(t *testing.T) {
+	for _, format := range []string{"text", "json"} {
+		var out strings.Builder
+		log, err := newLogger(&out, config.Log{Level: "info", Format: format}, new(slog.LevelVar), nil)
+		require.NoError(t, err)
+		log.Info("retry", "retry_in", 1830*time.Millisecond)
+		assert.Contains(t, out.String(), "1.83s")
 	}
 }
 
