@@ -12,6 +12,8 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/plantops/plantops/store"
 )
 
@@ -24,12 +26,10 @@ func listenControl(path string) (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("remove stale control socket: %w", err)
 	}
+	// Not by chmod afterwards: who connects before it stays connected.
+	defer unix.Umask(unix.Umask(0o177))
 	listener, err := net.Listen("unix", path)
 	if err != nil {
-		return nil, fmt.Errorf("open control socket: %w", err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		listener.Close()
 		return nil, fmt.Errorf("open control socket: %w", err)
 	}
 	return listener, nil
@@ -66,6 +66,11 @@ type idList struct {
 	IDs []int64 `json:"ids"`
 }
 
+// deviceRequest is the body of requests about a device. Its id may be anything, also "..", until the store has judged it.
+type deviceRequest struct {
+	ID string `json:"id"`
+}
+
 type secretReply struct {
 	Secret string `json:"secret"`
 }
@@ -84,36 +89,55 @@ func controlHandler(o operator) http.Handler {
 	}
 	handle("GET /status", func(r *http.Request) (any, error) { return o.Status(r.Context()) })
 	handle("GET /contact", func(r *http.Request) (any, error) { return o.Contact(r.Context()) })
-	handle("POST /devices/{id}", func(r *http.Request) (any, error) {
-		secret, err := o.AddDevice(r.Context(), r.PathValue("id"))
+	handle("POST /devices/add", func(r *http.Request) (any, error) {
+		device, err := body[deviceRequest](r)
+		if err != nil {
+			return nil, err
+		}
+		secret, err := o.AddDevice(r.Context(), device.ID)
 		return secretReply{secret}, err
 	})
-	handle("POST /devices/{id}/rotate", func(r *http.Request) (any, error) {
-		secret, err := o.RotateDevice(r.Context(), r.PathValue("id"))
+	handle("POST /devices/rotate", func(r *http.Request) (any, error) {
+		device, err := body[deviceRequest](r)
+		if err != nil {
+			return nil, err
+		}
+		secret, err := o.RotateDevice(r.Context(), device.ID)
 		return secretReply{secret}, err
 	})
-	handle("DELETE /devices/{id}", func(r *http.Request) (any, error) {
-		return struct{}{}, o.RemoveDevice(r.Context(), r.PathValue("id"))
+	handle("POST /devices/remove", func(r *http.Request) (any, error) {
+		device, err := body[deviceRequest](r)
+		if err != nil {
+			return nil, err
+		}
+		return struct{}{}, o.RemoveDevice(r.Context(), device.ID)
 	})
 	handle("POST /certificates/reload", func(r *http.Request) (any, error) {
 		return struct{}{}, o.ReloadCertificates(r.Context())
 	})
 	handle("POST /quarantine/replay", func(r *http.Request) (any, error) {
-		var list idList
-		if err := json.NewDecoder(r.Body).Decode(&list); err != nil {
+		list, err := body[idList](r)
+		if err != nil {
 			return nil, err
 		}
 		return o.ReplayQuarantine(r.Context(), list.IDs)
 	})
 	handle("POST /quarantine/purge", func(r *http.Request) (any, error) {
-		var list idList
-		if err := json.NewDecoder(r.Body).Decode(&list); err != nil {
+		list, err := body[idList](r)
+		if err != nil {
 			return nil, err
 		}
 		n, err := o.PurgeQuarantine(r.Context(), list.IDs)
 		return countReply{n}, err
 	})
 	return mux
+}
+
+func body[T any](r *http.Request) (content T, err error) {
+	if err = json.NewDecoder(r.Body).Decode(&content); err != nil {
+		err = fmt.Errorf("read the request: %w", err)
+	}
+	return content, err
 }
 
 // controlError is an error on its way over the socket. Kind brings those across that callers look for.
@@ -124,7 +148,10 @@ type controlError struct {
 
 // controlKinds names the errors that keep their identity on the way.
 func controlKinds() map[string]error {
-	return map[string]error{"exists": store.ErrExists, "not_found": store.ErrNotFound}
+	return map[string]error{
+		"exists": store.ErrExists, "not_found": store.ErrNotFound, "invalid_id": store.ErrInvalidID,
+		"full": store.ErrFull, "locked": store.ErrLocked,
+	}
 }
 
 func answer(w http.ResponseWriter, reply any, err error) {

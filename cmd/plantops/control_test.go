@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"testing"
@@ -12,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/plantops/plantops/store"
 )
@@ -26,8 +30,10 @@ func TestControlSocketIsForItsOwnerAndReplacesAStaleOne(t *testing.T) {
 	_, err = dialControl(context.Background(), path)
 	require.ErrorIs(t, err, errUnreachable)
 
+	defer unix.Umask(unix.Umask(0))
 	listener, err := listenControl(path)
 	require.NoError(t, err)
+	assert.Equal(t, 0, unix.Umask(0), "the umask is as it was")
 	info, err := os.Stat(path)
 	require.NoError(t, err)
 	assert.Equal(t, os.FileMode(0o600), info.Mode().Perm())
@@ -43,6 +49,28 @@ func TestErrorsKeepTheirIdentityOverTheSocket(t *testing.T) {
 	assert.ErrorIs(t, there, store.ErrExists)
 	assert.Equal(t, here.Error(), there.Error())
 	assert.ErrorIs(t, r.control.RemoveDevice(context.Background(), "bed-9"), store.ErrNotFound)
+	for _, id := range []string{"a/b", "a?b/../c"} {
+		_, err := r.control.AddDevice(context.Background(), id)
+		assert.ErrorIs(t, err, store.ErrInvalidID, id)
+		assert.Equal(t, exitUsage, exitCode(err))
+	}
+	for _, id := range []string{".", ".."} { // odd, though good; no part of a path
+		_, err := r.control.AddDevice(context.Background(), id)
+		require.NoError(t, err, id)
+		_, err = r.control.RotateDevice(context.Background(), id)
+		require.NoError(t, err, id)
+		require.NoError(t, r.control.RemoveDevice(context.Background(), id), id)
+	}
+}
+
+func TestWhatStandsInTheWayOfACommitKeepsItsRemedyOverTheSocket(t *testing.T) {
+	for _, sentinel := range []error{store.ErrFull, store.ErrLocked} {
+		w := httptest.NewRecorder()
+		answer(w, nil, fmt.Errorf("add device: %w", sentinel))
+		var failed controlError
+		require.NoError(t, json.NewDecoder(w.Body).Decode(&failed))
+		assert.ErrorIs(t, remoteError{failed, controlKinds()[failed.Kind]}, sentinel)
+	}
 }
 
 func TestServerOfAnotherVersionIsRecognised(t *testing.T) {

@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
-	"net/url"
 )
 
 // controlClient asks the server that is running in a data directory.
@@ -48,17 +47,17 @@ func (c *controlClient) Contact(ctx context.Context) (contact, error) {
 }
 
 func (c *controlClient) AddDevice(ctx context.Context, id string) (string, error) {
-	reply, err := ask[secretReply](ctx, c, http.MethodPost, "/devices/"+url.PathEscape(id), nil)
+	reply, err := ask[secretReply](ctx, c, http.MethodPost, "/devices/add", deviceRequest{id})
 	return reply.Secret, err
 }
 
 func (c *controlClient) RotateDevice(ctx context.Context, id string) (string, error) {
-	reply, err := ask[secretReply](ctx, c, http.MethodPost, "/devices/"+url.PathEscape(id)+"/rotate", nil)
+	reply, err := ask[secretReply](ctx, c, http.MethodPost, "/devices/rotate", deviceRequest{id})
 	return reply.Secret, err
 }
 
 func (c *controlClient) RemoveDevice(ctx context.Context, id string) error {
-	_, err := ask[struct{}](ctx, c, http.MethodDelete, "/devices/"+url.PathEscape(id), nil)
+	_, err := ask[struct{}](ctx, c, http.MethodPost, "/devices/remove", deviceRequest{id})
 	return err
 }
 

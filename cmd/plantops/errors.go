@@ -48,7 +48,7 @@ func exitCode(err error) int {
 	switch {
 	case err == nil:
 		return exitDone
-	case errors.Is(err, errUsage):
+	case errors.Is(err, errUsage), errors.Is(err, store.ErrInvalidID):
 		return exitUsage
 	case errors.Is(err, errConfig), errors.Is(err, certs.ErrInsecureKey),
 		errors.Is(err, store.ErrNewerSchema), errors.Is(err, store.ErrForeign):
