@@ -10,6 +10,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/signal"
 	"syscall"
@@ -38,7 +39,10 @@ func main() {
 func run(ctx context.Context, args []string, a *app) int {
 	root := newRoot(a)
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) && cmd.Name() != "serve" { // serve sorts out itself what matters
+		err = errors.New("interrupted")
+	}
 	report(a.stderr, err)
 	return exitCode(err)
 }

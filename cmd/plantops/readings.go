@@ -72,6 +72,9 @@ func (f *readingsFlags) query(devices []string, now time.Time) (store.Query, err
 	if q.To, err = parseInstant("--until", f.until, now); err != nil {
 		return q, err
 	}
+	if q.From != 0 && q.To != 0 && q.From >= q.To {
+		return q, fmt.Errorf("--since %s is not before --until %s", f.since, f.until)
+	}
 	if f.every != "" {
 		if q.Every, err = parseSpan(f.every); err != nil || q.Every < time.Second {
 			return q, fmt.Errorf("--every %s: use a span of at least a second, for instance 15m, 1h or 1d", f.every)
@@ -138,11 +141,15 @@ func printReadings(ctx context.Context, a *app, db *store.Store, q store.Query, 
 			err = out.write(r)
 		}
 		if err != nil {
-			return errors.Join(err, buffered.Flush())
+			_ = buffered.Flush() // what was found until then; it fails as writing did
+			return err
 		}
 		count++
 	}
-	if err := errors.Join(out.end(), buffered.Flush()); err != nil {
+	if err := out.end(); err != nil {
+		return err
+	}
+	if err := buffered.Flush(); err != nil {
 		return err
 	}
 	if count == 0 {

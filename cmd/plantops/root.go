@@ -57,6 +57,13 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 bad configuration, 4 unreachable,
 		root.AddCommand(cmd)
 	}
 	group(root)
+	root.InitDefaultCompletionCmd()
+	if completion, _, err := root.Find([]string{"completion"}); err == nil {
+		group(completion)
+		for _, shell := range completion.Commands() {
+			shell.Args = noArgs
+		}
+	}
 	return root
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"strconv"
 	"time"
@@ -84,7 +85,11 @@ func (f simulateFlags) interval(everyGiven bool) (time.Duration, error) {
 	if err != nil || !(perSecond > 0) {
 		return 0, fmt.Errorf(`--rate %s: use a positive number or "max"`, f.rate)
 	}
-	return time.Duration(float64(f.devices) / perSecond * float64(time.Second)), nil
+	interval := float64(f.devices) / perSecond * float64(time.Second)
+	if interval >= math.MaxInt64 {
+		return 0, fmt.Errorf("--rate %s: too low", f.rate)
+	}
+	return time.Duration(interval), nil
 }
 
 // simulate registers the devices, lets them send, and accounts for what they sent.
@@ -116,7 +121,11 @@ func (a *app) simulate(ctx context.Context, cfg config.Config, f simulateFlags, 
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), operateWait)
 		defer cancel()
 		for _, d := range sim.devices {
-			err = errors.Join(err, server.RemoveDevice(ctx, d.options.Username))
+			removeErr := server.RemoveDevice(ctx, d.options.Username)
+			err = errors.Join(err, removeErr)
+			if errors.Is(removeErr, errUnreachable) {
+				return // so it is for the others
+			}
 		}
 	}()
 	for i := range f.devices {

@@ -27,6 +27,7 @@ func TestSimulatedPace(t *testing.T) {
 		"a rate of all devices":    {func(f *simulateFlags) { f.rate = "3" }, false, 2 * time.Second, ""},
 		"both":                     {func(f *simulateFlags) { f.rate = "max" }, true, 0, "not both"},
 		"a rate that is none":      {func(f *simulateFlags) { f.rate = "NaN" }, false, 0, "--rate NaN"},
+		"a rate of one in an age":  {func(f *simulateFlags) { f.rate = "1e-12" }, false, 0, "--rate 1e-12: too low"},
 		"an unknown listener":      {func(f *simulateFlags) { f.listener = "quic" }, false, 0, "--listener quic"},
 		"more devices than ports":  {func(f *simulateFlags) { f.devices = 70_000 }, false, 0, "--devices 70000"},
 		"a time that goes nowhere": {func(f *simulateFlags) { f.every = 0 }, true, 0, "--every 0s"},

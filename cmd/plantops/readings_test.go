@@ -1,0 +1,56 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/plantops/plantops/ingest"
+	"github.com/plantops/plantops/store"
+)
+
+// fullDisk is a standard output that takes nothing.
+type fullDisk struct{}
+
+func (fullDisk) Write([]byte) (int, error) { return 0, errors.New("no space left on device") }
+
+func TestReadingsThatCannotBePrintedAreOneError(t *testing.T) {
+	dir := t.TempDir()
+	db, err := store.Open(t.Context(), store.Options{Path: filepath.Join(dir, "plantops.db")})
+	require.NoError(t, err)
+	batch := make([]store.Message, 300) // more than is printed at a time
+	for i := range batch {
+		batch[i] = ingest.Decode("devices/bed-1/telemetry", fmt.Appendf(nil, `{"temperature":%d}`, i), time.Now().UnixMilli(), false)
+	}
+	_, err = db.Append(t.Context(), batch, nil)
+	require.NoError(t, err)
+	require.NoError(t, db.Close())
+
+	for _, format := range []string{"table", "csv", "json"} {
+		var told strings.Builder
+		code := run(t.Context(), []string{"readings", "--data-dir", dir, "--format", format}, &app{stdout: fullDisk{}, stderr: &told, now: time.Now})
+		assert.Equal(t, exitFailed, code, format)
+		assert.Equal(t, "plantops: no space left on device\n", told.String(), format)
+	}
+}
+
+func TestInterruptedCommandSaysSo(t *testing.T) {
+	dir := t.TempDir()
+	db, err := store.Open(t.Context(), store.Options{Path: filepath.Join(dir, "plantops.db")})
+	require.NoError(t, err)
+	require.NoError(t, db.Close())
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var told strings.Builder
+	code := run(ctx, []string{"readings", "--data-dir", dir}, &app{stdout: io.Discard, stderr: &told, now: time.Now})
+	assert.Equal(t, exitFailed, code)
+	assert.Equal(t, "plantops: interrupted\n", told.String())
+}
