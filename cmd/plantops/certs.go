@@ -41,8 +41,12 @@ Every device that trusts the old authority must be given the new ca.crt after --
 			if err != nil {
 				return err
 			}
-			if err := a.reloadServer(cmd, cfg); err != nil {
+			running, err := a.reloadServer(cmd, cfg)
+			if err != nil {
 				return err
+			}
+			if running && force {
+				a.warn("restart the server: its own subscriber still trusts the old authority alone")
 			}
 			if !asJSON {
 				fmt.Fprintln(a.stdout, "Created a certificate authority and a server certificate.")
@@ -98,7 +102,7 @@ func newCertsRenew(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := a.reloadServer(cmd, cfg); err != nil {
+			if _, err := a.reloadServer(cmd, cfg); err != nil {
 				return err
 			}
 			fmt.Fprintln(a.stdout, "Issued a new server certificate.")
@@ -151,16 +155,16 @@ func (a *app) openAuthority() (*certs.Authority, config.Config, error) {
 	return authority, loaded.Config, certificateError(err)
 }
 
-// reloadServer makes a running server take over changed certificates at once.
-func (a *app) reloadServer(cmd *cobra.Command, cfg config.Config) error {
+// reloadServer makes a running server take over changed certificates at once, and tells whether there is one.
+func (a *app) reloadServer(cmd *cobra.Command, cfg config.Config) (running bool, err error) {
 	server, err := dialControl(cmd.Context(), cfg.SocketPath())
 	if errors.Is(err, errUnauthorized) {
-		return err
+		return true, err
 	}
 	if err != nil {
-		return nil // none is running; it will read them when it starts
+		return false, nil // none is running; it will read them when it starts
 	}
-	return server.ReloadCertificates(cmd.Context())
+	return true, server.ReloadCertificates(cmd.Context())
 }
 
 func printCertificates(w io.Writer, authority *certs.Authority, asJSON bool) error {
