@@ -45,6 +45,7 @@ the data directory. SIGTERM and SIGINT stop it in order, a second one at once; S
 			if s.log, err = newLogger(a.stderr, loaded.Config.Log, &s.level, a.environ); err != nil {
 				return kindOf(errConfig, err)
 			}
+			tuneMemory(a.environ)
 			signal.Notify(s.reload, syscall.SIGHUP)
 			defer signal.Stop(s.reload)
 			return s.serve(cmd.Context())
@@ -152,6 +153,9 @@ func (s *server) serve(ctx context.Context) (err error) {
 	}
 	life.start("disk space", watchSpace(cfg.StorePath(), db.Space, log))
 	proof := &endToEnd{probe: ingestProgress{subscriber.Stats}, stats: subscriber.Stats, bound: cfg.Ingest.StallTimeout, log: log}
+	if br != nil {
+		proof.probe = br
+	}
 	life.start("end to end", proof.run)
 	s.box = s.app.newBox(cfg, db)
 	s.box.authority, s.box.broker, s.box.subscriber, s.box.endToEnd = s.authority, br, subscriber, proof

@@ -157,6 +157,17 @@ func TestStoreThatSaysWhyIsNoReasonToEnd(t *testing.T) {
 	})
 }
 
+func TestProbeGoesAllTheWayAndIsNotCounted(t *testing.T) {
+	r := startServer(t, "MQTT_USE_TLS=true")
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	before := r.box.subscriber.Stats().LastCommit
+	require.NoError(t, r.box.endToEnd.probe.Probe(ctx))
+	assert.True(t, r.box.subscriber.Stats().LastCommit.After(before))
+	assert.Equal(t, equation{}, r.counts(t))
+	require.NoError(t, r.box.alive(ctx))
+}
+
 func TestProgressWithAnotherProgramsBroker(t *testing.T) {
 	for name, c := range map[string]struct {
 		stats func(after time.Duration) ingest.Stats
