@@ -1,9 +1,15 @@
 // Package broker is the MQTT broker: listeners and connections, identity and access, around the embedded mochi server.
 //
 // The network half (network.go, listener.go, websocket.go, conn.go, writer.go) owns sockets, deadlines and limits. The
-// core half is one mochi hook (hook.go): auth.go says who a client is, access.go and topic.go what it may do, door.go
-// judges every packet before mochi acts on it, sessions.go lets one connection at a time have a client id, gate.go
-// keeps clients out until the program is ready. What happens to the readings is for others: the broker stores nothing.
+// core half is one mochi hook (hook.go): auth.go says who a client is, access.go and topic.go what it may do, gate.go
+// keeps clients out until the program is ready, door.go judges every packet before mochi acts on it.
+//
+// mochi speaks MQTT and keeps the index of subscriptions; routing is ours. door.go takes every message and acknowledgement out of
+// mochi's hands and gives them to the router (router.go), which asks route.go for the subscribers and puts the message
+// into their sessions: one peer (peer.go) for each client id, with a state machine of package session. sessions.go
+// lets one connection at a time have a client id, attach.go begins and ends it. work.go does what the state machines
+// say; intake.go sees to it that nothing is acknowledged that is not stored, and that no more comes in than fits.
+// What is in a message is for others: the broker stores nothing.
 package broker
 
 import (
@@ -242,6 +248,15 @@ func (b *Broker) DisconnectDevices(ctx context.Context) error {
 		case <-ctx.Done():
 			return fmt.Errorf("disconnect clients: %d of %d still there: %w", len(sent)-i, len(sent), ctx.Err())
 		}
+	}
+	return nil
+}
+
+// Drain waits until everything that was taken in for the backend's subscriber is stored, or ctx ends. Nothing more comes in after
+// DisconnectDevices.
+func (b *Broker) Drain(ctx context.Context) error {
+	if err := b.hook.router.intake.drain(ctx); err != nil {
+		return fmt.Errorf("wait for %d messages to be stored: %w", b.hook.router.tallies.stats().Pending, err)
 	}
 	return nil
 }

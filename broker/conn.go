@@ -103,6 +103,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 	c.startRead()
 	n, err := c.stream.Read(p)
+	c.n.received.Add(int64(n))
 	if c.closing.Load() {
 		return 0, net.ErrClosed
 	}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -74,6 +75,8 @@ type network struct {
 	refused        func(reason string, remote net.Addr)
 	writeTimeout   time.Duration
 
+	received, sent atomic.Int64 // bytes, without TLS and websocket
+
 	admission
 	lines     limiter
 	mu        sync.Mutex // guards admission and what follows
@@ -90,6 +93,8 @@ func newNetwork(limits Limits, log *slog.Logger, refused func(reason string, rem
 	}
 	return &network{limits: limits, log: log, refused: refused, writeTimeout: defaultWriteTimeout, admission: newAdmission()}
 }
+
+func (n *network) bytes() (received, sent int64) { return n.received.Load(), n.sent.Load() }
 
 // close closes all listeners and connections and waits until every goroutine has ended or ctx has. What was
 // queued before is still written, for as long as conn.Close allows. Safe to call twice.

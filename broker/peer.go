@@ -36,6 +36,12 @@ const (
 	maxWaitingBytes = 8 << 20
 )
 
+func (p *peer) stats() session.Stats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.state.Stats()
+}
+
 func newPeer(id, account string, ingest bool) *peer {
 	o := session.Options{MaxQueued: maxWaiting, MaxQueuedBytes: maxWaitingBytes, ReceiveMaximum: receiveMaximum}
 	if ingest { // what waits for it is bounded by credits; nothing of it is dropped

@@ -1,6 +1,9 @@
 package broker
 
-import "time"
+import (
+	"maps"
+	"time"
+)
 
 // Stats is what the broker has done since it started.
 type Stats struct {
@@ -12,8 +15,22 @@ type Stats struct {
 	// PublishReceived and PublishSent count PUBLISH packets, Dropped the messages that a subscriber was too slow for.
 	PublishReceived, PublishSent, Dropped int64
 	BytesReceived, BytesSent              int64
+	Ingest                                IngestStats
 	Clients                               []ClientInfo // the connected ones, in no order
 }
+
+// IngestStats accounts for what the backend's subscriber must store, as seen at the door: of all messages that were
+// received, those were refused, those are pending, and the rest has an outcome in the store. The figures are read
+// while work goes on; together they are exact when nothing moves.
+type IngestStats struct {
+	Received int64 // for ingest topics, and all that were refused; each once, however often it was sent on
+	Refused  int64
+	Pending  int64 // received and not acknowledged by the subscriber
+	Devices  map[string]DeviceStats
+}
+
+// DeviceStats are the figures of one device: of the name in the topic, and for what was refused of the account.
+type DeviceStats struct{ Received, Refused, Pending int64 }
 
 // ClientInfo is one connected client.
 type ClientInfo struct {
@@ -21,29 +38,48 @@ type ClientInfo struct {
 	Version                    byte // 3 = MQTT 3.1, 4 = 3.1.1, 5
 	Since                      time.Time
 	QueuedBytes                int // written to it and not yet taken by its socket
+	Waiting                    int // messages in its session that are not sent yet
+	InFlight                   int // messages sent to it and not acknowledged
 }
 
 // Stats may be called at any time, also after Close.
 func (b *Broker) Stats() Stats {
-	info := b.server.Info.Clone()
+	h, r := b.hook, b.hook.router
 	s := Stats{
-		ConnectedTotal:  b.hook.accepted.Load(),
+		ConnectedTotal:  h.accepted.Load(),
 		ByListener:      map[string]int{},
-		Refused:         b.hook.refusals.counts(),
-		PublishReceived: b.hook.router.received.Load(),
-		PublishSent:     b.hook.router.sent.Load(),
-		Dropped:         b.hook.router.dropped.Load(),
-		BytesReceived:   info.BytesReceived,
-		BytesSent:       info.BytesSent,
+		Refused:         h.refusals.counts(),
+		PublishReceived: r.received.Load(),
+		PublishSent:     r.sent.Load(),
+		Dropped:         r.dropped.Load(),
+		Ingest:          r.tallies.stats(),
 	}
-	for _, l := range b.hook.sessions.live() {
+	s.BytesReceived, s.BytesSent = b.network.bytes()
+	for _, l := range h.sessions.live() {
 		if !l.established.Load() {
 			continue
 		}
 		s.Connected++
 		s.ByListener[l.listener()]++
+		session := l.peer.stats()
 		s.Clients = append(s.Clients, ClientInfo{ID: l.client.ID, User: l.account.Name, Listener: l.listener(),
-			Remote: l.RemoteAddr().String(), Version: l.client.Properties.ProtocolVersion, Since: l.since, QueuedBytes: l.queuedBytes()})
+			Remote: l.RemoteAddr().String(), Version: l.client.Properties.ProtocolVersion, Since: l.since,
+			QueuedBytes: l.queuedBytes(), Waiting: session.Queued, InFlight: session.InFlight})
+	}
+	return s
+}
+
+func (t *tallies) stats() IngestStats {
+	t.mu.Lock()
+	all := maps.Clone(t.byDevice)
+	t.mu.Unlock()
+	s := IngestStats{Devices: make(map[string]DeviceStats, len(all))}
+	for name, one := range all {
+		d := DeviceStats{Pending: one.pending.Load(), Refused: one.refused.Load(), Received: one.received.Load()}
+		s.Received += d.Received
+		s.Refused += d.Refused
+		s.Pending += d.Pending
+		s.Devices[name] = d
 	}
 	return s
 }

@@ -215,6 +215,7 @@ func (c *conn) writeBatch(batch []segment, pong []byte) error {
 				return err
 			}
 			c.queued.Add(-int64(len(chunk)))
+			c.n.sent.Add(int64(len(chunk)))
 			rest = rest[len(chunk):]
 		}
 	}
