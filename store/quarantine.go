@@ -115,7 +115,7 @@ type oldEntry struct {
 // evictChunk summarises the oldest entries, up to evictEntries of them, as long as they arrived before oldest or there is
 // more than target; again tells that there may be more to do.
 func (s *Store) evictChunk(oldest, target int64) (again bool, err error) {
-	var entries []oldEntry
+	entries := make([]oldEntry, 0, evictEntries)
 	err = s.w.oldestEntries.query(func(row []driver.Value) error {
 		entries = append(entries, oldEntry{
 			id: row[0].(int64), arrived: row[1].(int64), size: row[2].(int64), kind: kind{row[3].(int64), row[4].(string)},
