@@ -14,11 +14,12 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 COMPOSE    := docker compose -f deploy/docker-compose.yml
 HAVE_DOCKER := $(shell docker info >/dev/null 2>&1 && echo yes)
 
+export VERSION COMMIT BUILD_DATE
 export PLANTOPS_UID := $(shell id -u)
 export PLANTOPS_GID := $(shell id -g)
 
 .DEFAULT_GOAL := build
-.PHONY: build run certs up down logs test check fmt vet staticcheck cross compose-check interop torture bench vuln clean help
+.PHONY: build run certs up down logs test check fmt tidy vet staticcheck cross compose-check interop torture bench vuln clean help
 
 build: ## bin/plantops for this machine
 	$(BUILD) -ldflags "$(LDFLAGS)" -o bin/plantops ./cmd/plantops
@@ -54,12 +55,15 @@ test: ## all tests
 	go test ./...
 
 # The tests come last: the log of a run ends with their own output.
-check: fmt vet staticcheck cross compose-check ## everything CI runs: format, vet, staticcheck, cross-builds, tests with -race
+check: fmt tidy vet staticcheck cross compose-check ## everything CI runs: format, go.mod, vet, staticcheck, cross-builds, tests with -race
 	go test -race ./...
 
 fmt:
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
 	if [ -n "$$unformatted" ]; then echo "not gofmt-ed (run gofmt -w):"; echo "$$unformatted"; exit 1; fi
+
+tidy:
+	@go mod tidy -diff || { echo "go.mod or go.sum is not tidy (run go mod tidy)"; exit 1; }
 
 vet:
 	go vet ./...
