@@ -2,7 +2,10 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -36,5 +39,70 @@ func TestForgottenOverrideIsNoticed(t *testing.T) {
 				t.Fatal("accepted")
 			}
 		})
+	}
+}
+
+func TestImageKnowsItsBuildDate(t *testing.T) {
+	t.Setenv("BUILD_DATE", "2026-01-07T12:00:00Z")
+	project, err := load([]string{"../docker-compose.yml"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := project.Services["plantops"].Build.Args["BUILD_DATE"]
+	if got == nil || *got != "2026-01-07T12:00:00Z" {
+		t.Fatalf("BUILD_DATE is %v", got)
+	}
+}
+
+func TestCACertificateIsMountedReadOnlyAndNeverMade(t *testing.T) {
+	project, err := load([]string{"../docker-compose.yml", "../docker-compose.prod.yml"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, volume := range project.Services["plantops"].Volumes {
+		if volume.Target == "/etc/plantops/ca.crt" {
+			if !volume.ReadOnly || volume.Bind == nil || bool(volume.Bind.CreateHostPath) {
+				t.Fatalf("mounted with %+v, %+v", volume, volume.Bind)
+			}
+			return
+		}
+	}
+	t.Fatal("not mounted")
+}
+
+// The build gets the folders that the program is made of, and not data/ with its private keys.
+func TestBuildGetsTheProgramAndNothingElse(t *testing.T) {
+	text, err := os.ReadFile("../Dockerfile.dockerignore")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	everything := false
+	for line := range strings.Lines(string(text)) {
+		line = strings.TrimSpace(line)
+		everything = everything || line == "*"
+		if kept, ok := strings.CutPrefix(line, "!"); ok {
+			got = append(got, kept)
+		}
+	}
+	if !everything {
+		t.Error("not everything is left out to begin with")
+	}
+	list := exec.Command("go", "list", "-deps", "-f", "{{if .Module}}{{if .Module.Main}}{{.ImportPath}}{{end}}{{end}}", "./cmd/plantops")
+	list.Dir = "../.."
+	packages, err := list.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"go.mod", "go.sum"}
+	for _, path := range strings.Fields(string(packages)) {
+		folder := strings.Split(strings.TrimPrefix(path, "github.com/plantops/plantops/"), "/")[0]
+		want = append(want, folder)
+	}
+	slices.Sort(want)
+	want = slices.Compact(want)
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("the build gets %q, wanted %q", got, want)
 	}
 }
