@@ -6,7 +6,11 @@ cd "$(dirname "$0")/.."
 pid_file=data/plantops.pid
 log_file=data/plantops.log
 
-running() { [ -s "$pid_file" ] && kill -0 "$(cat "$pid_file")" 2>/dev/null; }
+# After a crash or a reboot the PID may be another program's: that one is not ours to stop.
+running() {
+  [ -s "$pid_file" ] && kill -0 "$(cat "$pid_file")" 2>/dev/null &&
+    { tr '\0' ' ' <"/proc/$(cat "$pid_file")/cmdline" || ps -o args= -p "$(cat "$pid_file")"; } 2>/dev/null | grep -q 'plantops serve'
+}
 
 case ${1:-} in
 up)
@@ -22,8 +26,9 @@ up)
   pid=$!
   echo $pid >"$pid_file"
   for _ in $(seq 300); do
-    if grep -q 'PlantOps is ready' "$log_file"; then
-      grep 'PlantOps is ready' "$log_file"
+    # Not by the log alone: log.level may keep the line out of it.
+    if ./bin/plantops status "$@" --json 2>/dev/null | grep -q '"running": true'; then
+      grep 'PlantOps is ready' "$log_file" || echo "PlantOps is ready"
       exit 0
     fi
     kill -0 $pid 2>/dev/null || break
@@ -31,7 +36,10 @@ up)
   done
   echo "PlantOps did not become ready; the end of $log_file:" >&2
   tail -n 20 "$log_file" >&2
-  if kill -0 $pid 2>/dev/null; then exit 1; fi
+  if kill -0 $pid 2>/dev/null; then
+    echo "It is still trying, with PID $pid: 'make logs' shows how, 'make down' ends it" >&2
+    exit 1
+  fi
   rm -f "$pid_file"
   exit 1
   ;;
