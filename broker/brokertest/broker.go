@@ -117,6 +117,14 @@ func Listen(t testing.TB, edit func(*broker.Options), accounts ...Account) *Brok
 	return b
 }
 
+// AsIngest logs in as the backend's subscriber, with a session that lasts.
+func (b *Broker) AsIngest(version byte) Login {
+	login := b.AsBackend()
+	login.ClientID, login.Version, login.Resume = b.Backend.ClientID, version, true
+	login.Properties.SessionExpiryInterval, login.Properties.SessionExpiryIntervalFlag = 3600, version == 5
+	return login
+}
+
 // Kind is the way to the broker.
 type Kind string
 

@@ -90,6 +90,23 @@ func Open(t testing.TB, b *Broker, kind Kind, certificate *tls.Certificate) *Cli
 	return c
 }
 
+// Deaf connects a subscriber over TCP, in MQTT 3.1.1, that reads nothing more after its SUBACK.
+func Deaf(t testing.TB, b *Broker, login Login, filter string, qos byte) {
+	t.Helper()
+	conn, err := open(b, TCP, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	c := &Client{t: t, conn: conn}
+	c.version.Store(4)
+	c.SendConnect(login)
+	c.Send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Subscribe, Qos: 1}, PacketID: 1,
+		Filters: packets.Subscriptions{{Filter: filter, Qos: qos}}})
+	answers := make([]byte, 9) // CONNACK and SUBACK
+	_, err = io.ReadFull(conn, answers)
+	require.NoError(t, err)
+	require.Equal(t, []byte{0x20, 2, 0, 0, 0x90, 3, 0, 1, qos}, answers)
+}
+
 func open(b *Broker, kind Kind, certificate *tls.Certificate) (io.ReadWriteCloser, error) {
 	address := b.addr(kind).String()
 	dialer := &net.Dialer{Timeout: Patience}
@@ -138,9 +155,18 @@ func (c *Client) SendBytes(p []byte) { _, _ = c.conn.Write(p) }
 // Subscribe returns the reason code of the SUBACK.
 func (c *Client) Subscribe(filter string, qos byte) byte {
 	c.t.Helper()
+	return c.SubscribeWith(packets.Subscription{Filter: filter, Qos: qos})
+}
+
+// SubscribeWith is Subscribe with the options of MQTT 5.
+func (c *Client) SubscribeWith(sub packets.Subscription) byte {
+	c.t.Helper()
 	id := c.nextID()
-	c.Send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Subscribe, Qos: 1}, PacketID: id,
-		Filters: packets.Subscriptions{{Filter: filter, Qos: qos}}})
+	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Subscribe, Qos: 1}, PacketID: id, Filters: packets.Subscriptions{sub}}
+	if sub.Identifier > 0 {
+		pk.Properties.SubscriptionIdentifier = []int{sub.Identifier}
+	}
+	c.Send(pk)
 	codes := c.awaitAck(packets.Suback, id).ReasonCodes
 	require.Len(c.t, codes, 1)
 	return codes[0]
@@ -212,6 +238,15 @@ func (c *Client) AwaitNoMessage() {
 	c.Ping()
 	for _, pk := range c.unread() {
 		require.NotEqual(c.t, packets.Publish, pk.FixedHeader.Type, "unexpected message %s %q", pk.TopicName, pk.Payload)
+	}
+}
+
+// AwaitNone makes sure that no packet of the type has come before the answer to a ping.
+func (c *Client) AwaitNone(packetType byte) {
+	c.t.Helper()
+	c.Ping()
+	for _, pk := range c.unread() {
+		require.NotEqual(c.t, packetType, pk.FixedHeader.Type, "unexpected %s", packets.PacketNames[packetType])
 	}
 }
 
@@ -320,4 +355,14 @@ func (c *Client) unread() []packets.Packet {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.inbox)
+}
+
+// Has reports whether a packet of the type has come and was not returned yet.
+func (c *Client) Has(packetType byte) bool {
+	for _, pk := range c.unread() {
+		if pk.FixedHeader.Type == packetType {
+			return true
+		}
+	}
+	return false
 }

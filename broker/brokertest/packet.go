@@ -70,6 +70,9 @@ func decode(pk *packets.Packet, body []byte) error {
 	case packets.Pingresp:
 		return nil
 	case packets.Disconnect:
+		if len(body) == 1 { // mochi leaves it out
+			pk.ReasonCode = body[0]
+		}
 		return pk.DisconnectDecode(body)
 	}
 	return fmt.Errorf("a broker does not send %s", packets.PacketNames[pk.FixedHeader.Type])

@@ -1,0 +1,265 @@
+package broker_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/plantops/plantops/broker"
+	"github.com/plantops/plantops/broker/brokertest"
+)
+
+const (
+	telemetry = "devices/bed-1/telemetry"
+	shortly   = 100 * time.Millisecond // a stall timeout that a test waits for
+)
+
+// withIngest starts a broker whose telemetry must be stored. stall 0 is the default.
+func withIngest(t *testing.T, stall time.Duration, accounts ...brokertest.Account) *brokertest.Broker {
+	t.Helper()
+	b := brokertest.Listen(t, func(o *broker.Options) {
+		o.IngestTopics, o.StallTimeout = []string{"devices/+/telemetry", "devices/+/heartbeat"}, stall
+	}, accounts...)
+	require.NoError(t, b.Start())
+	b.AdmitDevices()
+	return b
+}
+
+// ingest connects the backend's subscriber, which acknowledges only what the test tells it to.
+func ingest(t *testing.T, b *brokertest.Broker, version byte) *brokertest.Client {
+	t.Helper()
+	c := brokertest.Dial(t, b, brokertest.TLS, b.AsIngest(version))
+	require.Equal(t, byte(1), c.Subscribe("devices/+/telemetry", 1))
+	require.Equal(t, byte(1), c.Subscribe("devices/+/heartbeat", 1))
+	return c
+}
+
+func TestNothingIsAcknowledgedBeforeIngestHasAcknowledgedIt(t *testing.T) {
+	b := withIngest(t, 0, brokertest.Device("bed-1"))
+	for _, ingestVersion := range []byte{4, 5} {
+		subscriber := ingest(t, b, ingestVersion)
+		everyWay(t, func(t *testing.T, kind brokertest.Kind, version byte) {
+			for qos, ack := range map[byte]byte{1: packets.Puback, 2: packets.Pubrec} {
+				device := brokertest.Dial(t, b, kind, as("bed-1", version))
+				id := device.SendPublish(telemetry, "{}", qos)
+				message := subscriber.Await(packets.Publish)
+				assert.Equal(t, byte(1), message.FixedHeader.Qos)
+				device.AwaitNone(ack)
+				assert.Equal(t, int64(1), b.Stats().Ingest.Pending)
+				subscriber.Acknowledge(message)
+				assert.Equal(t, id, device.Await(ack).PacketID)
+				assert.Zero(t, b.Stats().Ingest.Pending)
+				device.Disconnect()
+			}
+		})
+		subscriber.Disconnect()
+	}
+}
+
+func TestQoS0IsDeliveredToIngestForAcknowledgement(t *testing.T) {
+	b := withIngest(t, 0, brokertest.Device("bed-1"))
+	subscriber := ingest(t, b, 5)
+	watcher := watch(t, b, brokertest.TCP)
+	device := brokertest.Dial(t, b, brokertest.TCP, brokertest.As("bed-1"))
+	device.SendPublish(telemetry, "{}", 0)
+	assert.Equal(t, byte(0), watcher.Receive().FixedHeader.Qos, "others get it as it was sent")
+	message := subscriber.Await(packets.Publish)
+	assert.Equal(t, byte(1), message.FixedHeader.Qos)
+	subscriber.Close()
+	subscriber = brokertest.Dial(t, b, brokertest.TLS, b.AsIngest(5))
+	message = subscriber.Await(packets.Publish)
+	assert.True(t, message.FixedHeader.Dup, "and it comes again")
+	subscriber.Acknowledge(message)
+	require.NoError(t, b.Drain(t.Context()))
+}
+
+func TestAcknowledgementsKeepTheOrderOfTheMessages(t *testing.T) {
+	b := withIngest(t, 0, brokertest.Device("bed-1"))
+	subscriber := ingest(t, b, 5)
+	for qos, ack := range map[byte]byte{1: packets.Puback, 2: packets.Pubrec} {
+		device := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 5))
+		var want, got []string
+		for i, topic := range []string{telemetry, "devices/bed-2/telemetry", "devices/bed-1/other", telemetry, "devices/bed-2/x"} {
+			id := device.SendPublish(topic, "{}", qos)
+			want = append(want, fmt.Sprintf("%d %#x", id, []byte{0, 0x87, 0, 0, 0x87}[i]))
+		}
+		first, second := subscriber.Await(packets.Publish), subscriber.Await(packets.Publish)
+		subscriber.Acknowledge(second)
+		subscriber.Ping()
+		device.AwaitNone(ack) // the first holds them all up
+		subscriber.Acknowledge(first)
+		for range want {
+			pk := device.Await(ack)
+			got = append(got, fmt.Sprintf("%d %#x", pk.PacketID, pk.ReasonCode))
+		}
+		assert.Equal(t, want, got)
+	}
+}
+
+func TestWhatIsNotStoredInTimeIsNeverAcknowledged(t *testing.T) {
+	b := withIngest(t, shortly, brokertest.Device("bed-1"))
+	subscriber := ingest(t, b, 5)
+	for _, away := range []bool{false, true} {
+		if away {
+			subscriber.Close()
+		}
+		everyWay(t, func(t *testing.T, kind brokertest.Kind, version byte) {
+			for qos, ack := range map[byte]byte{1: packets.Puback, 2: packets.Pubrec} {
+				device := brokertest.Dial(t, b, kind, as("bed-1", version))
+				device.SendPublish(telemetry, "{}", qos)
+				code := device.AwaitClosed()
+				assert.False(t, device.Has(ack))
+				if version == 5 {
+					assert.Equal(t, byte(0x97), code)
+				}
+			}
+		})
+	}
+	assert.NotZero(t, b.Stats().Refused["not stored in time"])
+	assert.Equal(t, int64(24), b.Stats().Ingest.Pending, "they are not lost either")
+	subscriber = brokertest.Dial(t, b, brokertest.TLS, b.AsIngest(5))
+	for range 24 {
+		subscriber.Receive()
+	}
+	require.NoError(t, b.Drain(t.Context()))
+}
+
+func TestWithoutASubscriptionOfIngestSendersAreSentAway(t *testing.T) {
+	b := withIngest(t, shortly, brokertest.Device("bed-1"))
+	for qos := range byte(3) {
+		device := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 5))
+		device.SendPublish(telemetry, "{}", qos)
+		assert.Equal(t, byte(0x97), device.AwaitClosed())
+		assert.False(t, device.Has(packets.Puback) || device.Has(packets.Pubrec))
+	}
+	assert.Zero(t, b.Stats().Ingest.Received)
+}
+
+func TestAQoS2MessageIsStoredOnceHoweverOftenItIsSent(t *testing.T) {
+	b := withIngest(t, shortly, brokertest.Device("bed-1"))
+	for _, version := range []byte{4, 5} {
+		subscriber := ingest(t, b, version)
+		login := as("bed-1", version)
+		login.ClientID, login.Resume = fmt.Sprint("esp", version), true
+		login.Properties.SessionExpiryInterval, login.Properties.SessionExpiryIntervalFlag = 100, true
+		message := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: 2}, PacketID: 7, TopicName: telemetry, Payload: []byte("{}")}
+		device := brokertest.Dial(t, b, brokertest.TCP, login)
+		device.Send(message)
+		device.AwaitClosed() // it was not stored in time
+
+		message.FixedHeader.Dup = true
+		device = brokertest.Dial(t, b, brokertest.TCP, login)
+		device.Send(message)
+		subscriber.Receive()
+		assert.Equal(t, byte(0), device.Await(packets.Pubrec).ReasonCode)
+		device.Send(message) // its PUBREC was lost
+		assert.Equal(t, byte(0), device.Await(packets.Pubrec).ReasonCode)
+		device.Send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Pubrel, Qos: 1}, PacketID: 7})
+		device.Await(packets.Pubcomp)
+		subscriber.AwaitNoMessage()
+		device.Send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Pubrel, Qos: 1}, PacketID: 7})
+		code := device.Await(packets.Pubcomp).ReasonCode
+		assert.Equal(t, version == 5, code == 0x92)
+		subscriber.Disconnect()
+	}
+}
+
+func TestWhenIngestLosesItsSessionTheSendersRepeat(t *testing.T) {
+	b := withIngest(t, 0, brokertest.Device("bed-1"))
+	login := b.AsIngest(4)
+	login.Resume = false
+	subscriber := brokertest.Dial(t, b, brokertest.TCP, login)
+	require.Equal(t, byte(1), subscriber.Subscribe("devices/+/telemetry", 1))
+	device := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 5))
+	device.SendPublish(telemetry, "{}", 1)
+	subscriber.Await(packets.Publish)
+	subscriber.Close()
+	assert.Equal(t, byte(0x97), device.AwaitClosed())
+	assert.False(t, device.Has(packets.Puback))
+	require.NoError(t, b.Drain(t.Context()))
+	assert.Zero(t, b.Stats().Ingest.Received, "the sender has it still")
+}
+
+func TestSendersWaitForCredits(t *testing.T) {
+	const flood, credits = 20_000, 8192
+	b := withIngest(t, 0, brokertest.Device("bed-1"), brokertest.Device("bed-2"))
+	subscriber := ingest(t, b, 5)
+	device := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 4))
+	go func() {
+		for i := range flood {
+			device.SendPublish(telemetry, fmt.Sprint(i), 0)
+		}
+	}()
+	require.Eventually(t, func() bool { return b.Stats().Ingest.Pending == credits }, brokertest.Patience, time.Millisecond)
+	other := brokertest.Dial(t, b, brokertest.TCP, as("bed-2", 4))
+	other.SendPublish("devices/bed-2/heartbeat", "", 1)
+	assert.Equal(t, int64(credits), b.Stats().Ingest.Pending)
+	var last string
+	for range flood + 1 {
+		if pk := subscriber.Receive(); pk.TopicName == telemetry {
+			last = string(pk.Payload)
+		}
+	}
+	assert.Equal(t, fmt.Sprint(flood-1), last)
+	other.Await(packets.Puback)
+	require.NoError(t, b.Drain(t.Context()))
+	assert.Equal(t, int64(flood+1), b.Stats().Ingest.Received)
+}
+
+func TestWhoWaitsForACreditMayLeave(t *testing.T) {
+	b := withIngest(t, 0, brokertest.Device("bed-1"))
+	login := withID("bed-1", "esp")
+	device := brokertest.Dial(t, b, brokertest.TCP, login) // nobody is subscribed: there is no credit
+	device.SendPublish(telemetry, "{}", 2)
+	began := time.Now()
+	brokertest.Dial(t, b, brokertest.TCP, login).Ping()
+	device.AwaitClosed()
+	assert.Less(t, time.Since(began), 5*time.Second, "a newer connection does not wait for the older one's credit")
+	assert.Zero(t, b.Stats().Ingest.Pending)
+}
+
+func TestTheDoorCountsEveryMessageOnce(t *testing.T) {
+	b := withIngest(t, 0, brokertest.Device("bed-1"), brokertest.Device("bed-2"))
+	subscriber := ingest(t, b, 5)
+	device := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 5))
+	device.SendPublish(telemetry, "1", 1)
+	device.SendPublish(telemetry, "2", 0)
+	device.SendPublish("devices/bed-2/telemetry", "forged", 1)
+	device.SendPublish("devices/bed-1/other", "not for ingest", 0)
+	subscriber.Await(packets.Publish)
+	subscriber.Await(packets.Publish)
+	device.Ping()
+	assert.Equal(t, map[string]broker.DeviceStats{"bed-1": {Received: 3, Refused: 1, Pending: 2}}, b.Stats().Ingest.Devices)
+	subscriber.Close()
+	subscriber = brokertest.Dial(t, b, brokertest.TLS, b.AsIngest(5))
+	subscriber.Receive()
+	subscriber.Receive()
+	require.NoError(t, b.Drain(t.Context()))
+	assert.Equal(t, map[string]broker.DeviceStats{"bed-1": {Received: 3, Refused: 1}}, b.Stats().Ingest.Devices)
+}
+
+func TestProbe(t *testing.T) {
+	b := withIngest(t, 0, brokertest.Device("bed-1"))
+	require.ErrorContains(t, b.Probe(t.Context()), "nobody is subscribed")
+	subscriber := ingest(t, b, 5)
+	require.Equal(t, byte(1), subscriber.Subscribe(broker.ProbeTopic, 1))
+	done := make(chan error, 1)
+	go func() { done <- b.Probe(t.Context()) }()
+	message := subscriber.Await(packets.Publish)
+	assert.Equal(t, broker.ProbeTopic, message.TopicName)
+	assert.Empty(t, done)
+	subscriber.Acknowledge(message)
+	require.NoError(t, <-done)
+	assert.Zero(t, b.Stats().Ingest.Received)
+
+	backend := brokertest.Dial(t, b, brokertest.TCP, b.AsBackend())
+	for _, filter := range []string{broker.ProbeTopic, "$plantops/#", "$share/g/$plantops/#"} {
+		assert.Equal(t, byte(0x80), backend.Subscribe(filter, 1), filter)
+	}
+	backend.SendPublish(broker.ProbeTopic, "", 1)
+	backend.AwaitClosed()
+}
