@@ -12,7 +12,7 @@ CONFIG     ?= deploy/plantops.yaml
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 COMPOSE    := docker compose -f deploy/docker-compose.yml
-HAVE_DOCKER := $(shell docker info >/dev/null 2>&1 && echo yes)
+HAVE_DOCKER := $(shell docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1 && echo yes)
 
 export VERSION COMMIT BUILD_DATE
 export PLANTOPS_UID := $(shell id -u)
