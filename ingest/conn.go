@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"fmt"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -44,7 +45,7 @@ func dial(ctx context.Context, address string, config *tls.Config, writeTimeout 
 		secure := tls.Client(socket, config)
 		if err := secure.HandshakeContext(ctx); err != nil {
 			socket.Close()
-			return nil, err
+			return nil, fmt.Errorf("TLS handshake: %w", err)
 		}
 		c.Conn = secure
 	}

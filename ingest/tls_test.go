@@ -74,7 +74,7 @@ func TestFailuresAreExplained(t *testing.T) {
 	}{
 		"wrong CA":       {secured, nil, &tls.Config{RootCAs: foreign}, "localhost", "broker's certificate is not signed by the trusted CA"},
 		"wrong name":     {secured, nil, &tls.Config{RootCAs: roots}, "127.0.0.1", "broker's certificate is not for 127.0.0.1"},
-		"plain port":     {nil, nil, &tls.Config{RootCAs: roots}, "localhost", "broker closed the connection"},
+		"plain port":     {nil, nil, &tls.Config{RootCAs: roots}, "localhost", "broker closed the connection: TLS handshake: "},
 		"TLS port":       {secured, nil, nil, "localhost", "MQTT connection failed"},
 		"wrong password": {nil, refusing(packets.ConnackBadUsernameOrPassword), nil, "localhost", "user name or password wrong (0x86)"},
 		"not authorised": {nil, refusing(packets.ConnackNotAuthorized), nil, "localhost", "not authorised (0x87)"},
