@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -48,6 +49,19 @@ func TestLockWaitsForACommandToFinish(t *testing.T) {
 	server, err := acquireLock(context.Background(), dir, patience)
 	require.NoError(t, err)
 	require.NoError(t, server.Release())
+}
+
+// The server was started in the directory, with a relative path.
+func TestCommandSaysWhenThePathToTheServerIsTooLong(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), strings.Repeat("d", maxSocketPathBytes))
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	lock, err := acquireLock(context.Background(), dir, 0)
+	require.NoError(t, err)
+	defer lock.Release()
+	var told strings.Builder
+	code := run(t.Context(), []string{"device", "add", "bed-1", "--data-dir", dir}, &app{stderr: &told, now: time.Now})
+	assert.Equal(t, exitUnreachable, code)
+	assert.Contains(t, told.String(), "by a relative path")
 }
 
 func TestLockFileOfADeadProcessDoesNotHinder(t *testing.T) {

@@ -89,10 +89,14 @@ func (a *app) serverOrLock(ctx context.Context, cfg config.Config) (*controlClie
 		if locked := (*lockedError)(nil); !errors.As(err, &locked) {
 			return nil, lock, err
 		}
-		if time.Now().After(deadline) {
+		outOfReach := len(cfg.SocketPath()) > maxSocketPathBytes
+		if outOfReach || time.Now().After(deadline) {
+			remedy := "it may be starting or stopping: try again in a moment"
+			if outOfReach {
+				remedy = "the path is too long for a unix socket: name data_dir (--data-dir) by a relative path"
+			}
 			return nil, nil, kindOf(errUnreachable, withHint(
-				fmt.Errorf("%w, and does not answer at %s", err, cfg.SocketPath()),
-				"it may be starting or stopping: try again in a moment"))
+				fmt.Errorf("%w, and does not answer at %s", err, cfg.SocketPath()), remedy))
 		}
 	}
 }
