@@ -38,8 +38,10 @@ type router struct {
 const defaultStall = 10 * time.Second
 
 func newRouter(h *hook, o Options) *router {
-	return &router{hook: h, index: h.server.Topics, ingestTopics: o.IngestTopics, stall: cmp.Or(o.StallTimeout, defaultStall),
+	r := &router{hook: h, index: h.server.Topics, ingestTopics: o.IngestTopics, stall: cmp.Or(o.StallTimeout, defaultStall),
 		started: o.Now()}
+	r.retained.store = session.Retained{MaxMessages: maxRetained, MaxBytes: maxRetainedBytes}
+	return r
 }
 
 // tallies counts by device.
@@ -60,135 +62,6 @@ func (t *tallies) of(device string) *tally {
 		t.byDevice[device] = one
 	}
 	return one
-}
-
-// receive takes a PUBLISH that is valid and allowed. It runs in the goroutine of the sender's reader. An error ends the
-// connection.
-func (r *router) receive(l *link, pk *packets.Packet) error {
-	w, p, now := l.work, l.peer, r.now()
-	qos := pk.FixedHeader.Qos
-	var ticket session.Ticket
-	if qos > 0 {
-		var verdict session.Verdict
-		p.mu.Lock()
-		ticket, verdict, w.out = p.state.Receive(pk.PacketID, qos, w.out[:0])
-		w.apply(p)
-		p.mu.Unlock()
-		switch verdict {
-		case session.Duplicate:
-			return nil
-		case session.TooMany:
-			return packets.ErrRejectPacket
-		}
-	}
-	rt := r.route(l, pk.TopicName)
-	if rt.ingest {
-		return r.receiveForIngest(l, rt, pk, ticket, now)
-	}
-	m := new(session.Message)
-	fill(m, rt.topic, p.id, pk, now)
-	r.publish(w, rt, m, nil, p, now)
-	if qos > 0 {
-		r.complete(w, p, ticket, session.Success)
-	}
-	w.settle()
-	w.yield(l)
-	return nil
-}
-
-// refuse answers a message that its sender may not publish.
-func (r *router) refuse(l *link, pk *packets.Packet, reason string) error {
-	w, p := l.work, l.peer
-	p.mu.Lock()
-	ticket, verdict, out := p.state.Receive(pk.PacketID, pk.FixedHeader.Qos, w.out[:0])
-	if verdict == session.Route {
-		out = p.state.Complete(ticket, session.Reason(packets.ErrNotAuthorized.Code), out)
-	}
-	w.out = out
-	w.apply(p)
-	p.mu.Unlock()
-	switch verdict {
-	case session.Route:
-		r.reportPublish(l.account.Name, reason)
-	case session.TooMany:
-		return packets.ErrRejectPacket
-	}
-	return nil
-}
-
-// acknowledged takes what a client says about deliveries to it, and the PUBREL for its own.
-func (r *router) acknowledged(l *link, pk *packets.Packet) error {
-	w, p, now := l.work, l.peer, r.now()
-	reason := session.Reason(pk.ReasonCode)
-	p.mu.Lock()
-	out := w.out[:0]
-	switch pk.FixedHeader.Type {
-	case packets.Puback:
-		out = p.state.Puback(now, pk.PacketID, reason, out)
-	case packets.Pubrec:
-		out = p.state.Pubrec(now, pk.PacketID, reason, out)
-	case packets.Pubrel:
-		out = p.state.Pubrel(pk.PacketID, out)
-	case packets.Pubcomp:
-		out = p.state.Pubcomp(now, pk.PacketID, out)
-	}
-	w.out = out
-	w.apply(p)
-	if len(p.walks) > 0 {
-		w.feed(p, now)
-	}
-	p.mu.Unlock()
-	w.settle()
-	return nil
-}
-
-func (r *router) setExpiry(p *peer, d time.Duration) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.state.SetExpiry(d)
-}
-
-// receiveForIngest takes a message that must be stored. It waits for a credit, and is not acknowledged before ingest
-// has acknowledged it.
-func (r *router) receiveForIngest(l *link, rt *route, pk *packets.Packet, ticket session.Ticket, now time.Time) error {
-	w, p := l.work, l.peer
-	c := &receipt{account: p.account, ticket: ticket, tally: rt.tally, since: now}
-	fill(&c.message, rt.topic, p.id, pk, now)
-	c.bytes = len(c.message.Topic) + len(c.message.Payload) + len(c.message.Properties) + receiptBytes
-	if pk.FixedHeader.Qos > 0 {
-		c.link = l
-	}
-	if !r.intake.take(c) {
-		w.flush()
-		if !r.intake.wait(l, c) {
-			p.mu.Lock()
-			w.out = p.state.Abandon(ticket, w.out[:0])
-			w.apply(p)
-			p.mu.Unlock()
-			return packets.ErrRejectPacket
-		}
-		rt = r.route(l, pk.TopicName) // subscriptions may have changed
-	}
-	c.tally.received.Add(1)
-	r.publish(w, rt, &c.message, c, p, now)
-	w.settle()
-	w.yield(l)
-	return nil
-}
-
-// receiptBytes is what a message on its way into the store costs besides its own bytes.
-const receiptBytes = 512
-
-// fill makes the message of a PUBLISH.
-func fill(m *session.Message, topic, publisher string, pk *packets.Packet, now time.Time) {
-	m.Topic, m.Payload, m.Publisher, m.Created = topic, pk.Payload, publisher, now
-	m.QoS, m.Retain = pk.FixedHeader.Qos, pk.FixedHeader.Retain
-	if pk.ProtocolVersion == 5 {
-		m.Properties = appendProperties(nil, &pk.Properties)
-		if s := pk.Properties.MessageExpiryInterval; s > 0 {
-			m.Expires = now.Add(time.Duration(s) * time.Second)
-		}
-	}
 }
 
 // publish puts a message into the retained store, if it is one for that, and into the sessions of its subscribers.

@@ -118,7 +118,9 @@ func (r *router) leave(p *peer, filter string) {
 	if p.state.Subscribed(filter) {
 		return // again, by a newer connection
 	}
-	if longer := filter + "/#"; !p.state.Subscribed(longer) || !isOneLevelMore(longer) {
+	if longer := filter + "/#"; p.state.Subscribed(longer) && isOneLevelMore(longer) {
+		r.index.Subscribe(p.id, packets.Subscription{Filter: filter}) // mochi has just taken it out
+	} else {
 		r.index.Unsubscribe(filter, p.id)
 	}
 	if parent, ok := oneLevelLess(filter); ok && !p.state.Subscribed(parent) {
