@@ -21,7 +21,7 @@ type conn struct {
 	in           *bufio.Reader
 	writeTimeout time.Duration
 	onEnd        func() // called when the connection has ended
-	fresh        bool   // the broker had no session; set before anything is taken from it
+	session      int    // of the broker, counted from 1; set before anything is taken from it
 
 	mu  sync.Mutex
 	out []byte

@@ -8,10 +8,10 @@ package ingest
 // gives ids out in sequence, so that is true for the latest few thousand of 65535. Of another broker nothing is
 // known; there the store recognises what it has.
 type redelivery struct {
-	from   *conn // that the latest message came on
-	stored [1 << 16]bool
-	latest []uint16 // the ids that are set in stored, oldest first from next on
-	next   int
+	session int // that the latest message belongs to
+	stored  [1 << 16]bool
+	latest  []uint16 // the ids that are set in stored, oldest first from next on
+	next    int
 }
 
 // newRedelivery remembers so many ids.
@@ -22,11 +22,10 @@ func (r *redelivery) known(it *item) bool {
 	if it.id == 0 {
 		return false
 	}
-	if it.from != r.from {
-		if r.from = it.from; it.from.fresh { // the broker has forgotten the session, and its ids
-			clear(r.stored[:])
-			r.latest, r.next = r.latest[:0], 0
-		}
+	if it.from.session != r.session { // the broker has forgotten the older one, and its ids
+		r.session = it.from.session
+		clear(r.stored[:])
+		r.latest, r.next = r.latest[:0], 0
 	}
 	if r.stored[it.id] {
 		return it.dup

@@ -3,6 +3,7 @@ package ingest
 import (
 	"testing"
 
+	"github.com/eclipse/paho.golang/packets"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -25,13 +26,36 @@ func TestRedeliveredMessagesAreRecognised(t *testing.T) {
 		"QoS 0 has no id":                          {{0, 0, false, false}, {0, 0, false, false}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			conns := []*conn{{}, {}, {fresh: true}}
+			conns := []*conn{{session: 1}, {session: 1}, {session: 2}}
 			r := newRedelivery(3)
 			for i, s := range steps {
 				assert.Equal(t, s.known, r.known(&item{id: s.id, dup: s.dup, from: conns[s.conn]}), "step %d", i)
 			}
 		})
 	}
+}
+
+// The first connection of the new session was lost before anything came through; what it sent comes again on the next
+// one, with ids that the old session had used. It must not pass for stored.
+func TestIDsOfAForgottenSessionMeanNothing(t *testing.T) {
+	s, sink := serve(t, nil), &open{}
+	start(t, options(s), sink)
+	s.awaitSubscriptions(1)
+	s.awaitAcks(s.publish(telemetryTopic, reading(1), 1))
+	s.cut()
+	s.awaitSubscriptions(2)
+	s.mu.Lock()
+	s.present, s.nextID = true, 0
+	lost := &packets.Publish{Topic: telemetryTopic, Payload: []byte(reading(2)), QoS: 1, PacketID: 1, Properties: &packets.Properties{}}
+	s.unacked = append(s.unacked, lost) // and never sent before the cut
+	s.mu.Unlock()
+	s.cut()
+	s.awaitSubscriptions(3)
+	s.await("acknowledgement", func() bool { return len(s.acks) == 2 })
+	sink.mu.Lock()
+	defer sink.mu.Unlock()
+	require.Len(t, sink.messages, 2)
+	assert.Equal(t, reading(2), string(sink.messages[1].Payload))
 }
 
 func TestWhatIsStoredAndComesAgainIsAcknowledgedAndNotStoredAgain(t *testing.T) {

@@ -21,6 +21,8 @@ type inbound struct {
 	take func(topic string, payload []byte, id uint16, dup bool, from *conn)
 	conn atomic.Pointer[conn] // nil while not connected
 
+	sessions int // that the broker has begun; connections come one after the other
+
 	mu     sync.Mutex
 	suback chan<- packets.ControlPacket // of the SUBSCRIBE under way; nil: none
 }
@@ -33,7 +35,10 @@ func (s *inbound) ConAckReceived(w io.Writer, _ *packets.Connect, answer *packet
 	if !ok {
 		return fmt.Errorf("connection is a %T", w)
 	}
-	c.fresh = !answer.SessionPresent
+	if !answer.SessionPresent {
+		s.sessions++
+	}
+	c.session = s.sessions
 	s.conn.Store(c)
 	return nil
 }
