@@ -15,7 +15,7 @@ const maxSessionExpiry = 30 * 24 * time.Hour
 // attach gives the session of its client id to a connection, before CONNACK. Nothing is sent yet.
 func (r *router) attach(l *link, pk *packets.Packet) {
 	w := &work{r: r}
-	l.work = w
+	l.work, l.now = w, r.now()
 	l.drained = func() { r.resume(l) }
 	c := connection(l, pk)
 	p := l.peer

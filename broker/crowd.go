@@ -6,40 +6,62 @@ import "time"
 // lose what a bounded queue cannot hold. One that is slower than that is not waited for: it loses the newest
 // messages, and nobody else is slowed down.
 const (
-	crowdMessages = maxWaiting / 2
-	crowdBytes    = maxWaitingBytes / 2
-	// A subscriber has crowdPatience to get rid of half of that, and must have been sent something in each crowdPulse.
-	crowdPatience = 3 * crowdPulse
-	crowdPulse    = 100 * time.Millisecond
+	// From here on a publisher waits before it reads on, and a little later before its next message.
+	crowdMessages, crowdBytes = maxWaiting / 2, maxWaitingBytes / 2
+	pressMessages, pressBytes = maxWaiting * 3 / 4, maxWaitingBytes * 3 / 4
+	// Down to here the subscriber has crowdPatience, and it must be sent something in each crowdPulse.
+	roomyMessages, roomyBytes = maxWaiting / 8, maxWaitingBytes / 8
+	crowdPatience             = 3
+	crowdPulse                = 100 * time.Millisecond
 	// narrowWindow: who takes fewer messages at a time does not read at full speed.
 	narrowWindow = 32
 )
 
 // crowd says whether somebody waits for a session.
 type crowd struct {
-	gone chan struct{} // closed when there is room again or nobody need wait any more; nil when there is no crowd
-	slow bool          // nobody waits, until nothing does in the session
-	sent uint64        // messages sent to the client
+	gone    chan struct{} // closed when there is room again or nobody need wait any more; nil when there is no crowd
+	slow    bool          // nobody waits, until nothing waits in the session
+	sent    uint64        // messages sent to the client
+	already uint64        // of them, at the last pulse
+	left    int           // pulses
 }
 
 // crowding is called after each change of a session, with p.mu held.
 func (w *work) crowding(p *peer) {
 	messages, bytes := p.state.Backlog()
-	switch {
-	case p.link == nil || messages <= crowdMessages/2 && bytes <= crowdBytes/2:
-		p.crowd.disperse()
+	switch c := &p.crowd; {
+	case p.link == nil || messages <= roomyMessages && bytes <= roomyBytes:
+		c.disperse()
 		if messages == 0 {
-			p.crowd.slow = false
+			c.slow = false
 		}
-	case messages > crowdMessages || bytes > crowdBytes:
-		if p.ingest || p.narrow || p.crowd.slow {
+	case messages <= crowdMessages && bytes <= crowdBytes || p.ingest || p.narrow || c.slow:
+	default:
+		if c.gone == nil {
+			c.gone, c.already, c.left = make(chan struct{}), c.sent, crowdPatience
+			p.pulse(c.gone)
+		}
+		w.crowded, w.pressed = p, messages > pressMessages || bytes > pressBytes
+	}
+}
+
+// pulse looks after a crowd until it is gone.
+func (p *peer) pulse(gone chan struct{}) {
+	time.AfterFunc(crowdPulse, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		c := &p.crowd
+		if c.gone != gone {
 			return
 		}
-		if p.crowd.gone == nil {
-			p.crowd.gone = make(chan struct{})
+		if c.left--; c.left <= 0 || c.sent == c.already {
+			c.slow = true
+			c.disperse()
+			return
 		}
-		w.crowded = p
-	}
+		c.already = c.sent
+		p.pulse(gone)
+	})
 }
 
 func (c *crowd) disperse() {
@@ -52,34 +74,22 @@ func (c *crowd) disperse() {
 // yield waits for the session that w has found crowded, if any. It is called by readers, when everything is done.
 func (w *work) yield(l *link) {
 	p := w.crowded
-	w.crowded = nil
-	if p == nil || p == l.peer { // it must read its own acknowledgements
+	if p == nil {
+		return
+	}
+	w.crowded, w.pressed = nil, false
+	if p == l.peer { // it must read its own acknowledgements
 		return
 	}
 	p.mu.Lock()
-	gone, sent := p.crowd.gone, p.crowd.sent
+	gone := p.crowd.gone
 	p.mu.Unlock()
 	if gone == nil {
 		return
 	}
 	w.flush()
-	pulse := time.NewTicker(crowdPulse)
-	defer pulse.Stop()
-	for left := crowdPatience; ; {
-		select {
-		case <-gone:
-			return
-		case <-l.done():
-			return
-		case <-pulse.C:
-		}
-		left -= crowdPulse
-		p.mu.Lock()
-		if p.crowd.gone == gone && (left <= 0 || p.crowd.sent == sent) {
-			p.crowd.slow = true
-			p.crowd.disperse()
-		}
-		sent = p.crowd.sent
-		p.mu.Unlock()
+	select {
+	case <-gone:
+	case <-l.done():
 	}
 }

@@ -77,6 +77,7 @@ func (h *hook) OnSessionEstablished(cl *mqtt.Client, pk packets.Packet) {
 	h.router.start(l)
 	h.log.Info("client connected", append(l.attrs(), "version", cl.Properties.ProtocolVersion,
 		"clean", cl.Properties.Clean, "keepalive", cl.State.Keepalive, "will", pk.Connect.WillFlag)...)
+	cl.State.Keepalive = 0 // mochi asks for the time at each packet otherwise; the deadline is ours
 	if h.gate.isClosed() && !h.isIngest(l) {
 		h.sessions.end(l, packets.ErrServerShuttingDown) // it passed the gate while DisconnectDevices was looking around
 	}

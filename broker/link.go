@@ -20,15 +20,16 @@ type link struct {
 	rights  rights
 	since   time.Time
 
-	peer     *peer  // set by claim
-	work     *work  // set by attach
-	turn     turn   // its place in the queue for credits
-	present  bool   // there was a session: for the CONNACK
-	goodbye  bool   // the client sent DISCONNECT 0x00: no will
-	lastByte byte   // that was read
-	allowed  string // the topic that it published to last, judged and found right
-	last     *route // of that topic
-	unsuback []byte // the codes for the UNSUBACK under way
+	peer     *peer     // set by claim
+	work     *work     // set by attach
+	turn     turn      // its place in the queue for credits
+	present  bool      // there was a session: for the CONNACK
+	goodbye  bool      // the client sent DISCONNECT 0x00: no will
+	now      time.Time // of the last Read: a clock for what was read together
+	lastByte byte      // that was read
+	allowed  string    // the topic that it published to last, judged and found right
+	last     *route    // of that topic
+	unsuback []byte    // the codes for the UNSUBACK under way
 
 	over        bool                   // finished, nothing more may be written; guarded by peer.mu
 	established atomic.Bool            // CONNACK sent
@@ -46,10 +47,13 @@ func linkOf(cl *mqtt.Client) *link {
 
 // Read is called when everything that was read before has been dealt with: time to send what came of it.
 func (l *link) Read(p []byte) (int, error) {
-	if l.work != nil {
-		l.work.flush()
+	if l.work == nil {
+		return l.conn.Read(p)
 	}
+	l.work.flush()
+	l.work.yield(l)
 	n, err := l.conn.Read(p)
+	l.now = l.work.r.now()
 	if n > 0 {
 		l.lastByte = p[n-1]
 	}

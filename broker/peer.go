@@ -31,6 +31,10 @@ const (
 	// receiveMaximum is announced to MQTT 5 clients: so many of their messages may be unacknowledged.
 	receiveMaximum = 1024
 
+	// window is how many messages a client may have that it has not acknowledged. A burst takes a round of acknowledgements,
+	// through every other client that is busy, for each window.
+	window = 4096
+
 	// The bounds of what waits for one client; beyond them the newest message is dropped.
 	maxWaiting      = 8192
 	maxWaitingBytes = 8 << 20
@@ -43,7 +47,7 @@ func (p *peer) stats() session.Stats {
 }
 
 func newPeer(id, account string, ingest bool) *peer {
-	o := session.Options{MaxQueued: maxWaiting, MaxQueuedBytes: maxWaitingBytes, ReceiveMaximum: receiveMaximum}
+	o := session.Options{Window: window, MaxQueued: maxWaiting, MaxQueuedBytes: maxWaitingBytes, ReceiveMaximum: receiveMaximum}
 	if ingest { // what waits for it is bounded by credits; nothing of it is dropped
 		o.Window, o.MaxQueued, o.MaxQueuedBytes = 65535, 1<<30, 1<<40
 		o.RaiseQoS0 = true

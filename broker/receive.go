@@ -11,7 +11,7 @@ import (
 // receive takes a PUBLISH that is valid and allowed. It runs in the goroutine of the sender's reader. An error ends the
 // connection.
 func (r *router) receive(l *link, pk *packets.Packet) error {
-	w, p, now := l.work, l.peer, r.now()
+	w, p, now := l.work, l.peer, l.now
 	qos := pk.FixedHeader.Qos
 	var ticket session.Ticket
 	if qos > 0 {
@@ -38,7 +38,9 @@ func (r *router) receive(l *link, pk *packets.Packet) error {
 		r.complete(w, p, ticket, session.Success)
 	}
 	w.settle()
-	w.yield(l)
+	if w.pressed {
+		w.yield(l)
+	}
 	return nil
 }
 
@@ -64,7 +66,7 @@ func (r *router) refuse(l *link, pk *packets.Packet, reason string) error {
 
 // acknowledged takes what a client says about deliveries to it, and the PUBREL for its own.
 func (r *router) acknowledged(l *link, pk *packets.Packet) error {
-	w, p, now := l.work, l.peer, r.now()
+	w, p, now := l.work, l.peer, l.now
 	reason := session.Reason(pk.ReasonCode)
 	p.mu.Lock()
 	out := w.out[:0]
@@ -118,7 +120,9 @@ func (r *router) receiveForIngest(l *link, rt *route, pk *packets.Packet, ticket
 	c.tally.received.Add(1)
 	r.publish(w, rt, &c.message, c, p, now)
 	w.settle()
-	w.yield(l)
+	if w.pressed {
+		w.yield(l)
+	}
 	return nil
 }
 

@@ -26,6 +26,7 @@ type work struct {
 	buf   []byte
 
 	crowded *peer // a session that publishers should wait for
+	pressed bool  // before they go on
 }
 
 // consequence is an effect that leads away from the session that it came from.
@@ -46,7 +47,7 @@ func (r *router) begin() *work {
 func (w *work) finish() {
 	w.settle()
 	w.flush()
-	w.crowded = nil
+	w.crowded, w.pressed = nil, false
 	spareWork.Put(w)
 }
 
