@@ -96,6 +96,9 @@ func (c *conn) failed(reason string, err error) error {
 // Read reads what the client sent. Before the login it refuses a first packet that is too large as soon as it is
 // announced, so nobody allocates memory for it.
 func (c *conn) Read(p []byte) (int, error) {
+	if c.closing.Load() {
+		return 0, net.ErrClosed // linger may have the lock
+	}
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
 	if c.closing.Load() {
