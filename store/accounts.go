@@ -29,6 +29,7 @@ type Account struct {
 	Name               string
 	Role               Role
 	Publish, Subscribe []string
+	Admin              bool  // may read $SYS
 	Created            int64 // UTC ms
 	Disabled           bool  // Authenticate refuses it
 }
@@ -40,18 +41,21 @@ var deviceTopics = []string{"devices/%u/#"}
 var reserved = []string{"plantops_backend", "plantops-ingest"}
 
 const (
-	algorithmSHA256 = "sha256" // of salt and secret: enough for secrets of 256 random bits, and cheap on a Pi
-	secretBytes     = 32
-	saltBytes       = 16
-	maxIDBytes      = 64
+	algorithmSHA256   = "sha256"   // of salt and secret: enough for secrets of 256 random bits, and cheap on a Pi
+	algorithmPassword = "password" // the hash says itself how it was made
+	secretBytes       = 32
+	saltBytes         = 16
+	maxIDBytes        = 64
 )
 
+// credential is an account and what proves it.
 type credential struct {
 	account    Account
-	salt, hash []byte
+	salt, hash []byte    // of a device's secret
+	password   *password // of people and other programs; nil for a device
 }
 
-// CheckID tells whether id can name a device: 1 to 64 bytes of UTF-8, no control characters, none of + # / $ %, no space
+// CheckID tells whether id can name a device or a user: 1 to 64 bytes of UTF-8, no control characters, none of + # / $ %, no space
 // at either end, and not a name that the program itself uses. The error wraps ErrInvalidID and says what is wrong.
 func CheckID(id string) error {
 	why := ""
@@ -75,40 +79,46 @@ func CheckID(id string) error {
 }
 
 // AddDevice creates the account of a device and returns its secret, which cannot be had again. The errors wrap
-// ErrInvalidID or ErrExists.
+// ErrInvalidID or ErrExists; a name that a user has is ErrOtherRole.
 func (s *Store) AddDevice(ctx context.Context, id string) (secret string, err error) {
-	err = CheckID(id)
-	if err == nil {
-		secret, err = s.changeAccount(ctx, id, s.addDevice)
+	if err := CheckID(id); err != nil {
+		return "", fmt.Errorf("add device: %w", err)
 	}
+	secret, c := newSecret(Account{Name: id, Role: RoleDevice, Publish: deviceTopics, Subscribe: deviceTopics,
+		Created: s.options.Now().UnixMilli()})
+	err = s.changeAccount(ctx, id, func(before *credential) (*credential, error) {
+		if before != nil {
+			return nil, before.inTheWayOf(RoleDevice)
+		}
+		if _, known := s.state.devices[id]; !known {
+			if _, err := s.createDevice(id); err != nil {
+				return nil, err
+			}
+		}
+		return c, s.w.insertAccount.run(id, string(RoleDevice), algorithmSHA256, c.salt, c.hash, c.account.Created, int64(0))
+	})
 	if err != nil {
 		return "", fmt.Errorf("add device: %w", err)
 	}
 	return secret, nil
 }
 
-func (s *Store) addDevice(id string, c *credential) (*credential, error) {
-	if c != nil {
-		return nil, ErrExists
+// inTheWayOf is the error of adding an account whose name c has.
+func (c *credential) inTheWayOf(role Role) error {
+	if c.account.Role == role {
+		return ErrExists
 	}
-	if _, known := s.state.devices[id]; !known {
-		if _, err := s.createDevice(id); err != nil {
-			return nil, err
-		}
-	}
-	created := s.options.Now().UnixMilli()
-	c = &credential{account: Account{Name: id, Role: RoleDevice, Created: created}, salt: random(saltBytes)}
-	c.account.Publish, c.account.Subscribe = deviceTopics, deviceTopics
-	return c, s.w.insertAccount.run(id, string(RoleDevice), algorithmSHA256, c.salt, []byte{}, created)
+	return fmt.Errorf("%w %s", ErrOtherRole, c.account.Role)
 }
 
 // RotateDevice gives a device a new secret; the old one ends at once. The error wraps ErrNotFound.
 func (s *Store) RotateDevice(ctx context.Context, id string) (secret string, err error) {
-	secret, err = s.changeAccount(ctx, id, func(_ string, c *credential) (*credential, error) {
-		if c == nil || c.account.Role != RoleDevice {
+	err = s.changeAccount(ctx, id, func(before *credential) (after *credential, err error) {
+		if before == nil || before.account.Role != RoleDevice {
 			return nil, ErrNotFound
 		}
-		return &credential{account: c.account, salt: random(saltBytes)}, nil
+		secret, after = newSecret(before.account)
+		return after, s.w.updateSecret.run(algorithmSHA256, after.salt, after.hash, id)
 	})
 	if err != nil {
 		return "", fmt.Errorf("rotate secret of device: %w", err)
@@ -118,52 +128,58 @@ func (s *Store) RotateDevice(ctx context.Context, id string) (secret string, err
 
 // RemoveDevice deletes the account of a device; its readings and counters stay. The error wraps ErrNotFound.
 func (s *Store) RemoveDevice(ctx context.Context, id string) error {
-	_, err := s.changeAccount(ctx, id, func(_ string, c *credential) (*credential, error) {
-		if c == nil || c.account.Role != RoleDevice {
-			return nil, ErrNotFound
-		}
-		return nil, s.w.dropAccount.run(id)
-	})
-	if err != nil {
+	if err := s.removeAccount(ctx, id, RoleDevice); err != nil {
 		return fmt.Errorf("remove device: %w", err)
 	}
 	return nil
 }
 
-// changeAccount runs change on what is known of an account, nil if nothing is, in a transaction. The account that it
-// returns gets a new secret; nil means that the account is gone.
-func (s *Store) changeAccount(ctx context.Context, name string,
-	change func(name string, c *credential) (*credential, error),
-) (secret string, err error) {
+func (s *Store) removeAccount(ctx context.Context, name string, role Role) error {
+	return s.changeAccount(ctx, name, func(before *credential) (*credential, error) {
+		if before == nil || before.account.Role != role {
+			return nil, ErrNotFound
+		}
+		return nil, s.w.dropAccount.run(name)
+	})
+}
+
+// changeAccount runs change on what is known of an account, nil if nothing is, in a transaction. change writes to the
+// file and returns what is known from then on; nil means that the account is gone.
+func (s *Store) changeAccount(ctx context.Context, name string, change func(before *credential) (after *credential, err error)) error {
 	if err := s.acquire(ctx); err != nil {
-		return "", err
+		return err
 	}
 	defer s.release()
-	var after map[string]credential
-	err = s.transact(func() error {
-		after = maps.Clone(*s.accounts.Load())
+	var accounts map[string]credential
+	err := s.transact(func() error {
+		accounts = maps.Clone(*s.accounts.Load())
 		var before *credential
-		if c, known := after[name]; known {
+		if c, known := accounts[name]; known {
 			before = &c
 		}
-		c, err := change(name, before)
+		after, err := change(before)
 		if err != nil {
 			return fmt.Errorf("%q: %w", name, err)
 		}
-		if c == nil {
-			delete(after, name)
-			return nil
+		if after == nil {
+			delete(accounts, name)
+		} else {
+			accounts[name] = *after
 		}
-		secret = base64.RawURLEncoding.EncodeToString(random(secretBytes))
-		c.hash = hash(c.salt, []byte(secret))
-		after[name] = *c
-		return s.w.updateSecret.run(algorithmSHA256, c.salt, c.hash, name)
+		return nil
 	})
 	if err != nil {
-		return "", err
+		return err
 	}
-	s.accounts.Store(&after)
-	return secret, nil
+	s.accounts.Store(&accounts)
+	return nil
+}
+
+// newSecret draws a secret for a device.
+func newSecret(account Account) (secret string, c *credential) {
+	secret = base64.RawURLEncoding.EncodeToString(random(secretBytes))
+	salt := random(saltBytes)
+	return secret, &credential{account: account, salt: salt, hash: hash(salt, []byte(secret))}
 }
 
 func random(n int) []byte {
@@ -179,17 +195,28 @@ func hash(salt, secret []byte) []byte {
 	return h.Sum(nil)
 }
 
-// nobody stands in for an unknown name, so that an answer takes the same time.
+// nobody stands in for an unknown name, so that an answer takes the same time as for a device.
 var nobody = credential{salt: make([]byte, saltBytes), hash: make([]byte, sha256.Size)}
 
-// Authenticate returns the account if name and password are right and it is not disabled. It reads memory only.
+// Authenticate returns the account if name and password are right and it is not disabled. For devices it reads memory
+// only. The first time since the start that it sees the right password of a user, and every time that it sees a wrong
+// one, it computes a slow hash, one at a time in the whole process; nothing else waits for that.
+//
+// An unknown name costs what a device costs. How long an answer takes thus tells that a user of that name exists. Names
+// are no secrets in MQTT; a slow hash for any name that a stranger makes up would give him all of a Pi's CPU, and people
+// who log in would wait behind him.
 func (s *Store) Authenticate(name string, password []byte) (Account, bool) {
 	c, known := (*s.accounts.Load())[name]
-	if !known {
-		c = nobody
+	if !known || c.account.Disabled {
+		c, known = nobody, false
 	}
-	right := subtle.ConstantTimeCompare(hash(c.salt, password), c.hash) == 1
-	if !known || !right || c.account.Disabled {
+	var right bool
+	if c.password != nil {
+		right = s.checkPassword(name, c.password, password)
+	} else {
+		right = subtle.ConstantTimeCompare(hash(c.salt, password), c.hash) == 1
+	}
+	if !known || !right {
 		return Account{}, false
 	}
 	return c.account, true
@@ -204,15 +231,24 @@ func (s *Store) Account(name string) (Account, bool) {
 func (s *Store) loadAccounts(ctx context.Context) error {
 	accounts := make(map[string]credential)
 	err := s.each(ctx, func(scan func(...any) error) error {
+		var algorithm, publish, subscribe string
 		var c credential
 		a := &c.account
-		err := scan(&a.Name, &a.Role, &a.Created, &a.Disabled, &c.salt, &c.hash)
-		if a.Role == RoleDevice {
+		err := scan(&a.Name, &a.Role, &a.Created, &a.Disabled, &a.Admin, &algorithm, &c.salt, &c.hash, &publish, &subscribe)
+		if err != nil {
+			return err
+		}
+		if algorithm == algorithmPassword {
+			err = c.loadUser(publish, subscribe)
+		} else {
 			a.Publish, a.Subscribe = deviceTopics, deviceTopics
 		}
 		accounts[a.Name] = c
 		return err
-	}, `SELECT name, role, created, disabled, salt, hash FROM account WHERE algorithm = ?`, algorithmSHA256)
+	}, `SELECT name, role, created, disabled, admin, algorithm, salt, hash,
+		(SELECT json_group_array(filter) FROM rule WHERE account = name AND action = 'publish'),
+		(SELECT json_group_array(filter) FROM rule WHERE account = name AND action = 'subscribe')
+		FROM account WHERE algorithm IN (?, ?)`, algorithmSHA256, algorithmPassword)
 	if err != nil {
 		return fmt.Errorf("load accounts: %w", err)
 	}

@@ -8,10 +8,12 @@ package store
 
 import (
 	"context"
+	"crypto/sha256"
 	"database/sql"
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -25,8 +27,12 @@ var (
 	ErrExists      = errors.New("exists already")
 	ErrFull        = errors.New("disk full")
 	ErrLocked      = errors.New("database is locked")
-	ErrInvalidID   = errors.New("invalid device id")
+	ErrInvalidID   = errors.New("invalid name")
+	ErrOtherRole   = errors.New("the name is taken by a") // device or user: the text goes on
 	ErrClosed      = errors.New("store is closed")
+
+	ErrInvalidFilter   = errors.New("invalid topic filter")
+	ErrInvalidPassword = errors.New("invalid password")
 )
 
 const (
@@ -84,6 +90,9 @@ type Store struct {
 
 	state    state // as committed, with its own lock
 	accounts atomic.Pointer[map[string]credential]
+
+	slowHash sync.Mutex // held for each slow hash: one costs megabytes and tens of milliseconds
+	markKey  []byte     // of the marks of right passwords; new at each start
 }
 
 // Open opens or creates the database at o.Path, brings its schema up to date and checks it after an unclean stop.
@@ -91,7 +100,7 @@ type Store struct {
 // log of an unclean stop may be copied into it.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	o.defaults()
-	s := &Store{options: o, log: o.Log, writing: make(chan struct{}, 1)}
+	s := &Store{options: o, log: o.Log, writing: make(chan struct{}, 1), markKey: random(sha256.Size)}
 	if err := s.open(ctx); err != nil {
 		_ = s.disconnect() // the first error is the one that matters
 		return nil, fmt.Errorf("open store %s: %w", o.Path, err)

@@ -45,6 +45,7 @@ type writer struct {
 	selectEntry, deleteEntry, updateEntry    *statement
 	deleteAllEntries, deleteSummary          *statement
 	insertAccount, updateSecret, dropAccount *statement
+	insertRule                               *statement
 }
 
 func connectWriter(ctx context.Context, dsn string) (*writer, error) {
@@ -95,7 +96,8 @@ func (w *writer) prepare() error {
 		{&w.selectEntry, `SELECT device, flags, size FROM quarantine WHERE id = ?`},
 		{&w.deleteEntry, `DELETE FROM quarantine WHERE id = ?`},
 		{&w.updateEntry, `UPDATE quarantine SET flags = ?, reason = ? WHERE id = ?`},
-		{&w.insertAccount, `INSERT INTO account (name, role, algorithm, salt, hash, created) VALUES (?, ?, ?, ?, ?, ?)`},
+		{&w.insertAccount, `INSERT INTO account (name, role, algorithm, salt, hash, created, admin) VALUES (?, ?, ?, ?, ?, ?, ?)`},
+		{&w.insertRule, `INSERT OR IGNORE INTO rule (account, action, filter) VALUES (?, ?, ?)`},
 		{&w.updateSecret, `UPDATE account SET algorithm = ?, salt = ?, hash = ? WHERE name = ?`},
 		{&w.dropAccount, `DELETE FROM account WHERE name = ?`},
 	} {

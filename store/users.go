@@ -1,0 +1,157 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// NewUser is an account for a person or another program.
+type NewUser struct {
+	Name               string   // as CheckID has it; devices and users share one name space
+	Publish, Subscribe []string // as CheckFilter has them; none allow nothing
+	Admin              bool     // may read $SYS; other rights come from the rules alone
+
+	// One of the two. Password is as CheckPassword has it; Hash is one of Mosquitto ($6$, $7$) or an argon2id hash in PHC
+	// format, which is verified as it is and replaced at the next login if new ones are made in another way.
+	Password string
+	Hash     string
+}
+
+// AddUser creates an account with role RoleUser. The errors wrap ErrInvalidID, ErrInvalidFilter, ErrInvalidPassword,
+// ErrExists, or ErrOtherRole when a device has the name.
+func (s *Store) AddUser(ctx context.Context, u NewUser) error {
+	if err := s.addUser(ctx, u); err != nil {
+		return fmt.Errorf("add user: %w", err)
+	}
+	return nil
+}
+
+func (s *Store) addUser(ctx context.Context, u NewUser) error {
+	if err := errors.Join(CheckID(u.Name), checkRules(u.Publish, u.Subscribe)); err != nil {
+		return err
+	}
+	hash, err := s.hashOf(u)
+	if err != nil {
+		return fmt.Errorf("%q: %w", u.Name, err)
+	}
+	c := &credential{password: &password{hash: hash}, account: Account{Name: u.Name, Role: RoleUser, Admin: u.Admin,
+		Publish: sorted(u.Publish), Subscribe: sorted(u.Subscribe), Created: s.options.Now().UnixMilli()}}
+	return s.changeAccount(ctx, u.Name, func(before *credential) (*credential, error) {
+		if before != nil {
+			return nil, before.inTheWayOf(RoleUser)
+		}
+		return c, s.insertUser(c)
+	})
+}
+
+func (s *Store) hashOf(u NewUser) (passwordHash, error) {
+	switch {
+	case u.Hash == "":
+		return s.hashPassword(u.Password)
+	case u.Password != "":
+		return passwordHash{}, fmt.Errorf("%w: a password and a hash", ErrInvalidPassword)
+	}
+	hash, err := parseHash(u.Hash)
+	if err != nil {
+		return passwordHash{}, fmt.Errorf("%w hash: %w", ErrInvalidPassword, err)
+	}
+	return hash, nil
+}
+
+func (s *Store) insertUser(c *credential) error {
+	a := &c.account
+	admin := int64(0)
+	if a.Admin {
+		admin = 1
+	}
+	err := s.w.insertAccount.run(a.Name, string(a.Role), algorithmPassword, []byte{}, []byte(c.password.hash.String()), a.Created, admin)
+	if err != nil {
+		return err
+	}
+	for action, filters := range map[string][]string{"publish": a.Publish, "subscribe": a.Subscribe} {
+		for _, filter := range filters {
+			if err := s.w.insertRule.run(a.Name, action, filter); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// sorted is what the file gives back: every rule once, in order.
+func sorted(filters []string) []string {
+	out := append([]string{}, filters...)
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// loadUser completes what was read of a user's account; publish and subscribe are JSON.
+func (c *credential) loadUser(publish, subscribe string) error {
+	a := &c.account
+	err := errors.Join(json.Unmarshal([]byte(publish), &a.Publish), json.Unmarshal([]byte(subscribe), &a.Subscribe))
+	if err != nil {
+		return err
+	}
+	a.Publish, a.Subscribe = sorted(a.Publish), sorted(a.Subscribe)
+	hash, err := parseHash(string(c.hash))
+	if err != nil {
+		return fmt.Errorf("%w: hash of user %q: %w", ErrDamaged, a.Name, err)
+	}
+	c.password, c.hash = &password{hash: hash}, nil
+	return nil
+}
+
+// SetPassword gives a user another password; the old one ends at once. The errors wrap ErrNotFound or ErrInvalidPassword.
+func (s *Store) SetPassword(ctx context.Context, name, newPassword string) error {
+	hash, err := s.hashPassword(newPassword)
+	if err == nil {
+		err = s.replaceHash(ctx, name, func(before *credential) (*password, error) {
+			if before == nil || before.account.Role != RoleUser {
+				return nil, ErrNotFound
+			}
+			return &password{hash: hash}, nil
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("change password of user: %w", err)
+	}
+	return nil
+}
+
+func (s *Store) replaceHash(ctx context.Context, name string, next func(before *credential) (*password, error)) error {
+	return s.changeAccount(ctx, name, func(before *credential) (*credential, error) {
+		p, err := next(before)
+		if err != nil {
+			return nil, err
+		}
+		after := &credential{account: before.account, password: p}
+		return after, s.w.updateSecret.run(algorithmPassword, []byte{}, []byte(p.hash.String()), name)
+	})
+}
+
+// RemoveUser deletes the account of a user. The error wraps ErrNotFound.
+func (s *Store) RemoveUser(ctx context.Context, name string) error {
+	if err := s.removeAccount(ctx, name, RoleUser); err != nil {
+		return fmt.Errorf("remove user: %w", err)
+	}
+	return nil
+}
+
+// Users returns the accounts with role RoleUser in order of name.
+func (s *Store) Users(ctx context.Context) ([]Account, error) {
+	if err := s.refresh(ctx); err != nil {
+		return nil, fmt.Errorf("list users: %w", err)
+	}
+	users := []Account{}
+	for _, c := range *s.accounts.Load() {
+		if c.account.Role == RoleUser {
+			users = append(users, c.account)
+		}
+	}
+	slices.SortFunc(users, func(a, b Account) int { return strings.Compare(a.Name, b.Name) })
+	return users, nil
+}
