@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"math"
 	"sync"
 	"sync/atomic"
 
@@ -49,7 +50,7 @@ func (p *peer) stats() session.Stats {
 func newPeer(id, account string, ingest bool) *peer {
 	o := session.Options{Window: window, MaxQueued: maxWaiting, MaxQueuedBytes: maxWaitingBytes, ReceiveMaximum: receiveMaximum}
 	if ingest { // what waits for it is bounded by credits; nothing of it is dropped
-		o.Window, o.MaxQueued, o.MaxQueuedBytes = 65535, 1<<30, 1<<40
+		o.Window, o.MaxQueued, o.MaxQueuedBytes = 65535, math.MaxInt32, math.MaxInt32
 		o.RaiseQoS0 = true
 	}
 	return &peer{id: id, account: account, ingest: ingest, ended: true, state: session.New(id, account, o)}
