@@ -15,12 +15,16 @@ const (
 	// wait in ingest.
 	creditMessages = 8192
 	creditBytes    = 8 << 20
+	// Once they are used up, so many must have come back before the next is given: waking a reader for each message
+	// would cost more than the message.
+	creditShare = 8
 )
 
 // intake accounts for what ingest must store: credits, and receipts for what has been taken in and is not stored yet.
 type intake struct {
 	mu      sync.Mutex
 	ready   bool          // ingest is subscribed
+	shut    bool          // the credits are used up
 	count   int           // open receipts
 	bytes   int           // of them
 	oldest  *receipt      // open and in time, in the order of their beginning
@@ -57,11 +61,7 @@ type tally struct{ received, refused, pending atomic.Int64 }
 func (t *intake) take(r *receipt) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.waiting) > 0 || !t.affords(r) {
-		return false
-	}
-	t.open(r)
-	return true
+	return t.give(r)
 }
 
 // force takes a credit whether there is one or not: for the few messages that nobody can make wait.
@@ -71,9 +71,17 @@ func (t *intake) force(r *receipt) {
 	t.open(r)
 }
 
-// affords says that there is a credit. One message is let in whatever its size.
-func (t *intake) affords(r *receipt) bool {
-	return t.ready && t.count < creditMessages && (t.count == 0 || t.bytes+r.bytes <= creditBytes)
+// give gives r a credit if there is one. One message is let in whatever its size.
+func (t *intake) give(r *receipt) bool {
+	if !t.ready || t.shut {
+		return false
+	}
+	if t.count >= creditMessages || t.count > 0 && t.bytes+r.bytes > creditBytes {
+		t.shut = true
+		return false
+	}
+	t.open(r)
+	return true
 }
 
 func (t *intake) open(r *receipt) {
@@ -141,9 +149,11 @@ func (t *intake) wait(l *link, r *receipt) bool {
 
 // serve gives credits to those who have waited longest.
 func (t *intake) serve() {
+	if t.shut && t.count <= creditMessages-creditMessages/creditShare && t.bytes <= creditBytes-creditBytes/creditShare {
+		t.shut = false
+	}
 	n := 0
-	for n < len(t.waiting) && t.affords(t.waiting[n].receipt) {
-		t.open(t.waiting[n].receipt)
+	for n < len(t.waiting) && t.give(t.waiting[n].receipt) {
 		t.waiting[n].granted <- struct{}{}
 		n++
 	}
@@ -162,7 +172,7 @@ func (t *intake) close(r *receipt) {
 	t.count--
 	t.bytes -= r.bytes
 	r.tally.pending.Add(-1)
-	if len(t.waiting) > 0 {
+	if t.shut {
 		t.serve()
 	}
 	if t.count == 0 && t.idle != nil {
