@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/pem"
 	"math/big"
 	"net"
 	"testing"
@@ -34,6 +35,16 @@ func NewCA(t testing.TB) *CA {
 	ca.certificate, err = x509.ParseCertificate(der)
 	require.NoError(t, err)
 	return ca
+}
+
+// TrustCA is the authority of a program that was started elsewhere, from its PEM. It can be trusted, and issues nothing.
+func TrustCA(t testing.TB, text string) *CA {
+	t.Helper()
+	block, _ := pem.Decode([]byte(text))
+	require.NotNil(t, block, "a PEM block")
+	certificate, err := x509.ParseCertificate(block.Bytes)
+	require.NoError(t, err)
+	return &CA{t: t, certificate: certificate}
 }
 
 // Issue returns a certificate for a client or for localhost.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"sync/atomic"
 	"time"
@@ -21,6 +22,9 @@ type operator interface {
 	AddDevice(ctx context.Context, id string) (secret string, err error)
 	RotateDevice(ctx context.Context, id string) (secret string, err error)
 	RemoveDevice(ctx context.Context, id string) error
+	AddUser(ctx context.Context, u store.NewUser) error
+	SetPassword(ctx context.Context, name, password string) error
+	RemoveUser(ctx context.Context, name string) error
 	ReloadCertificates(ctx context.Context) error
 	ReplayQuarantine(ctx context.Context, ids []int64) (replayed, error)
 	PurgeQuarantine(ctx context.Context, ids []int64) (int64, error)
@@ -83,7 +87,19 @@ func (b *box) Contact(context.Context) (contact, error) {
 }
 
 func (b *box) AddDevice(ctx context.Context, id string) (string, error) {
+	if err := b.checkName(id); err != nil {
+		return "", fmt.Errorf("add device: %w", err)
+	}
 	return b.store.AddDevice(ctx, id)
+}
+
+// checkName refuses the subscriber's name where the configuration gives it another than the one that the store knows of:
+// the broker would never ask for such an account.
+func (b *box) checkName(name string) error {
+	if name == b.cfg.MQTT.BackendUsername {
+		return fmt.Errorf("%w %q: it is mqtt.backend_username", store.ErrInvalidID, name)
+	}
+	return nil
 }
 
 // RotateDevice gives a device a new secret and ends the session that the old one opened.
@@ -100,6 +116,32 @@ func (b *box) RemoveDevice(ctx context.Context, id string) error {
 	err := b.store.RemoveDevice(ctx, id)
 	if err == nil {
 		b.disconnect(id, "it was removed")
+	}
+	return err
+}
+
+// AddUser lets a person or another program in.
+func (b *box) AddUser(ctx context.Context, u store.NewUser) error {
+	if err := b.checkName(u.Name); err != nil {
+		return fmt.Errorf("add user: %w", err)
+	}
+	return b.store.AddUser(ctx, u)
+}
+
+// SetPassword gives a user another password and ends the sessions that the old one opened.
+func (b *box) SetPassword(ctx context.Context, name, password string) error {
+	err := b.store.SetPassword(ctx, name, password)
+	if err == nil {
+		b.disconnect(name, "its password was changed")
+	}
+	return err
+}
+
+// RemoveUser takes a user's access and ends its sessions.
+func (b *box) RemoveUser(ctx context.Context, name string) error {
+	err := b.store.RemoveUser(ctx, name)
+	if err == nil {
+		b.disconnect(name, "it was removed")
 	}
 	return err
 }

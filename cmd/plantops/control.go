@@ -71,6 +71,16 @@ type deviceRequest struct {
 	ID string `json:"id"`
 }
 
+// userRequest is the body of requests about a user; what a request does not need is empty.
+type userRequest struct {
+	Name      string   `json:"name"`
+	Publish   []string `json:"publish,omitempty"`
+	Subscribe []string `json:"subscribe,omitempty"`
+	Admin     bool     `json:"admin,omitempty"`
+	Password  string   `json:"password,omitempty"`
+	Hash      string   `json:"hash,omitempty"`
+}
+
 type secretReply struct {
 	Secret string `json:"secret"`
 }
@@ -112,6 +122,27 @@ func controlHandler(o operator) http.Handler {
 		}
 		return struct{}{}, o.RemoveDevice(r.Context(), device.ID)
 	})
+	handle("POST /users/add", func(r *http.Request) (any, error) {
+		user, err := body[userRequest](r)
+		if err != nil {
+			return nil, err
+		}
+		return struct{}{}, o.AddUser(r.Context(), store.NewUser(user))
+	})
+	handle("POST /users/passwd", func(r *http.Request) (any, error) {
+		user, err := body[userRequest](r)
+		if err != nil {
+			return nil, err
+		}
+		return struct{}{}, o.SetPassword(r.Context(), user.Name, user.Password)
+	})
+	handle("POST /users/remove", func(r *http.Request) (any, error) {
+		user, err := body[userRequest](r)
+		if err != nil {
+			return nil, err
+		}
+		return struct{}{}, o.RemoveUser(r.Context(), user.Name)
+	})
 	handle("POST /certificates/reload", func(r *http.Request) (any, error) {
 		return struct{}{}, o.ReloadCertificates(r.Context())
 	})
@@ -150,6 +181,7 @@ type controlError struct {
 func controlKinds() map[string]error {
 	return map[string]error{
 		"exists": store.ErrExists, "not_found": store.ErrNotFound, "invalid_id": store.ErrInvalidID,
+		"invalid_filter": store.ErrInvalidFilter, "invalid_password": store.ErrInvalidPassword,
 		"full": store.ErrFull, "locked": store.ErrLocked,
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+
+	"github.com/plantops/plantops/store"
 )
 
 // controlClient asks the server that is running in a data directory.
@@ -58,6 +60,21 @@ func (c *controlClient) RotateDevice(ctx context.Context, id string) (string, er
 
 func (c *controlClient) RemoveDevice(ctx context.Context, id string) error {
 	_, err := ask[struct{}](ctx, c, http.MethodPost, "/devices/remove", deviceRequest{id})
+	return err
+}
+
+func (c *controlClient) AddUser(ctx context.Context, u store.NewUser) error {
+	_, err := ask[struct{}](ctx, c, http.MethodPost, "/users/add", userRequest(u))
+	return err
+}
+
+func (c *controlClient) SetPassword(ctx context.Context, name, password string) error {
+	_, err := ask[struct{}](ctx, c, http.MethodPost, "/users/passwd", userRequest{Name: name, Password: password})
+	return err
+}
+
+func (c *controlClient) RemoveUser(ctx context.Context, name string) error {
+	_, err := ask[struct{}](ctx, c, http.MethodPost, "/users/remove", userRequest{Name: name})
 	return err
 }
 

@@ -48,7 +48,8 @@ func exitCode(err error) int {
 	switch {
 	case err == nil:
 		return exitDone
-	case errors.Is(err, errUsage), errors.Is(err, store.ErrInvalidID):
+	case errors.Is(err, errUsage), errors.Is(err, store.ErrInvalidID),
+		errors.Is(err, store.ErrInvalidFilter), errors.Is(err, store.ErrInvalidPassword):
 		return exitUsage
 	case errors.Is(err, errConfig), errors.Is(err, certs.ErrInsecureKey),
 		errors.Is(err, store.ErrNewerSchema), errors.Is(err, store.ErrForeign):

@@ -27,6 +27,7 @@ func main() {
 		time.AfterFunc(oneSignal, stop) // from then on a signal has its ordinary effect: the second one quits at once
 	})
 	os.Exit(run(ctx, os.Args[1:], &app{
+		stdin:   os.Stdin,
 		stdout:  os.Stdout,
 		stderr:  os.Stderr,
 		environ: os.Environ(),

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -12,6 +13,7 @@ import (
 
 // app is what a command gets from outside. Commands reach for nothing else.
 type app struct {
+	stdin          *os.File // nil: none
 	stdout, stderr io.Writer
 	environ        []string
 	now            func() time.Time
@@ -30,6 +32,7 @@ func newRoot(a *app) *cobra.Command {
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 bad configuration, 4 unreachable, 5 not authorised.`,
 		Example: `  plantops serve                     run the broker and the store
   plantops device add bed-1          make credentials for a device
+  plantops user add anna --role viewer   let a person or another program in
   plantops readings bed-1 --since 1h what it sent`,
 		Version:           a.build.Version,
 		SilenceUsage:      true,
@@ -51,7 +54,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 bad configuration, 4 unreachable,
 	}
 
 	for _, cmd := range []*cobra.Command{
-		newServe(a), newStatus(a), newDevice(a), newReadings(a), newQuarantine(a),
+		newServe(a), newStatus(a), newDevice(a), newUser(a), newReadings(a), newQuarantine(a),
 		newCerts(a), newConfig(a), newSimulate(a), newVersion(a),
 	} {
 		root.AddCommand(cmd)

@@ -106,7 +106,7 @@ func (a accounts) Lookup(name string) (broker.Account, bool) {
 }
 
 func brokerAccount(a store.Account) broker.Account {
-	return broker.Account{Name: a.Name, Publish: a.Publish, Subscribe: a.Subscribe}
+	return broker.Account{Name: a.Name, Publish: a.Publish, Subscribe: a.Subscribe, Admin: a.Admin}
 }
 
 // backendPassword returns the password that the subscriber shows. With the embedded broker and none

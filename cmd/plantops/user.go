@@ -1,0 +1,294 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/plantops/plantops/config"
+	"github.com/plantops/plantops/store"
+)
+
+func newUser(a *app) *cobra.Command {
+	return group(&cobra.Command{Use: "user", Short: "Add, list and remove people and other programs"},
+		newUserAdd(a), newUserList(a), newUserPasswd(a), newUserRemove(a))
+}
+
+// rules are what an account may do.
+type rules struct {
+	Publish   []string `json:"publish"`
+	Subscribe []string `json:"subscribe"`
+	Admin     bool     `json:"admin"`
+}
+
+// presets are the rules of each role.
+func presets() map[string]rules {
+	return map[string]rules{
+		"viewer":   {Subscribe: []string{"devices/#"}},
+		"operator": {Subscribe: []string{"devices/#"}, Publish: []string{"devices/+/commands/#"}},
+		"admin":    {Subscribe: []string{"#"}, Publish: []string{"#"}, Admin: true},
+	}
+}
+
+// with adds the rules of a role; no role adds none.
+func (r rules) with(role string) (rules, error) {
+	preset, known := presets()[role]
+	if role != "" && !known {
+		return r, fmt.Errorf("there is no role %q, only %s", role, strings.Join(slices.Sorted(maps.Keys(presets())), ", "))
+	}
+	r.Publish = slices.Concat([]string{}, r.Publish, preset.Publish)
+	r.Subscribe = slices.Concat([]string{}, r.Subscribe, preset.Subscribe)
+	r.Admin = r.Admin || preset.Admin
+	return r, nil
+}
+
+// check finds what is wrong before anybody has typed a password.
+func (r rules) check(name string) error {
+	errs := []error{store.CheckID(name)}
+	for _, filter := range slices.Concat(r.Publish, r.Subscribe) {
+		errs = append(errs, store.CheckFilter(filter))
+	}
+	if len(r.Publish)+len(r.Subscribe) == 0 {
+		errs = append(errs, kindOf(errUsage, withHint(errors.New("without rules the account may do nothing"),
+			"give --role viewer, operator or admin, or --publish FILTER and --subscribe FILTER")))
+	}
+	return errors.Join(errs...)
+}
+
+func newUserAdd(a *app) *cobra.Command {
+	var asJSON bool
+	var role string
+	var own rules
+	var source passwordSource
+	cmd := &cobra.Command{
+		Use:   "add NAME",
+		Short: "Let a person or another program in, with rules of its own",
+		Long: `Let a person or another program in, with rules of its own.
+
+Roles are presets, and rules can be added to them:
+  viewer    subscribe to devices/#
+  operator  the same, and publish to devices/+/commands/#
+  admin     everything, and read $SYS
+
+In a FILTER, + and # are MQTT's wildcards, %u is the name of the account and %c the client id. Clients
+choose their ids: %c keeps clients of one account apart, it does not protect them from each other.
+
+The password is asked for on the terminal, or comes from a file or standard input, or is generated.`,
+		Example: `  plantops user add anna --role viewer
+  plantops user add home-assistant --role operator --subscribe 'homeassistant/#' --publish 'homeassistant/#' --generate`,
+		Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			granted, err := own.with(role)
+			if err != nil {
+				return usageError(cmd, err)
+			}
+			if err := granted.check(args[0]); err != nil {
+				return err
+			}
+			password, err := a.password(cmd, source, args[0])
+			if err != nil {
+				return err
+			}
+			return a.operate(cmd.Context(), func(cfg config.Config, o operator) error {
+				err := o.AddUser(cmd.Context(), store.NewUser{Name: args[0], Publish: granted.Publish,
+					Subscribe: granted.Subscribe, Admin: granted.Admin, Password: password})
+				if err != nil {
+					return userHint(err, args[0])
+				}
+				reach, err := o.Contact(cmd.Context())
+				if err != nil {
+					return err
+				}
+				given := newLogin(args[0], password, source, cfg, reach)
+				given.rules = &granted
+				return printLogin(a, given, asJSON, "User "+args[0]+" can connect.")
+			})
+		},
+	}
+	cmd.Flags().StringVar(&role, "role", "", "viewer, operator or admin")
+	cmd.Flags().StringArrayVar(&own.Publish, "publish", nil, "topic `FILTER` that it may publish to; can be repeated")
+	cmd.Flags().StringArrayVar(&own.Subscribe, "subscribe", nil, "topic `FILTER` that it may subscribe to; can be repeated")
+	addPasswordFlags(cmd, &source)
+	addJSONFlag(cmd, &asJSON)
+	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions(slices.Sorted(maps.Keys(presets())), cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func newUserPasswd(a *app) *cobra.Command {
+	var asJSON bool
+	var source passwordSource
+	cmd := &cobra.Command{
+		Use:               "passwd NAME",
+		Short:             "Give a user another password; the old one and its connections end at once",
+		Args:              args(cobra.ExactArgs(1)),
+		ValidArgsFunction: completeUsers(a),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			password, err := a.password(cmd, source, args[0])
+			if err != nil {
+				return err
+			}
+			return a.operate(cmd.Context(), func(cfg config.Config, o operator) error {
+				if err := o.SetPassword(cmd.Context(), args[0], password); err != nil {
+					return userHint(err, args[0])
+				}
+				reach, err := o.Contact(cmd.Context())
+				if err != nil {
+					return err
+				}
+				return printLogin(a, newLogin(args[0], password, source, cfg, reach), asJSON,
+					"User "+args[0]+" has another password; its connections have ended.")
+			})
+		},
+	}
+	addPasswordFlags(cmd, &source)
+	addJSONFlag(cmd, &asJSON)
+	return cmd
+}
+
+func newUserRemove(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:               "remove NAME",
+		Short:             "Take a user's access away and end its connections",
+		Args:              args(cobra.ExactArgs(1)),
+		ValidArgsFunction: completeUsers(a),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.operate(cmd.Context(), func(_ config.Config, o operator) error {
+				if err := o.RemoveUser(cmd.Context(), args[0]); err != nil {
+					return userHint(err, args[0])
+				}
+				_, err := fmt.Fprintf(a.stdout, "User %s can no longer connect.\n", args[0])
+				return err
+			})
+		},
+	}
+}
+
+func userHint(err error, name string) error {
+	switch {
+	case errors.Is(err, store.ErrExists):
+		return withHint(err, fmt.Sprintf("a new password for it: plantops user passwd %s; other rules: remove it first", name))
+	case errors.Is(err, store.ErrNotFound):
+		return withHint(err, "users: plantops user list")
+	}
+	return err
+}
+
+// login is what a user needs to connect. It is printed once and kept nowhere.
+type login struct {
+	Username string   `json:"mqtt_username"`
+	Password string   `json:"mqtt_password,omitempty"` // only one that nobody has seen yet
+	Host     string   `json:"host"`
+	Port     int      `json:"port"`
+	TLS      bool     `json:"tls"`
+	Names    []string `json:"names,omitempty"` // other names of the host
+	CA       string   `json:"ca,omitempty"`    // PEM; empty without TLS
+	*rules
+
+	caPath string
+}
+
+func newLogin(name, password string, source passwordSource, cfg config.Config, reach contact) login {
+	at := newAccess(name, "", cfg, reach)
+	given := login{Username: name, Host: at.Host, Port: at.Port, TLS: at.TLS, Names: at.Names, CA: at.CA, caPath: at.caPath}
+	if source.generate {
+		given.Password = password
+	}
+	return given
+}
+
+func printLogin(a *app, given login, asJSON bool, said string) error {
+	if asJSON {
+		return printJSON(a.stdout, given)
+	}
+	if given.Password != "" {
+		said += " Its password is shown only this once."
+	}
+	host, transport := given.Host, "plain"
+	if len(given.Names) > 0 {
+		host += "  (also " + strings.Join(given.Names, ", ") + ")"
+	}
+	if given.TLS {
+		transport = "TLS"
+	}
+	rows := [][]string{{"host", host}, {"port", fmt.Sprintf("%d (%s)", given.Port, transport)}, {"user", given.Username}}
+	if given.Password != "" {
+		rows = append(rows, []string{"password", given.Password})
+	}
+	if given.rules != nil {
+		rows = append(rows, []string{"publish", filters(given.Publish)}, []string{"subscribe", filters(given.Subscribe)})
+	}
+	if given.CA != "" {
+		rows = append(rows, []string{"CA", given.caPath})
+	}
+	fmt.Fprintf(a.stdout, "%s\n\n", said)
+	return table(a.stdout, rows)
+}
+
+func filters(list []string) string { return orDash(strings.Join(list, " ")) }
+
+// userStatus is a user as commands print it.
+type userStatus struct {
+	Name string `json:"name"`
+	rules
+	Created moment `json:"created"`
+}
+
+func newUserList(a *app) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List users with what they may do",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.read(cmd.Context(), func(_ config.Config, db *store.Store) error {
+				known, err := db.Users(cmd.Context())
+				if err != nil {
+					return err
+				}
+				users := make([]userStatus, len(known))
+				rows := [][]string{{"USER", "PUBLISH", "SUBSCRIBE", "ADMIN", "CREATED"}}
+				for i, u := range known {
+					users[i] = userStatus{u.Name, rules{u.Publish, u.Subscribe, u.Admin}, moment(u.Created)}
+					admin := "-"
+					if u.Admin {
+						admin = "yes"
+					}
+					rows = append(rows, []string{u.Name, filters(u.Publish), filters(u.Subscribe), admin, moment(u.Created).local()})
+				}
+				if asJSON {
+					return printJSON(a.stdout, users)
+				}
+				if len(users) == 0 {
+					a.warn("no user yet; make one with: plantops user add NAME --role viewer")
+				}
+				return table(a.stdout, rows)
+			})
+		},
+	}
+	addJSONFlag(cmd, &asJSON)
+	return cmd
+}
+
+// completeUsers completes names of users on the command line.
+func completeUsers(a *app) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, given []string, prefix string) ([]string, cobra.ShellCompDirective) {
+		var names []string
+		err := a.read(cmd.Context(), func(_ config.Config, db *store.Store) error {
+			users, err := db.Users(cmd.Context())
+			for _, u := range users {
+				if strings.HasPrefix(u.Name, prefix) && len(given) == 0 {
+					names = append(names, u.Name)
+				}
+			}
+			return err
+		})
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+}
