@@ -37,6 +37,7 @@ var homes = map[string][]string{
 	"go.yaml.in/yaml":                  {"config"},
 	"modernc.org/sqlite":               {"store"},
 	"database/sql":                     {"store"},
+	"golang.org/x/crypto":              {"store"},
 	"github.com/spf13/cobra":           {"cmd/plantops"},
 	"github.com/coreos/go-systemd":     {"cmd/plantops"},
 	"github.com/lmittmann/tint":        {"cmd/plantops"},
