@@ -136,7 +136,7 @@ func (r *rule) allow(account *Account, denials []*rule, o Options) {
 		r.escalate(NoEquivalent, "%%u and %%c stand for names in every rule here, in Mosquitto only in patterns: left out")
 		return
 	case strings.HasPrefix(r.topic, "$SYS"):
-		r.escalate(NoEquivalent, `only administrators may read $SYS here: "plantops user add NAME" with the role admin`)
+		r.escalate(NoEquivalent, `only administrators may read $SYS here: "plantops user add NAME --role admin"`)
 		return
 	case strings.HasPrefix(r.topic, "$"):
 		r.escalate(NoEquivalent, "topics that begin with $ belong to the broker here: use another topic")

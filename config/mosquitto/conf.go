@@ -111,7 +111,7 @@ func (t *translator) include(d *directive, outermost bool) error {
 	dir := t.absolute(d.value)
 	entries, err := fs.ReadDir(t.options.Files, cmp.Or(strings.TrimPrefix(dir, "/"), "."))
 	if err != nil {
-		return fmt.Errorf("read include_dir (%s): %w", d.Position(), err)
+		return fmt.Errorf("read include_dir (%s): %w", d.Position(), rooted(err))
 	}
 	var names []string
 	for _, e := range entries {
@@ -167,12 +167,6 @@ func (l *listener) value(option string) string {
 		return d.value
 	}
 	return ""
-}
-
-// is reports whether an option was given as true.
-func (l *listener) is(option string) bool {
-	d := l.given[option]
-	return d != nil && (d.word() == "true" || d.word() == "1")
 }
 
 func (l *listener) settle(option string, kind Kind, format string, args ...any) {

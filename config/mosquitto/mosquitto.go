@@ -10,6 +10,7 @@
 package mosquitto
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"path"
@@ -179,9 +180,18 @@ func newTranslator(o Options) *translator {
 func (t *translator) read(file string) ([]string, error) {
 	data, err := fs.ReadFile(t.options.Files, strings.TrimPrefix(file, "/"))
 	if err != nil {
-		return nil, err
+		return nil, rooted(err)
 	}
 	return split(string(data)), nil
+}
+
+// rooted gives the path in an error the slash that it has not in a file system.
+func rooted(err error) error {
+	var p *fs.PathError
+	if errors.As(err, &p) && !strings.HasPrefix(p.Path, "/") {
+		return &fs.PathError{Op: p.Op, Path: "/" + p.Path, Err: p.Err}
+	}
+	return err
 }
 
 // split returns the lines of a text without their ends; Mosquitto ends at a zero byte too, but that hides the rest.

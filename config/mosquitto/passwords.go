@@ -2,6 +2,7 @@ package mosquitto
 
 import (
 	"encoding/base64"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -37,8 +38,7 @@ func readLogins(lines []string, add func(number int, text string) *Line) (logins
 			continue
 		case !strings.HasPrefix(hash, "$"):
 			l.plain = true
-			l.settle(NoEquivalent, "its password is not hashed, and Mosquitto lets nobody in with it: hash the file with mosquitto_passwd -U, then import again")
-			continue
+			continue // how it can be hashed depends on the other lines
 		case !validHash(hash):
 			l.settle(NoEquivalent, `its hash is of no known kind ($6$, $7$ or $argon2id$) or damaged: make the account with "plantops user add"`)
 			continue
@@ -48,6 +48,16 @@ func readLogins(lines []string, add func(number int, text string) *Line) (logins
 			before.settle(NoEquivalent, "line %d is about the same user and wins, as in Mosquitto 2.0", i+1)
 		}
 		l.hash, byName[name] = hash, l
+	}
+	remedy := "mosquitto_passwd -U FILE"
+	if slices.ContainsFunc(logins, func(l *login) bool { return !l.plain }) {
+		// With -U, Mosquitto 2.0.11 takes hashes for passwords and hashes them again.
+		remedy = "mosquitto_passwd FILE NAME (not with -U, which would spoil the lines that are hashed already)"
+	}
+	for _, l := range logins {
+		if l.plain {
+			l.settle(NoEquivalent, "its password is not hashed, and Mosquitto lets nobody in with it: hash it with %s, then import again", remedy)
+		}
 	}
 	return logins
 }
