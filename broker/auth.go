@@ -17,9 +17,6 @@ type Backend struct {
 	ClientID string
 }
 
-// ingestQueueBytes is how much may wait for the subscriber's socket; devices get the network's default.
-const ingestQueueBytes = 16 << 20
-
 // everything is what the backend may publish and read.
 var everything = []string{"#"}
 
@@ -43,9 +40,7 @@ func (h *hook) admit(l *link, pk packets.Packet) error {
 			return err
 		}
 	}
-	if h.isIngest(l) {
-		l.setQueueLimit(ingestQueueBytes)
-	} else {
+	if !h.isIngest(l) {
 		l.hold()
 		err := h.gate.pass(l.done(), h.gateWait)
 		l.unhold()

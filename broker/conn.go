@@ -129,14 +129,15 @@ func (c *conn) Read(p []byte) (int, error) {
 
 // Write copies p into the outgoing queue. It never waits for the socket. A full queue closes the connection.
 func (c *conn) Write(p []byte) (int, error) {
-	if err := c.enqueue(p, false); err != nil {
+	kick, err := c.put(p, nil)
+	if err != nil {
 		return 0, err
+	}
+	if kick {
+		c.kick()
 	}
 	return len(p), nil
 }
-
-// send queues p without copying it where that pays; the caller must not change p any more.
-func (c *conn) send(p []byte) error { return c.enqueue(p, true) }
 
 // Close returns at once. The queue is still written (for at most flushTimeout), then the client is given a moment to
 // read it, see finish.

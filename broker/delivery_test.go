@@ -167,6 +167,7 @@ func TestWhatTravelsWithAMessage(t *testing.T) {
 }
 
 func TestAMessageThatIsTooOldIsNotDelivered(t *testing.T) {
+	t.Parallel()
 	b := brokertest.Start(t, brokertest.Device("bed-1"))
 	login := lasting("bed-1", "esp", 5)
 	c := brokertest.Dial(t, b, brokertest.TCP, login)

@@ -37,9 +37,10 @@ func TestManyWritersArriveWholeAndInOrder(t *testing.T) {
 					})
 				}
 				all.Wait()
-				if err := c.send(big); err != nil {
+				if _, err := c.put(nil, big); err != nil {
 					return err
 				}
+				c.kick()
 				_, err = r.ReadByte()
 				return err
 			})
@@ -106,7 +107,7 @@ func TestClientThatStopsReadingRunsIntoTheWriteTimeout(t *testing.T) {
 	for _, kind := range listenerKinds {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			n := newTestNet(t, Limits{})
+			n := newTestNet(t, Limits{MaxPacketBytes: 16 << 20})
 			n.writeTimeout = 200 * time.Millisecond
 			n.start(t, kind, func(c *conn) error {
 				r, err := readFirst(c)
@@ -114,10 +115,10 @@ func TestClientThatStopsReadingRunsIntoTheWriteTimeout(t *testing.T) {
 					return err
 				}
 				c.admitted()
-				c.setQueueLimit(64 << 20)
-				if err := c.send(make([]byte, 32<<20)); err != nil { // more than any socket buffer
+				if _, err := c.put(nil, make([]byte, 32<<20)); err != nil { // more than any socket buffer
 					return err
 				}
+				c.kick()
 				_, err = r.ReadByte()
 				assert.Error(t, err)
 				select {

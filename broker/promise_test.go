@@ -101,6 +101,7 @@ func TestAcknowledgementsKeepTheOrderOfTheMessages(t *testing.T) {
 }
 
 func TestWhatIsNotStoredInTimeIsNeverAcknowledged(t *testing.T) {
+	t.Parallel()
 	b := withIngest(t, shortly, brokertest.Device("bed-1"))
 	subscriber := ingest(t, b, 5)
 	for _, away := range []bool{false, true} {
@@ -129,6 +130,7 @@ func TestWhatIsNotStoredInTimeIsNeverAcknowledged(t *testing.T) {
 }
 
 func TestWithoutASubscriptionOfIngestSendersAreSentAway(t *testing.T) {
+	t.Parallel()
 	b := withIngest(t, shortly, brokertest.Device("bed-1"))
 	for qos := range byte(3) {
 		device := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 5))
@@ -140,6 +142,7 @@ func TestWithoutASubscriptionOfIngestSendersAreSentAway(t *testing.T) {
 }
 
 func TestAQoS2MessageIsStoredOnceHoweverOftenItIsSent(t *testing.T) {
+	t.Parallel()
 	b := withIngest(t, shortly, brokertest.Device("bed-1"))
 	for _, version := range []byte{4, 5} {
 		subscriber := ingest(t, b, version)
@@ -185,6 +188,7 @@ func TestWhenIngestLosesItsSessionTheSendersRepeat(t *testing.T) {
 }
 
 func TestSendersWaitForCredits(t *testing.T) {
+	t.Parallel()
 	const flood, credits = 20_000, 8192
 	b := withIngest(t, 0, brokertest.Device("bed-1"), brokertest.Device("bed-2"))
 	subscriber := ingest(t, b, 5)

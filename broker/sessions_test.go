@@ -22,6 +22,7 @@ func lasting(device, clientID string, version byte) brokertest.Login {
 }
 
 func TestResumesUnderTrafficLoseNothing(t *testing.T) {
+	t.Parallel()
 	b := brokertest.Start(t, brokertest.Device("bed-1"))
 	login := lasting("bed-1", "reader", 5)
 	c := brokertest.Dial(t, b, brokertest.TCP, login)
@@ -93,6 +94,7 @@ func TestOfManyTakingUpOneSessionOneStays(t *testing.T) {
 }
 
 func TestRetainedMessagesComeAtTheReadersPace(t *testing.T) {
+	t.Parallel()
 	const topics = 20_000
 	b := brokertest.Start(t)
 	sender := brokertest.Dial(t, b, brokertest.TCP, b.AsBackend())
@@ -123,6 +125,7 @@ func TestRetainedMessagesComeAtTheReadersPace(t *testing.T) {
 }
 
 func TestASubscriberThatNeverReadsSlowsNobodyDown(t *testing.T) {
+	t.Parallel()
 	for qos := range byte(3) {
 		b := brokertest.Start(t, brokertest.Device("bed-1"))
 		brokertest.Deaf(t, b, b.AsBackend(), "#", qos)

@@ -66,6 +66,7 @@ func TestAWillKeepsItsProperties(t *testing.T) {
 }
 
 func TestADelayedWill(t *testing.T) {
+	t.Parallel()
 	b := brokertest.Start(t, brokertest.Device("bed-1"))
 	watcher := watch(t, b, brokertest.TCP)
 	login := lasting("bed-1", "esp", 5)

@@ -109,7 +109,7 @@ func (w *work) apply(p *peer) {
 
 // write queues packets; tail is the payload of the last one and is shared.
 func (w *work) write(l *link, p, tail []byte) {
-	if l.put(p, tail) {
+	if kick, _ := l.put(p, tail); kick { // what cannot be queued, the connection's end tells its reader
 		w.stain(l.conn)
 	}
 }

@@ -11,7 +11,7 @@ import (
 
 const (
 	chunkBytes = 64 << 10 // the most that one write takes; a connection that cannot take it within writeTimeout is dead
-	shareBytes = 4 << 10  // from here on keeping a reference is cheaper than copying
+	shareBytes = 4 << 10  // payloads from here on are shared between connections: keeping a reference is cheaper than copying
 )
 
 var errQueueFull = fmt.Errorf("send: %s", reasonSlow)
@@ -32,39 +32,33 @@ type writer struct {
 	written []segment   // the emptied half of the double buffer; only flush uses it
 }
 
-// setQueueLimit replaces the limit of the outgoing queue (the backend's connection needs more than a device's).
-func (c *conn) setQueueLimit(bytes int) {
-	c.writer.mu.Lock()
-	defer c.writer.mu.Unlock()
-	c.limit = bytes
-}
-
 // queuedBytes is what was given to Write and send and has not reached the kernel.
 func (c *conn) queuedBytes() int { return int(c.queued.Load()) }
 
 // put queues p, followed by tail, which is shared: the caller must not change it any more. Unlike Write it leaves it to
-// the caller to kick the writer, and says whether that is necessary. What comes of a connection that does not take it
-// is for its reader to find.
-func (c *conn) put(p, tail []byte) (kick bool) {
+// the caller to kick the writer, and says whether that is necessary. A full queue closes the connection.
+func (c *conn) put(p, tail []byte) (kick bool, err error) {
 	w := &c.writer
 	w.mu.Lock()
 	if c.closing.Load() {
 		w.mu.Unlock()
-		return false
+		return false, net.ErrClosed
 	}
 	if int(w.queued.Load())+len(p)+len(tail) > w.limit {
 		w.mu.Unlock()
 		c.abort(reasonSlow, nil)
-		return false
+		return false, errQueueFull
 	}
 	w.queued.Add(int64(len(p) + len(tail)))
-	w.join(p)
+	if len(p) > 0 {
+		w.join(p)
+	}
 	if len(tail) > 0 {
 		w.queue = append(w.queue, segment{shared: tail})
 	}
 	kick = !c.busy
 	w.mu.Unlock()
-	return kick
+	return kick, nil
 }
 
 // kick makes the writer look at the queue.
@@ -80,32 +74,6 @@ func (c *conn) kick() {
 
 // awaitDrain has drained called when the queue has become short. The caller kicks afterwards: it may be so already.
 func (c *conn) awaitDrain() { c.drains.Store(true) }
-
-func (c *conn) enqueue(p []byte, share bool) error {
-	if len(p) == 0 {
-		return nil
-	}
-	w := &c.writer
-	w.mu.Lock()
-	if c.closing.Load() {
-		w.mu.Unlock()
-		return net.ErrClosed
-	}
-	if int(w.queued.Load())+len(p) > w.limit {
-		w.mu.Unlock()
-		c.abort(reasonSlow, nil)
-		return errQueueFull
-	}
-	w.queued.Add(int64(len(p)))
-	if share && len(p) >= shareBytes {
-		w.queue = append(w.queue, segment{shared: p})
-	} else {
-		w.join(p)
-	}
-	c.wake()
-	w.mu.Unlock()
-	return nil
-}
 
 // wake starts flush unless it runs. The caller holds writer.mu.
 func (c *conn) wake() {
