@@ -175,7 +175,7 @@ func (r *rule) allow(account *Account, denials []*rule, o Options) {
 // expand returns the topic with the user name filled in, for comparing rules of one account.
 func (r *rule) expand(user string) string {
 	if !r.pattern {
-		return r.topic
+		return strings.ReplaceAll(r.topic, "%c", "%\x00c") // it stands for itself: no level of a pattern is the same
 	}
 	return strings.ReplaceAll(r.topic, "%u", user)
 }

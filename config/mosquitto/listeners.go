@@ -63,7 +63,7 @@ func (l *listener) address() (host, port string, ok bool) {
 		host = l.value("bind_address")
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
-	return host, strconv.FormatUint(n, 10), err == nil && n > 0
+	return host, port, err == nil && n > 0
 }
 
 // settleAddress gives the lines that opened the listener their verdict.
@@ -99,7 +99,10 @@ func (t *translator) settleListeners() {
 
 func (t *translator) settleListener(l *listener) {
 	host, port, ok := l.address()
-	protocol, secure := l.value("protocol"), l.given["certfile"] != nil
+	protocol, secure := "mqtt", l.given["certfile"] != nil
+	if d := l.given["protocol"]; d != nil {
+		protocol = d.word()
+	}
 	address := net.JoinHostPort(host, port)
 	leave := func(format string, args ...any) {
 		l.settleAddress(NoEquivalent, format, args...)
@@ -122,8 +125,10 @@ func (t *translator) settleListener(l *listener) {
 		leave("there are no unix sockets for MQTT: let the client use the plain listener on 127.0.0.1")
 	case l.given["psk_hint"] != nil:
 		leave("%s", pskNote)
-	case protocol != "" && protocol != "mqtt" && protocol != "websockets":
-		leave("protocol %s is not spoken", protocol)
+	case !ok:
+		leave("this is no port; Mosquitto refuses it too")
+	case protocol != "mqtt" && protocol != "websockets":
+		leave("protocol %q is not spoken", protocol)
 	case protocol == "websockets" && secure:
 		leave("websocket is served without encryption: keep it on 127.0.0.1 and let a web server that has the certificate pass it on")
 	case protocol == "websockets":
@@ -137,7 +142,7 @@ func (t *translator) settleListener(l *listener) {
 	default:
 		use(&t.doors.plain, "tcp", "plain")
 	}
-	t.settleRest(l, protocol, secure)
+	t.settleRest(l, secure)
 }
 
 // where says which listener this is.
@@ -190,7 +195,7 @@ func (t *translator) settleTLS(l *listener) {
 }
 
 // settleRest judges what means the same on every listener.
-func (t *translator) settleRest(l *listener, protocol string, secure bool) {
+func (t *translator) settleRest(l *listener, secure bool) {
 	for _, option := range []string{"use_identity_as_username", "use_subject_as_username"} {
 		if d := l.given[option]; d != nil && d.Kind == 0 {
 			if yes, ok := d.yes(); ok && yes {
@@ -241,6 +246,9 @@ func (t *translator) completeDoors() {
 	if door == nil && t.doors.tls != nil {
 		door = t.doors.tls
 		t.set("mqtt.use_tls", true, "")
+		if _, outside := t.settings["certs.server_cert"]; outside {
+			t.imply("(no plain listener)", Differently, "the subscriber of this program connects like a client, here over TLS: certfile must be for localhost, or set mqtt.host to a name that it is for")
+		}
 	}
 	if door == nil {
 		return
