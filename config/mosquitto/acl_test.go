@@ -58,7 +58,7 @@ func TestAccountsMayDoWhatMosquittoAllowsAndNeverMore(t *testing.T) {
 	users := []string{"ann", "bob"}
 	words := map[access]string{read: "read", write: "write", read | write: "readwrite", deny: "deny"}
 	exact, narrower := 0, 0
-	for range 1000 {
+	for range 400 {
 		var rules []modelRule
 		var text strings.Builder
 		user := ""
@@ -109,8 +109,8 @@ func TestAccountsMayDoWhatMosquittoAllowsAndNeverMore(t *testing.T) {
 		exact++
 		require.True(t, same, "nothing is listed, and yet it is not the same:\n%s", &text)
 	}
-	assert.Greater(t, exact, 100)
-	assert.Greater(t, narrower, 100)
+	assert.Greater(t, exact, 40)
+	assert.Greater(t, narrower, 40)
 }
 
 func modelTopics() []string {
