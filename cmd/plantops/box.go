@@ -42,7 +42,7 @@ type box struct {
 	subscriber *ingest.Subscriber
 	endToEnd   *endToEnd // nil without a server
 	started    time.Time
-	before     store.Counts // what the database held when the server started
+	before     baseline // what the database held when the server started
 
 	brokerAddress string       // where the subscriber connects to
 	offlineAfter  atomic.Int64 // nanoseconds; can change while the server runs

@@ -87,13 +87,13 @@ func newDeviceRemove(a *app) *cobra.Command {
 
 // deviceStatus is a device as commands print it.
 type deviceStatus struct {
-	ID          string       `json:"device_id"`
-	Registered  bool         `json:"registered"`
-	Online      bool         `json:"online"`
-	Created     moment       `json:"created"`
-	LastSeen    moment       `json:"last_seen"`
-	LastReading moment       `json:"last_reading"`
-	Messages    messageCount `json:"messages"`
+	ID          string   `json:"device_id"`
+	Registered  bool     `json:"registered"`
+	Online      bool     `json:"online"`
+	Created     moment   `json:"created"`
+	LastSeen    moment   `json:"last_seen"`
+	LastReading moment   `json:"last_reading"`
+	Messages    equation `json:"messages"`
 }
 
 // messageCount holds how many messages had which outcome.
@@ -112,7 +112,7 @@ func newDeviceStatus(d store.Device, offlineAfter time.Duration, now time.Time) 
 		Created:     moment(d.Created),
 		LastSeen:    moment(d.LastSeen),
 		LastReading: moment(d.LastReading),
-		Messages:    messageCount(d.Counts),
+		Messages:    settled(d.Counts),
 	}
 }
 
@@ -159,10 +159,11 @@ func newDeviceList(a *app) *cobra.Command {
 }
 
 func deviceRows(devices []deviceStatus, now time.Time) [][]string {
-	rows := [][]string{{"DEVICE", "STATE", "LAST SEEN", "STORED", "DUPLICATE", "QUARANTINED", "REFUSED"}}
+	rows := [][]string{{"DEVICE", "STATE", "LAST SEEN", "RECEIVED", "STORED", "DUPLICATE", "QUARANTINED", "REFUSED", "PENDING"}}
 	for _, d := range devices {
-		rows = append(rows, []string{d.ID, d.state(), d.LastSeen.ago(now), fmt.Sprint(d.Messages.Stored),
-			fmt.Sprint(d.Messages.Duplicate), fmt.Sprint(d.Messages.Quarantined), fmt.Sprint(d.Messages.Refused)})
+		m := d.Messages
+		rows = append(rows, []string{d.ID, d.state(), d.LastSeen.ago(now), fmt.Sprint(m.Received), fmt.Sprint(m.Stored),
+			fmt.Sprint(m.Duplicate), fmt.Sprint(m.Quarantined), fmt.Sprint(m.Refused), fmt.Sprint(m.Pending)})
 	}
 	return rows
 }

@@ -32,6 +32,7 @@ type device struct {
 	address      string
 	tls          *tls.Config // nil: plain
 	epoch        time.Time   // of reading 0; reading n is n milliseconds later
+	expected     []byte      // reasons of CONNACK and DISCONNECT that are no faults
 
 	mu           sync.Mutex
 	began        time.Time
@@ -122,7 +123,7 @@ func (d *device) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if first.kind == connack && slices.Contains(notNow, first.reason) {
+	if first.kind == connack && (slices.Contains(notNow, first.reason) || slices.Contains(d.expected, first.reason)) {
 		return errEnded
 	}
 	if first.kind != connack || first.reason != 0 {
@@ -233,7 +234,7 @@ func (d *device) receive(p packet) (answer []byte) {
 	if p.kind == disconnect {
 		if p.reason == quotaExceeded {
 			d.sentAway++
-		} else {
+		} else if !slices.Contains(d.expected, p.reason) {
 			d.faults = append(d.faults, fmt.Errorf("device %s: DISCONNECT with reason %#x", d.id, p.reason))
 		}
 		return nil

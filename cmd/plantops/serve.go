@@ -97,7 +97,7 @@ func (s *server) serve(ctx context.Context) (err error) {
 		return err
 	}
 	life.onStop("store", func(context.Context) error { return db.Close() })
-	before, err := db.Totals(ctx)
+	before, err := takeBaseline(ctx, db)
 	if err != nil {
 		return err
 	}
@@ -141,7 +141,7 @@ func (s *server) serve(ctx context.Context) (err error) {
 		if err := awaitSubscribed(ctx, subscriber, life); err != nil {
 			return err
 		}
-		life.onStop("messages on their way", func(ctx context.Context) error { return drain(ctx, br, subscriber) })
+		life.onStop("messages on their way", func(ctx context.Context) error { return drain(ctx, br) })
 		life.onStop("devices", br.DisconnectDevices)
 		br.AdmitDevices()
 	}
@@ -193,48 +193,15 @@ func awaitSubscribed(ctx context.Context, subscriber *ingest.Subscriber, life *l
 	}
 }
 
-const (
-	drainQuiet = 50 * time.Millisecond
-	drainPoll  = 5 * time.Millisecond
-	drainLimit = 4 * time.Second // of the ten for the whole stop
-)
+// drainLimit is what a stop waits for messages that are on their way to the disk, of ten seconds in all.
+const drainLimit = 4 * time.Second
 
-// drain waits until what the broker took from devices has come through to the subscriber and is stored:
-// no device sends any more, so that is when nothing has moved for a while.
-func drain(ctx context.Context, br *broker.Broker, subscriber *ingest.Subscriber) error {
+// drain waits until everything that the broker took from devices is stored: QoS 0 messages, which nobody would
+// send again, as much as those that wait for their acknowledgement.
+func drain(ctx context.Context, br *broker.Broker) error {
 	ctx, cancel := context.WithTimeout(ctx, drainLimit)
 	defer cancel()
-	poll := time.NewTicker(drainPoll)
-	defer poll.Stop()
-	var received int64
-	moved := time.Now()
-	for {
-		in := subscriber.Stats()
-		if !in.Connected && in.Pending == 0 {
-			return nil // nothing can come through any more
-		}
-		if in.Received != received || in.Pending > 0 || queuedTo(br, ingestClientID) > 0 {
-			received, moved = in.Received, time.Now()
-		}
-		if time.Since(moved) >= drainQuiet {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%d messages are not stored yet; they stay unacknowledged: %w", in.Pending, ctx.Err())
-		case <-poll.C:
-		}
-	}
-}
-
-// queuedTo is how much the broker has written to a client that its socket has not taken yet.
-func queuedTo(br *broker.Broker, clientID string) int {
-	for _, c := range br.Stats().Clients {
-		if c.ID == clientID {
-			return c.QueuedBytes
-		}
-	}
-	return 0
+	return br.Drain(ctx)
 }
 
 // ready tells everybody who waits.

@@ -158,10 +158,10 @@ func TestOrderlyStopLosesNothing(t *testing.T) {
 	secret := r.addDevice(t, "bed-1")
 	device := brokertest.Dial(t, &brokertest.Broker{Broker: r.box.broker}, brokertest.TCP, brokertest.Login{User: "bed-1", Password: secret})
 	const messages = 300
-	for i := range messages {
-		device.SendPublish("devices/bed-1/telemetry", fmt.Sprintf(`{"timestamp":%d,"temperature":20}`, 1767787200+i), 1)
+	for i := range messages { // every second one at QoS 0: once read, it is stored
+		device.SendPublish("devices/bed-1/telemetry", fmt.Sprintf(`{"timestamp":%d,"temperature":20}`, 1767787200+i), byte(i%2))
 	}
-	for range messages {
+	for range messages / 2 {
 		device.Await(4) // PUBACK
 	}
 	require.NoError(t, r.stop())
@@ -171,6 +171,42 @@ func TestOrderlyStopLosesNothing(t *testing.T) {
 	log := r.log.String()
 	assert.Contains(t, log, "stopping")
 	assert.NotContains(t, log, " ERR ")
+}
+
+func TestEveryMessageOfEachDeviceIsAccountedFor(t *testing.T) {
+	r := startServer(t)
+	want := equation{Received: 7, messageCount: messageCount{Stored: 3, Duplicate: 1, Quarantined: 2, Refused: 1}}
+	for _, id := range []string{"bed-1", "bed-2"} {
+		device := brokertest.Dial(t, &brokertest.Broker{Broker: r.box.broker}, brokertest.TCP,
+			brokertest.Login{User: id, Password: r.addDevice(t, id), Version: 5})
+		topic := "devices/" + id + "/telemetry"
+		device.Publish(topic, `{"timestamp":1767787200,"temperature":20}`, 1)
+		device.Publish(topic, `{"timestamp":1767787200,"temperature":20}`, 1) // duplicate
+		device.Publish(topic, `{"timestamp":1767787200,"temperature":21}`, 1) // conflict
+		device.Publish(topic, `{"timestamp":1767787200,"humidity":50}`, 2)
+		device.Publish(topic, `garbage`, 1)
+		device.Publish("devices/other/telemetry", `{"temperature":20}`, 1) // refused
+		device.Publish("devices/"+id+"/heartbeat", ``, 1)
+		device.Publish("devices/"+id+"/notes", `not for the store`, 1)
+	}
+	check := func(s status) {
+		t.Helper()
+		for _, d := range s.Devices {
+			assert.Equal(t, want, d.Messages, d.ID)
+		}
+		assert.Equal(t, 2*want.Received, s.Messages.Received)
+		assert.Zero(t, s.Messages.Difference)
+		assert.Zero(t, s.Messages.Pending)
+	}
+	s, err := r.control.Status(context.Background())
+	require.NoError(t, err)
+	check(s)
+
+	require.NoError(t, r.stop())
+	s, err = r.app.status(context.Background(), r.loaded.Config)
+	require.NoError(t, err)
+	assert.False(t, s.Running)
+	check(s)
 }
 
 func TestRemovedDeviceIsDisconnectedAtOnce(t *testing.T) {

@@ -67,12 +67,9 @@ const (
 func (b *box) Status(ctx context.Context) (status, error) {
 	now := b.now()
 	s := status{Version: b.build.Version, Problems: []string{}, Devices: []deviceStatus{}, Certificates: []certs.Info{}}
-	devices, err := b.store.Devices(ctx)
-	if err != nil {
+	var err error
+	if s.Messages, s.Devices, err = b.account(ctx); err != nil {
 		return s, err
-	}
-	for _, d := range devices {
-		s.Devices = append(s.Devices, newDeviceStatus(d, time.Duration(b.offlineAfter.Load()), now))
 	}
 	health, err := b.store.Health(ctx)
 	if err != nil {
@@ -94,11 +91,13 @@ func (b *box) Status(ctx context.Context) (status, error) {
 			s.Problems = append(s.Problems, fmt.Sprintf("certificate %s expires on %s", c.Path, c.NotAfter.Format(time.DateOnly)))
 		}
 	}
-	if s.Messages, err = b.equation(ctx); err != nil {
-		return s, err
-	}
 	if s.Messages.Difference != 0 {
 		s.Problems = append(s.Problems, fmt.Sprintf("%d messages are not accounted for", s.Messages.Difference))
+	}
+	for _, d := range s.Devices {
+		if d.Messages.Difference != 0 {
+			s.Problems = append(s.Problems, fmt.Sprintf("%d messages of %s are not accounted for", d.Messages.Difference, d.ID))
+		}
 	}
 	if b.subscriber != nil {
 		b.addRunning(&s, now)
