@@ -60,7 +60,7 @@ func (s *Store) open(ctx context.Context) error {
 		err = s.openWriter(ctx, unclean)
 	}
 	if err != nil {
-		return explain(err)
+		return s.explainWrite(err)
 	}
 	if err := s.load(ctx); err != nil {
 		return explain(err)

@@ -86,6 +86,18 @@ func TestReadOnlyFileSystemIsNamed(t *testing.T) {
 	}
 }
 
+func TestNoRoomForANewFileIsNamed(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=24k"); err != nil {
+		t.Skipf("mount a small file system: %v", err)
+	}
+	t.Cleanup(func() { assert.NoError(t, syscall.Unmount(dir, 0)) })
+	path := filepath.Join(dir, "plantops.db")
+	_, err := Open(t.Context(), Options{Path: path})
+	require.ErrorIs(t, err, ErrFull)
+	require.ErrorContains(t, err, path)
+}
+
 func TestNewFileIsPrivateAndInWALMode(t *testing.T) {
 	s := openTest(t, Options{Path: filepath.Join(t.TempDir(), "odd ?#%41 name.db")})
 	info, err := os.Stat(s.path)
