@@ -171,6 +171,23 @@ func TestAQoS2MessageIsStoredOnceHoweverOftenItIsSent(t *testing.T) {
 	}
 }
 
+func TestARestartedDeviceMayUseAPacketIDAgain(t *testing.T) {
+	b := withIngest(t, 0, brokertest.Device("bed-1"))
+	subscriber := ingest(t, b, 5)
+	for _, version := range []byte{4, 5} {
+		login := lasting("bed-1", fmt.Sprint("esp", version), version)
+		message := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: 2}, PacketID: 1, TopicName: telemetry}
+		for _, payload := range []string{`{"temperature":1}`, `{"temperature":2}`} {
+			device := brokertest.Dial(t, b, brokertest.TCP, login)
+			message.Payload = []byte(payload)
+			device.Send(message) // without DUP
+			assert.Equal(t, payload, string(subscriber.Receive().Payload), "what is acknowledged is stored")
+			device.Await(packets.Pubrec)
+			device.Close() // before it says PUBREL, and it forgets everything
+		}
+	}
+}
+
 func TestWhenIngestLosesItsSessionTheSendersRepeat(t *testing.T) {
 	b := withIngest(t, 0, brokertest.Device("bed-1"))
 	login := b.AsIngest(4)

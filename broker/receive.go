@@ -17,6 +17,9 @@ func (r *router) receive(l *link, pk *packets.Packet) error {
 	if qos > 0 {
 		var verdict session.Verdict
 		p.mu.Lock()
+		if qos == 2 && !pk.FixedHeader.Dup {
+			p.state.Reused(pk.PacketID)
+		}
 		ticket, verdict, w.out = p.state.Receive(pk.PacketID, qos, w.out[:0])
 		w.apply(p)
 		p.mu.Unlock()

@@ -76,7 +76,8 @@
 // wherever that is, in any order. PUBACKs leave in the order of their messages, and so
 // do PUBRECs; a refusal is a Complete with its reason. QoS 2 ids are held until
 // PUBREL, over connections: a repetition is a Duplicate, and its PUBREC
-// leaves when the first one's work is complete. A ticket of an older
+// leaves when the first one's work is complete. One without DUP on a newer
+// connection is none: tell the session so with [Session.Reused]. A ticket of an older
 // connection never causes a PUBACK on a newer one. When storage stalls, the
 // router disconnects and lets the ticket complete late. When the message
 // is lost on our side, [Session.Abandon] sees to it that the client repeats it.

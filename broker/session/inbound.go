@@ -105,6 +105,14 @@ func (s *Session) Receive(id uint16, qos byte, out []Effect) (Ticket, Verdict, [
 	return h.ticket, Route, out
 }
 
+// Reused takes notice of a QoS 2 PUBLISH without DUP, before Receive. Where an older connection has left its id, the client
+// has forgotten that exchange, as one does that was restarted and keeps nothing: this is another message.
+func (s *Session) Reused(id uint16) {
+	if h := s.inbound.held[id]; h != nil && h.epoch != s.epoch {
+		s.inbound.forget(id)
+	}
+}
+
 // repeat answers a PUBLISH that came twice on one connection: the PUBREC that
 // is still to come serves both.
 func (s *Session) repeat(h *held, out []Effect) []Effect {

@@ -181,3 +181,17 @@ func TestAcknowledgementsGoOutInAPause(t *testing.T) {
 	s.Pause()
 	assert.Equal(t, []string{"PUBACK id=1"}, complete(s, receive(t, s, 1, 1), 0))
 }
+
+func TestAnIDFromAnOlderConnectionIsFreeForAMessageWithoutDUP(t *testing.T) {
+	s := online(t, Options{}, nil)
+	old := receive(t, s, 7, 2)
+	s.Reused(7)
+	assert.Empty(t, again(t, s, 7), "on the same connection it is a repetition")
+	s.Disconnect(noon, Lost, nil)
+	s.Connect(noon, Connection{Version: 5, Expiry: Forever}, nil)
+	s.Reused(7)
+	s.Reused(8)
+	ticket := receive(t, s, 7, 2)
+	assert.Empty(t, complete(s, old, 0), "nobody waits for it any more")
+	assert.Equal(t, []string{"PUBREC id=7"}, complete(s, ticket, 0))
+}
