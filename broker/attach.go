@@ -19,8 +19,8 @@ func (r *router) attach(l *link, pk *packets.Packet) {
 	l.drained = func() { r.resume(l) }
 	c := connection(l, pk)
 	p := l.peer
-	r.sleepers.remove(p)
 	p.mu.Lock()
+	r.sleepers.remove(p)
 	if p.ingest && c.Expiry > 0 {
 		c.Expiry = session.Forever // what it has not stored is kept until it comes
 	}
@@ -72,11 +72,10 @@ func (r *router) detach(l *link) {
 		w.out = p.state.Disconnect(now, cause, w.out[:0])
 	}
 	w.apply(p)
-	sleeps := !p.state.Deadline().IsZero()
-	p.mu.Unlock()
-	if sleeps {
+	if !p.state.Deadline().IsZero() {
 		r.sleepers.add(p)
 	}
+	p.mu.Unlock()
 	w.settle()
 	w.flush()
 }
@@ -141,7 +140,10 @@ func (r *router) publishWill(w *work, p *peer, m *session.Message) {
 	}
 	c := &receipt{message: *m, account: p.account, tally: rt.tally, since: m.Created}
 	c.bytes = len(m.Topic) + len(m.Payload) + len(m.Properties) + receiptBytes
-	r.intake.force(c)
+	if !r.intake.force(c) {
+		r.reportPublish(c.account, reasonStalled)
+		return
+	}
 	c.tally.received.Add(1)
 	r.publish(w, rt, &c.message, c, p, m.Created)
 }

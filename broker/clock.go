@@ -78,10 +78,9 @@ func (r *router) wake(now time.Time) {
 			w.out = p.state.Tick(now, w.out[:0])
 			w.apply(p)
 		}
-		done := p.link != nil || p.state.Deadline().IsZero()
-		p.mu.Unlock()
-		if done {
-			r.sleepers.remove(p)
+		if p.link != nil || p.state.Deadline().IsZero() {
+			r.sleepers.remove(p) // under its lock: it may fall asleep again right afterwards
 		}
+		p.mu.Unlock()
 	}
 }

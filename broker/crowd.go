@@ -78,7 +78,7 @@ func (w *work) yield(l *link) {
 		return
 	}
 	w.crowded, w.pressed = nil, false
-	if p == l.peer { // it must read its own acknowledgements
+	if p == l.peer || l.peer.ingest { // it must read its own acknowledgements; everybody waits for those of ingest
 		return
 	}
 	p.mu.Lock()

@@ -64,11 +64,16 @@ func (t *intake) take(r *receipt) bool {
 	return t.give(r)
 }
 
-// force takes a credit whether there is one or not: for the few messages that nobody can make wait.
-func (t *intake) force(r *receipt) {
+// force takes a credit whether there is one or not, for a message that nobody can make wait. There are as many again for
+// that: whoever connects and is lost over and over sends a will each time.
+func (t *intake) force(r *receipt) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.count >= 2*creditMessages || t.bytes+r.bytes > 2*creditBytes {
+		return false
+	}
 	t.open(r)
+	return true
 }
 
 // give gives r a credit if there is one. One message is let in whatever its size.

@@ -96,7 +96,7 @@ func (w *work) feed(p *peer, now time.Time) {
 	p.walks = nil
 }
 
-// withoutFilter removes the walk of a filter that is unsubscribed.
+// withoutFilter removes the walk of a filter that is unsubscribed, or that begins anew.
 func withoutFilter(walks []walk, filter string) []walk {
 	kept := walks[:0]
 	for _, w := range walks {

@@ -33,8 +33,12 @@ type share struct {
 	members map[string]target
 }
 
-// maxRoutes bounds the memory; above it all are made anew.
-const maxRoutes = 16384
+// The bounds of what the routes cost: above maxRoutes all are made anew, and the route of a longer topic is made for each
+// message or connection.
+const (
+	maxRoutes          = 16384
+	maxRouteTopicBytes = 256
+)
 
 // routes keeps the routes of recent topics.
 type routes struct {
@@ -78,7 +82,9 @@ func (r *router) routeTo(topic string) *route {
 	rt := r.routes.get(topic)
 	if rt == nil {
 		rt = r.makeRoute(strings.Clone(topic))
-		r.routes.put(rt)
+		if len(topic) <= maxRouteTopicBytes {
+			r.routes.put(rt)
+		}
 	}
 	return rt
 }

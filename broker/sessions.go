@@ -75,8 +75,13 @@ func (s *sessions) claim(l *link, evictions uint64, ingest bool) error {
 // release is called when mochi has let go of l and its session is detached. The client id stays its account's while
 // there is a session.
 func (s *sessions) release(l *link) {
+	w := s.router.begin()
+	defer w.finish()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if l.peer != nil && l.evicted.Load() { // detach has come too early to see it, or there was nothing to detach
+		s.endStored(w, l.peer)
+	}
 	close(l.ended)
 	if l.client == nil {
 		return
@@ -146,6 +151,14 @@ func (s *sessions) live() []*link {
 	return out
 }
 
+// endStored ends the session of a client that is not connected. The caller holds mu, and finishes w afterwards.
+func (s *sessions) endStored(w *work, p *peer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w.out = p.state.End(s.router.now(), w.out[:0])
+	w.apply(p)
+}
+
 // evict ends the sessions of an account, live and stored, with everything that waits in them. It returns how many
 // were connected. Who is logging in with the old rights at this moment is sent through the login again.
 func (s *sessions) evict(account string, code packets.Code, wait time.Duration) (connected int) {
@@ -161,10 +174,7 @@ func (s *sessions) evict(account string, code packets.Code, wait time.Duration) 
 			live = append(live, p.owner)
 			continue
 		}
-		p.mu.Lock()
-		w.out = p.state.End(s.router.now(), w.out[:0])
-		w.apply(p)
-		p.mu.Unlock()
+		s.endStored(w, p)
 	}
 	s.mu.Unlock()
 	w.finish()

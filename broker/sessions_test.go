@@ -124,6 +124,26 @@ func TestRetainedMessagesComeAtTheReadersPace(t *testing.T) {
 	assert.Zero(t, b.Stats().Dropped)
 }
 
+func TestSubscribingOverAndOverDoesNotPileUpRetainedMessages(t *testing.T) {
+	b := brokertest.Start(t)
+	sender := backend(t, b, 4)
+	for _, topic := range []string{"r/1", "r/2", "r/3"} {
+		send(t, sender, retain(topic, "x"))
+	}
+	login := b.AsBackend()
+	login.Version, login.Properties.ReceiveMaximum = 5, 1
+	c := brokertest.Dial(t, b, brokertest.TCP, login)
+	for range 100 {
+		require.Equal(t, byte(1), c.Subscribe("r/+", 1))
+	}
+	var got []string
+	for range 1 + 3 {
+		got = append(got, c.Receive().TopicName)
+	}
+	assert.Equal(t, []string{"r/1", "r/1", "r/2", "r/3"}, got)
+	c.AwaitNoMessage()
+}
+
 func TestASubscriberThatNeverReadsSlowsNobodyDown(t *testing.T) {
 	t.Parallel()
 	for qos := range byte(3) {

@@ -53,6 +53,9 @@ func (h *hook) OnSubscribed(cl *mqtt.Client, pk packets.Packet, codes []byte) {
 			h.router.shares.join(filter, p.id)
 		}
 		if sub.SendsRetained(existed) {
+			if existed { // all of them come again: what is left of the last time is among them
+				p.walks = withoutFilter(p.walks, filter)
+			}
 			p.walks = append(p.walks, walk{subscription: sub, cursor: session.Match(filter)})
 		}
 		system = system || strings.HasPrefix(filter, systemPrefix)
@@ -152,7 +155,9 @@ func (r *router) forget(p *peer, filters map[string]session.Subscription) {
 	}
 	r.routes.changed()
 	if p.ingest {
-		r.intake.setReady(false)
+		p.mu.Lock()
+		r.intake.setReady(p.state.HasSubscriptions()) // it may have begun another session meanwhile
+		p.mu.Unlock()
 	}
 	r.sessions.forget(p)
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/plantops/plantops/broker"
 	"github.com/plantops/plantops/broker/brokertest"
 )
 
@@ -100,4 +101,24 @@ func TestAWillToAnIngestTopicIsStored(t *testing.T) {
 	subscriber.Acknowledge(message)
 	require.NoError(t, b.Drain(t.Context()))
 	assert.Equal(t, int64(1), b.Stats().Ingest.Received)
+}
+
+func TestWillsThatIngestMustStoreAreBounded(t *testing.T) {
+	b := withIngest(t, 0, brokertest.Device("bed-1"))
+	subscriber := ingest(t, b, 5)
+	login := as("bed-1", 4)
+	login.Will = &brokertest.Will{Topic: telemetry, Payload: string(make([]byte, 60_000)), QoS: 1}
+	const losses = 300 // 18 MB
+	for range losses {
+		brokertest.Dial(t, b, brokertest.TCP, login).Close()
+	}
+	counted := func() broker.IngestStats { return b.Stats().Ingest }
+	require.Eventually(t, func() bool { return counted().Received == losses }, brokertest.Patience, time.Millisecond)
+	pending := counted().Pending
+	assert.Less(t, pending, int64(losses), "the rest is refused")
+	assert.Equal(t, losses-pending, counted().Refused)
+	for range pending {
+		subscriber.Receive()
+	}
+	require.NoError(t, b.Drain(t.Context()))
 }

@@ -47,6 +47,9 @@ func (s *Session) Unsubscribe(filter string) (existed bool) {
 	return existed
 }
 
+// HasSubscriptions reports whether there are any.
+func (s *Session) HasSubscriptions() bool { return len(s.filters) > 0 }
+
 // Subscriptions ranges over the subscriptions, in no order.
 func (s *Session) Subscriptions() iter.Seq[Subscription] { return maps.Values(s.filters) }
 

@@ -1,0 +1,69 @@
+package broker
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/plantops/plantops/broker/session"
+)
+
+// idle returns the router of a broker that serves nobody.
+func idle(t *testing.T) *router {
+	t.Helper()
+	b, err := Listen(Options{Backend: Backend{Username: "backend", Password: "secret", ClientID: "ingest"}})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, b.Close()) })
+	return b.hook.router
+}
+
+func TestASessionEndsAlsoWhenItsConnectionWasNeverAttachedOrIsJustDetached(t *testing.T) {
+	r := idle(t)
+	l := newLink(nil)
+	l.client, l.account.Name = &mqtt.Client{ID: "esp"}, "bed-1"
+	require.NoError(t, r.sessions.claim(l, r.sessions.evictionCount(), false))
+	l.peer.state.Connect(r.now(), session.Connection{Expiry: time.Hour}, nil)
+	l.peer.state.Disconnect(r.now(), session.Lost, nil) // what it has is of a connection before
+	l.peer.ended = false
+
+	l.evicted.Store(true) // as evict does, which then waits for its end
+	r.detach(l)
+	r.sessions.release(l)
+	assert.Zero(t, r.sessions.count())
+}
+
+func TestIngestWaitsForNoSubscriber(t *testing.T) {
+	crowded := newPeer("slow", "bed-1", false)
+	crowded.crowd.gone = make(chan struct{})
+	w := &work{crowded: crowded, pressed: true}
+	w.yield(&link{peer: newPeer("ingest", "backend", true)})
+	assert.Nil(t, w.crowded)
+}
+
+func TestTheEndOfAnOldSessionDoesNotMakeIngestUnready(t *testing.T) {
+	r := idle(t)
+	p := newPeer("ingest", "backend", true)
+	p.owner = newLink(nil)
+	p.state.Connect(r.now(), session.Connection{Expiry: time.Hour}, nil)
+	p.state.Subscribe(session.Subscription{Filter: "devices/+/telemetry", QoS: 1})
+	r.intake.setReady(true)
+	r.forget(p, nil) // of the session before, late
+	assert.True(t, r.intake.ready)
+	p.state.End(r.now(), nil)
+	r.forget(p, nil)
+	assert.False(t, r.intake.ready)
+}
+
+func TestRoutesOfLongTopicsAreNotKept(t *testing.T) {
+	r := idle(t)
+	for i := range 100 {
+		r.routeTo(fmt.Sprint("devices/", i, "/", strings.Repeat("x", 60_000)))
+	}
+	r.routeTo("devices/bed-1/telemetry")
+	assert.Equal(t, 1, len(r.routes.byTopic))
+}
