@@ -9,6 +9,7 @@ BUILD_DATE := $(shell TZ=UTC git log -1 --format=%cd --date=format-local:%Y-%m-%
 LDFLAGS    := -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.buildDate=$(BUILD_DATE)
 BUILD      := CGO_ENABLED=0 go build -trimpath -buildvcs=false
 CONFIG     ?= deploy/plantops.yaml
+FUZZTIME   ?= 30s
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 COMPOSE    := docker compose -f deploy/docker-compose.yml
@@ -19,7 +20,7 @@ export PLANTOPS_UID := $(shell id -u)
 export PLANTOPS_GID := $(shell id -g)
 
 .DEFAULT_GOAL := build
-.PHONY: build run certs up down logs test check fmt tidy vet staticcheck cross compose-check interop torture bench vuln clean help
+.PHONY: build run certs up down logs test check fmt tidy vet staticcheck cross compose-check interop torture fuzz bench vuln clean help
 
 build: ## bin/plantops for this machine
 	$(BUILD) -ldflags "$(LDFLAGS)" -o bin/plantops ./cmd/plantops
@@ -96,6 +97,13 @@ torture: export PLANTOPS_POWERCUT_LOAD ?= 5s
 torture: export PLANTOPS_STALL ?= 60s
 torture: ## kill -9, power cuts and storage that stalls, over and over: about five minutes
 	go test -count=1 -timeout 2h -v -run '^Test(KilledServer|PowerCut|StalledStorage)' ./cmd/plantops
+
+# Targets are found by their names. What fails is kept under testdata/fuzz, from where every later `make test` runs it.
+fuzz: ## every fuzz target in turn, each for FUZZTIME (30s), until one fails
+	@grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9]*' . | sort | while IFS=: read -r file function; do \
+		echo "$${file%/*} $${function#func }"; \
+		go test -run '^$$' -fuzz "^$${function#func }$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s "$${file%/*}" || exit 1; \
+	done
 
 bench: ## speed and memory, measured
 	go test -run '^$$' -bench . -benchmem ./...
