@@ -97,7 +97,7 @@ func fuzzSeeds(f *testing.F, login int) [][]byte {
 	}
 	return append(seeds,
 		[]byte("\x82\x02\x00\x01"),                  // SUBSCRIBE to nothing
-		[]byte("\x82\x05\x00\x01\x00\x01a"),         // SUBSCRIBE without a QoS: mochi panics
+		[]byte("\x82\x06\x00\x02\x00\x00\x01a"),     // SUBSCRIBE without options: the decoder of version 5 panics
 		[]byte("\x30\xff\xff\xff\xff"),              // a length without an end
 		[]byte("\x30\xff\xff\xff\x7f"),              // 256 MiB announced
 		[]byte("\x32\x05\x00\x01a\x00\x00"),         // packet id 0

@@ -1,0 +1,157 @@
+package broker
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
+	"github.com/stretchr/testify/require"
+
+	"github.com/plantops/plantops/broker/session"
+)
+
+// What the index finds for a topic, and what a session says that it wants, is what [MQTT-4.7] says word for word, also
+// after another filter of the same client came and went.
+func FuzzIndex(f *testing.F) {
+	for _, filter := range []string{"devices/+/data", "devices/#", "#", "+/#", "devices/+/#", "/", "+", "$SYS/#", "$share/g/devices/+/#"} {
+		f.Add(filter, "devices/#", "devices/bed-1/data")
+		f.Add(filter, "devices/+", "devices")
+		f.Add(filter, "devices/bed-1/data", "/")
+	}
+	f.Fuzz(func(t *testing.T, filter, other, topic string) {
+		if checkFilter(filter, 32) != nil || checkFilter(other, 32) != nil || checkTopic(topic, 32) != nil {
+			return
+		}
+		bare, err := unshare(filter)
+		require.NoError(t, err)
+		want := naiveMatches(bare, topic)
+		require.Equal(t, want, session.Matches(bare, topic), "session.Matches(%q, %q)", bare, topic)
+		require.Equal(t, want, covers(bare, topic), "covers(%q, %q)", bare, topic)
+
+		index := mqtt.NewTopicsIndex()
+		parent, hasParent := oneLevelLess(filter)
+		index.Subscribe("client", packets.Subscription{Filter: filter})
+		if hasParent {
+			index.Subscribe("client", packets.Subscription{Filter: parent})
+		}
+		if other != filter && other != parent {
+			index.Subscribe("client", packets.Subscription{Filter: other})
+			index.Unsubscribe(other, "client")
+		}
+		found := index.Subscribers(topic)
+		require.Equal(t, want, len(found.Subscriptions)+len(found.Shared) > 0, "%q for %q: %+v", filter, topic, found)
+		index.Unsubscribe(filter, "client")
+		index.Unsubscribe(parent, "client")
+		found = index.Subscribers(topic)
+		require.Zero(t, len(found.Subscriptions)+len(found.Shared), "%q for %q after its end: %+v", filter, topic, found)
+	})
+}
+
+// readBack decodes exactly one packet with mochi's decoder, which has no line in common with session's encoder.
+func readBack(t *testing.T, encoded []byte, version byte) packets.Packet {
+	t.Helper()
+	r := bufio.NewReader(bytes.NewReader(encoded))
+	first, err := r.ReadByte()
+	require.NoError(t, err)
+	pk := packets.Packet{ProtocolVersion: version}
+	require.NoError(t, pk.FixedHeader.Decode(first))
+	pk.FixedHeader.Remaining, _, err = packets.DecodeLength(r)
+	require.NoError(t, err)
+	body, err := io.ReadAll(r)
+	require.NoError(t, err)
+	require.Len(t, body, pk.FixedHeader.Remaining)
+	decode := map[byte]func([]byte) error{
+		packets.Publish: pk.PublishDecode, packets.Puback: pk.PubackDecode, packets.Pubrec: pk.PubrecDecode,
+		packets.Pubrel: pk.PubrelDecode, packets.Pubcomp: pk.PubcompDecode, packets.Disconnect: pk.DisconnectDecode,
+	}[pk.FixedHeader.Type]
+	require.NotNil(t, decode, "a packet of type %d", pk.FixedHeader.Type)
+	require.NoError(t, decode(body))
+	if pk.FixedHeader.Type == packets.Disconnect && len(body) == 1 {
+		pk.ReasonCode = body[0] // mochi reads it only where properties follow
+	}
+	return pk
+}
+
+// text reports whether s can be a string of MQTT.
+func text(s string) bool {
+	return len(s) <= 65535 && utf8.ValidString(s) && !strings.Contains(s, "\x00")
+}
+
+// Every message that can come in goes out as a packet that says the same.
+func FuzzOutgoingMessages(f *testing.F) {
+	f.Add(byte(4), byte(0), byte(0), uint16(0), uint32(0), uint32(0), "a/b", []byte("hi"), "", "", []byte(nil), "", "")
+	f.Add(byte(5), byte(1), byte(1), uint16(1), uint32(60), uint32(1), "a/b", []byte("hi"), "text/plain", "re/ply", []byte{0, 1}, "key", "value")
+	f.Add(byte(5), byte(2), byte(2), uint16(65535), uint32(1<<32-1), uint32(268_435_455), "/", bytes.Repeat([]byte{0}, 20_000), "", "", []byte{}, "", "v")
+	f.Fuzz(func(t *testing.T, version, qos, flags byte, id uint16, expiry, subscription uint32, topic string, payload []byte,
+		contentType, responseTopic string, correlation []byte, key, value string) {
+		version, qos, subscription = 3+version%3, qos%3, subscription%268_435_456
+		if checkTopic(topic, 32) != nil || len(topic) > 65535 || len(correlation) > 65535 ||
+			!text(contentType) || !text(responseTopic) || !text(key) || !text(value) {
+			return
+		}
+		want := packets.Properties{ContentType: contentType, ResponseTopic: responseTopic, User: []packets.UserProperty{{Key: key, Val: value}}}
+		if len(correlation) > 0 {
+			want.CorrelationData = correlation
+		}
+		if flags&4 != 0 {
+			want.PayloadFormatFlag, want.PayloadFormat = true, flags>>3&1
+		}
+		m := session.Message{Topic: topic, Payload: payload, Properties: appendProperties(nil, &want)}
+		e := session.Effect{Kind: session.Publish, QoS: qos, DUP: qos > 0 && flags&1 != 0, Retain: flags&2 != 0, PacketID: max(id, 1),
+			Expiry: expiry, Message: &m}
+		if subscription > 0 {
+			e.SubscriptionIDs = []uint32{subscription}
+		}
+		if version < 5 {
+			want = packets.Properties{}
+		} else {
+			want.MessageExpiryInterval = expiry
+			for _, id := range e.SubscriptionIDs {
+				want.SubscriptionIdentifier = append(want.SubscriptionIdentifier, int(id))
+			}
+		}
+
+		got := readBack(t, e.AppendPacket(nil, version), version)
+		require.Equal(t, packets.FixedHeader{Type: packets.Publish, Qos: qos, Dup: e.DUP, Retain: e.Retain, Remaining: got.FixedHeader.Remaining}, got.FixedHeader)
+		require.Equal(t, topic, got.TopicName)
+		require.True(t, bytes.Equal(payload, got.Payload))
+		require.Equal(t, qos > 0, got.PacketID != 0)
+		if qos > 0 {
+			require.Equal(t, e.PacketID, got.PacketID)
+		}
+		require.Equal(t, want, got.Properties)
+		require.Equal(t, append([]byte(nil), e.AppendPacket(nil, version)...), append(e.AppendHead(nil, version), payload...))
+	})
+}
+
+// Acknowledgements and the goodbye say what they should.
+func FuzzOutgoingAcknowledgements(f *testing.F) {
+	f.Add(byte(4), byte(0), uint16(1), byte(0))
+	f.Add(byte(5), byte(1), uint16(65535), byte(0x92))
+	f.Add(byte(5), byte(4), uint16(0), byte(0x97))
+	kinds := []session.Kind{session.Puback, session.Pubrec, session.Pubrel, session.Pubcomp, session.Close}
+	types := []byte{packets.Puback, packets.Pubrec, packets.Pubrel, packets.Pubcomp, packets.Disconnect}
+	f.Fuzz(func(t *testing.T, version, kind byte, id uint16, reason byte) {
+		version = 3 + version%3
+		i := int(kind) % len(kinds)
+		e := session.Effect{Kind: kinds[i], PacketID: id, Reason: session.Reason(reason)}
+		encoded := e.AppendPacket(nil, version)
+		if e.Kind == session.Close && version < 5 {
+			require.Empty(t, encoded)
+			return
+		}
+		got := readBack(t, encoded, version)
+		require.Equal(t, types[i], got.FixedHeader.Type)
+		if e.Kind != session.Close {
+			require.Equal(t, id, got.PacketID)
+		}
+		if version == 5 {
+			require.Equal(t, reason, got.ReasonCode)
+		}
+	})
+}
