@@ -276,16 +276,22 @@ func (l *tail) follow(r io.Reader, ready chan<- struct{}) {
 		if strings.Contains(lines.Text(), " INF client ") {
 			continue
 		}
-		l.mu.Lock()
-		if l.lines = append(l.lines, lines.Text()); len(l.lines) > 40 {
-			l.lines = l.lines[1:]
-		}
-		l.mu.Unlock()
+		_, _ = l.Write(lines.Bytes())
 		if !said && strings.Contains(lines.Text(), "PlantOps is ready") {
 			said = true
 			close(ready)
 		}
 	}
+}
+
+// Write keeps one line.
+func (l *tail) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.lines = append(l.lines, string(line)); len(l.lines) > 40 {
+		l.lines = l.lines[1:]
+	}
+	return len(line), nil
 }
 
 func (l *tail) String() string {

@@ -52,7 +52,7 @@ func TestPromiseInAStorm(t *testing.T) {
 	s.calm()
 	t.Logf("%d acts in %s", acts, time.Since(began).Round(time.Millisecond))
 
-	s.fleet.drain(patience)
+	s.fleet.drain(2*length + patience) // there are readings of all that time
 	s.check()
 	require.NoError(t, s.broker.Drain(t.Context()))
 	assert.Equal(t, []int64{0, 0}, []int64{s.broker.Stats().Ingest.Pending, s.stats().Pending})
@@ -91,6 +91,7 @@ type storm struct {
 	fleet   *fleet
 	secrets map[string]string
 
+	said       tail // by ingest
 	stopIngest func()
 	past       []ingest.Stats // of the subscribers before
 	subscriber *ingest.Subscriber
@@ -111,6 +112,12 @@ func newStorm(t *testing.T, devices int) *storm {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = s.db.Close() }) // of a test that has failed
 	s.sink = &moodySink{Store: s.db, stored: map[string]map[int64]bool{}}
+	t.Cleanup(func() {
+		if t.Failed() {
+			b := s.broker.Stats()
+			t.Logf("%s\nbroker: %+v %+v\ningest: %+v", &s.said, b.Ingest, b.Clients, s.stats())
+		}
+	})
 	require.NoError(t, s.broker.Start())
 	s.proxy = newProxy(t, s.broker.Addrs().TCP.String())
 	s.startIngest()
@@ -123,7 +130,7 @@ func newStorm(t *testing.T, devices int) *storm {
 		s.secrets[id] = brokertest.Password(id)
 		s.broker.Accounts.Set(brokertest.Device(id))
 		s.fleet.devices = append(s.fleet.devices, &device{id: id, secret: s.secrets[id], version: 4 + byte(i%2), qos: 1 + byte(i/2%2),
-			rate: 200, address: s.broker.Addrs().TCP.String(), epoch: s.fleet.epoch, expected: stormReasons})
+			rate: 100, address: s.broker.Addrs().TCP.String(), epoch: s.fleet.epoch, expected: stormReasons})
 	}
 	return s
 }
@@ -135,7 +142,7 @@ func (s *storm) startIngest() {
 	var err error
 	s.subscriber, err = ingest.New(ingest.Options{Host: "127.0.0.1", Port: s.proxy.port(), Topics: []string{"devices/+/telemetry"},
 		Username: s.broker.Backend.Username, Password: s.broker.Backend.Password, ClientID: s.broker.Backend.ClientID,
-		StallTimeout: stormStall * 10, Embedded: true}, s.sink)
+		StallTimeout: stormStall * 10, Embedded: true, Log: slog.New(slog.NewTextHandler(&s.said, nil))}, s.sink)
 	require.NoError(s.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended, subscriber := make(chan error, 1), s.subscriber
