@@ -13,6 +13,9 @@ const (
 	roomyMessages, roomyBytes = maxWaiting / 8, maxWaitingBytes / 8
 	crowdPatience             = 3
 	crowdPulse                = 100 * time.Millisecond
+	// A backlog that has grown for longer than crowdBurst, while less left the session than now waits in it, is no burst
+	// of a fast reader's: the reader does not read, and nobody waits for it even once.
+	crowdBurst = time.Second
 	// narrowWindow: who takes fewer messages at a time does not read at full speed.
 	narrowWindow = 32
 )
@@ -24,6 +27,9 @@ type crowd struct {
 	sent    uint64        // messages sent to the client
 	already uint64        // of them, at the last pulse
 	left    int           // pulses
+
+	grows     time.Time // since then the backlog has not been small; zero: it is
+	grewAfter uint64    // messages sent before that
 }
 
 // crowding is called after each change of a session, with p.mu held.
@@ -32,11 +38,20 @@ func (w *work) crowding(p *peer) {
 	switch c := &p.crowd; {
 	case p.link == nil || messages <= roomyMessages && bytes <= roomyBytes:
 		c.disperse()
+		c.grows = time.Time{}
 		if messages == 0 {
 			c.slow = false
 		}
-	case messages <= crowdMessages && bytes <= crowdBytes || p.ingest || p.narrow || c.slow:
+	case p.ingest || p.narrow || c.slow:
+	case messages <= crowdMessages && bytes <= crowdBytes:
+		if c.grows.IsZero() {
+			c.grows, c.grewAfter = w.r.now(), c.sent
+		}
 	default:
+		if c.gone == nil && c.stuck(w.r.now(), messages) {
+			c.slow = true
+			return
+		}
 		if c.gone == nil {
 			c.gone, c.already, c.left = make(chan struct{}), c.sent, crowdPatience
 			p.pulse(c.gone)
@@ -62,6 +77,11 @@ func (p *peer) pulse(gone chan struct{}) {
 		c.already = c.sent
 		p.pulse(gone)
 	})
+}
+
+// stuck reports whether the client has taken next to nothing while its backlog grew.
+func (c *crowd) stuck(now time.Time, messages int) bool {
+	return !c.grows.IsZero() && now.Sub(c.grows) > crowdBurst && c.sent-c.grewAfter < uint64(messages)
 }
 
 func (c *crowd) disperse() {

@@ -45,6 +45,43 @@ func TestIngestWaitsForNoSubscriber(t *testing.T) {
 	assert.Nil(t, w.crowded)
 }
 
+func TestNobodyWaitsForASubscriberThatTakesNothingWhileItsBacklogGrows(t *testing.T) {
+	for name, c := range map[string]struct {
+		growth time.Duration // from the first waiting messages to the crowd
+		taken  uint64        // messages sent to the subscriber meanwhile
+		waits  bool
+	}{
+		"a burst":                     {growth: 50 * time.Millisecond, waits: true},
+		"stuck for long":              {growth: 3 * time.Second},
+		"reads, only slower than all": {growth: 3 * time.Second, taken: 1_000_000, waits: true},
+		"a trickle":                   {growth: 3 * time.Second, taken: 30},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := idle(t)
+			clock := r.now()
+			r.now = func() time.Time { return clock }
+			w, p := &work{r: r}, newPeer("sub", "bed-1", false)
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			defer p.crowd.disperse()
+			p.link = newLink(nil)
+			p.state.Connect(clock, session.Connection{}, nil) // paused: whatever is delivered waits
+			deliver := func(messages int) {
+				for range messages {
+					p.state.Deliver(clock, &session.Message{Topic: "t", QoS: 1}, session.Offer{QoS: 1}, nil)
+				}
+				w.crowding(p)
+			}
+			deliver(roomyMessages + 1)
+			clock = clock.Add(c.growth)
+			p.crowd.sent += c.taken
+			deliver(crowdMessages)
+			assert.Equal(t, c.waits, w.crowded == p)
+			assert.Equal(t, !c.waits, p.crowd.slow)
+		})
+	}
+}
+
 func TestTheEndOfAnOldSessionDoesNotMakeIngestUnready(t *testing.T) {
 	r := idle(t)
 	p := newPeer("ingest", "backend", true)
