@@ -15,13 +15,12 @@ import (
 
 // What a client with an account may not do: classes V07 to V11.
 
-// comes says whether the intruder gets a message with this text before the answer to a ping, or in time if it has to
-// wait for it.
-func (a *intruder) comes(text string, wait bool) bool {
-	within := patience
-	if wait {
-		within = silence
-	} else {
+// comes says whether the intruder gets a message with this text within a time, or, when that is 0, before the answer to
+// a ping.
+func (a *intruder) comes(text string, within time.Duration) bool {
+	wait := within > 0
+	if !wait {
+		within = patience
 		a.send([]byte{12 << 4, 0}) // PINGREQ
 	}
 	require.NoError(a.t, a.SetDeadline(time.Now().Add(within)))
@@ -52,7 +51,7 @@ func attackForgedWill(g *siege, d door) string {
 		return ""
 	}
 	a.Close()
-	if victim.comes("forged", true) {
+	if victim.comes("forged", silence) {
 		return "the will of bed-1 came as data of bed-2"
 	}
 	return ""
@@ -89,10 +88,10 @@ func attackStolenSession(g *siege, d door) string {
 	stolen := "the session could be taken"
 	if a, code, err := d.enter(g.t, thief); err != nil || code != 0 {
 		stolen = ""
-	} else if a.comes("open the valve", true) {
+	} else if a.comes("open the valve", silence) {
 		stolen = "bed-1 got a message that waited for bed-2"
 	}
-	if victim = g.enter(d, owner); !victim.comes("open the valve", true) {
+	if victim = g.enter(d, owner); !victim.comes("open the valve", promptness) {
 		stolen += "; the waiting message was wiped"
 	}
 	return stolen
@@ -210,6 +209,6 @@ func TestV11SharedSubscriptionsObeyTheSameRules(t *testing.T) {
 		victim := g.enter(d, g.as("bed-2"))
 		_, err = victim.publish("devices/bed-2/notes", "private")
 		require.NoError(t, err)
-		assert.False(t, a.comes("private", false))
+		assert.False(t, a.comes("private", 0))
 	}
 }
