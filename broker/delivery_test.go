@@ -184,6 +184,26 @@ func TestAMessageThatIsTooOldIsNotDelivered(t *testing.T) {
 	assert.Equal(t, "devices/bed-1/lasting", c.Receive().TopicName)
 }
 
+// # takes in its parent level, which mochi's index does not know after a +.
+func TestAShareGroupGetsTheLevelAboveItsHash(t *testing.T) {
+	b := brokertest.Start(t, brokertest.Device("bed-1"))
+	c := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 5))
+	require.Equal(t, byte(1), c.Subscribe("$share/g/devices/bed-1/+/#", 1))
+	for _, topic := range []string{"devices/bed-1/a", "devices/bed-1/a/b"} {
+		require.Equal(t, byte(0), c.Publish(topic, "", 1))
+		got := c.Receive()
+		assert.Equal(t, topic, got.TopicName)
+		assert.Equal(t, byte(1), got.FixedHeader.Qos)
+		c.Acknowledge(got)
+	}
+	c.Send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Unsubscribe, Qos: 1}, PacketID: 60000,
+		Filters: packets.Subscriptions{{Filter: "$share/g/devices/bed-1/+/#"}}})
+	c.Await(packets.Unsuback)
+	c.Publish("devices/bed-1/a", "", 1)
+	c.Publish("devices/bed-1/a/b", "", 1)
+	c.AwaitNoMessage()
+}
+
 func TestAShareGroupTakesTurnsAndPrefersThoseWhoAreThere(t *testing.T) {
 	b := brokertest.Start(t, brokertest.Device("bed-1"))
 	sender := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 4))

@@ -46,8 +46,8 @@ func (h *hook) OnSubscribed(cl *mqtt.Client, pk packets.Packet, codes []byte) {
 		existed := p.state.Subscribe(sub)
 		h.server.Topics.Subscribe(p.id, asked) // again, under the lock: the end of an older session may have removed it
 		cl.State.Subscriptions.Delete(filter)  // so that mochi takes nothing out of the index when the connection ends
-		if parent, ok := oneLevelLess(filter); ok {
-			h.server.Topics.Subscribe(p.id, packets.Subscription{Filter: parent})
+		if parent, ok := oneLevelLess(filter); ok && !p.state.Subscribed(parent) {
+			h.router.enterParent(p, parent, sub)
 		}
 		if sub.Shared() {
 			h.router.shares.join(filter, p.id)
@@ -121,22 +121,32 @@ func (r *router) leave(p *peer, filter string) {
 	if p.state.Subscribed(filter) {
 		return // again, by a newer connection
 	}
-	if longer := filter + "/#"; p.state.Subscribed(longer) && isOneLevelMore(longer) {
-		r.index.Subscribe(p.id, packets.Subscription{Filter: filter}) // mochi has just taken it out
-	} else {
-		r.index.Unsubscribe(filter, p.id)
-	}
 	if parent, ok := oneLevelLess(filter); ok && !p.state.Subscribed(parent) {
-		r.index.Unsubscribe(parent, p.id)
+		r.remove(p, parent)
 	}
-	if strings.HasPrefix(filter, sharePrefix) {
-		r.shares.leave(filter, p.id)
+	for longer := range p.state.Subscriptions() {
+		if parent, ok := oneLevelLess(longer.Filter); ok && parent == filter {
+			r.enterParent(p, filter, longer) // mochi has just taken it out
+			return
+		}
+	}
+	r.remove(p, filter)
+}
+
+// enterParent puts the level that the # of sub takes in into the index, and into a share group of its own.
+func (r *router) enterParent(p *peer, parent string, sub session.Subscription) {
+	r.index.Subscribe(p.id, packets.Subscription{Filter: parent, Qos: sub.QoS, NoLocal: sub.NoLocal,
+		RetainAsPublished: sub.RetainAsPublished, Identifier: int(sub.ID)})
+	if sub.Shared() {
+		r.shares.join(parent, p.id)
 	}
 }
 
-func isOneLevelMore(filter string) bool {
-	_, ok := oneLevelLess(filter)
-	return ok
+func (r *router) remove(p *peer, filter string) {
+	r.index.Unsubscribe(filter, p.id)
+	if strings.HasPrefix(filter, sharePrefix) {
+		r.shares.leave(filter, p.id)
+	}
 }
 
 // oneLevelLess returns a/+ for a/+/#, which matches that level too, but not in mochi's index.
