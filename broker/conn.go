@@ -107,16 +107,16 @@ func (c *conn) Read(p []byte) (int, error) {
 	c.startRead()
 	n, err := c.stream.Read(p)
 	c.n.received.Add(int64(n))
-	if c.closing.Load() {
-		return 0, net.ErrClosed
-	}
 	if err != nil && c.readErr != nil {
 		err = c.readErr
 	} else if ws, ok := c.stream.(*webSocket); ok && err != nil {
 		err = ws.ended(err)
 		if err != io.EOF {
-			c.n.drop(c, reasonFrame, err)
+			c.n.drop(c, reasonFrame, err) // also when the writer has noticed first that gorilla closed
 		}
+	}
+	if c.closing.Load() {
+		return 0, net.ErrClosed
 	}
 	if n > 0 && !c.known.Load() {
 		if reason := c.first.check(p[:n], min(firstPacketBytes, c.n.limits.MaxPacketBytes)); reason != "" {
