@@ -242,8 +242,12 @@ func TestReadTimeoutRunsFromTheLastRead(t *testing.T) {
 				_, err = client.Write([]byte{9})
 				require.NoError(t, err)
 			}
-			got := <-silent
-			require.GreaterOrEqual(t, got, timeout)
+			select {
+			case got := <-silent:
+				require.GreaterOrEqual(t, got, timeout)
+			case <-time.After(soon):
+				require.Fail(t, "a silent client is not ended")
+			}
 		})
 	}
 }
