@@ -12,12 +12,10 @@ CONFIG     ?= deploy/plantops.yaml
 FUZZTIME   ?= 30s
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
-COMPOSE    := docker compose -f deploy/docker-compose.yml
+COMPOSE    := PLANTOPS_UID=$$(id -u) PLANTOPS_GID=$$(id -g) docker compose -f deploy/docker-compose.yml
 HAVE_DOCKER := $(shell docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1 && echo yes)
 
 export VERSION COMMIT BUILD_DATE
-export PLANTOPS_UID := $(shell id -u)
-export PLANTOPS_GID := $(shell id -g)
 
 .DEFAULT_GOAL := build
 .PHONY: build run certs up down logs test check fmt tidy vet staticcheck cross compose-check interop torture fuzz bench vuln clean help
