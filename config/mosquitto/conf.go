@@ -48,6 +48,7 @@ func (t *translator) readConf(file string, outermost bool) error {
 	if err != nil {
 		return fmt.Errorf("read Mosquitto configuration: %w", err)
 	}
+	t.confs = append(t.confs, file)
 	before := t.current
 	t.current = t.first
 	for i, text := range lines {
@@ -120,11 +121,18 @@ func (t *translator) include(d *directive, outermost bool) error {
 		}
 	}
 	slices.SortFunc(names, byLetter)
-	d.settle(TakenOver, "files read: %d", len(names))
+	var again []string
 	for _, name := range names {
-		if err := t.readConf(strings.TrimSuffix(dir, "/")+"/"+name, false); err != nil {
+		file := strings.TrimSuffix(dir, "/") + "/" + name
+		if slices.Contains(t.confs, file) {
+			again = append(again, name)
+		} else if err := t.readConf(file, false); err != nil {
 			return err
 		}
+	}
+	d.settle(TakenOver, "files read: %d", len(names)-len(again))
+	if len(again) > 0 {
+		d.settle(Differently, "files read: %d; Mosquitto reads once more what was read before: %s", len(names)-len(again), strings.Join(again, ", "))
 	}
 	return nil
 }

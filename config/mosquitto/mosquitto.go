@@ -146,6 +146,7 @@ type translator struct {
 	options Options
 
 	lines     []*Line
+	confs     []string // configuration files that were read
 	accounts  []Account
 	plainText []*Line
 	passwords map[string]*directive // password files that were read: by whom
