@@ -129,8 +129,9 @@ func (r *router) publishWill(w *work, p *peer, m *session.Message) {
 		return
 	}
 	account, exists := r.account(p.account)
-	if !exists || !rightsOf(account, p.id).mayPublish(m.Topic) {
-		r.refuseWill(p, m.Topic)
+	if rights := rightsOf(account, p.id); !exists || !rights.mayPublish(m.Topic) {
+		r.refusedAway(p.account, p.id, refuseWill.reason, m.Topic, rights.mayPublishText())
+		r.reportPublish(p.account, refuseWill.reason)
 		return
 	}
 	rt := r.routeTo(m.Topic)
@@ -141,7 +142,7 @@ func (r *router) publishWill(w *work, p *peer, m *session.Message) {
 	c := &receipt{message: *m, account: p.account, tally: rt.tally, since: m.Created}
 	c.bytes = len(m.Topic) + len(m.Payload) + len(m.Properties) + receiptBytes
 	if !r.intake.force(c) {
-		r.reportPublish(c.account, reasonStalled)
+		r.notStored(c)
 		return
 	}
 	c.tally.received.Add(1)

@@ -3,7 +3,6 @@ package broker
 import (
 	"crypto/subtle"
 	"log/slog"
-	"net"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 )
@@ -48,6 +47,7 @@ func (h *hook) admit(l *link, pk packets.Packet) error {
 			return err
 		}
 	}
+	l.user.Store(&l.account.Name)
 	l.admitted()
 	l.setReadTimeout(keepalive + keepalive/2) // [MQTT-3.1.2-22]
 	return nil
@@ -164,11 +164,14 @@ func (h *hook) refuseConnect(l *link, pk packets.Packet, r refusal) {
 	if pk.Connect.WillFlag && (r == refuseWill || r == refuseWillTopic) {
 		attrs = append(attrs, slog.String("topic", clip(pk.Connect.WillTopic)))
 	}
-	who := l.account.Name
-	if who == "" {
-		who, _, _ = net.SplitHostPort(l.RemoteAddr().String())
+	if r == refuseWill {
+		attrs = append(attrs, slog.String("rule", l.rights.mayPublishText()))
 	}
-	h.refusals.add(r.reason, who, attrs...)
+	from := source{account: l.account.Name, proved: l.account.Name != "", remote: l.RemoteAddr()}
+	if !from.proved { // its owner should hear of it all the same
+		from.account = string(pk.Connect.Username)
+	}
+	h.refusals.add(r.reason, from, attrs...)
 
 	code := r.v5
 	if l.client.Properties.ProtocolVersion < 5 {

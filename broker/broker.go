@@ -98,7 +98,7 @@ func Listen(o Options) (*Broker, error) {
 		died:      make(chan error, 3),
 		closing:   make(chan struct{}),
 	}
-	b.network = newNetwork(o.Limits, o.Log, func(reason string, _ net.Addr) { refused.count(reason) })
+	b.network = newNetwork(o.Limits, o.Log, func(reason string, from source) { refused.count(reason, 1, from) })
 	b.network.tlsConfig, b.network.allowedOrigins = o.TLSConfig, o.AllowedOrigins
 	if err := b.bindAll(o); err != nil {
 		return nil, err
@@ -110,6 +110,7 @@ func Listen(o Options) (*Broker, error) {
 		maxLevels: limits.MaxTopicLevels, reported: o.Refused, now: o.Now,
 		gate: newGate(), gateWait: gateWait, refusals: refused,
 	}
+	refused.exists = func(name string) bool { _, exists := b.hook.account(name); return exists }
 	b.hook.router = newRouter(b.hook, o)
 	b.hook.sessions = newSessions(b.hook.router)
 	if err := b.server.AddHook(b.hook, nil); err != nil {
@@ -227,6 +228,7 @@ func (b *Broker) AdmitDevices() { b.hook.gate.open() }
 // subscriptions and waiting messages. It returns how many were connected, when they have ended.
 func (b *Broker) Disconnect(name, reason string) int {
 	n := b.hook.sessions.evict(name, packets.Code{Code: packets.ErrAdministrativeAction.Code, Reason: reason}, evictWait)
+	b.hook.refusals.forget(name) // its figures, if it is no more
 	b.log.Info("sessions ended", "user", name, "reason", reason, "count", n)
 	return n
 }

@@ -31,7 +31,8 @@ type conn struct {
 
 	readMu sync.Mutex // held by whoever reads from the socket: mochi, then linger
 	first  firstPacket
-	known  atomic.Bool // admitted
+	known  atomic.Bool            // admitted
+	user   atomic.Pointer[string] // the account that has logged in; nil before
 	closed chan struct{}
 	dirty  atomic.Bool // somebody has put something into the queue and will kick
 	writer

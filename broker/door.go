@@ -37,7 +37,7 @@ func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 	case packets.Disconnect:
 		return pk, h.leave(l, &pk)
 	case packets.Auth:
-		return pk, h.reject(l, protocolError("authentication without a method", packets.ErrProtocolViolation), "")
+		return pk, h.reject(l, refuseAuth, "")
 	}
 	return pk, nil
 }
@@ -75,16 +75,19 @@ func special(pk *packets.Packet) bool {
 // brokenPublish finds what no client may send, whatever its rights.
 func (h *hook) brokenPublish(pk *packets.Packet) (refusal, bool) {
 	if code := pk.PublishValidate(h.server.Options.Capabilities.TopicAliasMaximum); code != packets.CodeSuccess {
-		return protocolError(code.Reason, code), true
+		return refusal{reason: code.Reason, v5: code}, true
 	}
 	if pk.Properties.PayloadFormat > 1 {
-		return protocolError("invalid payload format", packets.ErrMalformedPacket), true
+		return refuseFormat, true
 	}
 	if strings.ContainsAny(pk.Properties.ResponseTopic, "+#") { // [MQTT-3.3.2-14]
-		return protocolError("invalid response topic", packets.ErrProtocolViolation), true
+		return refuseResponse, true
 	}
-	if err := checkTopic(pk.TopicName, h.maxLevels); err != nil && err != errTopicReserved {
-		return protocolError(err.Error(), packets.ErrTopicNameInvalid), true
+	switch checkTopic(pk.TopicName, h.maxLevels) {
+	case errTopicInvalid:
+		return refuseTopic, true
+	case errTopicTooDeep:
+		return refuseDeepTopic, true
 	}
 	return refusal{}, false
 }
@@ -111,7 +114,7 @@ func (h *hook) leave(l *link, pk *packets.Packet) error {
 		code = l.lastByte // mochi leaves the code out here; nothing may follow a DISCONNECT, so it was read last
 	}
 	if pk.Properties.SessionExpiryIntervalFlag && !h.router.setExpiry(l.peer, expiry(pk.Properties.SessionExpiryInterval)) {
-		return h.reject(l, protocolError("session expiry raised from zero", packets.ErrProtocolViolationZeroNonZeroExpiry), "")
+		return h.reject(l, refuseExpiry, "")
 	}
 	l.goodbye = code == packets.CodeDisconnect.Code
 	return nil
@@ -122,10 +125,10 @@ func (h *hook) leave(l *link, pk *packets.Packet) error {
 func (h *hook) judgeFilters(l *link, pk *packets.Packet) error {
 	for _, sub := range pk.Filters {
 		if err := checkFilter(sub.Filter, h.maxLevels); err == errFilterTooDeep {
-			return h.reject(l, protocolError(err.Error(), packets.ErrTopicFilterInvalid), sub.Filter)
+			return h.reject(l, refuseDeepFilter, sub.Filter)
 		}
 		if sub.RetainHandling > 2 {
-			return h.reject(l, protocolError("invalid retain handling", packets.ErrProtocolViolation), sub.Filter)
+			return h.reject(l, refuseHandling, sub.Filter)
 		}
 	}
 	return nil

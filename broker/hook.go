@@ -85,6 +85,11 @@ func (h *hook) OnSessionEstablished(cl *mqtt.Client, pk packets.Packet) {
 
 func (h *hook) OnDisconnect(cl *mqtt.Client, err error, _ bool) {
 	if l := linkOf(cl); l != nil {
+		if err != nil && !l.lost && !l.closing.Load() { // mochi has had enough of it
+			if r := brokenPacket(err); l.because(r.reason) {
+				h.refused(l, r.reason, "", "")
+			}
+		}
 		h.log.Info("client disconnected", append(l.attrs(), "reason", endReason(l, err))...)
 	}
 }
@@ -92,9 +97,9 @@ func (h *hook) OnDisconnect(cl *mqtt.Client, err error, _ bool) {
 // settle ends a connection's session when mochi has let go of the connection, in whatever way.
 func (h *hook) settle(l *link, panicked bool) {
 	if panicked && l.peer != nil {
-		const reason = "malformed packet"
-		l.because(reason)
-		h.refused(l, reason, "", "")
+		if l.because(refuseMalformed.reason) {
+			h.refused(l, refuseMalformed.reason, "", "")
+		}
 		if l.established.Load() {
 			h.OnDisconnect(l.client, packets.ErrMalformedPacket, false)
 		}
@@ -106,7 +111,7 @@ func (h *hook) settle(l *link, panicked bool) {
 // acknowledged before it is stored.
 func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
 	h.log.Error("a message went past the router", "client", cl.ID, "topic", clip(pk.TopicName))
-	h.refusals.count("past the router")
+	h.refusals.count("past the router", 1, source{})
 	return pk, packets.ErrRejectPacket
 }
 
@@ -126,7 +131,7 @@ func (h *hook) refused(l *link, reason, topic, rule string) {
 	if rule != "" {
 		attrs = append(attrs, slog.String("rule", rule))
 	}
-	h.refusals.add(reason, l.account.Name, attrs...)
+	h.refusals.add(reason, source{account: l.account.Name, proved: true, remote: l.RemoteAddr()}, attrs...)
 }
 
 // reportPublish adds a refused message to its account's figures.
@@ -139,10 +144,13 @@ func (h *hook) reportPublish(account, reason string) {
 	}
 }
 
-// refuseWill counts and logs a will that may not be sent.
-func (h *hook) refuseWill(p *peer, topic string) {
-	h.refusals.add(refuseWill.reason, p.account, slog.String("user", p.account), slog.String("client", p.id),
-		slog.String("topic", clip(topic)))
+// refusedAway counts and logs what is refused to a client that need not be connected any more. rule is what it may do.
+func (h *hook) refusedAway(account, client, reason, topic, rule string) {
+	attrs := []slog.Attr{slog.String("user", account), slog.String("client", client), slog.String("topic", clip(topic))}
+	if rule != "" {
+		attrs = append(attrs, slog.String("rule", rule))
+	}
+	h.refusals.add(reason, source{account: account, proved: true}, attrs...)
 }
 
 // attrs says which connection a log line is about.

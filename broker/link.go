@@ -25,6 +25,7 @@ type link struct {
 	turn     turn      // its place in the queue for credits
 	present  bool      // there was a session: for the CONNACK
 	goodbye  bool      // the client sent DISCONNECT 0x00: no will
+	lost     bool      // nothing more can be read
 	now      time.Time // of the last Read: a clock for what was read together
 	lastByte byte      // that was read
 	allowed  string    // the topic that it published to last, judged and found right
@@ -53,7 +54,7 @@ func (l *link) Read(p []byte) (int, error) {
 	l.work.flush()
 	l.work.yield(l)
 	n, err := l.conn.Read(p)
-	l.now = l.work.r.now()
+	l.now, l.lost = l.work.r.now(), err != nil
 	if n > 0 {
 		l.lastByte = p[n-1]
 	}
@@ -69,5 +70,5 @@ func (l *link) hasEnded() bool {
 	}
 }
 
-// because notes why the connection ends, for the log; the first reason counts.
-func (l *link) because(reason string) { l.cause.CompareAndSwap(nil, &reason) }
+// because notes why the connection ends, for the log, and reports whether it is the first reason, which counts.
+func (l *link) because(reason string) bool { return l.cause.CompareAndSwap(nil, &reason) }

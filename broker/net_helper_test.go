@@ -62,7 +62,7 @@ func (b *lockedBuffer) String() string {
 func newTestNet(t testing.TB, limits Limits) *testNet {
 	n := &testNet{reasons: map[string]int{}}
 	log := slog.New(slog.NewTextHandler(&n.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	n.network = newNetwork(limits, log, func(reason string, remote net.Addr) {
+	n.network = newNetwork(limits, log, func(reason string, _ source) {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		n.reasons[reason]++

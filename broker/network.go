@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -72,7 +71,7 @@ type network struct {
 	tlsConfig      *tls.Config // for bind("tls", ...); set before bind
 	allowedOrigins []string    // for bind("websocket", ...); set before serve
 	log            *slog.Logger
-	refused        func(reason string, remote net.Addr)
+	refused        func(reason string, from source)
 	writeTimeout   time.Duration
 
 	received, sent atomic.Int64 // bytes, without TLS and websocket
@@ -86,10 +85,10 @@ type network struct {
 }
 
 // newNetwork returns a network without listeners. refused may be nil; it must be quick and safe for concurrent use.
-func newNetwork(limits Limits, log *slog.Logger, refused func(reason string, remote net.Addr)) *network {
+func newNetwork(limits Limits, log *slog.Logger, refused func(reason string, from source)) *network {
 	limits = limits.withDefaults()
 	if refused == nil {
-		refused = func(string, net.Addr) {}
+		refused = func(string, source) {}
 	}
 	return &network{limits: limits, log: log, refused: refused, writeTimeout: defaultWriteTimeout, admission: newAdmission()}
 }
@@ -145,8 +144,15 @@ func finished(ended <-chan struct{}, ctx context.Context) bool {
 
 // drop logs and counts why a connection was or will be closed. err may be nil.
 func (n *network) drop(c *conn, reason string, err error) {
-	if repeated, ok := n.lines.allow(c.kind+" "+reason, time.Now()); ok {
-		attrs := []any{"listener", c.kind, "remote", c.RemoteAddr().String(), "reason", reason}
+	from := source{remote: c.RemoteAddr()}
+	if user := c.user.Load(); user != nil {
+		from.account, from.proved = *user, true
+	}
+	if repeated, ok := n.lines.allow(c.kind+" "+reason+" "+from.account, time.Now()); ok {
+		attrs := []any{"listener", c.kind, "remote", from.remote.String(), "reason", reason}
+		if from.proved {
+			attrs = append(attrs, "user", from.account)
+		}
 		if repeated > 0 {
 			attrs = append(attrs, "repeated", repeated)
 		}
@@ -155,5 +161,5 @@ func (n *network) drop(c *conn, reason string, err error) {
 		}
 		n.log.Warn("dropped connection", attrs...)
 	}
-	n.refused(reason, c.RemoteAddr())
+	n.refused(reason, from)
 }

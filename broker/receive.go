@@ -27,6 +27,7 @@ func (r *router) receive(l *link, pk *packets.Packet) error {
 		case session.Duplicate:
 			return nil
 		case session.TooMany:
+			r.reportPublish(l.account.Name, refuseFlood.reason)
 			return packets.ErrRejectPacket
 		}
 	}
@@ -62,6 +63,7 @@ func (r *router) refuse(l *link, pk *packets.Packet, reason string) error {
 	case session.Route:
 		r.reportPublish(l.account.Name, reason)
 	case session.TooMany:
+		r.reportPublish(l.account.Name, refuseFlood.reason)
 		return packets.ErrRejectPacket
 	}
 	return nil

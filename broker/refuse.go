@@ -1,9 +1,13 @@
 package broker
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"maps"
+	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -47,37 +51,101 @@ var (
 	refusePublish     = refusal{reason: "publish not allowed", v5: packets.ErrNotAuthorized}
 	refuseReserved    = refusal{reason: errTopicReserved.Error(), v5: packets.ErrNotAuthorized}
 	refuseSubscribe   = refusal{reason: "subscribe not allowed", v5: packets.ErrNotAuthorized}
+	refuseMalformed   = refusal{reason: "malformed packet", v5: packets.ErrMalformedPacket}
+	refuseViolation   = refusal{reason: "protocol violation", v5: packets.ErrProtocolViolation}
+	refuseTooLarge    = refusal{reason: "packet too large", v5: packets.ErrPacketTooLarge}
+	refuseFormat      = refusal{reason: "invalid payload format", v5: packets.ErrMalformedPacket}
+	refuseResponse    = refusal{reason: "invalid response topic", v5: packets.ErrProtocolViolation}
+	refuseTopic       = refusal{reason: errTopicInvalid.Error(), v5: packets.ErrTopicNameInvalid}
+	refuseDeepTopic   = refusal{reason: errTopicTooDeep.Error(), v5: packets.ErrTopicNameInvalid}
+	refuseFilter      = refusal{reason: errFilterInvalid.Error(), v5: packets.ErrTopicFilterInvalid}
+	refuseDeepFilter  = refusal{reason: errFilterTooDeep.Error(), v5: packets.ErrTopicFilterInvalid}
+	refuseHandling    = refusal{reason: "invalid retain handling", v5: packets.ErrProtocolViolation}
+	refuseExpiry      = refusal{reason: "session expiry raised from zero", v5: packets.ErrProtocolViolationZeroNonZeroExpiry}
+	refuseAuth        = refusal{reason: "authentication without a method", v5: packets.ErrProtocolViolation}
+	refuseFlood       = refusal{reason: "more unacknowledged messages than announced", v5: packets.ErrReceiveMaximum}
+	refuseStalled     = refusal{reason: "not stored in time", v5: packets.ErrQuotaExceeded}
+	refuseOverflow    = refusal{reason: "too slow for what it subscribed to"} // a message to the account was dropped
 )
 
-// protocolError is the refusal of a packet after which the connection ends.
-func protocolError(reason string, code packets.Code) refusal {
-	return refusal{reason: reason, v5: code}
+// brokenPacket is the refusal of a packet that mochi could not read or would not take.
+func brokenPacket(err error) refusal {
+	switch code, _ := errors.AsType[packets.Code](err); {
+	case code == packets.ErrPacketTooLarge:
+		return refuseTooLarge
+	case code.Code == packets.ErrProtocolViolation.Code:
+		return refuseViolation
+	}
+	return refuseMalformed
 }
 
-// refusals counts what was refused, by reason, and logs the first of a kind and then one line a minute.
-type refusals struct {
-	log  *slog.Logger
-	now  func() time.Time
-	slow limiter
+// AccountRefusal says what an account was refused for one reason since the start.
+type AccountRefusal struct {
+	Reason string
+	Count  int64
+	Last   time.Time
+	Remote string // the address that the last one came from; "" when nobody was connected
+}
 
-	mu       sync.Mutex
-	byReason map[string]int64
+// refusals counts what was refused, by reason and by account, and logs the first of a kind and then one line a minute.
+type refusals struct {
+	log    *slog.Logger
+	now    func() time.Time
+	exists func(account string) bool // nil: none does
+	slow   limiter
+
+	mu        sync.Mutex
+	byReason  map[string]int64
+	byAccount map[string]map[string]*AccountRefusal // of accounts that exist, by reason: strangers' words are in neither key
+}
+
+// source is where something refused came from.
+type source struct {
+	account string   // that it is put down to, if it exists
+	proved  bool     // account has shown its password: otherwise the name is the stranger's choice
+	remote  net.Addr // nil: nobody was connected
 }
 
 func newRefusals(log *slog.Logger, now func() time.Time) *refusals {
-	return &refusals{log: log, now: now, byReason: map[string]int64{}}
+	return &refusals{log: log, now: now, byReason: map[string]int64{}, byAccount: map[string]map[string]*AccountRefusal{}}
 }
 
-func (r *refusals) count(reason string) {
+// count counts refusals by reason, and for their account.
+func (r *refusals) count(reason string, n int64, from source) {
+	now, remote := r.now(), hostOf(from.remote)
 	r.mu.Lock()
-	r.byReason[reason]++
-	r.mu.Unlock()
+	defer r.mu.Unlock()
+	r.byReason[reason] += n
+	mine := r.byAccount[from.account]
+	if mine == nil {
+		if from.account == "" || r.exists == nil || !r.exists(from.account) {
+			return
+		}
+		mine = map[string]*AccountRefusal{}
+		r.byAccount[from.account] = mine
+	}
+	one := mine[reason]
+	if one == nil {
+		one = &AccountRefusal{Reason: reason}
+		mine[reason] = one
+	}
+	one.Count += n
+	one.Last, one.Remote = now, remote
 }
 
-// add counts one refusal and logs it if it is time to. who is the account, or the address of a stranger: names that
-// were not proved are the stranger's choice, and a flood of them must not silence the others.
-func (r *refusals) add(reason, who string, attrs ...slog.Attr) {
-	r.count(reason)
+// add counts one refusal and logs it if it is time to.
+func (r *refusals) add(reason string, from source, attrs ...slog.Attr) {
+	r.addAll(reason, 1, from, attrs...)
+}
+
+// addAll counts n refusals. The log has its minute for each account, and for each address of strangers: a flood of names
+// must not silence the others.
+func (r *refusals) addAll(reason string, n int64, from source, attrs ...slog.Attr) {
+	r.count(reason, n, from)
+	who := from.account
+	if !from.proved {
+		who = addressKey(from.remote).String()
+	}
 	more, due := r.slow.allow(reason+"\x00"+who, r.now())
 	if !due {
 		return
@@ -93,6 +161,45 @@ func (r *refusals) counts() map[string]int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return maps.Clone(r.byReason)
+}
+
+// accounts returns what each account was refused, the latest first.
+func (r *refusals) accounts() map[string][]AccountRefusal {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := make(map[string][]AccountRefusal, len(r.byAccount))
+	for name, mine := range r.byAccount {
+		list := make([]AccountRefusal, 0, len(mine))
+		for _, one := range mine {
+			list = append(list, *one)
+		}
+		slices.SortFunc(list, func(a, b AccountRefusal) int {
+			return cmp.Or(b.Last.Compare(a.Last), cmp.Compare(a.Reason, b.Reason))
+		})
+		all[name] = list
+	}
+	return all
+}
+
+// forget drops the figures of an account that is no more.
+func (r *refusals) forget(account string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.exists == nil || !r.exists(account) {
+		delete(r.byAccount, account)
+	}
+}
+
+// hostOf is an address without its port, which says nothing to a person.
+func hostOf(a net.Addr) string {
+	if a == nil {
+		return ""
+	}
+	host, _, err := net.SplitHostPort(a.String())
+	if err != nil {
+		return a.String()
+	}
+	return host
 }
 
 // clip keeps what a stranger sent short enough for a log line; the log's handler quotes it.

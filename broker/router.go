@@ -2,6 +2,7 @@ package broker
 
 import (
 	"cmp"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -31,7 +32,6 @@ type router struct {
 	sleepers sleepers
 
 	received, sent, dropped atomic.Int64 // PUBLISH packets, and deliveries
-	full                    limiter
 }
 
 // defaultStall is StallTimeout when none is given.
@@ -146,7 +146,7 @@ func (r *router) giveBack(w *work, c *receipt) {
 	r.intake.close(c)
 	c.tally.received.Add(-1)
 	if c.link == nil {
-		r.reportPublish(c.account, reasonStalled)
+		r.notStored(c)
 		return
 	}
 	p := c.link.peer
@@ -156,26 +156,32 @@ func (r *router) giveBack(w *work, c *receipt) {
 	p.mu.Unlock()
 }
 
+// notStored refuses a message that nobody sends again.
+func (r *router) notStored(c *receipt) {
+	r.refusedAway(c.account, c.message.Publisher, refuseStalled.reason, c.message.Topic, r.stallText())
+	r.reportPublish(c.account, refuseStalled.reason)
+}
+
+func (r *router) stallText() string { return "ingest.stall_timeout " + r.stall.String() }
+
 // closing is called when the session ends its connection, after its last packet was queued.
 func (r *router) closing(l *link, reason session.Reason) {
 	l.over = true
-	l.because(closeReasons[reason])
+	why, rule := refuseStalled.reason, ""
+	if reason == session.ReceiveMaximumExceeded {
+		why, rule = refuseFlood.reason, fmt.Sprintf("receive maximum %d", receiveMaximum)
+	}
+	if !l.closing.Load() && l.because(why) {
+		r.refused(l, why, "", rule)
+	}
 	_ = l.Close()
 }
-
-var closeReasons = map[session.Reason]string{
-	session.ReceiveMaximumExceeded: packets.ErrReceiveMaximum.Reason,
-	session.QuotaExceeded:          reasonStalled,
-}
-
-const reasonStalled = "not stored in time"
 
 // overflowed counts what a session had no room for.
 func (r *router) overflowed(p *peer, n int64) {
 	r.dropped.Add(n)
-	if more, due := r.full.allow(p.id, r.now()); due {
-		r.log.Warn("message dropped, subscriber too slow", "user", p.account, "client", p.id, "more", more)
-	}
+	r.refusals.addAll(refuseOverflow.reason, n, source{account: p.account, proved: true}, slog.String("user", p.account),
+		slog.String("client", p.id), slog.String("rule", fmt.Sprintf("%d messages, %d bytes", maxWaiting, maxWaitingBytes)))
 }
 
 // sweep is called by the clock: it ends connections whose messages have waited too long.
@@ -184,7 +190,9 @@ func (r *router) sweep(now time.Time) {
 		if l.hasEnded() {
 			continue
 		}
-		r.refusals.add(reasonStalled, l.account.Name, slog.String("user", l.account.Name), slog.String("client", l.client.ID))
-		r.sessions.end(l, packets.Code{Code: packets.ErrQuotaExceeded.Code, Reason: reasonStalled})
+		if l.because(refuseStalled.reason) { // it is listed once for each message
+			r.refused(l, refuseStalled.reason, "", r.stallText())
+		}
+		r.sessions.end(l, packets.Code{Code: refuseStalled.v5.Code, Reason: refuseStalled.reason})
 	}
 }

@@ -69,6 +69,10 @@ func (b *Broker) Stats() Stats {
 	return s
 }
 
+// Refusals returns what each account was refused since the start, the latest first; accounts without any are left out. It
+// includes logins that failed under the name of an account. It may be called at any time.
+func (b *Broker) Refusals() map[string][]AccountRefusal { return b.hook.refusals.accounts() }
+
 func (t *tallies) stats() IngestStats {
 	t.mu.Lock()
 	all := maps.Clone(t.byDevice)

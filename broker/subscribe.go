@@ -23,6 +23,8 @@ func (h *hook) OnSubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet {
 			pk.Filters[i].Filter = ""
 		} else if !l.rights.mayRead(filter) {
 			h.refused(l, refuseSubscribe.reason, filter, l.rights.mayReadText())
+		} else if pk.Filters[i].NoLocal && strings.HasPrefix(filter, sharePrefix) { // [MQTT-3.8.3-4], mochi refuses it
+			h.refused(l, refuseViolation.reason, filter, "")
 		}
 	}
 	return pk

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
+	"net"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -49,18 +50,20 @@ func TestAListenerThatEndsByItselfIsReported(t *testing.T) {
 	require.NoError(t, b.Close())
 }
 
+func stranger(ip string) source { return source{remote: &net.TCPAddr{IP: net.ParseIP(ip)}} }
+
 func TestRefusalsAreCountedAllAndLoggedOnceAMinute(t *testing.T) {
 	var out bytes.Buffer
 	now := time.Unix(0, 0)
 	r := newRefusals(slog.New(slog.NewTextHandler(&out, nil)), func() time.Time { return now })
 	for range 100 {
-		r.add("wrong password", "10.0.0.1")
-		r.add("wrong password", "10.0.0.2")
+		r.add("wrong password", stranger("10.0.0.1"))
+		r.add("wrong password", stranger("10.0.0.2"))
 	}
 	assert.Equal(t, map[string]int64{"wrong password": 200}, r.counts())
 	assert.Equal(t, 2, bytes.Count(out.Bytes(), []byte("msg=refused")))
 	now = now.Add(time.Minute)
-	r.add("wrong password", "10.0.0.1")
+	r.add("wrong password", stranger("10.0.0.1"))
 	assert.Contains(t, out.String(), "more=99")
 }
 
