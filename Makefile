@@ -93,8 +93,9 @@ torture: export PLANTOPS_TORTURE_KILLS ?= 500
 torture: export PLANTOPS_POWERCUTS ?= 1000
 torture: export PLANTOPS_POWERCUT_LOAD ?= 5s
 torture: export PLANTOPS_STALL ?= 60s
-torture: ## kill -9, power cuts and storage that stalls, over and over: about five minutes
-	go test -count=1 -timeout 2h -v -run '^Test(KilledServer|PowerCut|StalledStorage)' ./cmd/plantops
+torture: export PLANTOPS_RELOADS ?= 1000
+torture: ## kill -9, power cuts, storage that stalls and reloads, over and over: about six minutes
+	go test -count=1 -timeout 2h -v -run '^Test(KilledServer|PowerCut|StalledStorage|Reloads)' ./cmd/plantops
 
 # Targets are found by their names. What fails is kept under testdata/fuzz, from where every later `make test` runs it.
 fuzz: ## every fuzz target in turn, each for FUZZTIME (30s), until one fails

@@ -251,8 +251,10 @@ func (a *intruder) ended(within time.Duration) bool {
 }
 
 // enter logs in and returns the reason code of the CONNACK.
-func (d door) enter(t *testing.T, l login) (*intruder, byte, error) {
-	a, err := d.open(t, "")
+func (d door) enter(t *testing.T, l login) (*intruder, byte, error) { return d.enterFrom(t, "", l) }
+
+func (d door) enterFrom(t *testing.T, from string, l login) (*intruder, byte, error) {
+	a, err := d.open(t, from)
 	if err != nil {
 		return nil, 0, err
 	}

@@ -31,6 +31,7 @@ type device struct {
 	source       net.IP  // address that it connects from; nil leaves it to the system
 	address      string
 	tls          *tls.Config // nil: plain
+	websocket    bool        // over a websocket, without TLS
 	epoch        time.Time   // of reading 0; reading n is n milliseconds later
 	expected     []byte      // reasons of CONNACK and DISCONNECT that are no faults
 
@@ -111,6 +112,11 @@ func (d *device) connect(ctx context.Context) error {
 	conn := socket
 	if d.tls != nil {
 		conn = tls.Client(socket, d.tls)
+	}
+	if d.websocket {
+		if conn, err = overWebsocket(socket); err != nil {
+			return err
+		}
 	}
 	if err := write(conn, encodeConnect(d.version, d.id, d.secret)); err != nil {
 		return err

@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"net"
+	"time"
 )
 
 // The few MQTT packets that a device needs, written by hand: a device of the harness does what a library
@@ -113,4 +115,27 @@ func encodePublish(version, qos byte, dup bool, topic string, id uint16, payload
 
 func encodePubrel(id uint16) []byte {
 	return encode(pubrel<<4|2, binary.BigEndian.AppendUint16(nil, id))
+}
+
+// framed is a websocket to a device that knows nothing about it.
+type framed struct{ *intruder }
+
+func overWebsocket(socket net.Conn) (net.Conn, error) {
+	a := &intruder{Conn: socket}
+	if err := socket.SetDeadline(time.Now().Add(patience)); err != nil {
+		return nil, err
+	}
+	if answer, err := a.upgrade(""); err != nil || answer != 101 {
+		return nil, fmt.Errorf("the websocket is refused with status %d: %w", answer, err)
+	}
+	return framed{a}, socket.SetDeadline(time.Time{})
+}
+
+func (f framed) Read(p []byte) (int, error) { return f.in.Read(p) }
+
+func (f framed) Write(p []byte) (int, error) {
+	if _, err := f.Conn.Write(encodeFrame(0x82, p)); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }

@@ -41,6 +41,7 @@ the data directory. SIGTERM and SIGINT stop it in order, a second one at once; S
 			if err != nil {
 				return err
 			}
+			a.configPath = loaded.Path // a reload reads the file that was found, and misses it when it is gone
 			s := server{app: a, loaded: loaded, reload: make(chan os.Signal, 1)}
 			if s.log, err = newLogger(a.stderr, loaded.Config.Log, &s.level, a.environ); err != nil {
 				return kindOf(errConfig, err)
