@@ -14,12 +14,20 @@ type Account struct {
 	Publish, Subscribe []string
 	// Admin may read $SYS.
 	Admin bool
+	// Guessable says that a person chose the password: guesses are limited (standing.go). That of a device is random.
+	Guessable bool
+}
+
+// Wait says how a login waits for its turn, where looking at a password takes long.
+type Wait struct {
+	Gone <-chan struct{} // closed when the client is gone: the answer does not matter any more
+	Rank int             // of several logins for one account the lowest is next
 }
 
 // Accounts is where identities come from. Its methods are called from many goroutines.
 type Accounts interface {
-	// Authenticate returns the account whose name and password these are.
-	Authenticate(user string, password []byte) (Account, bool)
+	// Authenticate returns the account whose name and password these are. It may wait for its turn as w says.
+	Authenticate(user string, password []byte, w Wait) (Account, bool)
 	// Lookup returns the account of that name: a client id that is somebody's name is that account's alone.
 	Lookup(name string) (Account, bool)
 }

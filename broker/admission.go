@@ -12,19 +12,25 @@ import (
 // Strangers are served in a limited number of places, some of them for each address. A connection that finds no
 // place is not refused: it waits unread (a few hundred bytes and a file descriptor, no goroutine), and its
 // CONNECT deadline does not run. So a thousand devices that come back together behind one address
-// all get in, a hundred at a time. Places go round the addresses, so many silent sockets of one address
-// do not keep another address waiting; and while anybody waits, a served stranger gets only a third of
-// the CONNECT deadline, so the longest wait for a place that silent sockets hold is ConnectTimeout/3.
+// all get in, a hundred at a time. Places go first to addresses that somebody has logged in from (a tenth is kept for
+// them), then to those of strangers, last to those from which logins have failed (standing.go), which get half of the
+// places and, with many failures, a tenth of what another address gets. Among equals they go round the addresses, so many
+// silent sockets of one address do not keep another address waiting; and while anybody waits, a served stranger gets
+// only a third of the CONNECT deadline, and a tenth from where logins have failed, so the longest wait for a place that
+// silent sockets hold is ConnectTimeout/3. The program's own subscriber needs no place (expect).
 // Connections are refused only above MaxConnections (waiting ones count): then the address with
 // the longest queue loses its newest waiting connection, which may be the newcomer.
 type admission struct {
 	conns     map[*conn]struct{} // every open connection
 	strangers map[*conn]struct{} // the served ones that have not logged in
 	addresses map[netip.Prefix]*address
-	turn      []*address // those with a queue, next one first
-	serving   int        // places taken
+	turn      [ranks][]*address // those with a queue, next one first
+	serving   int               // places taken
 	waiting   int
 	sweeping  bool
+	expected  string // the address of a connection of this program that has not been accepted yet
+
+	standing
 }
 
 // address is one remote address with at least one open connection.
@@ -32,8 +38,11 @@ type address struct {
 	prefix  netip.Prefix
 	open    int     // connections, waiting ones included
 	serving int     // places taken
+	delayed int     // of these, by answers that are held back
 	queue   []*conn // waiting connections in the order of arrival
 	inTurn  bool
+	rank    rank // these two are kept up to date by assess
+	places  int  // that it may take
 }
 
 func newAdmission() admission {
@@ -41,6 +50,7 @@ func newAdmission() admission {
 		conns:     make(map[*conn]struct{}),
 		strangers: make(map[*conn]struct{}),
 		addresses: make(map[netip.Prefix]*address),
+		standing:  newStanding(),
 	}
 }
 
@@ -74,16 +84,22 @@ func (n *network) enter(c *conn) {
 	if a == nil {
 		a = &address{prefix: key}
 		n.addresses[key] = a
+		n.assess(a, time.Now())
 	}
 	full := len(n.conns) >= n.limits.MaxConnections
 	n.conns[c] = struct{}{}
 	c.address = a
 	a.open++
+	if n.expected != "" && n.expected == c.RemoteAddr().String() {
+		n.serveOwn(c)
+		n.mu.Unlock()
+		return
+	}
 	a.queue = append(a.queue, c)
 	n.waiting++
 	if !a.inTurn {
 		a.inTurn = true
-		n.turn = append(n.turn, a)
+		n.turn[a.rank] = append(n.turn[a.rank], a)
 	}
 	var victim *conn
 	reason := reasonConnections
@@ -111,9 +127,11 @@ func (n *network) shed() {
 
 func (n *network) newestOfLongest() *conn {
 	var longest *address
-	for _, a := range n.turn {
-		if longest == nil || len(a.queue) >= len(longest.queue) {
-			longest = a
+	for _, turn := range n.turn {
+		for _, a := range turn {
+			if longest == nil || len(a.queue) >= len(longest.queue) {
+				longest = a
+			}
 		}
 	}
 	if longest == nil {
@@ -128,22 +146,61 @@ func (n *network) newestOf(a *address) *conn {
 		return nil
 	}
 	c := a.queue[last]
-	a.queue[last] = nil
-	a.queue = a.queue[:last]
-	n.waiting--
-	if last == 0 {
-		a.inTurn = false
-		n.turn = slices.DeleteFunc(n.turn, func(b *address) bool { return a == b })
-	}
+	n.unqueue(a, last)
 	return c
+}
+
+// unqueue takes out a waiting connection.
+func (n *network) unqueue(a *address, i int) {
+	a.queue = slices.Delete(a.queue, i, i+1)
+	n.waiting--
+	if len(a.queue) == 0 {
+		a.inTurn = false
+		n.removeFromTurn(a)
+	}
+}
+
+func (n *network) removeFromTurn(a *address) {
+	n.turn[a.rank] = slices.DeleteFunc(n.turn[a.rank], func(b *address) bool { return a == b })
 }
 
 // emptyQueues is for the end: nobody is served any more.
 func (n *network) emptyQueues() {
-	for _, a := range n.turn {
-		a.queue, a.inTurn = nil, false
+	for i, turn := range n.turn {
+		for _, a := range turn {
+			a.queue, a.inTurn = nil, false
+		}
+		n.turn[i] = nil
 	}
-	n.turn, n.waiting = nil, 0
+	n.waiting = 0
+}
+
+// share is how many places may be taken for an address of this rank to be served.
+func (n *network) share(r rank) int {
+	all := n.limits.MaxUnauthenticated
+	switch r {
+	case rankKnown:
+		return all
+	case rankStranger:
+		return all - all/10
+	default:
+		return all - all/2
+	}
+}
+
+// assess brings an address up to date with its standing.
+func (n *network) assess(a *address, now time.Time) {
+	before := a.rank
+	a.places = n.limits.MaxUnauthenticatedPerAddress
+	if n.crowded(a.prefix, now) {
+		a.places = max(a.places/10, 1)
+	}
+	r := n.rank(a.prefix, now)
+	if a.inTurn && r != before {
+		n.removeFromTurn(a)
+		n.turn[r] = append(n.turn[r], a)
+	}
+	a.rank = r
 }
 
 // dispatch serves waiting connections while there are places, one address after the other.
@@ -151,32 +208,41 @@ func (n *network) dispatch() {
 	if n.closed {
 		return
 	}
-	for skipped := 0; n.serving < n.limits.MaxUnauthenticated && skipped < len(n.turn); {
-		a := n.turn[0]
-		n.turn[0] = nil
-		n.turn = n.turn[1:]
-		if a.serving >= n.limits.MaxUnauthenticatedPerAddress {
-			n.turn = append(n.turn, a)
-			skipped++
-			continue
+	for r := range ranks {
+		turn, share := &n.turn[r], n.share(r)
+		for skipped := 0; n.serving < share && skipped < len(*turn); {
+			a := (*turn)[0]
+			(*turn)[0] = nil
+			*turn = (*turn)[1:]
+			if a.serving >= a.places {
+				*turn = append(*turn, a)
+				skipped++
+				continue
+			}
+			skipped = 0
+			c := a.queue[0]
+			a.queue[0] = nil
+			a.queue = a.queue[1:]
+			n.waiting--
+			a.inTurn = len(a.queue) > 0
+			if a.inTurn {
+				*turn = append(*turn, a)
+			}
+			n.serve(c)
 		}
-		skipped = 0
-		c := a.queue[0]
-		a.queue[0] = nil
-		a.queue = a.queue[1:]
-		n.waiting--
-		a.inTurn = len(a.queue) > 0
-		if a.inTurn {
-			n.turn = append(n.turn, a)
-		}
-		n.serve(c)
 	}
 }
 
+// serve gives c a place.
 func (n *network) serve(c *conn) {
 	c.place = true
 	c.address.serving++
 	n.serving++
+	n.begin(c)
+}
+
+// begin lets c run as a stranger.
+func (n *network) begin(c *conn) {
 	c.since = time.Now()
 	n.strangers[c] = struct{}{}
 	n.work.Add(1)
@@ -206,11 +272,26 @@ func (n *network) login(c *conn) {
 	n.leavePlace(c)
 }
 
+// giveUp is login for a connection that ends. Whoever was served and has shown no password has cost a place.
+func (n *network) giveUp(c *conn) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if _, stranger := n.strangers[c]; stranger && !c.judged && !c.own {
+		n.failed(c.address.prefix, "", time.Now())
+		n.assess(c.address, time.Now())
+	}
+	delete(n.strangers, c)
+	n.leavePlace(c)
+}
+
 // forget is called once when c's socket is closed.
 func (n *network) forget(c *conn) {
 	n.mu.Lock()
 	delete(n.conns, c)
 	a := c.address
+	if c.known.Load() && !c.own {
+		n.succeeded(a.prefix, "", time.Now())
+	}
 	a.open--
 	if a.open == 0 {
 		delete(n.addresses, a.prefix)
@@ -247,15 +328,16 @@ func (n *network) sweepEvery() time.Duration {
 // sweep closes the strangers whose time is up.
 func (n *network) sweep() {
 	n.mu.Lock()
-	limit := n.limits.ConnectTimeout
-	if n.waiting > 0 {
-		limit /= 3
-	}
 	now := time.Now()
 	var late []*conn
 	for c := range n.strangers {
-		if !c.since.IsZero() && c.waited+now.Sub(c.since) >= limit {
+		if !c.since.IsZero() && c.waited+now.Sub(c.since) >= n.patience(c) {
 			late = append(late, c)
+		}
+	}
+	for _, turn := range n.turn {
+		for _, a := range slices.Clone(turn) {
+			n.assess(a, now)
 		}
 	}
 	n.sweeping = len(n.strangers) > 0 && !n.closed
@@ -265,5 +347,18 @@ func (n *network) sweep() {
 	n.mu.Unlock()
 	for _, c := range late {
 		c.abort(reasonConnectTimeout, nil)
+	}
+}
+
+// patience is how long a stranger may take.
+func (n *network) patience(c *conn) time.Duration {
+	limit := n.limits.ConnectTimeout
+	switch {
+	case n.waiting == 0 || c.own:
+		return limit
+	case c.address.rank == rankFailing:
+		return limit / 10
+	default:
+		return limit / 3
 	}
 }

@@ -68,7 +68,7 @@ func (h *hook) login(l *link, pk packets.Packet) (Account, error) {
 	case len(pk.Connect.Password) == 0:
 		return Account{}, refuseNoPassword
 	}
-	account, err := h.authenticate(user, pk.Connect.Password)
+	account, err := h.attempt(l, user, pk.Connect.Password)
 	if err != nil {
 		return Account{}, err
 	}
@@ -81,7 +81,27 @@ func (h *hook) login(l *link, pk packets.Packet) (Account, error) {
 	return account, nil
 }
 
-func (h *hook) authenticate(user string, password []byte) (Account, error) {
+// attempt looks at a password, if it may, and gives a wrong one its answer when it is time to.
+func (h *hook) attempt(l *link, user string, password []byte) (Account, error) {
+	asked, _ := h.account(user)
+	try, wait, ok := l.n.attempt(l.conn, asked)
+	err := error(refuseThrottled)
+	if ok {
+		var account Account
+		if account, err = h.authenticate(user, password, wait); err == nil {
+			l.n.right(try)
+			return account, nil
+		}
+	}
+	delayed := l.n.wrong(try, !ok)
+	if delayed {
+		h.refusals.count(reasonDelayed, 1, source{account: asked.Name, remote: l.RemoteAddr()})
+	}
+	l.throttled = delayed || !ok
+	return Account{}, err
+}
+
+func (h *hook) authenticate(user string, password []byte, w Wait) (Account, error) {
 	if user == h.backend.Username {
 		same := subtle.ConstantTimeCompare(password, []byte(h.backend.Password)) == 1
 		if !same || h.backend.Password == "" {
@@ -93,7 +113,7 @@ func (h *hook) authenticate(user string, password []byte) (Account, error) {
 	if h.accounts == nil {
 		return Account{}, refuseUnknownUser
 	}
-	account, ok := h.accounts.Authenticate(user, password)
+	account, ok := h.accounts.Authenticate(user, password, w)
 	if ok && account.Name == user {
 		return account, nil
 	}
@@ -106,7 +126,7 @@ func (h *hook) authenticate(user string, password []byte) (Account, error) {
 // account returns what the account of that name may do at this moment.
 func (h *hook) account(name string) (Account, bool) {
 	if name == h.backend.Username {
-		return Account{Name: name, Publish: everything, Subscribe: everything, Admin: true}, true
+		return Account{Name: name, Publish: everything, Subscribe: everything, Admin: true, Guessable: true}, true
 	}
 	if h.accounts == nil {
 		return Account{}, false
@@ -171,7 +191,11 @@ func (h *hook) refuseConnect(l *link, pk packets.Packet, r refusal) {
 	if !from.proved { // its owner should hear of it all the same
 		from.account = string(pk.Connect.Username)
 	}
-	h.refusals.add(r.reason, from, attrs...)
+	if l.throttled { // episodes tell of it
+		h.refusals.count(r.reason, 1, from)
+	} else {
+		h.refusals.add(r.reason, from, attrs...)
+	}
 
 	code := r.v5
 	if l.client.Properties.ProtocolVersion < 5 {

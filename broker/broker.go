@@ -208,6 +208,9 @@ func (b *Broker) Start() error {
 	return nil
 }
 
+// Expect says that the connection from this address is made by this program: it comes in whoever else waits.
+func (b *Broker) Expect(local net.Addr) { b.network.expect(local) }
+
 // establish serves one connection until it ends. mochi's decoder can panic on what a client sends; serve recovers.
 func (b *Broker) establish(c *conn) error {
 	l := newLink(c)

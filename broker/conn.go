@@ -26,6 +26,8 @@ type conn struct {
 	// guarded by n.mu
 	address *address
 	place   bool          // takes one of the places for strangers
+	own     bool          // made by this program, see expect
+	judged  bool          // it has shown a password, right or wrong
 	waited  time.Duration // for, until since
 	since   time.Time     // the CONNECT deadline runs from; zero = it stands still
 

@@ -15,10 +15,11 @@ type link struct {
 	ended chan struct{} // closed when mochi has let go of the connection
 
 	// Written before sessions.claim and only read afterwards, by anybody.
-	client  *mqtt.Client
-	account Account
-	rights  rights
-	since   time.Time
+	client    *mqtt.Client
+	account   Account
+	rights    rights
+	since     time.Time
+	throttled bool // its password was refused unseen, or answered late
 
 	peer     *peer     // set by claim
 	work     *work     // set by attach

@@ -63,6 +63,8 @@ const (
 	reasonSlow           = "slow consumer"
 	reasonWriteTimeout   = "write timeout"
 	reasonPanic          = "panic"
+
+	reasonDelayed = "answer to a failed login delayed" // counted beside the reason that it was refused for
 )
 
 // network is what the listeners of one broker share: limits, counts, and the record of every open connection.
@@ -77,6 +79,7 @@ type network struct {
 	received, sent atomic.Int64 // bytes, without TLS and websocket
 
 	admission
+	episodes  episodes
 	lines     limiter
 	mu        sync.Mutex // guards admission and what follows
 	closed    bool
@@ -90,7 +93,8 @@ func newNetwork(limits Limits, log *slog.Logger, refused func(reason string, fro
 	if refused == nil {
 		refused = func(string, source) {}
 	}
-	return &network{limits: limits, log: log, refused: refused, writeTimeout: defaultWriteTimeout, admission: newAdmission()}
+	return &network{limits: limits, log: log, refused: refused, writeTimeout: defaultWriteTimeout,
+		admission: newAdmission(), episodes: episodes{log: log}}
 }
 
 func (n *network) bytes() (received, sent int64) { return n.received.Load(), n.sent.Load() }
@@ -108,6 +112,7 @@ func (n *network) close(ctx context.Context) error {
 	}
 	n.mu.Unlock()
 
+	n.episodes.end()
 	for _, l := range listeners {
 		l.close() // the only error is that it is closed already
 	}

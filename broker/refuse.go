@@ -37,6 +37,7 @@ var (
 	refuseNoPassword  = refusal{"no password", packets.ErrBadUsernameOrPassword, v3NotAuthorized}
 	refuseUnknownUser = refusal{"unknown user", packets.ErrBadUsernameOrPassword, v3NotAuthorized}
 	refusePassword    = refusal{"wrong password", packets.ErrBadUsernameOrPassword, v3NotAuthorized}
+	refuseThrottled   = refusal{"too many failed logins", packets.ErrServerBusy, v3ServerUnavailable}
 	refuseUserName    = refusal{"invalid user name", packets.ErrBadUsernameOrPassword, v3BadUserOrPassword}
 	refuseAuthMethod  = refusal{"unknown authentication method", packets.ErrBadAuthenticationMethod, v3NotAuthorized}
 	refuseCertificate = refusal{"certificate names another account", packets.ErrNotAuthorized, v3NotAuthorized}

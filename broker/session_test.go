@@ -322,8 +322,8 @@ type racing struct {
 	during func()
 }
 
-func (r racing) Authenticate(user string, password []byte) (broker.Account, bool) {
-	account, ok := r.Accounts.Authenticate(user, password)
+func (r racing) Authenticate(user string, password []byte, w broker.Wait) (broker.Account, bool) {
+	account, ok := r.Accounts.Authenticate(user, password, w)
 	r.during()
 	return account, ok
 }

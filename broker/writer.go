@@ -196,7 +196,7 @@ func (c *conn) shut(now bool) bool {
 	}
 	w.mu.Unlock()
 	if first {
-		c.n.login(c) // no longer a stranger
+		c.n.giveUp(c)
 	}
 	return first
 }

@@ -32,13 +32,17 @@ type conn struct {
 
 // dial connects to the broker; with TLS, which config nil means without, the handshake is part of it. It obeys no proxy
 // variables: the broker is on this machine or in this house.
-func dial(ctx context.Context, address string, config *tls.Config, writeTimeout time.Duration, onEnd func()) (*conn, error) {
+// dialed, which may be nil, is told our end of the TCP connection before anything is sent.
+func dial(ctx context.Context, address string, config *tls.Config, writeTimeout time.Duration, dialed func(net.Addr), onEnd func()) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	var dialer net.Dialer
 	socket, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
+	}
+	if dialed != nil {
+		dialed(socket.LocalAddr())
 	}
 	c := &conn{Conn: socket, socket: socket, writeTimeout: writeTimeout, onEnd: onEnd}
 	if config != nil {

@@ -82,7 +82,7 @@ func (l *link) attempt(ctx context.Context, _ autopaho.ClientConfig, _ *url.URL)
 	} else {
 		l.o.Log.Info("Connecting to MQTT broker at " + l.address)
 	}
-	c, err := dial(ctx, l.address, l.o.TLS, l.o.StallTimeout, l.queue.release)
+	c, err := dial(ctx, l.address, l.o.TLS, l.o.StallTimeout, l.o.Dialed, l.queue.release)
 	if err != nil {
 		return nil, err
 	}

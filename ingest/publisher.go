@@ -42,7 +42,7 @@ func Connect(ctx context.Context, o PublisherOptions) (*Publisher, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()
-	socket, err := dial(ctx, o.Address, o.TLS, o.Timeout, func() {})
+	socket, err := dial(ctx, o.Address, o.TLS, o.Timeout, nil, func() {})
 	if err != nil {
 		return nil, fmt.Errorf("connect to MQTT broker at %s: %w", o.Address, err)
 	}

@@ -48,7 +48,10 @@ type Options struct {
 	// commits of a stop, which get 4 s at most; default 10 s.
 	StallTimeout time.Duration
 	// Embedded says that the broker lives in this process: until the first SUBACK it is retried sooner.
-	Embedded    bool
+	Embedded bool
+	// Dialed is told our end of each TCP connection before anything is sent, so that a broker in this process knows it.
+	// May be nil.
+	Dialed      func(local net.Addr)
 	ClockUnsure func() bool      // nil: the clock is right
 	Now         func() time.Time // nil: time.Now
 	Log         *slog.Logger     // nil: no log

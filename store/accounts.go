@@ -199,20 +199,20 @@ func hash(salt, secret []byte) []byte {
 var nobody = credential{salt: make([]byte, saltBytes), hash: make([]byte, sha256.Size)}
 
 // Authenticate returns the account if name and password are right and it is not disabled. For devices it reads memory
-// only. The first time since the start that it sees the right password of a user, and every time that it sees a wrong
-// one, it computes a slow hash, one at a time in the whole process; nothing else waits for that.
+// only, and so it does for a user whose right password it has seen since the start. Until then each password for a user costs a
+// slow hash, one at a time in the whole process, for which logins wait as w says; nothing else waits for that.
 //
 // An unknown name costs what a device costs. How long an answer takes thus tells that a user of that name exists. Names
 // are no secrets in MQTT; a slow hash for any name that a stranger makes up would give him all of a Pi's CPU, and people
 // who log in would wait behind him.
-func (s *Store) Authenticate(name string, password []byte) (Account, bool) {
+func (s *Store) Authenticate(name string, password []byte, w Wait) (Account, bool) {
 	c, known := (*s.accounts.Load())[name]
 	if !known || c.account.Disabled {
 		c, known = nobody, false
 	}
 	var right bool
 	if c.password != nil {
-		right = s.checkPassword(name, c.password, password)
+		right = s.checkPassword(name, c.password, password, w)
 	} else {
 		right = subtle.ConstantTimeCompare(hash(c.salt, password), c.hash) == 1
 	}

@@ -15,7 +15,7 @@ func TestDeviceAccountFromAddToRemove(t *testing.T) {
 	assert.Len(t, secret, 43, "32 random bytes")
 	check := func(password string, want bool) {
 		t.Helper()
-		a, ok := s.Authenticate("bed-1", []byte(password))
+		a, ok := s.Authenticate("bed-1", []byte(password), Wait{})
 		assert.Equal(t, want, ok)
 		assert.Equal(t, want, a.Name == "bed-1")
 	}
@@ -60,7 +60,7 @@ func TestUnknownDeviceIsNotFound(t *testing.T) {
 	require.ErrorIs(t, err, ErrNotFound)
 	require.ErrorContains(t, err, "nobody")
 	require.ErrorIs(t, s.RemoveDevice(t.Context(), "nobody"), ErrNotFound)
-	_, ok := s.Authenticate("nobody", make([]byte, 32))
+	_, ok := s.Authenticate("nobody", make([]byte, 32), Wait{})
 	assert.False(t, ok)
 	_, ok = s.Account("nobody")
 	assert.False(t, ok)
@@ -72,7 +72,7 @@ func TestDisabledAccountIsRefused(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, s.w.run(t.Context(), `UPDATE account SET disabled = 1`))
 	require.NoError(t, s.loadAccounts(t.Context()))
-	_, ok := s.Authenticate("bed-1", []byte(secret))
+	_, ok := s.Authenticate("bed-1", []byte(secret), Wait{})
 	assert.False(t, ok)
 }
 

@@ -5,27 +5,17 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"errors"
-	"runtime"
-	"sync"
 	"sync/atomic"
 	"time"
 )
 
-const (
-	// So many logins wait for one account's slow hash; more are refused. It is above what the broker lets log in at a
-	// time, because a hundred clients with one account that come back together are no attack: the first of them pays.
-	maxLoginsWaiting = 1000
-	// upgradeWait is how long a login may wait for the writer to take a better hash of its password.
-	upgradeWait = 2 * time.Second
-)
+// upgradeWait is how long a login may wait for the writer to take a better hash of its password.
+const upgradeWait = 2 * time.Second
 
 // password is the hash of one password of one account. It lives until the password is another one.
 type password struct {
-	hash passwordHash
-
-	right   atomic.Pointer[mark] // of the password that was right; nil before the first login
-	waiting atomic.Int32
-	turn    sync.Mutex // held by the one of this account that uses the slow hash: a flood for one account delays others by one hash
+	hash  passwordHash
+	right atomic.Pointer[mark] // of the password that was right; nil before the first login
 }
 
 // mark tells a password again that was seen since the start, at the cost of a fast hash. Its key never leaves the process.
@@ -37,65 +27,71 @@ func (s *Store) mark(plain []byte) mark {
 	return mark(mac.Sum(nil))
 }
 
-func (p *password) seen(m mark) bool {
-	right := p.right.Load()
-	return right != nil && hmac.Equal(right[:], m[:])
+// judge knows the answer once the right password has been seen: any other one is wrong. So guesses for an account
+// that is in use cost next to nothing.
+func (p *password) judge(m mark) (right, known bool) {
+	seen := p.right.Load()
+	return seen != nil && hmac.Equal(seen[:], m[:]), seen != nil
 }
 
 // checkPassword tells whether plain is the password p of the account called name.
-func (s *Store) checkPassword(name string, p *password, plain []byte) bool {
+func (s *Store) checkPassword(name string, p *password, plain []byte, w Wait) bool {
 	m := s.mark(plain)
-	if p.seen(m) {
-		return true
+	right, known := p.judge(m)
+	if known {
+		return right
 	}
-	defer p.waiting.Add(-1)
-	if p.waiting.Add(1) > maxLoginsWaiting {
+	mine, ok := s.slow.enter(p, w)
+	if !ok {
 		return false
 	}
-	p.turn.Lock()
-	defer p.turn.Unlock()
-	if p.seen(m) { // meanwhile
-		return true
+	if right, known = p.judge(m); known { // since it began to wait
+		if mine {
+			s.slow.leave(p, true)
+		}
+		return right
 	}
-	right := false
-	s.slowly(func() { right = p.hash.matches(plain) })
-	if !right {
-		return false
+	if right = p.hash.matches(plain); right {
+		p.right.Store(&m)
 	}
-	p.right.Store(&m)
-	if p.hash.outdated() && !s.options.ReadOnly {
-		s.upgrade(name, p, plain, m)
+	freeHash()
+	s.slow.leave(p, right)
+	if right && p.hash.outdated() && !s.options.ReadOnly {
+		s.upgrade(name, p, plain, m, w)
 	}
-	return true
+	return right
 }
 
-// slowly runs one slow hash, alone.
-func (s *Store) slowly(hash func()) {
-	s.slowHash.Lock()
-	defer s.slowHash.Unlock()
-	hash()
-	// Its memory is given back before the next one takes as much. A dozen wrong passwords would otherwise let the heap
-	// grow by 114 MiB with the collector as lazy as the server sets it (measured; so it is 19).
-	runtime.GC()
+// slowly hashes a password that will be p's, in a turn of its own.
+func (s *Store) slowly(p *password, plain []byte, w Wait) (ok bool) {
+	if _, ok = s.slow.enter(p, w); ok {
+		p.hash = newPasswordHash(plain)
+		freeHash()
+		s.slow.leave(p, false)
+	}
+	return ok
 }
 
 // hashPassword hashes a password that a person chose.
-func (s *Store) hashPassword(plain string) (h passwordHash, err error) {
+func (s *Store) hashPassword(plain string) (passwordHash, error) {
 	if err := CheckPassword(plain); err != nil {
-		return h, err
+		return passwordHash{}, err
 	}
-	s.slowly(func() { h = newPasswordHash([]byte(plain)) })
-	return h, nil
+	var p password
+	s.slowly(&p, []byte(plain), Wait{})
+	return p.hash, nil
 }
 
 // errChanged says that an account is not what it was when the work on it began.
 var errChanged = errors.New("changed meanwhile")
 
 // upgrade replaces a hash that was made elsewhere, now that the password is known for a moment.
-func (s *Store) upgrade(name string, p *password, plain []byte, m mark) {
+func (s *Store) upgrade(name string, p *password, plain []byte, m mark, w Wait) {
 	better := &password{}
 	better.right.Store(&m)
-	s.slowly(func() { better.hash = newPasswordHash(plain) })
+	if !s.slowly(better, plain, w) {
+		return // the next start tries again
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), upgradeWait)
 	defer cancel()
 	err := s.replaceHash(ctx, name, func(before *credential) (*password, error) {

@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -91,8 +90,8 @@ type Store struct {
 	state    state // as committed, with its own lock
 	accounts atomic.Pointer[map[string]credential]
 
-	slowHash sync.Mutex // held for each slow hash: one costs megabytes and tens of milliseconds
-	markKey  []byte     // of the marks of right passwords; new at each start
+	slow    slowQueue
+	markKey []byte // of the marks of right passwords; new at each start
 }
 
 // Open opens or creates the database at o.Path, brings its schema up to date and checks it after an unclean stop.

@@ -22,7 +22,7 @@ func anna() NewUser {
 }
 
 func (s *Store) lets(name, password string) bool {
-	a, ok := s.Authenticate(name, []byte(password))
+	a, ok := s.Authenticate(name, []byte(password), Wait{})
 	return ok && a.Name == name
 }
 
@@ -32,7 +32,7 @@ func TestUserFromAddToRemove(t *testing.T) {
 	want := Account{Name: "anna", Role: RoleUser, Admin: true, Publish: []string{}, Subscribe: []string{"a/+/b", "devices/#"}, Created: noon}
 	check := func(password string, right bool) {
 		t.Helper()
-		a, ok := s.Authenticate("anna", []byte(password))
+		a, ok := s.Authenticate("anna", []byte(password), Wait{})
 		assert.Equal(t, right, ok)
 		if right {
 			assert.Equal(t, want, a)
@@ -127,8 +127,7 @@ func TestDisabledUserIsRefusedWithoutASlowHash(t *testing.T) {
 	require.NoError(t, s.AddUser(t.Context(), anna()))
 	require.NoError(t, s.w.run(t.Context(), `UPDATE account SET disabled = 1`))
 	require.NoError(t, s.loadAccounts(t.Context()))
-	s.slowHash.Lock()
-	defer s.slowHash.Unlock()
+	defer s.slow.occupy(t)()
 	assert.False(t, s.lets("anna", horse))
 }
 
@@ -142,6 +141,22 @@ func TestPasswordsAreNotInTheFile(t *testing.T) {
 	}
 }
 
+// occupy has the one slow hash that may run run until free is called.
+func (q *slowQueue) occupy(t *testing.T) (free func()) {
+	t.Helper()
+	var another password
+	mine, ok := q.enter(&another, Wait{})
+	require.True(t, mine && ok)
+	return func() { q.leave(&another, false) }
+}
+
+// waits counts those who wait for the slow hash of a user's password.
+func (s *Store) waits(name string) int {
+	s.slow.mu.Lock()
+	defer s.slow.mu.Unlock()
+	return len(s.slow.waiting[(*s.accounts.Load())[name].password])
+}
+
 // While the one slow hash that may run is running, devices, unknown names and whoever has logged in before get in.
 func TestOnlyTheFirstLoginOfAUserWaitsForSlowHashes(t *testing.T) {
 	s := openTest(t, Options{})
@@ -150,63 +165,117 @@ func TestOnlyTheFirstLoginOfAUserWaitsForSlowHashes(t *testing.T) {
 	require.NoError(t, s.AddUser(t.Context(), anna()))
 	require.True(t, s.lets("anna", horse))
 
-	s.slowHash.Lock()
+	free := s.slow.occupy(t)
 	assert.True(t, s.lets("anna", horse))
 	assert.True(t, s.lets("bed-1", secret))
 	assert.False(t, s.lets("bed-1", "wrong"))
 	assert.False(t, s.lets("nobody", "whatever"))
-	answer := make(chan bool)
-	go func() { answer <- s.lets("anna", "wrong horse") }()
-	p := (*s.accounts.Load())["anna"].password
-	require.Eventually(t, func() bool { return p.waiting.Load() == 1 }, patience, tick)
-	select {
-	case <-answer:
-		assert.Fail(t, "a wrong password was judged without a hash")
-	default:
-	}
-	assert.True(t, s.lets("anna", horse), "also while wrong ones for the same name wait")
-	s.slowHash.Unlock()
-	assert.False(t, <-answer)
-	assert.Zero(t, p.waiting.Load())
+	assert.False(t, s.lets("anna", "wrong horse"), "the right one is known, so this one is wrong")
+	free()
 
 	require.NoError(t, s.SetPassword(t.Context(), "anna", "battery staple"))
-	s.slowHash.Lock()
+	free = s.slow.occupy(t)
+	answer := make(chan bool)
 	go func() { answer <- s.lets("anna", horse) }()
-	p = (*s.accounts.Load())["anna"].password
-	require.Eventually(t, func() bool { return p.waiting.Load() == 1 }, patience, tick, "what was known is forgotten")
-	s.slowHash.Unlock()
+	require.Eventually(t, func() bool { return s.waits("anna") == 1 }, patience, tick, "what was known is forgotten")
+	free()
 	assert.False(t, <-answer)
+	assert.True(t, s.lets("anna", "battery staple"))
+	assert.False(t, s.lets("anna", horse))
 }
 
 // A hundred clients with one account come back after a restart: one hash is enough for all.
 func TestClientsWithOneAccountShareItsHash(t *testing.T) {
 	s := openTest(t, Options{})
 	require.NoError(t, s.AddUser(t.Context(), anna()))
-	p := (*s.accounts.Load())["anna"].password
-	s.slowHash.Lock()
+	free := s.slow.occupy(t)
 	var clients sync.WaitGroup
-	for range 100 {
-		clients.Go(func() { assert.True(t, s.lets("anna", horse)) })
+	for i := range 101 {
+		clients.Go(func() { assert.Equal(t, i > 0, s.lets("anna", []string{"wrong horse", horse}[min(i, 1)])) })
 	}
-	require.Eventually(t, func() bool { return p.waiting.Load() == 100 }, patience, tick)
-	s.slowHash.Unlock()
+	require.Eventually(t, func() bool { return s.waits("anna") == 101 }, patience, tick)
+	free()
 	require.True(t, s.lets("anna", horse))
-	s.slowHash.Lock() // nobody may need it any more
+	free = s.slow.occupy(t) // nobody may need it any more
 	clients.Wait()
-	s.slowHash.Unlock()
+	free()
 }
 
 func TestLoginsThatWaitAreBounded(t *testing.T) {
 	s := openTest(t, Options{})
 	require.NoError(t, s.AddUser(t.Context(), anna()))
 	p := (*s.accounts.Load())["anna"].password
-	p.waiting.Store(maxLoginsWaiting)
-	s.slowHash.Lock()
+	free := s.slow.occupy(t)
+	gone := make(chan struct{})
+	var flood sync.WaitGroup
+	for range maxLoginsWaiting {
+		flood.Go(func() { _, ok := s.slow.enter(p, Wait{Gone: gone}); assert.False(t, ok) })
+	}
+	require.Eventually(t, func() bool { return s.waits("anna") == maxLoginsWaiting }, patience, tick)
 	assert.False(t, s.lets("anna", horse))
-	s.slowHash.Unlock()
-	assert.Equal(t, int32(maxLoginsWaiting), p.waiting.Load())
-	p.waiting.Store(0)
+	close(gone)
+	flood.Wait()
+	assert.Empty(t, s.slow.waiting, "nothing outlives its connection")
+	assert.Empty(t, s.slow.turn)
+	free()
 	assert.True(t, s.lets("anna", horse))
+}
+
+// However many guess, whoever comes from an address without failures is next, and another account's turn is next but one.
+func TestSlowHashesAreServedFairly(t *testing.T) {
+	var q slowQueue
+	free := q.occupy(t)
+	var anna, bert password
+	served := make(chan string, 10)
+	var all sync.WaitGroup
+	enter := func(p *password, who string, rank int) {
+		before := len(q.waiting[p])
+		all.Go(func() {
+			mine, ok := q.enter(p, Wait{Rank: rank})
+			assert.True(t, mine && ok)
+			served <- who
+			q.leave(p, false)
+		})
+		require.Eventually(t, func() bool { q.mu.Lock(); defer q.mu.Unlock(); return len(q.waiting[p]) == before+1 }, patience, tick)
+	}
+	enter(&anna, "first guess", 7)
+	enter(&anna, "second guess", 7)
+	enter(&anna, "worst", 9)
+	enter(&anna, "anna", 0)
+	enter(&anna, "anna's telephone", 0)
+	enter(&bert, "bert", 3)
+	free()
+	all.Wait()
+	close(served)
+	var order []string
+	for who := range served {
+		order = append(order, who)
+	}
+	assert.Equal(t, []string{"anna", "bert", "anna's telephone", "first guess", "second guess", "worst"}, order)
+	assert.False(t, q.running)
+}
+
+// Waiters that give up at every moment leave a queue that still serves.
+func TestWaitersThatGiveUpLeaveNothingBehind(t *testing.T) {
+	var q slowQueue
+	passwords := make([]password, 3)
+	var all sync.WaitGroup
+	for i := range 300 {
+		all.Go(func() {
+			gone := make(chan struct{})
+			if i%2 == 0 {
+				go close(gone)
+			}
+			p := &passwords[i%3]
+			if mine, ok := q.enter(p, Wait{Gone: gone, Rank: i % 5}); mine && ok {
+				q.leave(p, i%7 == 0)
+			}
+		})
+	}
+	all.Wait()
+	assert.False(t, q.running)
+	assert.Empty(t, q.waiting)
+	assert.Empty(t, q.turn)
 }
 
 func TestFloodOfWrongPasswordsNeedsTheMemoryOfOneHash(t *testing.T) {
@@ -249,9 +318,9 @@ func TestImportedHashIsReplacedAtTheNextLogin(t *testing.T) {
 			assert.Equal(t, text, stored())
 			assert.True(t, s.lets("anna", horse))
 			assert.True(t, strings.HasPrefix(stored(), "$argon2id$v=19$m=19456,t=2,p=1$"), stored())
-			s.slowHash.Lock()
+			free := s.slow.occupy(t)
 			assert.True(t, s.lets("anna", horse), "known since then")
-			s.slowHash.Unlock()
+			free()
 			assert.Contains(t, log.String(), "replaced the imported hash")
 			assert.NotContains(t, log.String(), horse)
 
@@ -276,7 +345,7 @@ func TestImportedHashStaysWhereItCannotBeReplaced(t *testing.T) {
 
 	c := (*s.accounts.Load())["anna"]
 	require.NoError(t, s.SetPassword(t.Context(), "anna", "battery staple"))
-	s.upgrade("anna", c.password, []byte(horse), s.mark([]byte(horse)))
+	s.upgrade("anna", c.password, []byte(horse), s.mark([]byte(horse)), Wait{})
 	assert.False(t, s.lets("anna", horse), "a password that was changed during the login of the old one")
 	assert.True(t, s.lets("anna", "battery staple"))
 }

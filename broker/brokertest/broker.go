@@ -39,7 +39,7 @@ type Accounts struct {
 	byName map[string]Account
 }
 
-func (a *Accounts) Authenticate(user string, password []byte) (broker.Account, bool) {
+func (a *Accounts) Authenticate(user string, password []byte, _ broker.Wait) (broker.Account, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	account, ok := a.byName[user]

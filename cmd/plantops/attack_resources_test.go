@@ -131,7 +131,7 @@ func TestV21DamagedDatabasesAreNoneOfItsOwn(t *testing.T) {
 			continue
 		}
 		for _, name := range []string{"bed-1", "bed-2", ""} {
-			_, ok := db.Authenticate(name, []byte("guessed"))
+			_, ok := db.Authenticate(name, []byte("guessed"), store.Wait{})
 			assert.False(t, ok, "damage %d", i)
 		}
 		_ = db.Close() // what cannot be written to such a file is no matter here

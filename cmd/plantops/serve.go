@@ -132,7 +132,11 @@ func (s *server) serve(ctx context.Context) (err error) {
 	if err != nil {
 		return kindOf(errConfig, err)
 	}
-	subscriber, err := ingest.New(ingestOptions(cfg, port, password, tlsConfig, unsure, now, log), db)
+	subscription := ingestOptions(cfg, port, password, tlsConfig, unsure, now, log)
+	if br != nil {
+		subscription.Dialed = br.Expect
+	}
+	subscriber, err := ingest.New(subscription, db)
 	if err != nil {
 		return err
 	}

@@ -95,8 +95,8 @@ func probeTopic(cfg config.Config) string {
 // accounts shows the accounts of the database to the broker.
 type accounts struct{ store *store.Store }
 
-func (a accounts) Authenticate(user string, password []byte) (broker.Account, bool) {
-	account, ok := a.store.Authenticate(user, password)
+func (a accounts) Authenticate(user string, password []byte, w broker.Wait) (broker.Account, bool) {
+	account, ok := a.store.Authenticate(user, password, store.Wait(w))
 	return brokerAccount(account), ok
 }
 
@@ -106,7 +106,7 @@ func (a accounts) Lookup(name string) (broker.Account, bool) {
 }
 
 func brokerAccount(a store.Account) broker.Account {
-	return broker.Account{Name: a.Name, Publish: a.Publish, Subscribe: a.Subscribe, Admin: a.Admin}
+	return broker.Account{Name: a.Name, Publish: a.Publish, Subscribe: a.Subscribe, Admin: a.Admin, Guessable: a.Role != store.RoleDevice}
 }
 
 // backendPassword returns the password that the subscriber shows. With the embedded broker and none

@@ -1,0 +1,125 @@
+package broker
+
+import (
+	"net"
+	"time"
+)
+
+// expect says that a connection from this address is the program's own: it needs no place, and no failures of others
+// that share its address concern it. It may have been accepted already. One is expected at a time.
+func (n *network) expect(remote net.Addr) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.expected = remote.String()
+	for c := range n.conns {
+		if c.RemoteAddr().String() != n.expected {
+			continue
+		}
+		a := c.address
+		for i, waiting := range a.queue {
+			if waiting == c {
+				n.unqueue(a, i)
+				n.serveOwn(c)
+				return
+			}
+		}
+		n.expected, c.own = "", true
+		n.leavePlace(c)
+		return
+	}
+}
+
+func (n *network) serveOwn(c *conn) {
+	n.expected, c.own = "", true
+	if !n.closed {
+		n.begin(c)
+	}
+}
+
+// attempt is one password that is looked at, or refused unseen.
+type attempt struct {
+	c    *conn
+	user string // "" when there is no such account
+	done func() // nil for a password that cannot be guessed
+}
+
+// attempt says whether a password may be looked at, and how the wait for that is to be.
+func (n *network) attempt(c *conn, account Account) (t attempt, w Wait, ok bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	t, w, ok = attempt{c: c, user: account.Name}, Wait{Gone: c.done()}, true
+	if c.own || !account.Guessable {
+		return t, w, true
+	}
+	now, a := time.Now(), c.address.prefix
+	if !fresh(n.homes.get(home{account.Name, a}), now) {
+		w.Rank = 1 + int(n.failing.get(a).level(now))
+	}
+	t.done, ok = n.guess(a, account.Name, now)
+	return t, w, ok
+}
+
+// right ends an attempt with a password that is right.
+func (n *network) right(t attempt) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	t.c.judged = true
+	if t.c.own {
+		return
+	}
+	name := ""
+	if t.done != nil {
+		t.done()
+		name = t.user
+	}
+	n.succeeded(t.c.address.prefix, name, time.Now())
+	n.assess(t.c.address, time.Now())
+}
+
+// wrong ends an attempt with one that is not, or that was not looked at. It returns when the client may be told so, and
+// whether that was delayed.
+func (n *network) wrong(t attempt, unseen bool) (delayed bool) {
+	delay := n.holdBack(t, unseen)
+	if delay > 0 {
+		timer := time.NewTimer(delay)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-t.c.done():
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if delay > 0 {
+		t.c.address.delayed--
+	}
+	if t.done != nil {
+		t.done()
+	}
+	return delay > 0
+}
+
+// holdBack counts a failed attempt and says how long the answer is to be held back; the CONNECT deadline stands still
+// meanwhile. An address that somebody logged in from does so with a quarter of its places at most, for the sake of the
+// others behind it; answers beyond that are given at once.
+func (n *network) holdBack(t attempt, unseen bool) time.Duration {
+	now, c, a := time.Now(), t.c, t.c.address
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	c.judged = true
+	n.failed(a.prefix, t.user, now)
+	n.assess(a, now)
+	ofAddress, ofName, delay := n.delay(a.prefix, t.user, now)
+	if ofAddress > 0 {
+		n.episodes.tell("address", a.prefix.String(), *n.failing.get(a.prefix), now)
+	}
+	if ofName > 0 || unseen {
+		n.episodes.tell("user", t.user, *n.names.get(t.user), now)
+	}
+	if delay == 0 || a.rank == rankKnown && a.delayed >= max(n.limits.MaxUnauthenticatedPerAddress/4, 1) {
+		return 0
+	}
+	a.delayed++
+	c.waited, c.since = c.waited+now.Sub(c.since), time.Time{}
+	return delay
+}

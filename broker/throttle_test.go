@@ -1,0 +1,220 @@
+package broker
+
+import (
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// from is a connection from an address of the attackers, without sockets.
+type from struct {
+	net.Conn
+	remote net.TCPAddr
+}
+
+func (f from) RemoteAddr() net.Addr { return &f.remote }
+
+// knock lets a connection from ip in; establish is what it does when it is served. hang up ends it.
+func (n *network) knock(ip string, port int, establish func(c *conn)) (c *conn, hangUp func()) {
+	ours, theirs := net.Pipe()
+	c = newConn(n, "tcp", from{ours, net.TCPAddr{IP: net.ParseIP(ip), Port: port}}, func(c *conn) error {
+		establish(c)
+		return nil
+	})
+	go io.Copy(io.Discard, theirs)
+	n.enter(c)
+	return c, func() { theirs.Close(); c.abort("test", nil) }
+}
+
+// guesser shows one password and says how long it took to be told.
+func (n *network) guesser(account Account, right bool, told chan<- time.Duration) func(c *conn) {
+	return func(c *conn) {
+		began := time.Now()
+		t, _, ok := n.attempt(c, account)
+		if ok && right {
+			n.right(t)
+			c.admitted()
+		} else {
+			n.wrong(t, !ok)
+		}
+		told <- time.Since(began)
+	}
+}
+
+var device, person = Account{Name: "bed-1"}, Account{Name: "anna", Guessable: true}
+
+func TestOnlyWrongPasswordsWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(Limits{}, slog.New(slog.DiscardHandler), nil)
+		told := make(chan time.Duration, 1)
+		for i := range freeFailures {
+			n.knock("10.0.0.1", 1+i, n.guesser(device, false, told))
+			require.Zero(t, <-told, "guess %d", i)
+		}
+		n.knock("10.0.0.1", 1000, n.guesser(device, false, told))
+		assert.InDelta(t, delayPerFailure, <-told, float64(time.Millisecond))
+		for range 100 {
+			n.failed(v4(1), "", time.Now())
+		}
+		n.knock("10.0.0.1", 1001, n.guesser(device, false, told))
+		assert.Equal(t, maxDelay, <-told)
+		n.knock("10.0.0.2", 1002, n.guesser(device, false, told))
+		assert.Positive(t, <-told, "the name is guessed at, wherever from")
+		n.knock("10.0.0.1", 1003, n.guesser(device, true, told))
+		assert.Zero(t, <-told, "a right one never waits")
+		synctest.Wait()
+		require.NoError(t, n.close(t.Context()))
+		require.Zero(t, n.serving)
+	})
+}
+
+func TestAWaitingAnswerEndsWithItsConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(Limits{}, slog.New(slog.DiscardHandler), nil)
+		for range 1000 {
+			n.failed(v4(1), "", time.Now())
+		}
+		told := make(chan time.Duration, 1)
+		_, hangUp := n.knock("10.0.0.1", 1, n.guesser(person, false, told))
+		synctest.Wait()
+		require.Equal(t, 1, n.serving, "it keeps its place")
+		require.Equal(t, 1, n.names.get("anna").waiting)
+		hangUp()
+		assert.Zero(t, <-told)
+		synctest.Wait()
+		assert.Zero(t, n.serving)
+		assert.Zero(t, n.names.get("anna").waiting)
+		require.NoError(t, n.close(t.Context()))
+	})
+}
+
+// silent is a client that says nothing.
+func silent(c *conn) { <-c.done() }
+
+func TestKnownAddressesAndTheProgramItselfFindAPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(Limits{MaxUnauthenticated: 20, MaxUnauthenticatedPerAddress: 10}, slog.New(slog.DiscardHandler), nil)
+		told := make(chan time.Duration, 1)
+		n.knock("192.0.2.7", 1, n.guesser(device, true, told))
+		<-told
+		synctest.Wait()
+		for i := range 200 {
+			n.knock(v4(i).Addr().String(), 1, silent)
+		}
+		synctest.Wait()
+		require.Equal(t, 18, n.serving, "a tenth is kept")
+		began := time.Now()
+		n.knock("192.0.2.7", 2, n.guesser(device, true, told))
+		<-told
+		for i := range 2 {
+			n.knock("192.0.2.7", 10+i, silent)
+		}
+		own, _ := n.knock("10.0.0.7", 7, n.guesser(device, true, told)) // behind an address of the attackers
+		synctest.Wait()
+		require.Empty(t, told)
+		n.expect(own.RemoteAddr())
+		<-told
+		n.expect(&net.TCPAddr{IP: net.IPv4(10, 0, 0, 8), Port: 8})
+		n.knock("10.0.0.8", 8, n.guesser(device, true, told))
+		<-told
+		assert.Zero(t, time.Since(began))
+		synctest.Wait()
+		require.Equal(t, rankStranger, n.rank(v4(7), time.Now()), "its logins say nothing of its address")
+		require.NoError(t, n.close(t.Context()))
+	})
+}
+
+func TestStrangersComeBeforeThoseWhoFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(Limits{MaxUnauthenticated: 20, MaxUnauthenticatedPerAddress: 10, ConnectTimeout: 30 * time.Second}, slog.New(slog.DiscardHandler), nil)
+		for round := range 3 {
+			for i := range 100 {
+				n.knock(v4(i).Addr().String(), 1+round, silent)
+			}
+		}
+		time.Sleep(75 * time.Second) // in the bubble; each of them has been sent away once
+		synctest.Wait()
+		require.Equal(t, 10, n.serving, "half of the places")
+		require.Positive(t, n.waiting)
+		told := make(chan time.Duration, 1)
+		began := time.Now()
+		n.knock("192.0.2.7", 1, n.guesser(device, true, told))
+		<-told
+		assert.Zero(t, time.Since(began))
+		require.NoError(t, n.close(t.Context()))
+	})
+}
+
+func TestAnAddressWithManyFailuresHasFewPlaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(Limits{}, slog.New(slog.DiscardHandler), nil)
+		for range 2 * freeFailures {
+			n.failed(v4(1), "", time.Now())
+		}
+		for i := range 50 {
+			n.knock("10.0.0.1", 1+i, silent)
+			n.knock("10.0.0.2", 1+i, silent)
+		}
+		synctest.Wait()
+		assert.Equal(t, 10, n.addresses[v4(1)].serving)
+		assert.Equal(t, 50, n.addresses[v4(2)].serving)
+		require.NoError(t, n.close(t.Context()))
+	})
+}
+
+// Behind one address guesses go on at full speed while 200 honest devices come back.
+func TestGuessesDoNotSlowTheDevicesBehindTheSameAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(Limits{}, slog.New(slog.DiscardHandler), nil)
+		told := make(chan time.Duration, 2000)
+		n.knock("192.0.2.7", 1, n.guesser(device, true, told))
+		<-told
+		for range 1000 {
+			n.failed(family, "anna", time.Now())
+		}
+		began := time.Now()
+		wrong := make(chan time.Duration, 2000)
+		for i := range 200 {
+			for k := range 5 {
+				n.knock("192.0.2.7", 10+10*i+k, n.guesser(person, false, wrong))
+			}
+			n.knock("192.0.2.7", 19+10*i, n.guesser(device, true, told))
+		}
+		for range 200 {
+			<-told
+		}
+		assert.Zero(t, time.Since(began))
+		synctest.Wait()
+		assert.Equal(t, 25, n.addresses[family].delayed, "the others are refused at once, most of them unseen")
+		assert.LessOrEqual(t, n.names.get("anna").waiting, guessesAtATime)
+		require.NoError(t, n.close(t.Context()))
+	})
+}
+
+func TestThrottlingIsToldWhenItBeginsAndWhenItEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		e := episodes{log: slog.New(slog.NewTextHandler(&log, nil))}
+		for range 1000 {
+			for i := range 2 * toldAtATime {
+				e.tell("address", v4(i).String(), failures{count: 100, at: time.Now()}, time.Now())
+			}
+		}
+		assert.Equal(t, toldAtATime, strings.Count(log.String(), `msg="logins are throttled"`))
+		assert.Contains(t, log.String(), "address=10.0.0.3/32 failures=100")
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		assert.Equal(t, toldAtATime, strings.Count(log.String(), `msg="logins are no longer throttled"`))
+		assert.Contains(t, log.String(), "refused=1000 lasted=2m0s")
+		assert.Equal(t, 1, strings.Count(log.String(), "throttled too"))
+		assert.Contains(t, log.String(), "refused=10000\n")
+		e.end()
+	})
+}
