@@ -200,7 +200,7 @@ func TestGuessesDoNotSlowTheDevicesBehindTheSameAddress(t *testing.T) {
 
 func TestThrottlingIsToldWhenItBeginsAndWhenItEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log strings.Builder
+		var log lockedBuffer
 		e := episodes{log: slog.New(slog.NewTextHandler(&log, nil))}
 		for range 1000 {
 			for i := range 2 * toldAtATime {
