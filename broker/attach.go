@@ -60,7 +60,7 @@ func (r *router) detach(l *link) {
 	switch {
 	case r.gate.isClosed():
 		cause = session.Stopping
-	case l.goodbye:
+	case l.goodbye, l.revoked.Load():
 		cause = session.Goodbye
 	}
 	p.online.Store(false)

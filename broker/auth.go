@@ -2,6 +2,7 @@ package broker
 
 import (
 	"crypto/subtle"
+	"encoding/asn1"
 	"log/slog"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -39,6 +40,9 @@ func (h *hook) admit(l *link, pk packets.Packet) error {
 			return err
 		}
 	}
+	if h.certificateRevoked(l) { // since login looked: EndRevoked has not seen l if it came before claim
+		return refuseRevoked
+	}
 	if !h.isIngest(l) {
 		l.hold()
 		err := h.gate.pass(l.done(), h.gateWait)
@@ -74,6 +78,9 @@ func (h *hook) login(l *link, pk packets.Packet) (Account, error) {
 	}
 	if !h.certificateFits(l, user) {
 		return Account{}, refuseCertificate
+	}
+	if h.certificateRevoked(l) {
+		return Account{}, refuseRevoked
 	}
 	if !h.mayUseClientID(user, clientID) {
 		return Account{}, refuseForeignID
@@ -135,13 +142,34 @@ func (h *hook) account(name string) (Account, bool) {
 }
 
 // certificateFits compares the name in a client certificate with the user name, where certificates are required: the
-// two are one identity.
+// two are one identity. A certificate with several names is nobody's.
 func (h *hook) certificateFits(l *link, user string) bool {
 	state := l.tlsState()
 	if !h.mustCert || state == nil {
 		return true
 	}
-	return len(state.VerifiedChains) > 0 && state.PeerCertificates[0].Subject.CommonName == user
+	if len(state.VerifiedChains) == 0 {
+		return false
+	}
+	subject := state.PeerCertificates[0].Subject
+	names := 0
+	for _, attribute := range subject.Names {
+		if attribute.Type.Equal(commonName) {
+			names++
+		}
+	}
+	return names == 1 && subject.CommonName == user
+}
+
+var commonName = asn1.ObjectIdentifier{2, 5, 4, 3}
+
+// certificateRevoked reports whether the certificate with which l was connected has been revoked since.
+func (h *hook) certificateRevoked(l *link) bool {
+	if !h.mustCert || h.isRevoked == nil {
+		return false
+	}
+	state := l.tlsState()
+	return state != nil && h.isRevoked(state.VerifiedChains)
 }
 
 // mayUseClientID keeps client ids that are names for those who bear the name. All others are free to choose.

@@ -15,6 +15,7 @@ package broker
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -30,13 +31,17 @@ import (
 type Options struct {
 	// TCP, TLS and WebSocket are addresses such as ":8883"; "" leaves that listener out. Port 0 takes any free port.
 	TCP, TLS, WebSocket string
-	// TLSConfig serves TLS; it must be set when TLS is.
+	// TLSConfig serves TLS; it must be set when TLS is. An error of its verification with a method CertificateRevoked() bool
+	// that says true is counted as that.
 	TLSConfig *tls.Config
 	// AllowedOrigins are the websites that may open a websocket from a browser, besides the one of the same host.
 	AllowedOrigins []string
 	// RequireCertificate makes the name in the client's certificate and its user name one identity. That a
 	// certificate is asked for and checked is TLSConfig's part.
 	RequireCertificate bool
+	// Revoked reports whether a client's certificate, which had these chains when it connected, has been revoked since. It
+	// is asked at each login with a certificate and by EndRevoked. May be nil.
+	Revoked func(chains [][]*x509.Certificate) bool
 
 	Accounts Accounts // nil: only the backend can log in
 	Backend  Backend
@@ -106,7 +111,7 @@ func Listen(o Options) (*Broker, error) {
 	limits := b.network.limits
 	b.server = mqtt.New(serverOptions(limits, o.Log))
 	b.hook = &hook{
-		server: b.server, log: o.Log, accounts: o.Accounts, backend: o.Backend, mustCert: o.RequireCertificate,
+		server: b.server, log: o.Log, accounts: o.Accounts, backend: o.Backend, mustCert: o.RequireCertificate, isRevoked: o.Revoked,
 		maxLevels: limits.MaxTopicLevels, reported: o.Refused, now: o.Now,
 		gate: newGate(), gateWait: gateWait, refusals: refused,
 	}
@@ -233,6 +238,17 @@ func (b *Broker) Disconnect(name, reason string) int {
 	n := b.hook.sessions.evict(name, packets.Code{Code: packets.ErrAdministrativeAction.Code, Reason: reason}, evictWait)
 	b.hook.refusals.forget(name) // its figures, if it is no more
 	b.log.Info("sessions ended", "user", name, "reason", reason, "count", n)
+	return n
+}
+
+// EndRevoked ends every connection that was made with a certificate that Options.Revoked now names, and returns how many
+// there were, when they have ended. Call it whenever the answer of Options.Revoked may have changed. The account and its
+// session stay, for another certificate of the same name; the will of such a connection is not sent.
+func (b *Broker) EndRevoked() int {
+	n := b.hook.sessions.endRevoked(b.hook.certificateRevoked, evictWait)
+	if n > 0 {
+		b.log.Warn("connections with revoked certificates ended", "count", n)
+	}
 	return n
 }
 

@@ -73,7 +73,7 @@ func (c *conn) open() error {
 		t := tls.Server(&c.socket, c.n.tlsConfig)
 		c.stream = t
 		if err := t.Handshake(); err != nil {
-			return c.failed(reasonHandshake, tlsCause(err))
+			return c.failed(handshakeReason(err), tlsCause(err))
 		}
 	case "websocket":
 		ws, err := c.upgrade()

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"crypto/x509"
 	"errors"
 	"io"
 	"log/slog"
@@ -20,7 +21,8 @@ type hook struct {
 	log       *slog.Logger
 	accounts  Accounts
 	backend   Backend
-	mustCert  bool // RequireCertificate
+	mustCert  bool                             // RequireCertificate
+	isRevoked func([][]*x509.Certificate) bool // Options.Revoked
 	maxLevels int
 	reported  func(device, reason string) // Options.Refused
 	now       func() time.Time

@@ -36,6 +36,7 @@ type link struct {
 	over        bool                   // finished, nothing more may be written; guarded by peer.mu
 	established atomic.Bool            // CONNACK sent
 	evicted     atomic.Bool            // nothing of its session may stay
+	revoked     atomic.Bool            // its certificate is: no will
 	cause       atomic.Pointer[string] // why we ended it, for the log
 }
 

@@ -123,6 +123,15 @@ func (t *acceptTrouble) over(l *netListener) {
 	}
 }
 
+// handshakeReason sets revoked certificates apart from the other handshakes that fail.
+func handshakeReason(err error) string {
+	var revoked interface{ CertificateRevoked() bool }
+	if errors.As(err, &revoked) && revoked.CertificateRevoked() {
+		return reasonRevoked
+	}
+	return reasonHandshake
+}
+
 // tlsCause adds to a handshake error what it usually means. crypto/tls has no types for most of these.
 func tlsCause(err error) error {
 	var notTLS tls.RecordHeaderError

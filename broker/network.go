@@ -56,6 +56,7 @@ const (
 	reasonAddress        = "too many connections from one address"
 	reasonConnectTimeout = "no CONNECT in time"
 	reasonHandshake      = "TLS handshake failed"
+	reasonRevoked        = "certificate revoked"
 	reasonUpgrade        = "websocket upgrade failed"
 	reasonFirstPacket    = "first packet too large"
 	reasonTLSOnPlain     = "TLS on a port without TLS"

@@ -41,6 +41,7 @@ var (
 	refuseUserName    = refusal{"invalid user name", packets.ErrBadUsernameOrPassword, v3BadUserOrPassword}
 	refuseAuthMethod  = refusal{"unknown authentication method", packets.ErrBadAuthenticationMethod, v3NotAuthorized}
 	refuseCertificate = refusal{"certificate names another account", packets.ErrNotAuthorized, v3NotAuthorized}
+	refuseRevoked     = refusal{reasonRevoked, packets.ErrNotAuthorized, v3NotAuthorized}
 	refuseClientID    = refusal{"invalid client id", packets.ErrClientIdentifierNotValid, v3IdentifierRejected}
 	refuseForeignID   = refusal{"client id belongs to another account", packets.ErrClientIdentifierNotValid, v3IdentifierRejected}
 	refuseForeignSess = refusal{"session belongs to another account", packets.ErrClientIdentifierNotValid, v3IdentifierRejected}

@@ -179,6 +179,13 @@ func (s *sessions) evict(account string, code packets.Code, wait time.Duration) 
 	s.mu.Unlock()
 	w.finish()
 
+	s.endAll(live, code, wait)
+	return len(live)
+}
+
+// endAll ends connections and waits until their sessions have let go of them, or wait is over: then detach will do the
+// rest.
+func (s *sessions) endAll(live []*link, code packets.Code, wait time.Duration) {
 	for _, l := range live {
 		s.end(l, code)
 	}
@@ -186,10 +193,22 @@ func (s *sessions) evict(account string, code packets.Code, wait time.Duration) 
 	defer deadline.Stop()
 	for _, l := range live {
 		select {
-		case <-l.ended: // and its session with it
+		case <-l.ended:
 		case <-deadline.C:
-			return len(live) // detach will end the rest
+			return
 		}
 	}
-	return len(live)
+}
+
+// endRevoked ends the connections that revoked picks, and returns how many there were. Their sessions stay.
+func (s *sessions) endRevoked(revoked func(*link) bool, wait time.Duration) int {
+	var picked []*link
+	for _, l := range s.live() {
+		if revoked(l) {
+			l.revoked.Store(true)
+			picked = append(picked, l)
+		}
+	}
+	s.endAll(picked, packets.Code{Code: packets.ErrAdministrativeAction.Code, Reason: reasonRevoked}, wait)
+	return len(picked)
 }

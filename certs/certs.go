@@ -8,6 +8,8 @@
 //	ca.crt      what clients trust, 0644
 //	server.key  key of the server, 0600; a renewal keeps it
 //	server.crt  what the broker shows, 0644
+//	ca.crl      which client certificates are revoked, 0644; absent until one was issued
+//	issued.jsonl  the client certificates that were issued, one a line, 0600; see IssueFiles
 //
 // Because a renewal keeps the key, it replaces one file, and there is no moment at which key and
 // certificate on disk do not belong together. Creation removes an old ca.crt first and writes the new one
@@ -49,6 +51,9 @@ type Options struct {
 	// CACert, ServerCert and ServerKey override single files of Dir. When one of them points elsewhere, or
 	// when Dir has no ca.key, the certificates come from outside: they are served and never rewritten.
 	CACert, ServerCert, ServerKey string
+	// CRL is a revocation list from outside: it must be there, and is never rewritten. "" means ca.crl in Dir, which is
+	// ours; a path to that file means the same.
+	CRL string
 	// ExtraNames are host names or addresses that the server certificate covers besides those of this host.
 	ExtraNames []string
 	// ReadOnly is for looking: Open writes nothing, and an expired certificate is no error.
@@ -66,7 +71,9 @@ type Authority struct {
 	dir                   string
 	caCert, caKey         string // paths
 	serverCert, serverKey string
-	outside               bool // a path points out of dir
+	index, ownList, crl   string // crl is ownList unless foreignList
+	outside               bool   // a path points out of dir
+	foreignList           bool   // Options.CRL
 	readOnly              bool
 	build                 time.Time
 	now                   func() time.Time
@@ -130,6 +137,8 @@ func newAuthority(o Options) (*Authority, error) {
 		caKey:      filepath.Join(dir, "ca.key"),
 		serverCert: filepath.Join(dir, "server.crt"),
 		serverKey:  filepath.Join(dir, "server.key"),
+		index:      filepath.Join(dir, "issued.jsonl"),
+		ownList:    filepath.Join(dir, "ca.crl"),
 		readOnly:   o.ReadOnly,
 		build:      o.NotBeforeClock,
 		now:        o.Now,
@@ -139,6 +148,8 @@ func newAuthority(o Options) (*Authority, error) {
 	a.outside = override(&a.caCert, o.CACert)
 	a.outside = override(&a.serverCert, o.ServerCert) || a.outside
 	a.outside = override(&a.serverKey, o.ServerKey) || a.outside
+	a.crl = a.ownList
+	a.foreignList = override(&a.crl, o.CRL)
 	if a.now == nil {
 		a.now = time.Now
 	}
@@ -163,6 +174,9 @@ func (a *Authority) create(force bool) error {
 	if a.outside {
 		return fmt.Errorf("the paths of certificates from outside are set (%s, %s, %s); they are only served", a.caCert, a.serverCert, a.serverKey)
 	}
+	if a.foreignList {
+		return fmt.Errorf("%s is the revocation list of another authority", a.crl)
+	}
 	now := a.now()
 	if err := a.checkClock(now); err != nil {
 		return err
@@ -184,9 +198,10 @@ func (a *Authority) create(force bool) error {
 	}
 	files := []file{{a.caKey, encodeKey(caKey), 0o600}, {a.serverKey, encodeKey(serverKey), 0o600},
 		{a.serverCert, encodeCert(server), 0o644}, {a.caCert, encodeCert(ca), 0o644}} // ca.crt last: see the package comment
-	obsolete := ""
+	// What another authority issued and revoked means nothing under this one.
+	obsolete := []string{a.ownList, a.index}
 	if force {
-		obsolete = a.caCert // or an interruption would leave the old certificate with the new key
+		obsolete = append([]string{a.caCert}, obsolete...) // or an interruption would leave the old certificate with the new key
 	}
 	if err := replaceFiles(obsolete, files...); err != nil {
 		return err

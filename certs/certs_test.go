@@ -108,7 +108,7 @@ func TestModesDoNotDependOnTheUmask(t *testing.T) {
 		var issued error
 		if err == nil {
 			pair, _ := a.Issue("bed-1")
-			issued = pair.WriteFiles(filepath.Join(o.Dir, "bed-1.crt"), filepath.Join(o.Dir, "bed-1.key"))
+			issued = pair.writeFiles(filepath.Join(o.Dir, "bed-1.crt"), filepath.Join(o.Dir, "bed-1.key"))
 		}
 		syscall.Umask(old)
 		require.NoError(t, err)

@@ -24,10 +24,10 @@ type file struct {
 // writeFiles writes all files or, as far as the disk allows, none: each goes to a temporary file in its
 // directory and is synced first, so that a full disk is found out before anything is replaced; then they
 // are renamed in the order given, each rename synced before the next. Modes do not depend on the umask.
-func writeFiles(files ...file) error { return replaceFiles("", files...) }
+func writeFiles(files ...file) error { return replaceFiles(nil, files...) }
 
-// replaceFiles is writeFiles that removes the file obsolete, unless it is "" or absent, before the first rename.
-func replaceFiles(obsolete string, files ...file) error {
+// replaceFiles is writeFiles that removes the files obsolete, those that are there, in the order given before the first rename.
+func replaceFiles(obsolete []string, files ...file) error {
 	staged := make([]string, 0, len(files))
 	defer func() {
 		for _, path := range staged {
@@ -41,13 +41,13 @@ func replaceFiles(obsolete string, files ...file) error {
 		}
 		staged = append(staged, path)
 	}
-	if obsolete != "" {
-		err := os.Remove(obsolete)
+	for _, path := range obsolete {
+		err := os.Remove(path)
 		if err == nil {
-			err = syncDir(filepath.Dir(obsolete))
+			err = syncDir(filepath.Dir(path))
 		}
 		if err != nil && !isMissing(err) {
-			return fmt.Errorf("replace %s: %w", obsolete, err)
+			return fmt.Errorf("replace %s: %w", path, err)
 		}
 	}
 	for i, f := range files {
@@ -134,7 +134,7 @@ func readRegular(path string, check func(fs.FileInfo) error) ([]byte, error) {
 	}
 	data, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
 	if err == nil && len(data) > maxFileBytes {
-		err = errors.New("is too large for certificates")
+		err = errors.New("is too large: more than 4 MiB")
 	}
 	return data, err
 }
@@ -206,7 +206,7 @@ type stamp []fs.FileInfo
 
 func (a *Authority) stat() stamp {
 	var s stamp
-	for _, path := range []string{a.caCert, a.caKey, a.serverCert, a.serverKey} {
+	for _, path := range []string{a.caCert, a.caKey, a.serverCert, a.serverKey, a.crl} {
 		info, err := os.Stat(path)
 		if err != nil {
 			info = nil

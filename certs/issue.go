@@ -32,10 +32,13 @@ const (
 type Pair struct {
 	CertPEM, KeyPEM []byte
 	NotAfter        time.Time
+
+	leaf *x509.Certificate
 }
 
 // Issue makes a client certificate for name, which becomes the common name. It is valid as long as the
 // authority, at most ten years: nothing renews a certificate inside a device. It needs our own authority.
+// No record is kept: it is for certificates that live and die with this process. IssueFiles makes the others.
 func (a *Authority) Issue(name string) (Pair, error) {
 	pair, err := a.issueClient(name)
 	if err != nil {
@@ -67,7 +70,7 @@ func (a *Authority) issueClient(name string) (Pair, error) {
 	if err != nil {
 		return Pair{}, err
 	}
-	return Pair{CertPEM: encodeCert(c), KeyPEM: encodeKey(key), NotAfter: c.NotAfter}, nil
+	return Pair{CertPEM: encodeCert(c), KeyPEM: encodeKey(key), NotAfter: c.NotAfter, leaf: c}, nil
 }
 
 // checkClientName refuses what could not be one level of an MQTT topic or would be mistaken for a pattern.
@@ -85,8 +88,15 @@ func checkClientName(name string) error {
 	return nil
 }
 
-// WriteFiles writes the pair, the key for its owner only. It refuses to overwrite either file (ErrExists).
-func (p Pair) WriteFiles(certPath, keyPath string) error {
+func (p Pair) writeFiles(certPath, keyPath string) error {
+	if err := checkTargets(certPath, keyPath); err != nil {
+		return err
+	}
+	return writeFiles(file{keyPath, p.KeyPEM, 0o600}, file{certPath, p.CertPEM, 0o644})
+}
+
+// checkTargets refuses files that are there.
+func checkTargets(certPath, keyPath string) error {
 	if filepath.Clean(certPath) == filepath.Clean(keyPath) {
 		return fmt.Errorf("write certificate and key: both would go to %s", certPath)
 	}
@@ -95,7 +105,7 @@ func (p Pair) WriteFiles(certPath, keyPath string) error {
 			return fmt.Errorf("write certificate and key: %s %w", path, ErrExists)
 		}
 	}
-	return writeFiles(file{keyPath, p.KeyPEM, 0o600}, file{certPath, p.CertPEM, 0o644})
+	return nil
 }
 
 func newKey() (crypto.Signer, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) }

@@ -68,11 +68,11 @@ func TestWriteFilesNeverOverwrites(t *testing.T) {
 	pair := Pair{CertPEM: []byte("new certificate"), KeyPEM: []byte("new key")}
 	for _, taken := range []string{"bed-1.crt", "bed-1.key"} {
 		write(t, "old", dir, taken)
-		require.ErrorIs(t, pair.WriteFiles(cert, key), ErrExists)
+		require.ErrorIs(t, pair.writeFiles(cert, key), ErrExists)
 		assert.Equal(t, "old", read(t, dir, taken))
 		remove(t, dir, taken)
 	}
-	require.Error(t, pair.WriteFiles(key, filepath.Join(dir, ".", "bed-1.key")), "one file for both")
-	require.NoError(t, pair.WriteFiles(cert, key))
+	require.Error(t, pair.writeFiles(key, filepath.Join(dir, ".", "bed-1.key")), "one file for both")
+	require.NoError(t, pair.writeFiles(cert, key))
 	assert.Equal(t, "new key", read(t, key))
 }

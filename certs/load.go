@@ -16,6 +16,7 @@ type generation struct {
 	caKey     crypto.Signer       // nil when the certificates come from outside
 	chain     []*x509.Certificate // the server's first; empty when it must be issued
 	serverKey crypto.Signer       // nil when it must be made
+	revoked   revocations
 
 	open, mutual *tls.Config // mutual demands a certificate of the client
 }
@@ -52,6 +53,9 @@ func (a *Authority) load() (*generation, error) {
 		}
 	}
 	if err := a.loadServer(g); err != nil {
+		return nil, err
+	}
+	if err := a.loadRevocations(g); err != nil {
 		return nil, err
 	}
 	return g, nil

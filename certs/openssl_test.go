@@ -31,7 +31,7 @@ func TestOpenSSLAcceptsTheChainStrictly(t *testing.T) {
 	pair, err := a.Issue("bed-1")
 	require.NoError(t, err)
 	client := filepath.Join(o.Dir, "bed-1.crt")
-	require.NoError(t, pair.WriteFiles(client, filepath.Join(o.Dir, "bed-1.key")))
+	require.NoError(t, pair.writeFiles(client, filepath.Join(o.Dir, "bed-1.key")))
 
 	verify := []string{"verify", "-x509_strict", "-CAfile", filepath.Join(o.Dir, "ca.crt"), "-purpose"}
 	openssl(t, append(verify, "sslclient", client)...)

@@ -13,12 +13,16 @@ const checkEvery = time.Minute
 // Run keeps the served certificates fresh until ctx ends: it renews our own at two thirds of their life and
 // when this host has a name or address that they do not cover, takes over files that another process
 // changed, and warns 60, 30 and 7 days before something expires that it cannot renew. Faults are logged,
-// and the certificates in use stay in use. It returns nil.
-func (a *Authority) Run(ctx context.Context) error {
+// and the certificates and the revocation list in use stay in use. It calls changed after others have come into use. It
+// returns nil.
+func (a *Authority) Run(ctx context.Context, changed func()) error {
 	tick := time.NewTicker(checkEvery)
 	defer tick.Stop()
 	for {
-		a.check()
+		before := a.current.Load()
+		if a.check(); a.current.Load() != before {
+			changed()
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -51,7 +55,7 @@ func (a *Authority) check() {
 		a.log.Error("changed certificates are not usable, the old ones stay in use", "err", err)
 		return
 	}
-	a.log.Info("took over changed certificates", "dir", a.dir, "server", fingerprint(g.server()))
+	a.log.Info("took over changed certificates", "dir", a.dir, "server", fingerprint(g.server()), "revoked", len(g.revoked.ids))
 	a.use(g)
 }
 
@@ -201,6 +205,7 @@ func (a *Authority) warnOfExpiry() {
 		a.warnOne(a.caCert, c, now)
 	}
 	a.warnOne(a.serverCert, g.server(), now)
+	a.warnOfLists(g, now)
 }
 
 func (a *Authority) warnOne(path string, c *x509.Certificate, now time.Time) {

@@ -42,7 +42,7 @@ func inBubble(t *testing.T, prepare func(o *Options), body func(r running)) {
 
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
-		go func() { ended <- r.Run(ctx) }()
+		go func() { ended <- r.Run(ctx, func() {}) }()
 		synctest.Wait()
 		body(r)
 		cancel()

@@ -19,13 +19,15 @@ func (a *Authority) use(g *generation) {
 	g.mutual = g.open.Clone()
 	g.mutual.ClientAuth = tls.RequireAndVerifyClientCert
 	g.mutual.ClientCAs = g.rootPool()
+	g.mutual.VerifyConnection = a.verifyConnection
 	a.rejected = nil
 	a.current.Store(g)
 }
 
 // ServerTLS is the configuration for listeners, TLS 1.2 and later. Each handshake takes the certificates
 // in use at that moment, so a renewal or reload needs no new listener and leaves live connections alone.
-// With requireClient a client must show a certificate of the authority in use.
+// With requireClient a client must show a certificate of the authority in use that is not revoked; the error of a
+// handshake with a revoked one is a *RevokedError.
 //
 // Session tickets stay good across renewals: crypto/tls takes their keys from the configuration returned
 // here as long as the one from GetConfigForClient sets none. A resumed client is checked against the

@@ -48,6 +48,13 @@ func isEvery(host string) bool {
 	return host == "" || err == nil && ip.IsUnspecified()
 }
 
+// isLoopback reports whether a listener with that address can be reached from this machine only.
+func isLoopback(address string) bool {
+	host, _, _ := net.SplitHostPort(address)
+	ip, err := netip.ParseAddr(host)
+	return strings.EqualFold(host, "localhost") || err == nil && ip.IsLoopback()
+}
+
 // reaches reports whether a connection to host can arrive at a listener with
 // that address. Only what is certain counts: the loopback does not lead to a
 // listener that is bound to another address.

@@ -64,6 +64,7 @@ type Certs struct {
 	CACert     string   `mapstructure:"ca_cert"`
 	ServerCert string   `mapstructure:"server_cert"`
 	ServerKey  string   `mapstructure:"server_key"`
+	CRL        string   `mapstructure:"crl"`
 	ExtraNames []string `mapstructure:"extra_names"`
 }
 

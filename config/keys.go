@@ -74,6 +74,7 @@ var settings = []setting{
 	{path: "certs.ca_cert", field: func(c *Config) any { return &c.Certs.CACert }, meaning: "certificate of the authority; empty means ca.crt in certs.dir"},
 	{path: "certs.server_cert", field: func(c *Config) any { return &c.Certs.ServerCert }, meaning: "certificate of the server; empty means server.crt in certs.dir"},
 	{path: "certs.server_key", field: func(c *Config) any { return &c.Certs.ServerKey }, meaning: "key of the server; empty means server.key in certs.dir"},
+	{path: "certs.crl", field: func(c *Config) any { return &c.Certs.CRL }, meaning: "revocation list from outside; empty means our own, ca.crl in certs.dir"},
 	{path: "certs.extra_names", field: func(c *Config) any { return &c.Certs.ExtraNames }, meaning: "names and addresses in the server certificate beside those of the host"},
 
 	{path: "mqtt.host", field: func(c *Config) any { return &c.MQTT.Host }, legacy: true, meaning: "broker that the subscriber connects to; this machine while a listener is enabled"},

@@ -57,6 +57,7 @@ func Load(path string, environ []string, flags map[string]string) (Loaded, error
 	if p := loaded.value(passwordKey); p.Value != "" && p.Source == file.sources[passwordKey] && readableByOthers(path) {
 		loaded.Warnings = append(loaded.Warnings, fmt.Sprintf("%s holds %s and every user can read it; chmod 640 %s", path, passwordKey, path))
 	}
+	loaded.Warnings = append(loaded.Warnings, cfg.openDoors()...)
 
 	problems := slices.Concat(file.problems, env.problems, flag.problems)
 	if err := join(append(problems, loaded.invalid(problems)...)); err != nil {

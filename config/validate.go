@@ -57,7 +57,7 @@ func (v *validator) files() {
 	if v.config.DataDir == "" {
 		v.refuse("data_dir", "must name a directory, for example ./data")
 	}
-	for _, key := range []string{"data_dir", "store.path", "certs.dir", "certs.ca_cert", "certs.server_cert", "certs.server_key",
+	for _, key := range []string{"data_dir", "store.path", "certs.dir", "certs.ca_cert", "certs.server_cert", "certs.server_key", "certs.crl",
 		"mqtt.ca_cert", "mqtt.client_cert", "mqtt.client_key"} {
 		if s, _ := find(key); !printable(s.text(v.config)) {
 			v.refuse(key, "must be a path without control characters")
@@ -95,6 +95,22 @@ func (v *validator) listeners() {
 			v.refuseItem("listeners.websocket.allowed_origins", origin, "must be scheme://host or scheme://host:port with http or https, or *")
 		}
 	}
+}
+
+// openDoors returns a warning for each listener that other machines can use without the certificate that they would have
+// to show over TLS.
+func (c Config) openDoors() []string {
+	l := c.Listeners
+	var warnings []string
+	warn := func(key, address string, enabled bool) {
+		if enabled && l.TLS.Enabled && l.TLS.RequireCertificate && !isLoopback(address) {
+			warnings = append(warnings, fmt.Sprintf("%s: %s is open to other machines, and no certificate is asked for there: "+
+				"listeners.tls.require_certificate is for the TLS listener only", key, shown(address)))
+		}
+	}
+	warn("listeners.tcp.address", l.TCP.Address, l.TCP.Enabled)
+	warn("listeners.websocket.address", l.WebSocket.Address, l.WebSocket.Enabled)
+	return warnings
 }
 
 func (v *validator) certs() {

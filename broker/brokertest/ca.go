@@ -50,10 +50,24 @@ func TrustCA(t testing.TB, text string) *CA {
 // Issue returns a certificate for a client or for localhost.
 func (ca *CA) Issue(name string) tls.Certificate {
 	ca.t.Helper()
-	template, key := ca.template(name), ca.newKey()
+	template := ca.template(name)
+	template.DNSNames, template.IPAddresses = []string{name}, []net.IP{net.IPv4(127, 0, 0, 1)}
+	return ca.sign(template)
+}
+
+// IssueTo returns a certificate for a client with any subject.
+func (ca *CA) IssueTo(subject pkix.Name) tls.Certificate {
+	ca.t.Helper()
+	template := ca.template("")
+	template.Subject = subject
+	return ca.sign(template)
+}
+
+func (ca *CA) sign(template *x509.Certificate) tls.Certificate {
+	ca.t.Helper()
+	key := ca.newKey()
 	template.KeyUsage = x509.KeyUsageDigitalSignature
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
-	template.DNSNames, template.IPAddresses = []string{name}, []net.IP{net.IPv4(127, 0, 0, 1)}
 	der, err := x509.CreateCertificate(rand.Reader, template, ca.certificate, key.Public(), ca.key)
 	require.NoError(ca.t, err)
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}

@@ -25,7 +25,7 @@ type operator interface {
 	AddUser(ctx context.Context, u store.NewUser) error
 	SetPassword(ctx context.Context, name, password string) error
 	RemoveUser(ctx context.Context, name string) error
-	ReloadCertificates(ctx context.Context) error
+	ReloadCertificates(ctx context.Context) (ended int64, err error)
 	ReplayQuarantine(ctx context.Context, ids []int64) (replayed, error)
 	PurgeQuarantine(ctx context.Context, ids []int64) (int64, error)
 }
@@ -152,11 +152,23 @@ func (b *box) disconnect(id, reason string) {
 	}
 }
 
-func (b *box) ReloadCertificates(context.Context) error {
+// ReloadCertificates reads certificates and revocation list again, and returns how many connections had a certificate
+// that is revoked now. They are ended.
+func (b *box) ReloadCertificates(context.Context) (int64, error) {
 	if b.authority == nil {
-		return nil
+		return 0, nil
 	}
-	return b.authority.Reload()
+	if err := b.authority.Reload(); err != nil {
+		return 0, err
+	}
+	return b.endRevoked(), nil
+}
+
+func (b *box) endRevoked() int64 {
+	if b.broker == nil {
+		return 0
+	}
+	return int64(b.broker.EndRevoked())
 }
 
 // replayed is what became of quarantined messages that were tried again.

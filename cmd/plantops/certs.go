@@ -15,8 +15,8 @@ import (
 )
 
 func newCerts(a *app) *cobra.Command {
-	return group(&cobra.Command{Use: "certs", Short: "Create, show and renew certificates"},
-		newCertsInit(a), newCertsShow(a), newCertsRenew(a), newCertsIssue(a))
+	return group(&cobra.Command{Use: "certs", Short: "Create, show, renew and revoke certificates"},
+		newCertsInit(a), newCertsShow(a), newCertsRenew(a), newCertsIssue(a), newCertsList(a), newCertsRevoke(a))
 }
 
 func newCertsInit(a *app) *cobra.Command {
@@ -41,7 +41,7 @@ Every device that trusts the old authority must be given the new ca.crt after --
 			if err != nil {
 				return err
 			}
-			running, err := a.reloadServer(cmd, cfg)
+			_, running, err := a.reloadServer(cmd, cfg)
 			if err != nil {
 				return err
 			}
@@ -102,7 +102,7 @@ func newCertsRenew(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if _, err := a.reloadServer(cmd, cfg); err != nil {
+			if _, _, err := a.reloadServer(cmd, cfg); err != nil {
 				return err
 			}
 			fmt.Fprintln(a.stdout, "Issued a new server certificate.")
@@ -117,7 +117,7 @@ func newCertsIssue(a *app) *cobra.Command {
 		Use:   "issue NAME",
 		Short: "Issue a client certificate, for listeners that require one",
 		Long: `Issue a client certificate and write NAME.crt and NAME.key. NAME must be the user name that the client
-logs in with: for a device its id.`,
+logs in with: for a device its id. It is valid for ten years, or until "plantops certs revoke NAME".`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
 			authority, _, err := a.openAuthority()
@@ -125,12 +125,9 @@ logs in with: for a device its id.`,
 				return err
 			}
 			name := args[0]
-			pair, err := authority.Issue(name)
-			if err != nil {
-				return err
-			}
 			certPath, keyPath := filepath.Join(out, name+".crt"), filepath.Join(out, name+".key")
-			if err := pair.WriteFiles(certPath, keyPath); err != nil {
+			pair, err := authority.IssueFiles(name, certPath, keyPath)
+			if err != nil {
 				return err
 			}
 			_, err = fmt.Fprintf(a.stdout, "Issued a client certificate for %s, valid until %s.\ncertificate  %s\nkey          %s\n",
@@ -155,16 +152,18 @@ func (a *app) openAuthority() (*certs.Authority, config.Config, error) {
 	return authority, loaded.Config, certificateError(err)
 }
 
-// reloadServer makes a running server take over changed certificates at once, and tells whether there is one.
-func (a *app) reloadServer(cmd *cobra.Command, cfg config.Config) (running bool, err error) {
+// reloadServer makes a running server take over changed certificates at once, and tells how many connections it ended
+// because theirs is revoked, and whether there is a server.
+func (a *app) reloadServer(cmd *cobra.Command, cfg config.Config) (ended int64, running bool, err error) {
 	server, err := dialControl(cmd.Context(), cfg.SocketPath())
 	if errors.Is(err, errUnauthorized) {
-		return true, err
+		return 0, true, err
 	}
 	if err != nil {
-		return false, nil // none is running; it will read them when it starts
+		return 0, false, nil // none is running; it will read them when it starts
 	}
-	return true, server.ReloadCertificates(cmd.Context())
+	ended, err = server.ReloadCertificates(cmd.Context())
+	return ended, true, err
 }
 
 func printCertificates(w io.Writer, authority *certs.Authority, asJSON bool) error {

@@ -144,7 +144,8 @@ func controlHandler(o operator) http.Handler {
 		return struct{}{}, o.RemoveUser(r.Context(), user.Name)
 	})
 	handle("POST /certificates/reload", func(r *http.Request) (any, error) {
-		return struct{}{}, o.ReloadCertificates(r.Context())
+		ended, err := o.ReloadCertificates(r.Context())
+		return countReply{ended}, err
 	})
 	handle("POST /quarantine/replay", func(r *http.Request) (any, error) {
 		list, err := body[idList](r)

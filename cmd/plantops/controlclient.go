@@ -78,9 +78,9 @@ func (c *controlClient) RemoveUser(ctx context.Context, name string) error {
 	return err
 }
 
-func (c *controlClient) ReloadCertificates(ctx context.Context) error {
-	_, err := ask[struct{}](ctx, c, http.MethodPost, "/certificates/reload", nil)
-	return err
+func (c *controlClient) ReloadCertificates(ctx context.Context) (int64, error) {
+	reply, err := ask[countReply](ctx, c, http.MethodPost, "/certificates/reload", nil)
+	return reply.Count, err
 }
 
 func (c *controlClient) ReplayQuarantine(ctx context.Context, ids []int64) (replayed, error) {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/plantops/plantops/config"
@@ -12,10 +14,8 @@ func (s *server) reloadConfig() {
 	notifyReloading(s.log)
 	defer notify(s.log, daemon.SdNotifyReady)
 	s.log.Info("reloading configuration")
-	if s.authority != nil {
-		if err := s.authority.Reload(); err != nil {
-			s.log.Error("the certificates stay as they were", "err", err)
-		}
+	if _, err := s.box.ReloadCertificates(context.Background()); err != nil {
+		s.log.Error("the certificates stay as they were", "err", err)
 	}
 	loaded, err := s.app.load()
 	if err != nil {

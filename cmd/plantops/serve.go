@@ -150,9 +150,6 @@ func (s *server) serve(ctx context.Context) (err error) {
 		life.onStop("devices", br.DisconnectDevices)
 		br.AdmitDevices()
 	}
-	if s.authority != nil {
-		life.start("certificates", s.authority.Run)
-	}
 	if keep := cfg.Store.Retention; keep > 0 {
 		life.start("retention", retain(keep, now, unsure, log, db.DeleteBefore))
 	}
@@ -165,6 +162,11 @@ func (s *server) serve(ctx context.Context) (err error) {
 	s.box = s.app.newBox(cfg, db)
 	s.box.authority, s.box.broker, s.box.subscriber, s.box.endToEnd = s.authority, br, subscriber, proof
 	s.box.started, s.box.before, s.box.brokerAddress = now(), before, hostPort(cfg.MQTT.Host, port)
+	if s.authority != nil {
+		life.start("certificates", func(ctx context.Context) error {
+			return s.authority.Run(ctx, func() { s.box.endRevoked() })
+		})
+	}
 	orders, err := listenControl(cfg.SocketPath())
 	if err != nil {
 		return err

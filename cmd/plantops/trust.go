@@ -23,11 +23,25 @@ func needsAuthority(cfg config.Config) bool { return cfg.Listeners.TLS.Enabled }
 
 // usesOwnCA reports whether the subscriber trusts the certificate authority that serve creates.
 func usesOwnCA(cfg config.Config) bool {
-	own := cfg.Certs.CACert
-	if own == "" {
-		own = filepath.Join(cfg.CertsDir(), "ca.crt")
+	return cfg.MQTT.UseTLS && needsAuthority(cfg) && samePath(authorityPath(cfg), cfg.CACertPath())
+}
+
+// authorityPath is where the certificate is that signs those of clients.
+func authorityPath(cfg config.Config) string {
+	if cfg.Certs.CACert != "" {
+		return cfg.Certs.CACert
 	}
-	return cfg.MQTT.UseTLS && needsAuthority(cfg) && samePath(own, cfg.CACertPath())
+	return filepath.Join(cfg.CertsDir(), "ca.crt")
+}
+
+// checkRevocationList judges the list that was configured.
+func checkRevocationList(loaded config.Loaded) error {
+	err := certs.CheckRevocationList(loaded.Config.Certs.CRL, authorityPath(loaded.Config))
+	if err == nil {
+		return nil
+	}
+	return kindOf(errConfig, withHint(loaded.Problem("certs.crl", err.Error()),
+		"copy the list of the authority that signed the clients' certificates there, in PEM form, or remove the setting to use our own"))
 }
 
 func samePath(a, b string) bool {
@@ -141,6 +155,10 @@ func subscriberTLS(ctx context.Context, loaded config.Loaded, authority *certs.A
 		pair, err := clientCertificate(loaded)
 		if err != nil {
 			return nil, err
+		}
+		if authority != nil && cfg.Listeners.TLS.RequireCertificate && authority.Revoked([][]*x509.Certificate{{pair.Leaf}}) {
+			return nil, kindOf(errConfig, withHint(loaded.Problem("mqtt.client_cert", "is revoked"),
+				"issue another one, or remove mqtt.client_cert and mqtt.client_key: the server then makes one for itself"))
 		}
 		conf.Certificates = []tls.Certificate{pair}
 	case cfg.Embedded() && cfg.Listeners.TLS.RequireCertificate:

@@ -32,6 +32,7 @@ func certsOptions(cfg config.Config, now func() time.Time, built time.Time, log 
 		CACert:         cfg.Certs.CACert,
 		ServerCert:     cfg.Certs.ServerCert,
 		ServerKey:      cfg.Certs.ServerKey,
+		CRL:            cfg.Certs.CRL,
 		ExtraNames:     cfg.Certs.ExtraNames,
 		Now:            now,
 		NotBeforeClock: built,
@@ -58,6 +59,7 @@ func brokerOptions(cfg config.Config, password string, db *store.Store, authorit
 	}
 	if l.TLS.Enabled {
 		o.TLS, o.TLSConfig = l.TLS.Address, authority.ServerTLS(l.TLS.RequireCertificate)
+		o.Revoked = authority.Revoked
 	}
 	if l.WebSocket.Enabled {
 		o.WebSocket = l.WebSocket.Address
@@ -138,6 +140,9 @@ func checkWiring(loaded config.Loaded, now time.Time) error {
 	if m.UseTLS && !(usesOwnCA(cfg) && !exists(cfg.CACertPath())) {
 		_, err := trustedRoots(loaded, now)
 		errs = append(errs, err)
+	}
+	if cfg.Certs.CRL != "" && needsAuthority(cfg) {
+		errs = append(errs, checkRevocationList(loaded))
 	}
 	if m.ClientCert != "" {
 		_, err := clientCertificate(loaded)

@@ -161,7 +161,8 @@ func (t *translator) settleOrigins(l *listener) {
 }
 
 func (t *translator) settleTLS(l *listener) {
-	for option, key := range map[string]string{"cafile": "certs.ca_cert", "certfile": "certs.server_cert", "keyfile": "certs.server_key"} {
+	for option, key := range map[string]string{"cafile": "certs.ca_cert", "certfile": "certs.server_cert", "keyfile": "certs.server_key",
+		"crlfile": "certs.crl"} {
 		d := l.given[option]
 		switch {
 		case d == nil:
@@ -169,10 +170,15 @@ func (t *translator) settleTLS(l *listener) {
 			d.settle(NoEquivalent, "PlantOps also needs the certificate of the authority that signed certfile: set certs.ca_cert, certs.server_cert and certs.server_key; until then it makes an authority of its own, which clients must trust")
 		default:
 			t.set(key, t.absolute(d.value), d.Position())
-			d.settle(TakenOver, "%s%s", key, map[string]string{
+			kind := TakenOver
+			if option == "crlfile" {
+				kind = Differently
+			}
+			d.settle(kind, "%s%s", key, map[string]string{
 				"cafile":   "; it must be the authority that signed certfile, and the one of the clients' certificates",
 				"certfile": "; certificates from outside are not renewed",
 				"keyfile":  "; it must belong to the user of the server and be readable by nobody else (chmod 600)",
+				"crlfile":  "; Mosquitto lets nobody in while the list is out of date, here its entries stay in force and the others are let in",
 			}[option])
 		}
 	}
@@ -206,7 +212,6 @@ func (t *translator) settleRest(l *listener, secure bool) {
 		}
 	}
 	l.settle("capath", NoEquivalent, "one file is read, not a folder: put the certificates into one file and set certs.ca_cert")
-	l.settle("crlfile", NoEquivalent, `there is no revocation list: "plantops user remove" ends an account and its sessions at once, whatever certificate it has`)
 	l.settle("socket_domain", Differently, "an address without a host is IPv4 and IPv6; give the listener an address of one kind instead")
 	l.settle("bind_interface", NoEquivalent, "give the listener an address of that interface")
 	l.settle("websockets_origin", NoEquivalent, "its listener is not one for websocket")
@@ -222,7 +227,7 @@ func (t *translator) settleRest(l *listener, secure bool) {
 
 // settleTLSWithoutCertificate judges options of TLS on a listener that has no certificate: Mosquitto ignores them too.
 func (l *listener) settleTLSWithoutCertificate() {
-	for _, option := range []string{"cafile", "keyfile", "require_certificate", "tls_version"} {
+	for _, option := range []string{"cafile", "keyfile", "crlfile", "require_certificate", "tls_version"} {
 		l.settle(option, Differently, "its listener has no certfile, so it means nothing")
 	}
 }

@@ -1,0 +1,284 @@
+package certs
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/pem"
+	"fmt"
+	"log/slog"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// issue issues a certificate with a record, as the command does.
+func issue(t *testing.T, a *Authority, name string) Pair {
+	t.Helper()
+	dir := t.TempDir()
+	pair, err := a.IssueFiles(name, filepath.Join(dir, "c.crt"), filepath.Join(dir, "c.key"))
+	require.NoError(t, err)
+	return pair
+}
+
+// signList is a revocation list of a's authority, as somebody else would make it.
+func signList(t *testing.T, a *Authority, edit func(*x509.RevocationList)) []byte {
+	t.Helper()
+	g := a.current.Load()
+	list := &x509.RevocationList{Number: big.NewInt(7), ThisUpdate: noon.Add(-time.Hour), NextUpdate: noon.Add(time.Hour)}
+	if edit != nil {
+		edit(list)
+	}
+	der, err := x509.CreateRevocationList(rand.Reader, list, g.roots[0], g.caKey)
+	require.NoError(t, err)
+	return pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der})
+}
+
+func entries(pairs ...Pair) []x509.RevocationListEntry {
+	var list []x509.RevocationListEntry
+	for _, p := range pairs {
+		list = append(list, x509.RevocationListEntry{SerialNumber: p.leaf.SerialNumber, RevocationTime: noon})
+	}
+	return list
+}
+
+func TestRevokedCertificateIsRefusedInTheHandshakeAlsoWhenResumed(t *testing.T) {
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		a := create(t, options(t))
+		lost, kept := issue(t, a, "bed-1"), issue(t, a, "bed-2")
+		failed := make(chan error, 10)
+		server := a.ServerTLS(true)
+		inner := server.GetConfigForClient
+		server.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+			config, err := inner(h)
+			verify := config.VerifyConnection
+			config = config.Clone()
+			config.VerifyConnection = func(s tls.ConnectionState) error {
+				err := verify(s)
+				if err != nil {
+					failed <- err
+				}
+				return err
+			}
+			return config, err
+		}
+		address := echo(t, server)
+		config := withPair(t, client(a), lost)
+		config.MaxVersion, config.ClientSessionCache = version, tls.NewLRUClientSessionCache(1)
+		_, err := dial(t, address, config)
+		require.NoError(t, err)
+		second, err := dial(t, address, config)
+		require.NoError(t, err)
+		require.True(t, second.ConnectionState().DidResume, "the ticket would open the door")
+
+		_, err = a.Revoke("bed-1")
+		require.NoError(t, err)
+		assert.True(t, a.Revoked([][]*x509.Certificate{{lost.leaf}}))
+		for _, cache := range []tls.ClientSessionCache{config.ClientSessionCache, nil} {
+			config.ClientSessionCache = cache
+			_, err = dial(t, address, config)
+			require.Error(t, err, "%s, ticket %v", tls.VersionName(version), cache != nil)
+			if version == tls.VersionTLS12 { // with 1.3 the client can be done, and writing, when the alert comes
+				assert.ErrorContains(t, err, "bad certificate")
+			}
+			var revoked *RevokedError
+			require.ErrorAs(t, <-failed, &revoked)
+			assert.Equal(t, RevokedError{"bed-1", serialText(lost.leaf.SerialNumber)}, *revoked)
+		}
+		_, err = dial(t, address, withPair(t, client(a), kept))
+		require.NoError(t, err)
+		_, err = dial(t, address, withPair(t, client(a), issue(t, a, "bed-1")))
+		require.NoError(t, err, "a new certificate of the same name")
+	}
+}
+
+func TestListGrowsAndNeverExpiresBeforeItsAuthority(t *testing.T) {
+	o := options(t)
+	a := create(t, o)
+	assert.NoFileExists(t, a.ownList)
+	issue(t, a, "bed-1")
+	read := func() *x509.RevocationList {
+		lists, err := parseRevocationLists([]byte(read(t, a.ownList)))
+		require.NoError(t, err)
+		require.Len(t, lists, 1)
+		return lists[0]
+	}
+	assert.Empty(t, read().RevokedCertificateEntries)
+	for n := 1; n <= 3; n++ {
+		name := fmt.Sprint("bed-", n)
+		if n > 1 {
+			issue(t, a, name)
+		}
+		revoked, err := a.Revoke(name)
+		require.NoError(t, err)
+		require.Len(t, revoked, 1)
+		list := read()
+		assert.Len(t, list.RevokedCertificateEntries, n)
+		assert.Equal(t, int64(n+1), list.Number.Int64())
+		assert.Equal(t, a.current.Load().roots[0].NotAfter, list.NextUpdate)
+	}
+	info, err := os.Stat(a.ownList)
+	require.NoError(t, err)
+	assert.Equal(t, os.FileMode(0o644), info.Mode().Perm())
+
+	again, err := Open(o)
+	require.NoError(t, err)
+	issued, err := again.Issued()
+	require.NoError(t, err)
+	require.Len(t, issued, 3)
+	for _, i := range issued {
+		assert.Equal(t, Revoked, i.State)
+	}
+	_, err = again.Revoke("bed-1")
+	require.ErrorIs(t, err, ErrNotIssued, "it is revoked")
+	_, err = again.Revoke("bed-9")
+	require.ErrorIs(t, err, ErrNotIssued)
+}
+
+func TestLostListIsNoPardon(t *testing.T) {
+	o := options(t)
+	a := create(t, o)
+	lost := issue(t, a, "bed-1")
+	_, err := a.Revoke("bed-1")
+	require.NoError(t, err)
+	require.NoError(t, os.Remove(a.ownList))
+	require.ErrorIs(t, a.Reload(), ErrRevocationList)
+	assert.True(t, a.Revoked([][]*x509.Certificate{{lost.leaf}}), "the list before stays in force")
+	_, err = Open(o)
+	require.ErrorIs(t, err, ErrRevocationList)
+	assert.ErrorContains(t, err, "restore it from a backup")
+
+	_, err = Create(o, true)
+	require.NoError(t, err)
+	assert.NoFileExists(t, a.index, "another authority, another index")
+	_, err = Open(o)
+	require.NoError(t, err)
+}
+
+func TestListsThatCannotBeUsed(t *testing.T) {
+	o := options(t)
+	a, other := create(t, o), create(t, options(t))
+	good := signList(t, a, nil)
+	block, _ := pem.Decode(good)
+	critical := func(id asn1.ObjectIdentifier) []byte {
+		return signList(t, a, func(l *x509.RevocationList) {
+			l.ExtraExtensions = []pkix.Extension{{Id: id, Critical: true, Value: []byte{2, 1, 1}}}
+		})
+	}
+	damaged := bytes.Clone(block.Bytes)
+	damaged[len(damaged)-1] ^= 1
+	for name, c := range map[string]struct {
+		data []byte
+		want string
+	}{
+		"missing":            {nil, "does not exist"},
+		"empty":              {[]byte(" \n"), "is empty"},
+		"text":               {[]byte("hello"), "no revocation list in PEM form"},
+		"binary":             {block.Bytes, "binary form (DER)"},
+		"a certificate":      {a.RootPEM(), "something else than a revocation list"},
+		"a list and a key":   {append(bytes.Clone(good), encodeKey(a.current.Load().caKey)...), "something else than a revocation list"},
+		"cut":                {good[:len(good)-30], "damaged"},
+		"second one is cut":  {append(bytes.Clone(good), good[:100]...), "damaged"},
+		"no list in the PEM": {pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: []byte("x")}), "damaged"},
+		"other authority":    {signList(t, other, nil), "is not signed by the authority in"},
+		"signature":          {pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: damaged}), "is not signed by the authority in"},
+		"changes only":       {critical(asn1.ObjectIdentifier{2, 5, 29, 27}), "a complete one is needed"},
+		"for other issuers":  {critical(asn1.ObjectIdentifier{2, 5, 29, 28}), "a complete one is needed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := o
+			o.CRL = filepath.Join(t.TempDir(), "list.pem")
+			if c.data != nil {
+				write(t, string(c.data), o.CRL)
+			}
+			_, err := Open(o)
+			require.ErrorIs(t, err, ErrRevocationList)
+			assert.ErrorContains(t, err, c.want)
+			assert.ErrorContains(t, err, o.CRL)
+			assert.ErrorContains(t, CheckRevocationList(o.CRL, filepath.Join(o.Dir, "ca.crt")), c.want)
+		})
+	}
+}
+
+func TestListFromOutsideIsReadAndNotWritten(t *testing.T) {
+	o := options(t)
+	a := create(t, o)
+	lost, kept := issue(t, a, "bed-1"), issue(t, a, "bed-2")
+	o.CRL = filepath.Join(t.TempDir(), "list.pem")
+	data := signList(t, a, func(l *x509.RevocationList) { l.RevokedCertificateEntries = entries(lost) })
+	write(t, string(data), o.CRL)
+	var log bytes.Buffer
+	o.Log = slog.New(slog.NewTextHandler(&log, nil))
+	a, err := Open(o)
+	require.NoError(t, err)
+	_, err = a.Revoke("bed-2")
+	require.ErrorContains(t, err, "comes from outside")
+	assert.Equal(t, string(data), read(t, o.CRL))
+
+	a.now = at(noon.Add(48 * time.Hour)) // it is out of date now
+	a.check()
+	a.check()
+	assert.True(t, a.Revoked([][]*x509.Certificate{{lost.leaf}}))
+	assert.False(t, a.Revoked([][]*x509.Certificate{{kept.leaf}}))
+	assert.Equal(t, 1, strings.Count(log.String(), "out of date, its entries stay in force"), log.String())
+
+	write(t, "damaged", o.CRL)
+	a.check()
+	assert.Contains(t, log.String(), "no revocation list in PEM form")
+	assert.True(t, a.Revoked([][]*x509.Certificate{{lost.leaf}}), "the list before stays in force")
+
+	both := signList(t, a, func(l *x509.RevocationList) { l.RevokedCertificateEntries = entries(lost, kept) })
+	write(t, string(both), o.CRL)
+	ctx, cancel := context.WithCancel(t.Context())
+	require.NoError(t, a.Run(ctx, cancel), "it tells of the change")
+	assert.True(t, a.Revoked([][]*x509.Certificate{{kept.leaf}}))
+}
+
+func TestOneGoodChainIsEnough(t *testing.T) {
+	a := create(t, options(t))
+	root := a.current.Load().roots[0]
+	leaf, middle, other := issue(t, a, "leaf").leaf, issue(t, a, "middle").leaf, issue(t, a, "other").leaf
+	_, err := a.Revoke("middle")
+	require.NoError(t, err)
+	assert.False(t, a.Revoked(nil))
+	assert.True(t, a.Revoked([][]*x509.Certificate{{leaf, middle, root}}), "revoked in the middle")
+	assert.False(t, a.Revoked([][]*x509.Certificate{{leaf, middle, root}, {leaf, other, root}}))
+	twin := *leaf
+	twin.SerialNumber, twin.RawIssuer = middle.SerialNumber, []byte("another authority")
+	assert.False(t, a.Revoked([][]*x509.Certificate{{&twin}}), "serials are each authority's own")
+}
+
+// What is accepted has every entry of every list in it.
+func FuzzParseRevocationLists(f *testing.F) {
+	seed, err := os.ReadFile(filepath.Join("testdata", "list.pem"))
+	require.NoError(f, err)
+	f.Add(seed)
+	f.Add(append(bytes.Clone(seed), seed...))
+	f.Add(append([]byte("Certificate Revocation List (CRL):\n"), seed...))
+	f.Add(seed[:len(seed)/2])
+	f.Add([]byte("-----BEGIN X509 CRL-----\n-----END X509 CRL-----\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		lists, err := parseRevocationLists(data)
+		if err != nil {
+			return
+		}
+		require.NotEmpty(t, lists)
+		require.Len(t, lists, bytes.Count(data, []byte("-----BEGIN ")))
+		r := newRevocations(lists)
+		for _, list := range lists {
+			for _, entry := range list.RevokedCertificateEntries {
+				require.True(t, r.has(&x509.Certificate{RawIssuer: list.RawIssuer, SerialNumber: entry.SerialNumber}))
+			}
+		}
+	})
+}
