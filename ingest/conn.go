@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,12 +18,14 @@ const dialTimeout = 10 * time.Second
 // conn is the network connection under paho. Reads are buffered; paho's own are of single bytes. Writes gather between
 // Lock and Unlock, which paho calls around each packet, and leave as one: one system call, one TLS record.
 type conn struct {
-	net.Conn              // TCP or TLS
-	socket       net.Conn // the TCP connection below, to cut it without ceremony
-	in           *bufio.Reader
-	writeTimeout time.Duration
-	onEnd        func() // called when the connection has ended
-	session      int    // of the broker, counted from 1; set before anything is taken from it
+	net.Conn          // TCP or TLS
+	socket   net.Conn // the TCP connection below, to cut it without ceremony
+	in       *bufio.Reader
+	frame    frame         // of what was read; the reader's
+	timed    bool          // reading has a deadline; the reader's
+	patience time.Duration // with a write, and with a packet that has begun
+	onEnd    func()        // called when the connection has ended
+	session  int           // of the broker, counted from 1; set before anything is taken from it
 
 	mu  sync.Mutex
 	out []byte
@@ -30,23 +34,32 @@ type conn struct {
 	cause atomic.Pointer[error] // why we cut it
 }
 
-// dial connects to the broker; with TLS, which config nil means without, the handshake is part of it. It obeys no proxy
-// variables: the broker is on this machine or in this house.
-// dialed, which may be nil, is told our end of the TCP connection before anything is sent.
-func dial(ctx context.Context, address string, config *tls.Config, writeTimeout time.Duration, dialed func(net.Addr), onEnd func()) (*conn, error) {
+// dialOptions say what a connection is.
+type dialOptions struct {
+	address  string
+	config   *tls.Config    // nil: plain TCP
+	patience time.Duration  // with a write, and with a packet that has begun
+	limit    int            // the largest packet, without its head
+	dialed   func(net.Addr) // nil, or told our end of the TCP connection before anything is sent
+	onEnd    func()         // called when the connection has ended
+}
+
+// dial connects to the broker; with TLS the handshake is part of it. It obeys no proxy variables: the broker is on this
+// machine or in this house.
+func dial(ctx context.Context, o dialOptions) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	var dialer net.Dialer
-	socket, err := dialer.DialContext(ctx, "tcp", address)
+	socket, err := dialer.DialContext(ctx, "tcp", o.address)
 	if err != nil {
 		return nil, err
 	}
-	if dialed != nil {
-		dialed(socket.LocalAddr())
+	if o.dialed != nil {
+		o.dialed(socket.LocalAddr())
 	}
-	c := &conn{Conn: socket, socket: socket, writeTimeout: writeTimeout, onEnd: onEnd}
-	if config != nil {
-		secure := tls.Client(socket, config)
+	c := &conn{Conn: socket, socket: socket, patience: o.patience, frame: frame{limit: o.limit}, onEnd: o.onEnd}
+	if o.config != nil {
+		secure := tls.Client(socket, o.config)
 		if err := secure.HandshakeContext(ctx); err != nil {
 			socket.Close()
 			return nil, fmt.Errorf("TLS handshake: %w", err)
@@ -57,7 +70,33 @@ func dial(ctx context.Context, address string, config *tls.Config, writeTimeout 
 	return c, nil
 }
 
-func (c *conn) Read(p []byte) (int, error) { return c.in.Read(p) }
+// Read returns what the broker sent. What paho must not see ends the connection, and so does a packet that has begun and does
+// not go on; while none has, the keepalive finds a broker that is silent.
+func (c *conn) Read(p []byte) (int, error) {
+	if c.in.Buffered() == 0 {
+		c.time(c.frame.underWay())
+	}
+	n, err := c.in.Read(p)
+	if wrong := c.frame.pass(p[:n]); wrong != nil {
+		c.fail(wrong)
+		return 0, wrong
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = fmt.Errorf("broker stopped in the middle of a packet: %w", err)
+		c.fail(err)
+	}
+	return n, err
+}
+
+// time sets a deadline for what is read next, or takes it away.
+func (c *conn) time(bounded bool) {
+	if bounded {
+		c.Conn.SetReadDeadline(time.Now().Add(c.patience)) // an error here comes again from Read
+	} else if c.timed {
+		c.Conn.SetReadDeadline(time.Time{})
+	}
+	c.timed = bounded
+}
 
 // Write adds to the packet under way; the caller holds the lock.
 func (c *conn) Write(p []byte) (int, error) {
@@ -77,7 +116,7 @@ func (c *conn) Unlock() {
 	if len(c.out) == 0 {
 		return
 	}
-	c.Conn.SetWriteDeadline(time.Now().Add(c.writeTimeout)) // an error here comes again from Write
+	c.Conn.SetWriteDeadline(time.Now().Add(c.patience)) // an error here comes again from Write
 	_, err := c.Conn.Write(c.out)
 	c.out = c.out[:0]
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/eclipse/paho.golang/autopaho"
@@ -24,17 +25,20 @@ const (
 type link struct {
 	*Subscriber
 	inbound inbound
-	current *conn          // of the latest attempt; only autopaho's goroutine uses it
-	lost    chan error     // why the connection that was up has ended
-	working sync.WaitGroup // subscribe
+	manager *autopaho.ConnectionManager
+	end     context.CancelFunc   // of all that is under way
+	current atomic.Pointer[conn] // of the latest attempt
+	lost    chan error           // why the connection that was up has ended
+	working sync.WaitGroup       // subscribe
 }
 
-// stayConnected begins to connect, and goes on until disconnect is called, which returns when all has ended.
-func (s *Subscriber) stayConnected(ctx context.Context) (disconnect func(), err error) {
+// stayConnected begins to connect, and goes on until disconnect is called.
+func (s *Subscriber) stayConnected(ctx context.Context) (*link, error) {
 	l := &link{Subscriber: s, lost: make(chan error, 1)}
 	l.inbound.take = l.take
-	ctx, cancel := context.WithCancel(ctx)
-	manager, err := autopaho.NewConnection(ctx, autopaho.ClientConfig{
+	ctx, l.end = context.WithCancel(ctx)
+	var err error
+	l.manager, err = autopaho.NewConnection(ctx, autopaho.ClientConfig{
 		ServerUrls:            []*url.URL{{Scheme: "mqtt", Host: s.address}}, // autopaho wants one; dial knows better
 		KeepAlive:             keepAliveSeconds,
 		SessionExpiryInterval: sessionExpirySeconds,
@@ -51,28 +55,37 @@ func (s *Subscriber) stayConnected(ctx context.Context) (disconnect func(), err 
 			ClientID:           s.o.ClientID,
 			Session:            &l.inbound,
 			PacketTimeout:      s.o.StallTimeout,
+			AuthHandler:        noAuth{},
 			OnPublishReceived:  []func(paho.PublishReceived) (bool, error){l.unacknowledged},
 			OnClientError:      l.ended,
 			OnServerDisconnect: func(d *paho.Disconnect) { l.ended(disconnectError(d)) },
 		},
 	})
 	if err != nil {
-		cancel()
+		l.end()
 		return nil, fmt.Errorf("connect to MQTT broker at %s: %w", s.address, err)
 	}
-	return func() {
-		timeout, stop := context.WithTimeout(ctx, disconnectTimeout)
-		defer stop()
-		if manager.Disconnect(timeout) != nil {
-			if c := l.inbound.conn.Load(); c != nil {
-				c.fail(context.DeadlineExceeded) // the broker does not take our DISCONNECT
-			}
-			<-manager.Done()
-		}
-		cancel()
-		l.working.Wait()
-		s.count.connected.Store(false)
-	}, nil
+	return l, nil
+}
+
+// disconnect returns when all has ended.
+func (l *link) disconnect() {
+	timeout, stop := context.WithTimeout(context.Background(), disconnectTimeout)
+	defer stop()
+	if l.manager.Disconnect(timeout) != nil {
+		l.cut() // the broker does not take our DISCONNECT
+		<-l.manager.Done()
+	}
+	l.end()
+	l.working.Wait()
+	l.count.connected.Store(false)
+}
+
+// cut ends the connection whatever state it is in: nobody waits for the broker any more.
+func (l *link) cut() {
+	if c := l.current.Load(); c != nil {
+		c.fail(context.DeadlineExceeded)
+	}
 }
 
 // attempt makes one network connection.
@@ -82,23 +95,26 @@ func (l *link) attempt(ctx context.Context, _ autopaho.ClientConfig, _ *url.URL)
 	} else {
 		l.o.Log.Info("Connecting to MQTT broker at " + l.address)
 	}
-	c, err := dial(ctx, l.address, l.o.TLS, l.o.StallTimeout, l.o.Dialed, l.queue.release)
+	c, err := dial(ctx, dialOptions{address: l.address, config: l.o.TLS, patience: l.o.StallTimeout,
+		limit: l.o.MaxPacketBytes, dialed: l.o.Dialed, onEnd: l.queue.release})
 	if err != nil {
 		return nil, err
 	}
-	l.current = c
+	l.current.Store(c)
 	return c, nil
 }
 
 func (l *link) connectPacket(cp *paho.Connect, _ *url.URL) (*paho.Connect, error) {
 	cp.Properties.ReceiveMaximum = &l.o.ReceiveMaximum
+	largest := uint32(l.o.MaxPacketBytes)
+	cp.Properties.MaximumPacketSize = &largest
 	cp.Properties.RequestProblemInfo = true // why a subscription is refused; paho says no otherwise
 	return cp, nil
 }
 
 // up is called when a connection is made. It must not wait.
 func (l *link) up(ctx context.Context, manager *autopaho.ConnectionManager) {
-	c := l.current
+	c := l.current.Load()
 	l.working.Go(func() { l.subscribe(ctx, manager, c) })
 }
 
@@ -151,7 +167,7 @@ func (l *link) down() bool {
 	l.working.Wait() // a subscribe under way fails with the connection
 	l.count.connected.Store(false)
 	err := <-l.lost
-	if cause := l.current.cause.Load(); cause != nil {
+	if cause := l.current.Load().cause.Load(); cause != nil {
 		err = *cause // we cut it ourselves
 	}
 	l.failed("MQTT connection lost", err)

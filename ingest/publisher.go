@@ -42,7 +42,8 @@ func Connect(ctx context.Context, o PublisherOptions) (*Publisher, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()
-	socket, err := dial(ctx, o.Address, o.TLS, o.Timeout, nil, func() {})
+	socket, err := dial(ctx, dialOptions{address: o.Address, config: o.TLS, patience: o.Timeout,
+		limit: defaultPacketBytes, onEnd: func() {}})
 	if err != nil {
 		return nil, fmt.Errorf("connect to MQTT broker at %s: %w", o.Address, err)
 	}
@@ -51,6 +52,7 @@ func Connect(ctx context.Context, o PublisherOptions) (*Publisher, error) {
 		Conn:               socket,
 		ClientID:           o.ClientID,
 		PacketTimeout:      o.Timeout,
+		AuthHandler:        noAuth{},
 		OnClientError:      func(err error) { end(err) },
 		OnServerDisconnect: func(d *paho.Disconnect) { end(disconnectError(d)) },
 	})

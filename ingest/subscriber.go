@@ -44,8 +44,10 @@ type Options struct {
 	// ReceiveMaximum is announced to the broker: how many QoS 1 messages may be on their way into the store;
 	// default 4096.
 	ReceiveMaximum uint16
-	// StallTimeout bounds each wait for the broker (a packet written, an answer to CONNECT or SUBSCRIBE) and the last
-	// commits of a stop, which get 4 s at most; default 10 s.
+	// MaxPacketBytes is announced too: the largest packet that the broker may send; default 4 MiB.
+	MaxPacketBytes int
+	// StallTimeout bounds each wait for the broker (a packet written, the rest of one that has begun, an answer to CONNECT
+	// or SUBSCRIBE) and the last commits of a stop, which get 4 s at most; default 10 s.
 	StallTimeout time.Duration
 	// Embedded says that the broker lives in this process: until the first SUBACK it is retried sooner.
 	Embedded bool
@@ -65,8 +67,11 @@ func (o *Options) filters() []string {
 	return append(slices.Clone(o.Topics), o.ProbeTopic)
 }
 
-// drainTimeout bounds how long a stop waits for the last commits.
-const drainTimeout = 4 * time.Second
+const (
+	// drainTimeout bounds how long a stop waits for the last commits, and for the broker to take their acknowledgements.
+	drainTimeout       = 4 * time.Second
+	defaultPacketBytes = 4 << 20
+)
 
 // Subscriber is one subscription to one broker. Its methods are safe for concurrent use; Run is called once.
 type Subscriber struct {
@@ -109,6 +114,9 @@ func New(o Options, sink Sink) (*Subscriber, error) {
 	if o.ReceiveMaximum == 0 {
 		o.ReceiveMaximum = 4096
 	}
+	if o.MaxPacketBytes <= 0 {
+		o.MaxPacketBytes = defaultPacketBytes
+	}
 	if o.StallTimeout <= 0 {
 		o.StallTimeout = 10 * time.Second
 	}
@@ -140,7 +148,7 @@ func (s *Subscriber) Run(ctx context.Context) error {
 	committed := make(chan error, 1)
 	go func() { committed <- s.commitUntilDrained(commitCtx) }()
 
-	disconnect, err := s.stayConnected(context.WithoutCancel(ctx))
+	l, err := s.stayConnected(context.WithoutCancel(ctx))
 	if err != nil {
 		s.queue.close()
 		return errors.Join(err, <-committed)
@@ -148,10 +156,13 @@ func (s *Subscriber) Run(ctx context.Context) error {
 
 	<-ctx.Done()
 	s.queue.close()
-	patience := time.AfterFunc(min(drainTimeout, s.o.StallTimeout), giveUp)
+	patience := time.AfterFunc(min(drainTimeout, s.o.StallTimeout), func() {
+		giveUp()
+		l.cut() // it may be the broker that we wait for, because it does not take acknowledgements
+	})
 	err = <-committed
 	patience.Stop()
-	disconnect()
+	l.disconnect()
 	return err
 }
 

@@ -69,20 +69,22 @@ func brokerOptions(cfg config.Config, password string, db *store.Store, authorit
 
 func ingestOptions(cfg config.Config, port int, password string, tlsConfig *tls.Config, unsure func() bool, now func() time.Time, log *slog.Logger) ingest.Options {
 	return ingest.Options{
-		Host:         cfg.MQTT.Host,
-		Port:         port,
-		TLS:          tlsConfig,
-		Username:     cfg.MQTT.BackendUsername,
-		Password:     password,
-		ClientID:     ingestClientID,
-		Topics:       cfg.Ingest.Topics,
-		ProbeTopic:   probeTopic(cfg),
-		MaxBatch:     cfg.Ingest.MaxBatch,
-		StallTimeout: cfg.Ingest.StallTimeout,
-		Embedded:     cfg.Embedded(),
-		ClockUnsure:  unsure,
-		Now:          now,
-		Log:          log,
+		Host:       cfg.MQTT.Host,
+		Port:       port,
+		TLS:        tlsConfig,
+		Username:   cfg.MQTT.BackendUsername,
+		Password:   password,
+		ClientID:   ingestClientID,
+		Topics:     cfg.Ingest.Topics,
+		ProbeTopic: probeTopic(cfg),
+		MaxBatch:   cfg.Ingest.MaxBatch,
+		// What the embedded broker takes from a device comes with a few bytes more.
+		MaxPacketBytes: max(4<<20, 2*cfg.Limits.MaxPacketBytes),
+		StallTimeout:   cfg.Ingest.StallTimeout,
+		Embedded:       cfg.Embedded(),
+		ClockUnsure:    unsure,
+		Now:            now,
+		Log:            log,
 	}
 }
 
