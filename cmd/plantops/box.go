@@ -19,6 +19,7 @@ import (
 type operator interface {
 	Status(ctx context.Context) (status, error)
 	Contact(ctx context.Context) (contact, error)
+	Refusals(ctx context.Context) (refusals, error)
 	AddDevice(ctx context.Context, id string) (secret string, err error)
 	RotateDevice(ctx context.Context, id string) (secret string, err error)
 	RemoveDevice(ctx context.Context, id string) error

@@ -48,6 +48,10 @@ func (c *controlClient) Contact(ctx context.Context) (contact, error) {
 	return ask[contact](ctx, c, http.MethodGet, "/contact", nil)
 }
 
+func (c *controlClient) Refusals(ctx context.Context) (refusals, error) {
+	return ask[refusals](ctx, c, http.MethodGet, "/refusals", nil)
+}
+
 func (c *controlClient) AddDevice(ctx context.Context, id string) (string, error) {
 	reply, err := ask[secretReply](ctx, c, http.MethodPost, "/devices/add", deviceRequest{id})
 	return reply.Secret, err

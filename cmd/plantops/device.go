@@ -94,6 +94,8 @@ type deviceStatus struct {
 	LastSeen    moment   `json:"last_seen"`
 	LastReading moment   `json:"last_reading"`
 	Messages    equation `json:"messages"`
+	// Refusals are what the running server refused it since it started; none without a server.
+	Refusals []refusal `json:"refusals"`
 }
 
 // messageCount holds how many messages had which outcome.
@@ -113,7 +115,16 @@ func newDeviceStatus(d store.Device, offlineAfter time.Duration, now time.Time) 
 		LastSeen:    moment(d.LastSeen),
 		LastReading: moment(d.LastReading),
 		Messages:    settled(d.Counts),
+		Refusals:    []refusal{},
 	}
+}
+
+// withRefusals adds what was refused to the device, if anything was.
+func (d deviceStatus) withRefusals(all refusals) deviceStatus {
+	if mine := all[d.ID]; mine != nil {
+		d.Refusals = mine
+	}
+	return d
 }
 
 func (d deviceStatus) state() string {
@@ -139,10 +150,10 @@ func newDeviceList(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				now := a.now()
+				now, refused := a.now(), a.refusals(cmd.Context(), cfg)
 				devices := make([]deviceStatus, len(known))
 				for i, d := range known {
-					devices[i] = newDeviceStatus(d, cfg.Ingest.OfflineAfter, now)
+					devices[i] = newDeviceStatus(d, cfg.Ingest.OfflineAfter, now).withRefusals(refused)
 				}
 				if asJSON {
 					return printJSON(a.stdout, devices)
@@ -179,7 +190,7 @@ func newDeviceShow(a *app) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:               "show ID",
-		Short:             "Show one device: state, message counts, newest readings",
+		Short:             "Show one device: state, message counts, what was refused, newest readings",
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: completeDevices(a),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -196,7 +207,7 @@ func newDeviceShow(a *app) *cobra.Command {
 				for i, r := range newest {
 					latest[i] = latestValue{r.Metric, r.Value, moment(r.Time)}
 				}
-				device := newDeviceStatus(known, cfg.Ingest.OfflineAfter, a.now())
+				device := newDeviceStatus(known, cfg.Ingest.OfflineAfter, a.now()).withRefusals(a.refusals(cmd.Context(), cfg))
 				if asJSON {
 					return printJSON(a.stdout, struct {
 						deviceStatus
@@ -221,6 +232,9 @@ func printDevice(a *app, d deviceStatus, latest []latestValue) error {
 		{"last reading", d.LastReading.local()},
 		{"messages", fmt.Sprintf("%d stored, %d duplicate, %d quarantined, %d refused",
 			d.Messages.Stored, d.Messages.Duplicate, d.Messages.Quarantined, d.Messages.Refused)},
+	}
+	for _, r := range d.Refusals {
+		rows = append(rows, []string{"refused", r.text(now)})
 	}
 	for _, l := range latest {
 		rows = append(rows, []string{l.Metric, fmt.Sprintf("%s at %s", number(l.Value), l.Time.local())})

@@ -30,6 +30,7 @@ type status struct {
 	Connections   *connections   `json:"connections,omitempty"`
 	Messages      equation       `json:"messages"`
 	Devices       []deviceStatus `json:"devices"`
+	Refusals      refusals       `json:"refusals,omitempty"` // of all accounts, since the start
 	Storage       storage        `json:"storage"`
 	Certificates  []certs.Info   `json:"certificates"`
 }
@@ -128,6 +129,10 @@ func (b *box) addRunning(s *status, now time.Time) {
 	}
 	st := b.broker.Stats()
 	s.Connections = &connections{Now: st.Connected, Total: st.ConnectedTotal, Refused: st.Refused}
+	s.Refusals = newRefusals(b.broker.Refusals())
+	for i, d := range s.Devices {
+		s.Devices[i] = d.withRefusals(s.Refusals)
+	}
 	a := b.broker.Addrs()
 	s.Listeners = &contact{TCP: addrText(a.TCP), TLS: addrText(a.TLS), WebSocket: addrText(a.WebSocket)}
 }
@@ -248,11 +253,13 @@ func printStatus(a *app, s status) error {
 	if err := table(a.stdout, rows); err != nil {
 		return err
 	}
-	if len(s.Devices) == 0 {
-		return nil
+	if len(s.Devices) > 0 {
+		fmt.Fprintln(a.stdout)
+		if err := table(a.stdout, deviceRows(s.Devices, now)); err != nil {
+			return err
+		}
 	}
-	fmt.Fprintln(a.stdout)
-	return table(a.stdout, deviceRows(s.Devices, now))
+	return s.Refusals.print(a, now)
 }
 
 func online(devices []deviceStatus) int {

@@ -234,7 +234,8 @@ func filters(list []string) string { return orDash(strings.Join(list, " ")) }
 type userStatus struct {
 	Name string `json:"name"`
 	rules
-	Created moment `json:"created"`
+	Created  moment    `json:"created"`
+	Refusals []refusal `json:"refusals"` // by the running server since it started
 }
 
 func newUserList(a *app) *cobra.Command {
@@ -244,15 +245,19 @@ func newUserList(a *app) *cobra.Command {
 		Short: "List users with what they may do",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.read(cmd.Context(), func(_ config.Config, db *store.Store) error {
+			return a.read(cmd.Context(), func(cfg config.Config, db *store.Store) error {
 				known, err := db.Users(cmd.Context())
 				if err != nil {
 					return err
 				}
+				all, ofUsers := a.refusals(cmd.Context(), cfg), refusals{}
 				users := make([]userStatus, len(known))
 				rows := [][]string{{"USER", "PUBLISH", "SUBSCRIBE", "ADMIN", "CREATED"}}
 				for i, u := range known {
-					users[i] = userStatus{u.Name, rules{u.Publish, u.Subscribe, u.Admin}, moment(u.Created)}
+					users[i] = userStatus{u.Name, rules{u.Publish, u.Subscribe, u.Admin}, moment(u.Created), []refusal{}}
+					if mine := all[u.Name]; mine != nil {
+						users[i].Refusals, ofUsers[u.Name] = mine, mine
+					}
 					admin := "-"
 					if u.Admin {
 						admin = "yes"
@@ -265,7 +270,10 @@ func newUserList(a *app) *cobra.Command {
 				if len(users) == 0 {
 					a.warn("no user yet; make one with: plantops user add NAME --role viewer")
 				}
-				return table(a.stdout, rows)
+				if err := table(a.stdout, rows); err != nil {
+					return err
+				}
+				return ofUsers.print(a, a.now())
 			})
 		},
 	}
