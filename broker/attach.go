@@ -114,6 +114,9 @@ func testament(l *link, pk *packets.Packet) *session.Testament {
 		QoS:       pk.Connect.WillQos,
 		Retain:    pk.Connect.WillRetain,
 	}}
+	if l.wordless {
+		t.Message.Payload = nil
+	}
 	if l.client.Properties.ProtocolVersion >= 5 {
 		properties := &pk.Connect.WillProperties
 		t.Message.Properties = appendProperties(nil, properties)

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"log/slog"
 	"strings"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
@@ -20,6 +21,12 @@ func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 	}
 	if l.client == nil { // readConnectionPacket has made sure that it is a CONNECT
 		l.client = cl
+		if l.wordless = pk.Connect.WillFlag && len(pk.Connect.WillPayload) == 0; l.wordless {
+			pk.Connect.WillPayload = []byte{0} // mochi refuses a will without a payload, which may be sent
+		}
+		if len(pk.Connect.Password) == 0 {
+			pk.Connect.PasswordFlag = false // login has a word for it
+		}
 		return pk, nil
 	}
 	if l.peer == nil {
@@ -36,8 +43,6 @@ func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 		return pk, h.judgeFilters(l, &pk)
 	case packets.Disconnect:
 		return pk, h.leave(l, &pk)
-	case packets.Auth:
-		return pk, h.reject(l, refuseAuth, "")
 	}
 	return pk, nil
 }
@@ -68,7 +73,7 @@ func (h *hook) judgePublish(l *link, pk *packets.Packet) error {
 // special says that there is more to judge about a PUBLISH than its topic.
 func special(pk *packets.Packet) bool {
 	p := &pk.Properties
-	return pk.FixedHeader.Qos > 0 && pk.PacketID == 0 || p.TopicAliasFlag || p.PayloadFormat > 1 || p.ResponseTopic != "" ||
+	return pk.FixedHeader.Qos > 0 && pk.PacketID == 0 || p.TopicAliasFlag || p.ResponseTopic != "" ||
 		len(p.SubscriptionIdentifier) > 0
 }
 
@@ -76,9 +81,6 @@ func special(pk *packets.Packet) bool {
 func (h *hook) brokenPublish(pk *packets.Packet) (refusal, bool) {
 	if code := pk.PublishValidate(h.server.Options.Capabilities.TopicAliasMaximum); code != packets.CodeSuccess {
 		return refusal{reason: code.Reason, v5: code}, true
-	}
-	if pk.Properties.PayloadFormat > 1 {
-		return refuseFormat, true
 	}
 	if strings.ContainsAny(pk.Properties.ResponseTopic, "+#") { // [MQTT-3.3.2-14]
 		return refuseResponse, true
@@ -109,14 +111,10 @@ func (h *hook) answerRefused(l *link, pk *packets.Packet, reason string) error {
 
 // leave takes a DISCONNECT: only one without a reason means that the will is not to be sent.
 func (h *hook) leave(l *link, pk *packets.Packet) error {
-	code := pk.ReasonCode
-	if l.client.Properties.ProtocolVersion >= 5 && pk.FixedHeader.Remaining == 1 {
-		code = l.lastByte // mochi leaves the code out here; nothing may follow a DISCONNECT, so it was read last
-	}
 	if pk.Properties.SessionExpiryIntervalFlag && !h.router.setExpiry(l.peer, expiry(pk.Properties.SessionExpiryInterval)) {
 		return h.reject(l, refuseExpiry, "")
 	}
-	l.goodbye = code == packets.CodeDisconnect.Code
+	l.goodbye = l.screen.farewell == packets.CodeDisconnect.Code // mochi leaves the code out when it stands alone
 	return nil
 }
 
@@ -126,9 +124,6 @@ func (h *hook) judgeFilters(l *link, pk *packets.Packet) error {
 	for _, sub := range pk.Filters {
 		if err := checkFilter(sub.Filter, h.maxLevels); err == errFilterTooDeep {
 			return h.reject(l, refuseDeepFilter, sub.Filter)
-		}
-		if sub.RetainHandling > 2 {
-			return h.reject(l, refuseHandling, sub.Filter)
 		}
 	}
 	return nil
@@ -146,4 +141,34 @@ func (h *hook) reject(l *link, r refusal, topic string) error {
 		})
 	}
 	return packets.ErrRejectPacket
+}
+
+// rejectForm ends a connection for a packet that mochi need not see. Before the login the answer is a CONNACK.
+func (h *hook) rejectForm(l *link, f *fault) error {
+	l.because(f.Error())
+	from := source{remote: l.RemoteAddr()}
+	attrs := []slog.Attr{slog.String("listener", l.listener()), slog.String("remote", l.RemoteAddr().String()),
+		slog.String("packet", packets.PacketNames[f.kind])}
+	if f.detail != "" {
+		attrs = append(attrs, slog.String("detail", f.detail))
+	}
+	if l.work != nil {
+		from.account, from.proved = l.account.Name, true
+		attrs = append(attrs, slog.String("user", l.account.Name), slog.String("client", l.client.ID))
+	}
+	h.refusals.add(f.reason, from, attrs...)
+	switch {
+	case l.work != nil && l.screen.version == 5:
+		_ = l.client.WritePacket(packets.Packet{ // the connection is closed either way
+			FixedHeader: packets.FixedHeader{Type: packets.Disconnect},
+			ReasonCode:  f.v5.Code,
+			Properties:  packets.Properties{ReasonString: f.Error()},
+		})
+	case l.work != nil:
+	case l.screen.version == 5:
+		_, _ = l.Write([]byte{packets.Connack << 4, 3, 0, f.v5.Code, 0})
+	case f.v3 > 0:
+		_, _ = l.Write([]byte{packets.Connack << 4, 2, 0, f.v3})
+	}
+	return f
 }

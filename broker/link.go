@@ -5,6 +5,7 @@ import (
 	"time"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
 )
 
 // link is one connection as the core sees it: the network's conn, mochi's client, and who is behind them. mochi holds
@@ -12,6 +13,7 @@ import (
 // where a field says otherwise.
 type link struct {
 	*conn
+	hook  *hook
 	ended chan struct{} // closed when mochi has let go of the connection
 
 	// Written before sessions.claim and only read afterwards, by anybody.
@@ -28,7 +30,9 @@ type link struct {
 	goodbye  bool      // the client sent DISCONNECT 0x00: no will
 	lost     bool      // nothing more can be read
 	now      time.Time // of the last Read: a clock for what was read together
-	lastByte byte      // that was read
+	screen   screen    // what is read goes through it
+	wrong    *fault    // with the packet after those that were read
+	wordless bool      // the will has no payload
 	allowed  string    // the topic that it published to last, judged and found right
 	last     *route    // of that topic
 	unsuback []byte    // the codes for the UNSUBACK under way
@@ -40,7 +44,7 @@ type link struct {
 	cause       atomic.Pointer[string] // why we ended it, for the log
 }
 
-func newLink(c *conn) *link { return &link{conn: c, ended: make(chan struct{})} }
+func newLink(h *hook, c *conn) *link { return &link{conn: c, hook: h, ended: make(chan struct{})} }
 
 // linkOf returns nil for a client without a connection of ours.
 func linkOf(cl *mqtt.Client) *link {
@@ -48,19 +52,30 @@ func linkOf(cl *mqtt.Client) *link {
 	return l
 }
 
-// Read is called when everything that was read before has been dealt with: time to send what came of it.
+// Read is called when everything that was read before has been dealt with: time to send what came of it. It ends
+// before a packet of wrong form, and the next call ends the connection.
 func (l *link) Read(p []byte) (int, error) {
-	if l.work == nil {
-		return l.conn.Read(p)
+	if l.work != nil {
+		l.work.flush()
+		l.work.yield(l)
 	}
-	l.work.flush()
-	l.work.yield(l)
+	if l.wrong != nil {
+		return 0, l.hook.rejectForm(l, l.wrong)
+	}
 	n, err := l.conn.Read(p)
-	l.now, l.lost = l.work.r.now(), err != nil
-	if n > 0 {
-		l.lastByte = p[n-1]
+	if l.work != nil {
+		l.now, l.lost = l.work.r.now(), err != nil
 	}
-	return n, err
+	good, wrong := l.screen.pass(p[:n])
+	if l.wrong = wrong; wrong != nil && good == 0 {
+		return 0, l.hook.rejectForm(l, wrong)
+	}
+	underWay, size := l.screen.underWay()
+	l.awaitPacket(underWay, l.screen.fresh, l.n.packetTimeout+time.Duration(size>>10)*time.Second)
+	if err != nil && l.late() {
+		return 0, l.hook.rejectForm(l, violation(packets.Reserved, refuseUnfinished))
+	}
+	return good, err
 }
 
 func (l *link) hasEnded() bool {

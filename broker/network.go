@@ -43,6 +43,11 @@ const (
 	// defaultWriteTimeout is how long one piece of at most chunkBytes may take to get into the kernel.
 	defaultWriteTimeout = 15 * time.Second
 
+	// defaultPacketTimeout, and another second for each KiB, is how long the rest of a packet may take. TCP doubles its
+	// pauses between attempts, so after a gap of 100 s in a radio link the client is heard again within this time; 1 KiB/s
+	// is less than a GPRS modem does. The keepalive does not help here: a byte now and then is a sign of life.
+	defaultPacketTimeout = 2 * time.Minute
+
 	// flushTimeout bounds what is still written after Close, lingerTimeout and lingerBytes the wait for the
 	// client's end after that.
 	flushTimeout  = time.Second
@@ -76,6 +81,7 @@ type network struct {
 	log            *slog.Logger
 	refused        func(reason string, from source)
 	writeTimeout   time.Duration
+	packetTimeout  time.Duration
 
 	received, sent atomic.Int64 // bytes, without TLS and websocket
 
@@ -95,7 +101,7 @@ func newNetwork(limits Limits, log *slog.Logger, refused func(reason string, fro
 		refused = func(string, source) {}
 	}
 	return &network{limits: limits, log: log, refused: refused, writeTimeout: defaultWriteTimeout,
-		admission: newAdmission(), episodes: episodes{log: log}}
+		packetTimeout: defaultPacketTimeout, admission: newAdmission(), episodes: episodes{log: log}}
 }
 
 func (n *network) bytes() (received, sent int64) { return n.received.Load(), n.sent.Load() }

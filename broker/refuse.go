@@ -65,6 +65,17 @@ var (
 	refuseHandling    = refusal{reason: "invalid retain handling", v5: packets.ErrProtocolViolation}
 	refuseExpiry      = refusal{reason: "session expiry raised from zero", v5: packets.ErrProtocolViolationZeroNonZeroExpiry}
 	refuseAuth        = refusal{reason: "authentication without a method", v5: packets.ErrProtocolViolation}
+	refuseUnfinished  = refusal{reason: "packet not finished in time", v5: packets.ErrKeepAliveTimeout}
+	refuseServerOnly  = refusal{reason: "packet that only a server sends", v5: packets.ErrProtocolViolation}
+	refuseFirst       = refusal{reason: "first packet is not CONNECT", v5: packets.ErrProtocolViolation}
+	refuseSecond      = refusal{reason: "second CONNECT", v5: packets.ErrProtocolViolation}
+	refuseVersion     = refusal{"unsupported protocol version", packets.ErrUnsupportedProtocolVersion, v3UnacceptableVersion}
+	refuseNoFilter    = refusal{reason: "no topic filter", v5: packets.ErrProtocolViolation}
+	refuseNoID        = refusal{reason: "packet id 0", v5: packets.ErrProtocolViolation}
+	refuseReasonCode  = refusal{reason: "unknown reason code", v5: packets.ErrProtocolViolation}
+	refuseTwice       = refusal{reason: "property given twice", v5: packets.ErrProtocolViolation}
+	refuseValue       = refusal{reason: "forbidden value of a property", v5: packets.ErrProtocolViolation}
+	refuseAuthData    = refusal{reason: "authentication data without a method", v5: packets.ErrProtocolViolation}
 	refuseFlood       = refusal{reason: "more unacknowledged messages than announced", v5: packets.ErrReceiveMaximum}
 	refuseStalled     = refusal{reason: "not stored in time", v5: packets.ErrQuotaExceeded}
 	refuseOverflow    = refusal{reason: "too slow for what it subscribed to"} // a message to the account was dropped

@@ -24,7 +24,7 @@ func idle(t *testing.T) *router {
 
 func TestASessionEndsAlsoWhenItsConnectionWasNeverAttachedOrIsJustDetached(t *testing.T) {
 	r := idle(t)
-	l := newLink(nil)
+	l := newLink(nil, nil)
 	l.client, l.account.Name = &mqtt.Client{ID: "esp"}, "bed-1"
 	require.NoError(t, r.sessions.claim(l, r.sessions.evictionCount(), false))
 	l.peer.state.Connect(r.now(), session.Connection{Expiry: time.Hour}, nil)
@@ -64,7 +64,7 @@ func TestNobodyWaitsForASubscriberThatTakesNothingWhileItsBacklogGrows(t *testin
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			defer p.crowd.disperse()
-			p.link = newLink(nil)
+			p.link = newLink(nil, nil)
 			p.state.Connect(clock, session.Connection{}, nil) // paused: whatever is delivered waits
 			deliver := func(messages int) {
 				for range messages {
@@ -85,7 +85,7 @@ func TestNobodyWaitsForASubscriberThatTakesNothingWhileItsBacklogGrows(t *testin
 func TestTheEndOfAnOldSessionDoesNotMakeIngestUnready(t *testing.T) {
 	r := idle(t)
 	p := newPeer("ingest", "backend", true)
-	p.owner = newLink(nil)
+	p.owner = newLink(nil, nil)
 	p.state.Connect(r.now(), session.Connection{Expiry: time.Hour}, nil)
 	p.state.Subscribe(session.Subscription{Filter: "devices/+/telemetry", QoS: 1})
 	r.intake.setReady(true)

@@ -18,7 +18,9 @@ type socket struct {
 	writeTimeout time.Duration // of one Write
 	writeLate    atomic.Bool   // a Write ran into it; websocket hides that
 
-	readStart time.Time // when the reader last asked; only the reader uses these three
+	readStart time.Time // when the reader last asked; only the reader uses these five
+	begun     time.Time // a packet that is not complete
+	packetBy  time.Time // when it must be; zero: there is none
 	readBy    time.Time // the armed read deadline
 	readErr   error     // the last Read's, as TLS and websocket hide or replace it
 	writeBy   time.Time // the armed write deadline; only the writer uses it
@@ -31,28 +33,51 @@ func (s *socket) startRead() {
 	}
 }
 
-// Read reads with the read timeout, counted from startRead.
-func (s *socket) Read(p []byte) (int, error) {
+// awaitPacket sets a deadline for the rest of a packet of which the beginning was read, or takes it away. fresh says
+// that it began in the last Read.
+func (s *socket) awaitPacket(underWay, fresh bool, allowed time.Duration) {
+	if !underWay {
+		s.packetBy = time.Time{}
+		return
+	}
+	if fresh {
+		s.begun = time.Now()
+	}
+	s.packetBy = s.begun.Add(allowed)
+}
+
+// late says that the last Read ended because a packet was not complete in time.
+func (s *socket) late() bool {
+	return !s.packetBy.IsZero() && s.readBy.Equal(s.packetBy) && errors.Is(s.readErr, os.ErrDeadlineExceeded)
+}
+
+// readDeadline is the earlier one of the read timeout's end, counted from startRead, and packetBy. Zero is none.
+func (s *socket) readDeadline() time.Time {
 	timeout := time.Duration(s.readTimeout.Load())
 	if timeout <= 0 || s.readStart.IsZero() {
-		if !s.readBy.IsZero() {
-			s.armRead(time.Time{})
-		}
-		return s.read(p)
+		return s.packetBy
 	}
-	deadline := s.readStart.Add(timeout)
+	if idle := s.readStart.Add(timeout); s.packetBy.IsZero() || idle.Before(s.packetBy) {
+		return idle
+	}
+	return s.packetBy
+}
+
+// Read reads until readDeadline.
+func (s *socket) Read(p []byte) (int, error) {
+	deadline := s.readDeadline()
 	for {
-		if s.readBy.IsZero() || s.readBy.After(deadline) {
+		if !deadline.IsZero() && (s.readBy.IsZero() || s.readBy.After(deadline)) {
 			s.armRead(deadline)
 		}
 		n, err := s.read(p)
-		if n > 0 || err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || s.closing.Load() {
-			return n, err
-		}
-		if s.readBy.Equal(deadline) {
+		if n > 0 || err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || s.closing.Load() || s.readBy.Equal(deadline) {
 			return n, err
 		}
 		s.readBy = time.Time{} // an older deadline: the client has been heard since
+		if deadline.IsZero() {
+			s.armRead(deadline)
+		}
 	}
 }
 

@@ -237,18 +237,52 @@ func TestV04UnfinishedQoS2DoesNotGrow(t *testing.T) {
 
 func TestV05PropertiesAreBoundedAndChecked(t *testing.T) {
 	g := besiege(t)
+	const malformed, violation = 0x81, 0x82
 	many := bytes.Repeat([]byte{0x26, 0, 1, 'a', 0, 1, 'b'}, 9000) // 63 kB of user properties
 	for _, d := range g.doors {
-		for name, properties := range map[string][]byte{
-			"unknown":    {0x7f, 0},
-			"of PUBLISH": {0x01, 1},
-			"string cut": {0x26, 0xff, 0xff, 'a'},
-			"no UTF-8":   {0x26, 0, 1, 0xff, 0, 1, 'b'},
+		for name, c := range map[string]struct {
+			properties []byte
+			code       byte
+		}{
+			"unknown":                {[]byte{0x7f, 0}, malformed},
+			"of PUBLISH":             {[]byte{0x01, 1}, malformed},
+			"string cut":             {[]byte{0x26, 0xff, 0xff, 'a'}, malformed},
+			"value cut":              {[]byte{0x27, 0, 1}, malformed},
+			"no UTF-8":               {[]byte{0x26, 0, 1, 0xff, 0, 1, 'b'}, malformed},
+			"NUL":                    {[]byte{0x26, 0, 1, 'a', 0, 1, 0}, malformed},
+			"Receive Maximum 0":      {[]byte{0x21, 0, 0}, violation},
+			"Maximum Packet Size 0":  {[]byte{0x27, 0, 0, 0, 0}, violation},
+			"expiry twice":           {[]byte{0x11, 0, 0, 0, 1, 0x11, 0, 0, 0, 1}, violation},
+			"problem information 2":  {[]byte{0x17, 2}, violation},
+			"data without a method":  {[]byte{0x16, 0, 1, 'a'}, violation},
+			"topic alias maximum x2": {[]byte{0x22, 0, 1, 0x22, 0, 2}, violation},
 		} {
 			l := g.as("bed-1")
-			l.properties = properties
+			l.properties = c.properties
 			_, code, err := d.enter(t, l)
-			assert.False(t, err == nil && code == 0, "%s over %s is accepted", name, d.kind)
+			assert.NoError(t, err, "%s over %s", name, d.kind)
+			assert.Equal(t, c.code, code, "%s over %s", name, d.kind)
+		}
+		topic := appendString(nil, "devices/bed-1/notes")
+		for name, c := range map[string]struct {
+			packet []byte
+			code   byte
+		}{
+			"content type twice":      {encode(publish<<4, append(topic[:len(topic):len(topic)], 6, 3, 0, 0, 3, 0, 0)), violation},
+			"property into payload":   {encode(publish<<4, append(topic[:len(topic):len(topic)], 3, 3, 0, 2, 'a', 'b')), malformed},
+			"SUBSCRIBE id 0":          {encode(8<<4|2, append([]byte{0, 1, 2, 0x0b, 0}, append(topic, 0)...)), violation},
+			"SUBSCRIBE reserved bits": {encode(8<<4|2, append([]byte{0, 1, 0}, append(topic, 0xc0)...)), malformed},
+			"PUBACK and more":         {encode(4<<4, []byte{0, 1, 0, 0, 'x'}), malformed},
+			"DISCONNECT of a server":  {encode(14<<4, []byte{0, 4, 0x1c, 0, 1, 'a'}), malformed},
+			"PINGREQ with a load":     {encode(12<<4, []byte{0}), malformed},
+		} {
+			a := g.enter(d, g.as("bed-1"))
+			a.send(c.packet)
+			body, err := a.await(14)
+			if assert.NoError(t, err, "%s over %s", name, d.kind) {
+				assert.Equal(t, c.code, body[0], "%s over %s", name, d.kind)
+			}
+			require.True(t, a.ended(promptness), "%s over %s", name, d.kind)
 		}
 		a := g.enter(d, g.as("bed-1"))
 		a.send(encode(publish<<4|2, append(appendString(nil, "devices/bed-1/notes"), 0, 1, 0xff, 0xff, 0xff, 0xff, 0x7f, 'a')))
