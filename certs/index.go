@@ -18,7 +18,7 @@ func (a *Authority) record(i Issued) error {
 		return err
 	}
 	g := a.current.Load()
-	if !exists(a.ownList) {
+	if !exists(a.ownList) && !exists(a.index) {
 		data, err := g.encodeList(nil, revocations{}, a.now())
 		if err != nil {
 			return err

@@ -49,6 +49,27 @@ func TestOpenSSLAcceptsTheChainStrictly(t *testing.T) {
 	assert.Contains(t, openssl(t, "x509", "-in", filepath.Join(o.Dir, "ca.crt"), "-noout", "-fingerprint", "-sha256"), a.Fingerprint())
 }
 
+func TestOpenSSLObeysTheRevocationList(t *testing.T) {
+	o := Options{Dir: t.TempDir()} // openssl has its own clock
+	a := create(t, o)
+	ca, list := filepath.Join(o.Dir, "ca.crt"), filepath.Join(o.Dir, "ca.crl")
+	verify := func(name string) []string {
+		return []string{"verify", "-x509_strict", "-crl_check", "-CAfile", ca, "-CRLfile", list, "-purpose", "sslclient", filepath.Join(o.Dir, name+".crt")}
+	}
+	for _, name := range []string{"bed-1", "bed-2"} {
+		_, err := a.IssueFiles(name, filepath.Join(o.Dir, name+".crt"), filepath.Join(o.Dir, name+".key"))
+		require.NoError(t, err)
+		openssl(t, verify(name)...)
+	}
+	_, err := a.Revoke("bed-1")
+	require.NoError(t, err)
+	assert.Contains(t, openssl(t, "crl", "-in", list, "-CAfile", ca, "-noout"), "verify OK")
+	openssl(t, verify("bed-2")...)
+	out, err := exec.CommandContext(t.Context(), "openssl", verify("bed-1")...).CombinedOutput()
+	require.Error(t, err)
+	assert.Contains(t, string(out), "certificate revoked")
+}
+
 func TestOpenSSLClientVerifiesTheServer(t *testing.T) {
 	o := Options{Dir: t.TempDir()}
 	a := create(t, o)

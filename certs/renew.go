@@ -71,6 +71,7 @@ func (a *Authority) Reload() error {
 		return fmt.Errorf("reload certificates: %w", err)
 	}
 	a.use(g)
+	a.log.Info("reloaded certificates", "dir", a.dir, "server", fingerprint(g.server()), "revoked", len(g.revoked.ids))
 	return nil
 }
 

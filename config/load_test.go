@@ -302,3 +302,26 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+func TestDoorsThatAskForNoCertificateAreWarnings(t *testing.T) {
+	const required = "PLANTOPS_LISTENERS_TLS_REQUIRE_CERTIFICATE=true"
+	const tcp, websocket = "PLANTOPS_LISTENERS_TCP_ADDRESS=", "PLANTOPS_LISTENERS_WEBSOCKET_ADDRESS="
+	for name, c := range map[string]struct {
+		env  []string
+		want []string // keys
+	}{
+		"loopback only":      {[]string{required, tcp + "localhost:1883", websocket + "[::1]:9001"}, nil},
+		"not required":       {[]string{tcp + ":1883"}, nil},
+		"no TLS":             {[]string{required, tcp + ":1883", "PLANTOPS_LISTENERS_TLS_ENABLED=false"}, nil},
+		"every address":      {[]string{required, tcp + ":1883", websocket + "[::]:9001"}, []string{"listeners.tcp.address: :1883", "listeners.websocket.address: [::]:9001"}},
+		"one address":        {[]string{required, websocket + "192.0.2.1:9001"}, []string{"listeners.websocket.address: 192.0.2.1:9001"}},
+		"open, but disabled": {[]string{required, websocket + ":9001", "PLANTOPS_LISTENERS_WEBSOCKET_ENABLED=false"}, nil},
+	} {
+		l, err := Load(write(t, "log: {}\n"), c.env, nil)
+		require.NoError(t, err, name)
+		require.Len(t, l.Warnings, len(c.want), name)
+		for i, want := range c.want {
+			assert.True(t, strings.HasPrefix(l.Warnings[i], want+" is open to other machines"), l.Warnings[i])
+		}
+	}
+}
