@@ -87,10 +87,8 @@ func (h *hook) OnSessionEstablished(cl *mqtt.Client, pk packets.Packet) {
 
 func (h *hook) OnDisconnect(cl *mqtt.Client, err error, _ bool) {
 	if l := linkOf(cl); l != nil {
-		if err != nil && !l.lost && !l.closing.Load() { // mochi has had enough of it
-			if r := brokenPacket(err); l.because(r.reason) {
-				h.refused(l, r.reason, "", "")
-			}
+		if r, broken := brokenPacket(err); broken && !l.lost && l.because(r.reason) {
+			h.refused(l, r.reason, "", "")
 		}
 		h.log.Info("client disconnected", append(l.attrs(), "reason", endReason(l, err))...)
 	}

@@ -157,7 +157,7 @@ func finished(ended <-chan struct{}, ctx context.Context) bool {
 // drop logs and counts why a connection was or will be closed. err may be nil.
 func (n *network) drop(c *conn, reason string, err error) {
 	from := source{remote: c.RemoteAddr()}
-	if user := c.user.Load(); user != nil {
+	if user := c.user.Load(); user != nil && reason != reasonPanic { // which is put down to the packet, see settle
 		from.account, from.proved = *user, true
 	}
 	if repeated, ok := n.lines.allow(c.kind+" "+reason+" "+from.account, time.Now()); ok {

@@ -81,15 +81,17 @@ var (
 	refuseOverflow    = refusal{reason: "too slow for what it subscribed to"} // a message to the account was dropped
 )
 
-// brokenPacket is the refusal of a packet that mochi could not read or would not take.
-func brokenPacket(err error) refusal {
+// brokenPacket is the refusal of a packet that mochi could not read or would not take, when that is why it ended a connection.
+func brokenPacket(err error) (refusal, bool) {
 	switch code, _ := errors.AsType[packets.Code](err); {
+	case err == nil, errors.Is(err, errQueueFull), errors.Is(err, net.ErrClosed), code == packets.ErrRejectPacket: // our own
+		return refusal{}, false
 	case code == packets.ErrPacketTooLarge:
-		return refuseTooLarge
+		return refuseTooLarge, true
 	case code.Code == packets.ErrProtocolViolation.Code:
-		return refuseViolation
+		return refuseViolation, true
 	}
-	return refuseMalformed
+	return refuseMalformed, true
 }
 
 // AccountRefusal says what an account was refused for one reason since the start.
