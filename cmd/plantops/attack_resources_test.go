@@ -75,8 +75,43 @@ func TestV20BrokerMayNotHurtTheSubscriber(t *testing.T) {
 	}
 }
 
-// liar is a broker that answers every connection with the same and counts them.
+func TestV20StopDoesNotWaitForTheBroker(t *testing.T) {
+	granted := []byte{0x20, 3, 0, 0, 0}
+	for name, lie := range map[string][]byte{
+		"says nothing":                    nil,
+		"stops in the CONNACK":            granted[:2],
+		"never answers the SUBSCRIBE":     granted,
+		"stops in a PUBLISH":              append(granted[:5:5], 0x32, 100, 0),
+		"announces 256 MiB":               append(granted[:5:5], 0x32, 0xff, 0xff, 0xff, 0x7f),
+		"announces 4 GiB":                 append(granted[:5:5], 0x32, 0xff, 0xff, 0xff, 0xff, 0x0f),
+		"names an authentication method":  encode(2<<4, append([]byte{0, 0, 4}, "\x15\x00\x01x"...)),
+		"repeats its CONNACK without end": bytes.Repeat(granted, 100_000),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var told atomic.Int64
+			in := newInstallation(t, t.TempDir(), "PLANTOPS_LISTENERS_TCP_ENABLED=false", "PLANTOPS_LISTENERS_TLS_ENABLED=false",
+				"MQTT_USE_TLS=false", "MQTT_HOST=127.0.0.1", "MQTT_PORT="+liarThat(t, lie, &told, func(net.Conn) {}), "MQTT_BACKEND_PASSWORD=secret",
+				"PLANTOPS_INGEST_STALL_TIMEOUT=1s")
+			in.start()
+			in.awaitReady()
+			require.Eventually(t, func() bool { return told.Load() > 1 }, patience, time.Millisecond, "it tries again")
+			assert.Less(t, in.memory("VmHWM"), int64(96*mebibyte))
+			began := time.Now()
+			in.stop()
+			assert.Less(t, time.Since(began), promptness)
+		})
+	}
+}
+
+// liar is a broker that answers every connection with the same, ends it, and counts them.
 func liar(t *testing.T, lie []byte, told *atomic.Int64) (port string) {
+	t.Helper()
+	return liarThat(t, lie, told, func(c net.Conn) { c.Close() })
+}
+
+// liarThat does something else than to end the connection.
+func liarThat(t *testing.T, lie []byte, told *atomic.Int64, after func(net.Conn)) (port string) {
 	t.Helper()
 	broker, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -87,9 +122,11 @@ func liar(t *testing.T, lie []byte, told *atomic.Int64) (port string) {
 			if err != nil {
 				return
 			}
+			t.Cleanup(func() { c.Close() })
 			_, _ = bufio.NewReader(c).ReadByte() // its CONNECT has begun
+			_ = c.SetWriteDeadline(time.Now().Add(time.Second))
 			_, _ = c.Write(lie)
-			c.Close()
+			after(c)
 			told.Add(1)
 		}
 	}()
