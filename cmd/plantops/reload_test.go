@@ -50,6 +50,7 @@ func TestReloadsTouchNobodyElse(t *testing.T) {
 	t.Logf("%d descriptors at rest, memory grew by %.1f MiB", descriptors, float64(grown)/mebibyte)
 	assert.Less(t, grown, int64(64*mebibyte))
 	u.verify()
+	u.noGoroutinesLeft(descriptors)
 }
 
 // upheaval is a server that is reloaded all the time.
@@ -173,8 +174,14 @@ func (u *upheaval) atRest() int {
 	u.t.Helper()
 	u.inquiry.resting.Lock()
 	defer u.inquiry.resting.Unlock()
-	residents := len(u.fleet.devices) + len(u.viewers)
-	require.Eventually(u.t, func() bool { return u.connections() == residents }, patience, 20*time.Millisecond)
+	require.Eventually(u.t, func() bool { return u.connections() == u.residents() }, patience, 20*time.Millisecond)
+	return u.descriptors()
+}
+
+func (u *upheaval) residents() int { return len(u.fleet.devices) + len(u.viewers) }
+
+func (u *upheaval) descriptors() int {
+	u.t.Helper()
 	used, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", u.pid))
 	require.NoError(u.t, err)
 	return len(used)
@@ -216,13 +223,13 @@ func (u *upheaval) verify() {
 	assert.LessOrEqual(u.t, counts.Stored, int64(s.sent)+q.sent.Load())
 	u.sameProcess()
 	assert.Equal(u.t, u.pid, u.in.server.Pid)
-	u.noGoroutinesLeft()
 }
 
-// noGoroutinesLeft compares the server with one that has just started.
-func (u *upheaval) noGoroutinesLeft() {
+// noGoroutinesLeft compares the server with one that has just started, when the residents are gone. So many descriptors
+// it had with them.
+func (u *upheaval) noGoroutinesLeft(descriptors int) {
 	u.t.Helper()
-	require.Eventually(u.t, func() bool { return u.connections() == 0 }, patience, 20*time.Millisecond)
+	require.Eventually(u.t, func() bool { return u.descriptors() <= descriptors-u.residents() }, patience, 20*time.Millisecond)
 	worn := u.goroutines()
 	u.log += ".fresh"
 	u.in.startLogged(u.log)
