@@ -204,6 +204,38 @@ func TestAShareGroupGetsTheLevelAboveItsHash(t *testing.T) {
 	c.AwaitNoMessage()
 }
 
+// A share group is a name and a filter: with the level above its hash a group is not one with another group's filter.
+func TestShareGroupsOfDifferentFiltersGetEachMessage(t *testing.T) {
+	b := brokertest.Start(t, brokertest.Device("bed-1"))
+	sender := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 4))
+	long := brokertest.Dial(t, b, brokertest.TCP, lasting("bed-1", "long", 5))
+	require.Equal(t, byte(1), long.Subscribe("$share/g/devices/bed-1/+/#", 1))
+	short := brokertest.Dial(t, b, brokertest.TCP, lasting("bed-1", "short", 5))
+	require.Equal(t, byte(1), short.Subscribe("$share/g/devices/bed-1/+", 1))
+	gets := func(members ...*brokertest.Client) {
+		t.Helper()
+		for range 2 { // a common group would take turns
+			sender.Publish("devices/bed-1/a", "", 1)
+			for _, c := range members {
+				assert.Equal(t, "devices/bed-1/a", c.Receive().TopicName)
+			}
+		}
+		long.AwaitNoMessage()
+		short.AwaitNoMessage()
+	}
+	gets(long, short)
+	require.Equal(t, byte(1), long.Subscribe("$share/g/devices/bed-1/+", 1)) // it is in both, and takes turns in one of them
+	unsubscribe := func(filter string) {
+		long.Send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Unsubscribe, Qos: 1}, PacketID: 60000,
+			Filters: packets.Subscriptions{{Filter: filter}}})
+		long.Await(packets.Unsuback)
+	}
+	unsubscribe("$share/g/devices/bed-1/+")
+	gets(long, short)
+	unsubscribe("$share/g/devices/bed-1/+/#")
+	gets(short)
+}
+
 func TestAShareGroupTakesTurnsAndPrefersThoseWhoAreThere(t *testing.T) {
 	b := brokertest.Start(t, brokertest.Device("bed-1"))
 	sender := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 4))

@@ -108,20 +108,16 @@ func (r *router) makeRoute(topic string) *route {
 			}
 		}
 	}
+	groups := map[string]map[string]target{}
 	for filter, members := range found.Shared {
-		s := share{filter: filter, members: make(map[string]target)}
-		for id, sub := range members {
-			if p := r.sessions.peer(id); p != nil && p.mayRead(topic) {
-				o := session.Offer{QoS: sub.Qos, RetainAsPublished: sub.RetainAsPublished}
-				if sub.Identifier > 0 {
-					o.SubscriptionIDs = []uint32{uint32(sub.Identifier)}
-				}
-				s.members[id] = target{peer: p, offer: o}
+		for id := range members {
+			if p := r.sessions.peer(id); p != nil {
+				p.joinGroups(groups, filter, topic)
 			}
 		}
-		if len(s.members) > 0 {
-			rt.shares = append(rt.shares, s)
-		}
+	}
+	for filter, members := range groups {
+		rt.shares = append(rt.shares, share{filter: filter, members: members})
 	}
 	return rt
 }
@@ -156,10 +152,29 @@ func (p *peer) target(m session.Message) (target, bool) {
 	return t, wanted
 }
 
-func (p *peer) mayRead(topic string) bool {
+// joinGroups adds the session to the share groups in which it gets the topic, of those that the index knows by filter:
+// that of the filter itself and that of the filter whose # takes in that level, which are two groups.
+func (p *peer) joinGroups(groups map[string]map[string]target, filter, topic string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.rights.mayRead(topic)
+	if !p.rights.mayRead(topic) {
+		return
+	}
+	join := func(sub session.Subscription, ok bool) {
+		if !ok {
+			return
+		}
+		o := session.Offer{QoS: sub.QoS, RetainAsPublished: sub.RetainAsPublished}
+		if sub.ID > 0 {
+			o.SubscriptionIDs = []uint32{sub.ID}
+		}
+		if groups[sub.Filter] == nil {
+			groups[sub.Filter] = map[string]target{}
+		}
+		groups[sub.Filter][p.id] = target{peer: p, offer: o}
+	}
+	join(p.state.Subscription(filter))
+	join(p.longer(filter))
 }
 
 // shares takes turns among the members of share groups.

@@ -104,3 +104,20 @@ func TestRoutesOfLongTopicsAreNotKept(t *testing.T) {
 	r.routeTo("devices/bed-1/telemetry")
 	assert.Equal(t, 1, len(r.routes.byTopic))
 }
+
+// Who has many subscriptions and takes them back may not keep others waiting: one costs what it costs alone.
+func TestTakingBackASubscriptionLooksAtNoOther(t *testing.T) {
+	r, p := idle(t), newPeer("sub", "bed-1", false)
+	p.state.Connect(r.now(), session.Connection{}, nil)
+	filter := func(i int) string { return fmt.Sprintf("devices/bed-1/%d/+", i) }
+	const many = 20_000
+	for i := range many {
+		p.state.Subscribe(session.Subscription{Filter: filter(i)})
+	}
+	began := time.Now()
+	for i := range many / 2 {
+		p.state.Unsubscribe(filter(i))
+		r.leave(p, filter(i))
+	}
+	assert.Less(t, time.Since(began), time.Second)
+}

@@ -123,32 +123,32 @@ func (r *router) leave(p *peer, filter string) {
 	if p.state.Subscribed(filter) {
 		return // again, by a newer connection
 	}
-	if parent, ok := oneLevelLess(filter); ok && !p.state.Subscribed(parent) {
-		r.remove(p, parent)
-	}
-	for longer := range p.state.Subscriptions() {
-		if parent, ok := oneLevelLess(longer.Filter); ok && parent == filter {
-			r.enterParent(p, filter, longer) // mochi has just taken it out
-			return
-		}
-	}
-	r.remove(p, filter)
-}
-
-// enterParent puts the level that the # of sub takes in into the index, and into a share group of its own.
-func (r *router) enterParent(p *peer, parent string, sub session.Subscription) {
-	r.index.Subscribe(p.id, packets.Subscription{Filter: parent, Qos: sub.QoS, NoLocal: sub.NoLocal,
-		RetainAsPublished: sub.RetainAsPublished, Identifier: int(sub.ID)})
-	if sub.Shared() {
-		r.shares.join(parent, p.id)
-	}
-}
-
-func (r *router) remove(p *peer, filter string) {
-	r.index.Unsubscribe(filter, p.id)
 	if strings.HasPrefix(filter, sharePrefix) {
 		r.shares.leave(filter, p.id)
 	}
+	if parent, ok := oneLevelLess(filter); ok && !p.state.Subscribed(parent) {
+		r.index.Unsubscribe(parent, p.id)
+	}
+	if longer, ok := p.longer(filter); ok {
+		r.enterParent(p, filter, longer) // mochi has just taken it out
+		return
+	}
+	r.index.Unsubscribe(filter, p.id)
+}
+
+// enterParent puts the level that the # of sub takes in into the index.
+func (r *router) enterParent(p *peer, parent string, sub session.Subscription) {
+	r.index.Subscribe(p.id, packets.Subscription{Filter: parent, Qos: sub.QoS, NoLocal: sub.NoLocal,
+		RetainAsPublished: sub.RetainAsPublished, Identifier: int(sub.ID)})
+}
+
+// longer returns the subscription of which filter is in the index as the level that its # takes in. The caller holds p.mu.
+func (p *peer) longer(filter string) (session.Subscription, bool) {
+	longer := filter + "/#"
+	if _, ok := oneLevelLess(longer); !ok {
+		return session.Subscription{}, false
+	}
+	return p.state.Subscription(longer)
 }
 
 // oneLevelLess returns a/+ for a/+/#, which matches that level too, but not in mochi's index.

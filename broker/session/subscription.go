@@ -1,10 +1,6 @@
 package session
 
-import (
-	"iter"
-	"maps"
-	"strings"
-)
+import "strings"
 
 // Subscription is one granted subscription.
 type Subscription struct {
@@ -50,9 +46,6 @@ func (s *Session) Unsubscribe(filter string) (existed bool) {
 // HasSubscriptions reports whether there are any.
 func (s *Session) HasSubscriptions() bool { return len(s.filters) > 0 }
 
-// Subscriptions ranges over the subscriptions, in no order.
-func (s *Session) Subscriptions() iter.Seq[Subscription] { return maps.Values(s.filters) }
-
 // Offer merges the session's own subscriptions, shared ones aside, that match
 // the message: the highest QoS, all identifiers [MQTT-3.3.4-2, -3]. It reports
 // false when none wants it. It walks every filter: for the case that an index
@@ -95,6 +88,12 @@ func Matches(filter, topic string) bool {
 		}
 		filter, topic = filterRest, topicRest
 	}
+}
+
+// Subscription returns the subscription with this very filter, if there is one.
+func (s *Session) Subscription(filter string) (sub Subscription, ok bool) {
+	sub, ok = s.filters[filter]
+	return sub, ok
 }
 
 // Subscribed reports whether there is a subscription with this very filter.
