@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -50,7 +49,8 @@ func TestReloadsTouchNobodyElse(t *testing.T) {
 	t.Logf("%d descriptors at rest, memory grew by %.1f MiB", descriptors, float64(grown)/mebibyte)
 	assert.Less(t, grown, int64(64*mebibyte))
 	u.verify()
-	u.noGoroutinesLeft(descriptors)
+	require.Eventually(t, func() bool { return u.in.descriptors() <= descriptors-u.residents() }, patience, 20*time.Millisecond)
+	u.in.noGoroutinesLeft(u.log)
 }
 
 // upheaval is a server that is reloaded all the time.
@@ -145,9 +145,7 @@ func (u *upheaval) awaitReady() {
 // said returns what the log has had since the moment at which it was so long.
 func (u *upheaval) said(since int64) string {
 	u.t.Helper()
-	text, err := os.ReadFile(u.log)
-	require.NoError(u.t, err)
-	return string(text[since:])
+	return saidSince(u.t, u.log, since)
 }
 
 // hangUp sends SIGHUP, waits for the end of the reload and returns what was said meanwhile.
@@ -175,17 +173,10 @@ func (u *upheaval) atRest() int {
 	u.inquiry.resting.Lock()
 	defer u.inquiry.resting.Unlock()
 	require.Eventually(u.t, func() bool { return u.connections() == u.residents() }, patience, 20*time.Millisecond)
-	return u.descriptors()
+	return u.in.descriptors()
 }
 
 func (u *upheaval) residents() int { return len(u.fleet.devices) + len(u.viewers) }
-
-func (u *upheaval) descriptors() int {
-	u.t.Helper()
-	used, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", u.pid))
-	require.NoError(u.t, err)
-	return len(used)
-}
 
 // connections is how many clients the server counts.
 func (u *upheaval) connections() int {
@@ -223,30 +214,4 @@ func (u *upheaval) verify() {
 	assert.LessOrEqual(u.t, counts.Stored, int64(s.sent)+q.sent.Load())
 	u.sameProcess()
 	assert.Equal(u.t, u.pid, u.in.server.Pid)
-}
-
-// noGoroutinesLeft compares the server with one that has just started, when the residents are gone. So many descriptors
-// it had with them.
-func (u *upheaval) noGoroutinesLeft(descriptors int) {
-	u.t.Helper()
-	require.Eventually(u.t, func() bool { return u.descriptors() <= descriptors-u.residents() }, patience, 20*time.Millisecond)
-	worn := u.goroutines()
-	u.log += ".fresh"
-	u.in.startLogged(u.log)
-	u.awaitReady()
-	fresh := u.goroutines()
-	u.t.Logf("%d goroutines in the end, %d in a server that has just started", worn, fresh)
-	assert.LessOrEqual(u.t, worn, fresh)
-}
-
-// goroutines makes the server tell of its goroutines, which ends it, and returns how many there were besides those of
-// the runtime.
-func (u *upheaval) goroutines() int {
-	u.t.Helper()
-	before, err := os.Stat(u.log)
-	require.NoError(u.t, err)
-	require.NoError(u.t, u.in.server.Signal(syscall.SIGQUIT))
-	<-u.in.server.ended
-	said := u.said(before.Size())
-	return strings.Count(said, "\ncreated by ") - strings.Count(said, "\ncreated by runtime.")
 }
