@@ -68,6 +68,16 @@ func (c *conn) run() {
 
 // open does the TLS handshake or the websocket upgrade. It accounts for its own errors.
 func (c *conn) open() error {
+	c.stream = &c.socket
+	if err := c.awaitBytes(); err != nil {
+		switch c.kind {
+		case "tls":
+			return c.failed(handshakeReason(err), err)
+		case "websocket":
+			return c.failed(reasonUpgrade, err)
+		}
+		return err
+	}
 	switch c.kind {
 	case "tls":
 		t := tls.Server(&c.socket, c.n.tlsConfig)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -352,12 +353,16 @@ func TestCloseOfTheNetworkEndsEverything(t *testing.T) {
 
 func TestCloseOfTheNetworkIsBounded(t *testing.T) {
 	release := make(chan struct{})
+	entered := make(chan struct{})
 	n := newTestNet(t, Limits{}).start(t, "tcp", func(c *conn) error {
+		close(entered)
 		<-release // a part that does not notice the end
 		return nil
 	})
-	n.dial(t)
-	eventually(t, "served", func() bool { _, serving, _ := n.count(); return serving == 1 })
+	client := n.dial(t)
+	_, err := client.Write(connectPacket)
+	require.NoError(t, err)
+	<-entered
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
 	require.ErrorIs(t, n.close(ctx), context.DeadlineExceeded)
@@ -412,4 +417,25 @@ func TestOversizeFirstPacketIsNotPassedOn(t *testing.T) {
 			require.Equal(t, 1, n.dropped(reasonFirstPacket))
 		})
 	}
+}
+
+// Who says nothing costs next to nothing: what belongs to a login is made when somebody begins one.
+func TestNothingIsMadeForASilentConnection(t *testing.T) {
+	var established atomic.Int64
+	n := newTestNet(t, Limits{}).start(t, "tcp", func(c *conn) error {
+		established.Add(1)
+		_, err := io.ReadAll(c)
+		return err
+	})
+	silent, gone, speaker := n.rawDial(t, ""), n.rawDial(t, ""), n.rawDial(t, "")
+	eventually(t, "served", func() bool { _, serving, _ := n.count(); return serving == 3 })
+	gone.Close()
+	eventually(t, "forgotten", func() bool { open, _, _ := n.count(); return open == 2 })
+	require.Zero(t, established.Load())
+	_, err := speaker.Write(connectPacket[:1])
+	require.NoError(t, err)
+	eventually(t, "established", func() bool { return established.Load() == 1 })
+	silent.Close()
+	eventually(t, "forgotten", func() bool { open, _, _ := n.count(); return open == 1 })
+	require.EqualValues(t, 1, established.Load())
 }

@@ -1,10 +1,13 @@
 package broker
 
 import (
+	"cmp"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -79,6 +82,31 @@ func (s *socket) Read(p []byte) (int, error) {
 			s.armRead(deadline)
 		}
 	}
+}
+
+// awaitBytes waits until the client has said something, and reads nothing. Until then a connection costs the stack of its
+// goroutine: what TLS, websocket and MQTT need, some ten kilobytes, is made for those who speak. io.EOF means that the
+// client has gone without a word.
+func (s *socket) awaitBytes() error {
+	t, ok := s.Conn.(syscall.Conn)
+	if !ok {
+		return nil
+	}
+	raw, err := t.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var peeked [1]byte
+	var n int
+	var failed error
+	err = raw.Read(func(fd uintptr) (done bool) {
+		n, _, failed = syscall.Recvfrom(int(fd), peeked[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		return failed != syscall.EAGAIN && failed != syscall.EINTR
+	})
+	if err = cmp.Or(err, failed); err == nil && n == 0 {
+		err = io.EOF
+	}
+	return err
 }
 
 func (s *socket) read(p []byte) (int, error) {
