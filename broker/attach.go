@@ -138,6 +138,16 @@ func (r *router) publishWill(w *work, p *peer, m *session.Message) {
 		return
 	}
 	rt := r.routeTo(m.Topic)
+	p.mu.Lock()
+	h := p.holding
+	p.mu.Unlock()
+	if why, kept := r.keep(m, h); !kept {
+		r.refusedAway(p.account, p.id, why.reason, m.Topic, why.rule)
+		if !rt.ingest {
+			r.reportPublish(p.account, why.reason)
+			return
+		}
+	}
 	if !rt.ingest {
 		r.publish(w, rt, m, nil, p, m.Created)
 		return

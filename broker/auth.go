@@ -212,6 +212,9 @@ func (h *hook) refuseConnect(l *link, pk packets.Packet, r refusal) {
 	if pk.Connect.WillFlag && (r == refuseWill || r == refuseWillTopic) {
 		attrs = append(attrs, slog.String("topic", clip(pk.Connect.WillTopic)))
 	}
+	if r.rule != "" {
+		attrs = append(attrs, slog.String("rule", r.rule))
+	}
 	if r == refuseWill {
 		attrs = append(attrs, slog.String("rule", l.rights.mayPublishText()))
 	}

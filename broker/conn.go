@@ -31,12 +31,13 @@ type conn struct {
 	waited  time.Duration // for, until since
 	since   time.Time     // the CONNECT deadline runs from; zero = it stands still
 
-	readMu sync.Mutex // held by whoever reads from the socket: mochi, then linger
-	first  firstPacket
-	known  atomic.Bool            // admitted
-	user   atomic.Pointer[string] // the account that has logged in; nil before
-	closed chan struct{}
-	dirty  atomic.Bool // somebody has put something into the queue and will kick
+	readMu  sync.Mutex // held by whoever reads from the socket: mochi, then linger
+	first   firstPacket
+	known   atomic.Bool             // admitted
+	user    atomic.Pointer[string]  // the account that has logged in; nil before
+	holding atomic.Pointer[holding] // of its account, whom its queue is charged to; nil before the login
+	closed  chan struct{}
+	dirty   atomic.Bool // somebody has put something into the queue and will kick
 	writer
 }
 

@@ -20,6 +20,15 @@ type Limits struct {
 	ConnectTimeout               time.Duration // 30 s; for TLS handshake, websocket upgrade and CONNECT together
 	MaxPacketBytes               int           // 262144
 	MaxTopicLevels               int           // 32
+
+	// What one account may have, or, without PerAccount, all together.
+	MaxConnectionsPerAccount   int // 2000
+	MaxSessionsPerAccount      int // 2000; of clients that are connected and of those that may come back
+	MaxSessions                int // 20000
+	MaxSubscriptionsPerAccount int // 10000
+	MaxRetainedPerAccount      int // 25000; messages
+	MaxQueuedBytesPerAccount   int // 16777216; what waits for its clients
+	MaxQueuedBytes             int // 67108864
 }
 
 func (l Limits) withDefaults() Limits {
@@ -29,6 +38,13 @@ func (l Limits) withDefaults() Limits {
 	l.ConnectTimeout = cmp.Or(l.ConnectTimeout, 30*time.Second)
 	l.MaxPacketBytes = cmp.Or(l.MaxPacketBytes, 256<<10)
 	l.MaxTopicLevels = cmp.Or(l.MaxTopicLevels, 32)
+	l.MaxConnectionsPerAccount = cmp.Or(l.MaxConnectionsPerAccount, 2000)
+	l.MaxSessionsPerAccount = cmp.Or(l.MaxSessionsPerAccount, 2000)
+	l.MaxSessions = cmp.Or(l.MaxSessions, 20_000)
+	l.MaxSubscriptionsPerAccount = cmp.Or(l.MaxSubscriptionsPerAccount, 10_000)
+	l.MaxRetainedPerAccount = cmp.Or(l.MaxRetainedPerAccount, 25_000)
+	l.MaxQueuedBytesPerAccount = cmp.Or(l.MaxQueuedBytesPerAccount, 16<<20)
+	l.MaxQueuedBytes = cmp.Or(l.MaxQueuedBytes, 64<<20)
 	return l
 }
 

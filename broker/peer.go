@@ -14,18 +14,20 @@ type peer struct {
 	account string
 	ingest  bool // it is the backend's subscriber
 
-	owner  *link       // the newest connection of the id, which may have ended; guarded by sessions.mu
-	online atomic.Bool // attached
+	owner   *link       // the newest connection of the id, which may have ended; guarded by sessions.mu
+	online  atomic.Bool // attached
+	holding *holding    // of its account; changed under sessions.mu and mu
 
-	mu     sync.Mutex // guards what follows; never two of them are held
-	state  *session.Session
-	link   *link // attached; nil while away
-	ended  bool  // the session has no state
-	rights rights
-	walks  []walk // retained messages that are due to the client
-	narrow bool   // the client takes few messages at a time
-	crowd  crowd
-	lost   uint64 // of state.Overflowed, that has been counted
+	mu      sync.Mutex // guards what follows; never two of them are held
+	state   *session.Session
+	link    *link // attached; nil while away
+	ended   bool  // the session has no state
+	rights  rights
+	walks   []walk // retained messages that are due to the client
+	narrow  bool   // the client takes few messages at a time
+	crowd   crowd
+	lost    uint64 // of state.Overflowed, that has been counted
+	charged int    // units of session.FreeBytes, that its account is charged
 }
 
 const (
@@ -47,11 +49,12 @@ func (p *peer) stats() session.Stats {
 	return p.state.Stats()
 }
 
-func newPeer(id, account string, ingest bool) *peer {
+func newPeer(id string, h *holding, ingest bool) *peer {
 	o := session.Options{Window: window, MaxQueued: maxWaiting, MaxQueuedBytes: maxWaitingBytes, ReceiveMaximum: receiveMaximum}
 	if ingest { // what waits for it is bounded by credits; nothing of it is dropped
 		o.Window, o.MaxQueued, o.MaxQueuedBytes = 65535, math.MaxInt32, math.MaxInt32
 		o.RaiseQoS0 = true
 	}
-	return &peer{id: id, account: account, ingest: ingest, ended: true, state: session.New(id, account, o)}
+	account := h.owner.Account
+	return &peer{id: id, account: account, holding: h, ingest: ingest, ended: true, state: session.New(id, account, o)}
 }

@@ -37,6 +37,9 @@ func (r *router) receive(l *link, pk *packets.Packet) error {
 	}
 	m := new(session.Message)
 	fill(m, rt.topic, p.id, pk, now)
+	if why, kept := r.keep(m, p.holding); !kept {
+		return r.refuseTaken(l, pk, ticket, why)
+	}
 	r.publish(w, rt, m, nil, p, now)
 	if qos > 0 {
 		r.complete(w, p, ticket, session.Success)
@@ -67,6 +70,26 @@ func (r *router) refuse(l *link, pk *packets.Packet, reason string) error {
 		return packets.ErrRejectPacket
 	}
 	return nil
+}
+
+// refuseTaken answers a message that was received and cannot be published, as answerRefused does for one that may not be.
+func (r *router) refuseTaken(l *link, pk *packets.Packet, ticket session.Ticket, why refusal) error {
+	r.refused(l, why.reason, pk.TopicName, why.rule)
+	r.reportPublish(l.account.Name, why.reason)
+	w, p := l.work, l.peer
+	switch {
+	case pk.FixedHeader.Qos == 0:
+		return nil
+	case l.client.Properties.ProtocolVersion >= 5:
+		r.complete(w, p, ticket, session.Reason(why.v5.Code))
+		return nil
+	}
+	l.because(why.reason)
+	p.mu.Lock()
+	w.out = p.state.Abandon(ticket, w.out[:0])
+	w.apply(p)
+	p.mu.Unlock()
+	return packets.ErrRejectPacket
 }
 
 // acknowledged takes what a client says about deliveries to it, and the PUBREL for its own.
@@ -121,6 +144,9 @@ func (r *router) receiveForIngest(l *link, rt *route, pk *packets.Packet, ticket
 			return packets.ErrRejectPacket
 		}
 		rt = r.route(l, pk.TopicName) // subscriptions may have changed
+	}
+	if why, kept := r.keep(&c.message, p.holding); !kept { // what its acknowledgement promises is that it is stored
+		r.refused(l, why.reason, pk.TopicName, why.rule)
 	}
 	c.tally.received.Add(1)
 	r.publish(w, rt, &c.message, c, p, now)

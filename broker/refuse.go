@@ -19,6 +19,7 @@ type refusal struct {
 	reason string
 	v5     packets.Code // CONNACK, PUBACK, PUBREC, SUBACK or DISCONNECT
 	v3     byte         // CONNACK return code of MQTT 3.1.1
+	rule   string       // what was exceeded, for the log; may be empty
 }
 
 func (r refusal) Error() string { return r.reason }
@@ -33,23 +34,23 @@ const (
 )
 
 var (
-	refuseAnonymous   = refusal{"anonymous", packets.ErrBadUsernameOrPassword, v3NotAuthorized}
-	refuseNoPassword  = refusal{"no password", packets.ErrBadUsernameOrPassword, v3NotAuthorized}
-	refuseUnknownUser = refusal{"unknown user", packets.ErrBadUsernameOrPassword, v3NotAuthorized}
-	refusePassword    = refusal{"wrong password", packets.ErrBadUsernameOrPassword, v3NotAuthorized}
-	refuseThrottled   = refusal{"too many failed logins", packets.ErrServerBusy, v3ServerUnavailable}
-	refuseUserName    = refusal{"invalid user name", packets.ErrBadUsernameOrPassword, v3BadUserOrPassword}
-	refuseAuthMethod  = refusal{"unknown authentication method", packets.ErrBadAuthenticationMethod, v3NotAuthorized}
-	refuseCertificate = refusal{"certificate names another account", packets.ErrNotAuthorized, v3NotAuthorized}
-	refuseRevoked     = refusal{reasonRevoked, packets.ErrNotAuthorized, v3NotAuthorized}
-	refuseClientID    = refusal{"invalid client id", packets.ErrClientIdentifierNotValid, v3IdentifierRejected}
-	refuseForeignID   = refusal{"client id belongs to another account", packets.ErrClientIdentifierNotValid, v3IdentifierRejected}
-	refuseForeignSess = refusal{"session belongs to another account", packets.ErrClientIdentifierNotValid, v3IdentifierRejected}
-	refuseWillTopic   = refusal{"invalid will topic", packets.ErrTopicNameInvalid, v3NotAuthorized}
-	refuseWill        = refusal{"will not allowed", packets.ErrNotAuthorized, v3NotAuthorized}
-	refuseNotReady    = refusal{"not ready", packets.ErrServerUnavailable, v3ServerUnavailable}
-	refuseStopping    = refusal{"stopping", packets.ErrServerShuttingDown, v3ServerUnavailable}
-	refuseStuckOld    = refusal{"previous connection did not end", packets.ErrServerBusy, v3ServerUnavailable}
+	refuseAnonymous   = refusal{reason: "anonymous", v5: packets.ErrBadUsernameOrPassword, v3: v3NotAuthorized}
+	refuseNoPassword  = refusal{reason: "no password", v5: packets.ErrBadUsernameOrPassword, v3: v3NotAuthorized}
+	refuseUnknownUser = refusal{reason: "unknown user", v5: packets.ErrBadUsernameOrPassword, v3: v3NotAuthorized}
+	refusePassword    = refusal{reason: "wrong password", v5: packets.ErrBadUsernameOrPassword, v3: v3NotAuthorized}
+	refuseThrottled   = refusal{reason: "too many failed logins", v5: packets.ErrServerBusy, v3: v3ServerUnavailable}
+	refuseUserName    = refusal{reason: "invalid user name", v5: packets.ErrBadUsernameOrPassword, v3: v3BadUserOrPassword}
+	refuseAuthMethod  = refusal{reason: "unknown authentication method", v5: packets.ErrBadAuthenticationMethod, v3: v3NotAuthorized}
+	refuseCertificate = refusal{reason: "certificate names another account", v5: packets.ErrNotAuthorized, v3: v3NotAuthorized}
+	refuseRevoked     = refusal{reason: reasonRevoked, v5: packets.ErrNotAuthorized, v3: v3NotAuthorized}
+	refuseClientID    = refusal{reason: "invalid client id", v5: packets.ErrClientIdentifierNotValid, v3: v3IdentifierRejected}
+	refuseForeignID   = refusal{reason: "client id belongs to another account", v5: packets.ErrClientIdentifierNotValid, v3: v3IdentifierRejected}
+	refuseForeignSess = refusal{reason: "session belongs to another account", v5: packets.ErrClientIdentifierNotValid, v3: v3IdentifierRejected}
+	refuseWillTopic   = refusal{reason: "invalid will topic", v5: packets.ErrTopicNameInvalid, v3: v3NotAuthorized}
+	refuseWill        = refusal{reason: "will not allowed", v5: packets.ErrNotAuthorized, v3: v3NotAuthorized}
+	refuseNotReady    = refusal{reason: "not ready", v5: packets.ErrServerUnavailable, v3: v3ServerUnavailable}
+	refuseStopping    = refusal{reason: "stopping", v5: packets.ErrServerShuttingDown, v3: v3ServerUnavailable}
+	refuseStuckOld    = refusal{reason: "previous connection did not end", v5: packets.ErrServerBusy, v3: v3ServerUnavailable}
 	refusePublish     = refusal{reason: "publish not allowed", v5: packets.ErrNotAuthorized}
 	refuseReserved    = refusal{reason: errTopicReserved.Error(), v5: packets.ErrNotAuthorized}
 	refuseSubscribe   = refusal{reason: "subscribe not allowed", v5: packets.ErrNotAuthorized}
@@ -69,7 +70,7 @@ var (
 	refuseServerOnly  = refusal{reason: "packet that only a server sends", v5: packets.ErrProtocolViolation}
 	refuseFirst       = refusal{reason: "first packet is not CONNECT", v5: packets.ErrProtocolViolation}
 	refuseSecond      = refusal{reason: "second CONNECT", v5: packets.ErrProtocolViolation}
-	refuseVersion     = refusal{"unsupported protocol version", packets.ErrUnsupportedProtocolVersion, v3UnacceptableVersion}
+	refuseVersion     = refusal{reason: "unsupported protocol version", v5: packets.ErrUnsupportedProtocolVersion, v3: v3UnacceptableVersion}
 	refuseNoFilter    = refusal{reason: "no topic filter", v5: packets.ErrProtocolViolation}
 	refuseNoID        = refusal{reason: "packet id 0", v5: packets.ErrProtocolViolation}
 	refuseReasonCode  = refusal{reason: "unknown reason code", v5: packets.ErrProtocolViolation}

@@ -7,19 +7,14 @@ import (
 	"github.com/plantops/plantops/broker/session"
 )
 
-const (
-	maxRetained      = 100_000
-	maxRetainedBytes = 32 << 20
-	// walkStep is how many retained messages are taken out of the store at a time.
-	walkStep = 64
-)
+// walkStep is how many retained messages are taken out of the store at a time.
+const walkStep = 64
 
 // retained is the store of retained messages.
 type retained struct {
 	mu    sync.RWMutex
 	store session.Retained
 	sweep *session.Cursor
-	full  limiter
 }
 
 // walk is the way through the retained messages that a subscription has asked for.
@@ -29,17 +24,28 @@ type walk struct {
 }
 
 // set keeps m as the retained message of its topic. The store holds a copy of its own, without what hangs on the original.
-func (t *retained) set(r *router, m *session.Message) {
+func (t *retained) set(m *session.Message, o *session.Owner) session.Keeping {
 	kept := *m
 	t.mu.Lock()
-	ok := t.store.Set(&kept)
-	t.mu.Unlock()
-	if ok {
-		return
+	defer t.mu.Unlock()
+	return t.store.Set(&kept, o)
+}
+
+// keep makes m the retained message of its topic, if it is one for that. A refusal says why it cannot be kept: one that
+// asks to be kept and cannot be is not published, except to ingest, which must lose nothing.
+func (r *router) keep(m *session.Message, h *holding) (refusal, bool) {
+	if !m.Retain {
+		return refusal{}, true
 	}
-	if more, due := t.full.allow("", r.now()); due {
-		r.log.Warn("too many retained messages, one was not kept", "topic", clip(m.Topic), "more", more)
+	switch r.retained.set(m, &h.owner) {
+	case session.OwnerFull:
+		return refuseRetained.by("max_retained_per_account", r.quotas.limits.MaxRetainedPerAccount), false
+	case session.StoreFull:
+		return refuseAllRetained, false
+	case session.OwnerGone:
+		return refuseGone, false
 	}
+	return refusal{}, true
 }
 
 func (t *retained) len() int {
@@ -48,7 +54,7 @@ func (t *retained) len() int {
 	return t.store.Len()
 }
 
-func (t *retained) next(c *session.Cursor, limit int, dst []*session.Message) []*session.Message {
+func (t *retained) next(c *session.Cursor, limit int, dst []session.Kept) []session.Kept {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	return t.store.Next(c, limit, dst)
@@ -64,13 +70,52 @@ func (t *retained) expire(now time.Time) {
 	if t.sweep == nil || t.sweep.Done() {
 		t.sweep = session.Everything()
 	}
-	t.store.Sweep(now, t.sweep)
+	t.store.Sweep(t.sweep, func(k session.Kept) bool { return k.Expired(now) })
+}
+
+// disown removes the messages that an account has retained and may not publish any more. When it is gone those are
+// all, and no more can come: not from a connection that has not ended yet, either.
+func (r *router) disown(h *holding, gone bool) {
+	t, judge := &r.retained, publishers{router: r}
+	for c := session.Everything(); !c.Done(); { // others get the lock in between
+		t.mu.Lock()
+		h.owner.Gone = h.owner.Gone || gone
+		if h.owner.Messages == 0 {
+			t.mu.Unlock()
+			return
+		}
+		t.store.Sweep(c, func(k session.Kept) bool { return k.Owner == &h.owner && !judge.may(k) })
+		t.mu.Unlock()
+	}
+}
+
+// publishers judges who has published retained messages, by the rules of the moment. It remembers the last one.
+type publishers struct {
+	router *router
+	owner  *session.Owner
+	client string
+	rights rights
+}
+
+// may reports whether the owner of a message may still publish it.
+func (j *publishers) may(k session.Kept) bool {
+	switch {
+	case k.Owner == nil:
+		return true
+	case k.Owner != j.owner || k.Publisher != j.client:
+		j.owner, j.client, j.rights = k.Owner, k.Publisher, rights{}
+		if account, exists := j.router.account(k.Owner.Account); exists {
+			j.rights = rightsOf(account, k.Publisher)
+		}
+	}
+	return j.rights.mayPublish(k.Topic)
 }
 
 // feed delivers retained messages that are due, as many as the client's window and connection take now. It goes on
 // when they have room again. The caller holds p.mu.
 func (w *work) feed(p *peer, now time.Time) {
-	var found [walkStep]*session.Message
+	var found [walkStep]session.Kept
+	judge := publishers{router: w.r}
 	for len(p.walks) > 0 {
 		room := min(p.state.Room(), walkStep)
 		if room == 0 || p.link == nil || p.link.over {
@@ -78,7 +123,7 @@ func (w *work) feed(p *peer, now time.Time) {
 		}
 		due := &p.walks[0]
 		sub := &due.subscription
-		offer := session.Offer{QoS: sub.QoS, RetainAsPublished: sub.RetainAsPublished, Retained: true}
+		offer := session.Offer{QoS: sub.QoS, RetainAsPublished: sub.RetainAsPublished, Retained: true, Scarce: p.scarce()}
 		if sub.ID > 0 {
 			offer.SubscriptionIDs = []uint32{sub.ID}
 		}
@@ -86,9 +131,9 @@ func (w *work) feed(p *peer, now time.Time) {
 		if due.cursor.Done() {
 			p.walks = p.walks[1:]
 		}
-		for _, m := range messages {
-			if p.rights.mayRead(m.Topic) {
-				w.out = p.state.Deliver(now, m, offer, w.out[:0])
+		for _, k := range messages {
+			if p.rights.mayRead(k.Topic) && judge.may(k) {
+				w.out = p.state.Deliver(now, k.Message, offer, w.out[:0])
 				w.apply(p)
 			}
 		}

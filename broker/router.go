@@ -3,7 +3,6 @@ package broker
 import (
 	"cmp"
 	"fmt"
-	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,6 +29,7 @@ type router struct {
 	shares   shares
 	retained retained
 	sleepers sleepers
+	quotas   quotas
 
 	received, sent, dropped atomic.Int64 // PUBLISH packets, and deliveries
 }
@@ -40,7 +40,9 @@ const defaultStall = 10 * time.Second
 func newRouter(h *hook, o Options) *router {
 	r := &router{hook: h, index: h.server.Topics, ingestTopics: o.IngestTopics, stall: cmp.Or(o.StallTimeout, defaultStall),
 		started: o.Now()}
-	r.retained.store = session.Retained{MaxMessages: maxRetained, MaxBytes: maxRetainedBytes}
+	r.quotas.limits = o.Limits.withDefaults()
+	r.retained.store = session.Retained{MaxMessages: maxRetained, MaxBytes: maxRetainedBytes,
+		MaxOwned: r.quotas.limits.MaxRetainedPerAccount, MaxOwnedBytes: maxRetainedBytes / retainedShare}
 	return r
 }
 
@@ -64,12 +66,8 @@ func (t *tallies) of(device string) *tally {
 	return one
 }
 
-// publish puts a message into the retained store, if it is one for that, and into the sessions of its subscribers.
-// receipt is nil when ingest need not store it; from is nil when it comes from no client.
+// publish puts a message into the sessions of its subscribers. receipt is nil when ingest need not store it; from is nil when it comes from no client.
 func (r *router) publish(w *work, rt *route, m *session.Message, receipt *receipt, from *peer, now time.Time) {
-	if m.Retain {
-		r.retained.set(r, m)
-	}
 	taken := receipt == nil
 	for i := range rt.targets {
 		t := &rt.targets[i]
@@ -98,9 +96,22 @@ func (r *router) publish(w *work, rt *route, m *session.Message, receipt *receip
 // deliver puts a message into one session.
 func (w *work) deliver(p *peer, m *session.Message, o session.Offer, now time.Time) {
 	p.mu.Lock()
+	if p.scarce() {
+		o.Scarce = true
+		w.hush(p)
+	}
 	w.out = p.state.Deliver(now, m, o, w.out[:0])
 	w.apply(p)
 	p.mu.Unlock()
+}
+
+// hush makes the session wait for its connection, when that has something to write and its account holds too much.
+func (w *work) hush(p *peer) {
+	if l := p.link; l != nil && l.queuedBytes() >= session.FreeBytes {
+		p.state.Pause()
+		l.awaitDrain()
+		w.stain(l.conn)
+	}
 }
 
 // deliverToIngest: what has been taken in is stored, however long that takes.
@@ -175,13 +186,6 @@ func (r *router) closing(l *link, reason session.Reason) {
 		r.refused(l, why, "", rule)
 	}
 	_ = l.Close()
-}
-
-// overflowed counts what a session had no room for.
-func (r *router) overflowed(p *peer, n int64) {
-	r.dropped.Add(n)
-	r.refusals.addAll(refuseOverflow.reason, n, source{account: p.account, proved: true}, slog.String("user", p.account),
-		slog.String("client", p.id), slog.String("rule", fmt.Sprintf("%d messages, %d bytes", maxWaiting, maxWaitingBytes)))
 }
 
 // sweep is called by the clock: it ends connections whose messages have waited too long.

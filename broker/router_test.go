@@ -22,9 +22,13 @@ func idle(t *testing.T) *router {
 	return b.hook.router
 }
 
+func newHolding(account string) *holding {
+	return &holding{quotas: &quotas{limits: Limits{}.withDefaults()}, owner: session.Owner{Account: account}}
+}
+
 func TestASessionEndsAlsoWhenItsConnectionWasNeverAttachedOrIsJustDetached(t *testing.T) {
 	r := idle(t)
-	l := newLink(nil, nil)
+	l := newLink(nil, new(conn))
 	l.client, l.account.Name = &mqtt.Client{ID: "esp"}, "bed-1"
 	require.NoError(t, r.sessions.claim(l, r.sessions.evictionCount(), false))
 	l.peer.state.Connect(r.now(), session.Connection{Expiry: time.Hour}, nil)
@@ -38,10 +42,10 @@ func TestASessionEndsAlsoWhenItsConnectionWasNeverAttachedOrIsJustDetached(t *te
 }
 
 func TestIngestWaitsForNoSubscriber(t *testing.T) {
-	crowded := newPeer("slow", "bed-1", false)
+	crowded := newPeer("slow", newHolding("bed-1"), false)
 	crowded.crowd.gone = make(chan struct{})
 	w := &work{crowded: crowded, pressed: true}
-	w.yield(&link{peer: newPeer("ingest", "backend", true)})
+	w.yield(&link{peer: newPeer("ingest", newHolding("backend"), true)})
 	assert.Nil(t, w.crowded)
 }
 
@@ -60,7 +64,7 @@ func TestNobodyWaitsForASubscriberThatTakesNothingWhileItsBacklogGrows(t *testin
 			r := idle(t)
 			clock := r.now()
 			r.now = func() time.Time { return clock }
-			w, p := &work{r: r}, newPeer("sub", "bed-1", false)
+			w, p := &work{r: r}, newPeer("sub", newHolding("bed-1"), false)
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			defer p.crowd.disperse()
@@ -84,7 +88,7 @@ func TestNobodyWaitsForASubscriberThatTakesNothingWhileItsBacklogGrows(t *testin
 
 func TestTheEndOfAnOldSessionDoesNotMakeIngestUnready(t *testing.T) {
 	r := idle(t)
-	p := newPeer("ingest", "backend", true)
+	p := newPeer("ingest", newHolding("backend"), true)
 	p.owner = newLink(nil, nil)
 	p.state.Connect(r.now(), session.Connection{Expiry: time.Hour}, nil)
 	p.state.Subscribe(session.Subscription{Filter: "devices/+/telemetry", QoS: 1})

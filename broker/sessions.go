@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/plantops/plantops/broker/session"
 )
 
 // handoverWait bounds how long a new connection waits for the one it replaces to be finished.
@@ -21,11 +23,12 @@ type sessions struct {
 
 	mu        sync.Mutex // may be held when a peer's lock is taken, not the other way round
 	byID      map[string]*peer
+	holdings  map[string]*holding // by account
 	evictions uint64
 }
 
 func newSessions(r *router) *sessions {
-	return &sessions{router: r, byID: map[string]*peer{}}
+	return &sessions{router: r, byID: map[string]*peer{}, holdings: map[string]*holding{}}
 }
 
 // evictionCount is taken before a password is checked and given to claim, so that no login slips past an eviction.
@@ -36,7 +39,7 @@ func (s *sessions) evictionCount() uint64 {
 }
 
 // claim makes l the connection of its client id, after ending the one before it [MQTT-3.1.4-3]. It refuses a client
-// id whose session, live or stored, belongs to another account.
+// id whose session, live or stored, belongs to another account, and what is above the account's quotas.
 func (s *sessions) claim(l *link, evictions uint64, ingest bool) error {
 	for {
 		s.mu.Lock()
@@ -45,20 +48,16 @@ func (s *sessions) claim(l *link, evictions uint64, ingest bool) error {
 			return errEvicted
 		}
 		p := s.byID[l.client.ID]
-		if p == nil {
-			p = newPeer(l.client.ID, l.account.Name, ingest)
-			s.byID[p.id] = p
-		}
-		if p.account != l.account.Name {
+		if p != nil && p.account != l.account.Name {
 			s.mu.Unlock()
 			return refuseForeignSess
 		}
-		current := p.owner
-		if current == nil || current.hasEnded() {
-			p.owner, l.peer = l, p
+		if p == nil || p.owner.hasEnded() {
+			err := s.take(l, p, ingest)
 			s.mu.Unlock()
-			return nil
+			return err
 		}
+		current := p.owner
 		s.mu.Unlock()
 
 		s.end(current, packets.ErrSessionTakenOver)
@@ -72,6 +71,36 @@ func (s *sessions) claim(l *link, evictions uint64, ingest bool) error {
 	}
 }
 
+// take gives the client id p to l, or a new one where p is nil, if the account's quotas allow it. The caller holds mu.
+func (s *sessions) take(l *link, p *peer, ingest bool) error {
+	h := s.holdings[l.account.Name]
+	if h == nil {
+		h = &holding{quotas: &s.router.quotas, owner: session.Owner{Account: l.account.Name}}
+		s.holdings[l.account.Name] = h
+	}
+	if err := h.admit(p == nil, len(s.byID)); err != nil && !ingest {
+		return err
+	}
+	switch {
+	case p == nil:
+		p = newPeer(l.client.ID, h, ingest)
+		s.byID[p.id] = p
+		h.sessions++
+	case p.holding != h: // the account was removed and made again while the old session was being forgotten: it is empty
+		p.holding.sessions--
+		h.sessions++
+		p.mu.Lock()
+		p.holding = h
+		p.mu.Unlock()
+	}
+	h.connections++
+	if !ingest {
+		l.holding.Store(h)
+	}
+	p.owner, l.peer = l, p
+	return nil
+}
+
 // release is called when mochi has let go of l and its session is detached. The client id stays its account's while
 // there is a session.
 func (s *sessions) release(l *link) {
@@ -83,6 +112,9 @@ func (s *sessions) release(l *link) {
 		s.endStored(w, l.peer)
 	}
 	close(l.ended)
+	if l.peer != nil {
+		l.peer.holding.connections--
+	}
 	if l.client == nil {
 		return
 	}
@@ -111,6 +143,7 @@ func (s *sessions) forgetEnded(p *peer) {
 	p.mu.Unlock()
 	if ended && s.byID[p.id] == p {
 		delete(s.byID, p.id)
+		p.holding.sessions--
 	}
 }
 
@@ -159,12 +192,17 @@ func (s *sessions) endStored(w *work, p *peer) {
 	w.apply(p)
 }
 
-// evict ends the sessions of an account, live and stored, with everything that waits in them. It returns how many
-// were connected. Who is logging in with the old rights at this moment is sent through the login again.
+// evict ends the sessions of an account, live and stored, with everything that waits in them, and removes what it has
+// retained and may not publish any more. It returns how many were connected. Who is logging in with the old rights at this moment is sent through the login again.
 func (s *sessions) evict(account string, code packets.Code, wait time.Duration) (connected int) {
+	_, exists := s.router.account(account)
 	w := s.router.begin()
 	s.mu.Lock()
 	s.evictions++
+	h, gone := s.holdings[account], !exists
+	if gone {
+		delete(s.holdings, account) // another account of that name has nothing to do with this one
+	}
 	var live []*link
 	for _, p := range s.byID {
 		if p.account != account {
@@ -178,6 +216,9 @@ func (s *sessions) evict(account string, code packets.Code, wait time.Duration) 
 	}
 	s.mu.Unlock()
 	w.finish()
+	if h != nil {
+		s.router.disown(h, gone)
+	}
 
 	s.endAll(live, code, wait)
 	return len(live)

@@ -37,6 +37,7 @@ func (h *hook) OnSubscribed(cl *mqtt.Client, pk packets.Packet, codes []byte) {
 		return
 	}
 	p, system := l.peer, false
+	var refused []string
 	p.mu.Lock()
 	for i, asked := range pk.Filters {
 		if codes[i] > 2 {
@@ -45,6 +46,11 @@ func (h *hook) OnSubscribed(cl *mqtt.Client, pk packets.Packet, codes []byte) {
 		filter := strings.Clone(asked.Filter) // not to keep the packet
 		sub := session.Subscription{Filter: filter, QoS: codes[i], NoLocal: asked.NoLocal,
 			RetainAsPublished: asked.RetainAsPublished, RetainHandling: asked.RetainHandling, ID: uint32(asked.Identifier)}
+		if !p.ingest && !p.state.Subscribed(filter) && !p.holding.subscribe() {
+			codes[i] = h.refuseSubscription(l, filter)
+			refused = append(refused, filter)
+			continue
+		}
 		existed := p.state.Subscribe(sub)
 		h.server.Topics.Subscribe(p.id, asked) // again, under the lock: the end of an older session may have removed it
 		cl.State.Subscriptions.Delete(filter)  // so that mochi takes nothing out of the index when the connection ends
@@ -63,6 +69,10 @@ func (h *hook) OnSubscribed(cl *mqtt.Client, pk packets.Packet, codes []byte) {
 		system = system || strings.HasPrefix(filter, systemPrefix)
 	}
 	p.mu.Unlock()
+	for _, filter := range refused {
+		cl.State.Subscriptions.Delete(filter)
+		h.router.leave(p, filter)
+	}
 	h.router.routes.changed()
 	if p.ingest {
 		h.router.intake.setReady(true)
@@ -70,6 +80,16 @@ func (h *hook) OnSubscribed(cl *mqtt.Client, pk packets.Packet, codes []byte) {
 	if system {
 		h.router.renewSystem()
 	}
+}
+
+// refuseSubscription refuses what mochi has granted and returns the code for the SUBACK.
+func (h *hook) refuseSubscription(l *link, filter string) byte {
+	why := refuseSubscriptions.by("max_subscriptions_per_account", h.router.quotas.limits.MaxSubscriptionsPerAccount)
+	h.refused(l, why.reason, filter, why.rule)
+	if l.client.Properties.ProtocolVersion < 5 {
+		return packets.ErrUnspecifiedError.Code
+	}
+	return why.v5.Code
 }
 
 // OnPacketSent is called when mochi has written a packet: after a SUBACK it is the retained messages' turn.
@@ -98,6 +118,8 @@ func (h *hook) OnUnsubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet 
 	for i, asked := range pk.Filters {
 		if !p.state.Unsubscribe(asked.Filter) {
 			l.unsuback[i] = packets.CodeNoSubscriptionExisted.Code
+		} else {
+			p.unsubscribed(1)
 		}
 		p.walks = withoutFilter(p.walks, asked.Filter)
 	}

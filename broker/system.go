@@ -42,7 +42,7 @@ func (r *router) system(i int, now time.Time) *session.Message {
 // renewSystem renews the retained values, for somebody who subscribes to them.
 func (r *router) renewSystem() {
 	for i := range systemValues {
-		r.retained.set(r, r.system(i, r.now()))
+		r.retained.set(r.system(i, r.now()), nil)
 	}
 }
 
@@ -54,6 +54,7 @@ func (r *router) publishSystem(now time.Time) {
 	w := r.begin()
 	for i := range systemValues {
 		m := r.system(i, now)
+		r.retained.set(m, nil)
 		r.publish(w, r.routeTo(m.Topic), m, nil, nil, now)
 	}
 	w.finish()

@@ -62,6 +62,7 @@ func (w *work) apply(p *peer) {
 		case !e.IsPacket():
 			if e.Kind == session.Ended {
 				p.ended = !p.state.Connected()
+				p.unsubscribed(len(e.Subscriptions))
 				p.walks = nil
 			}
 			w.after = append(w.after, consequence{p, *e})
@@ -97,6 +98,7 @@ func (w *work) apply(p *peer) {
 			w.stain(l.conn)
 		}
 	}
+	p.charge()
 	w.crowding(p)
 	if lost := p.state.Overflowed(); lost != p.lost {
 		w.r.overflowed(p, int64(lost-p.lost))
@@ -154,7 +156,11 @@ func (w *work) flush() {
 func (w *work) resume(p *peer, l *link, now time.Time) {
 	p.mu.Lock()
 	if p.link == l && !l.over {
-		w.out = p.state.Resume(now, pauseBytes-l.queuedBytes(), w.out[:0])
+		room := pauseBytes
+		if p.scarce() {
+			room = session.FreeBytes
+		}
+		w.out = p.state.Resume(now, room-l.queuedBytes(), w.out[:0])
 		w.apply(p)
 		if p.state.Paused() {
 			l.awaitDrain()

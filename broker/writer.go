@@ -49,7 +49,7 @@ func (c *conn) put(p, tail []byte) (kick bool, err error) {
 		c.abort(reasonSlow, nil)
 		return false, errQueueFull
 	}
-	w.queued.Add(int64(len(p) + len(tail)))
+	c.queue(len(p) + len(tail))
 	if len(p) > 0 {
 		w.join(p)
 	}
@@ -147,7 +147,7 @@ func (c *conn) writeBatch(batch []segment, pong []byte) error {
 			if _, err := c.stream.Write(chunk); err != nil {
 				return err
 			}
-			c.queued.Add(-int64(len(chunk)))
+			c.queue(-len(chunk))
 			c.n.sent.Add(int64(len(chunk)))
 			rest = rest[len(chunk):]
 		}
@@ -205,6 +205,7 @@ func (c *conn) shut(now bool) bool {
 // connection and take the last packet (a CONNACK or DISCONNECT with its reason) away from the client; so it
 // ends our side first and reads on until the client ends its own, for a bounded time.
 func (c *conn) finish(dead bool) {
+	c.queue(-c.queuedBytes()) // nobody puts anything in any more
 	if !dead {
 		switch s := c.stream.(type) {
 		case *tls.Conn:

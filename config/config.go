@@ -104,6 +104,13 @@ type Limits struct {
 	ConnectTimeout               time.Duration `mapstructure:"connect_timeout"`
 	MaxPacketBytes               int           `mapstructure:"max_packet_bytes"`
 	MaxTopicLevels               int           `mapstructure:"max_topic_levels"`
+	MaxConnectionsPerAccount     int           `mapstructure:"max_connections_per_account"`
+	MaxSessionsPerAccount        int           `mapstructure:"max_sessions_per_account"`
+	MaxSessions                  int           `mapstructure:"max_sessions"`
+	MaxSubscriptionsPerAccount   int           `mapstructure:"max_subscriptions_per_account"`
+	MaxRetainedPerAccount        int           `mapstructure:"max_retained_per_account"`
+	MaxQueuedBytesPerAccount     int           `mapstructure:"max_queued_bytes_per_account"`
+	MaxQueuedBytes               int           `mapstructure:"max_queued_bytes"`
 }
 
 // Log says how much is logged, and how it looks.
@@ -141,6 +148,13 @@ func Default() Config {
 			ConnectTimeout:               30 * time.Second,
 			MaxPacketBytes:               256 << 10,
 			MaxTopicLevels:               32,
+			MaxConnectionsPerAccount:     2000,
+			MaxSessionsPerAccount:        2000,
+			MaxSessions:                  20000,
+			MaxSubscriptionsPerAccount:   10000,
+			MaxRetainedPerAccount:        25000,
+			MaxQueuedBytesPerAccount:     16 << 20,
+			MaxQueuedBytes:               64 << 20,
 		},
 		Log: Log{Level: "info", Format: "text"},
 	}

@@ -68,6 +68,7 @@ func TestEveryKeyIsReadFromItsFirstVariable(t *testing.T) {
 		"listeners.websocket.allowed_origins": "*", "certs.extra_names": "pi.lan", "mqtt.host": "127.0.0.1", "mqtt.port": "1", "mqtt.tls_port": "2",
 		"ingest.topics": "a", "store.retention": "12h", "log.level": "debug", "log.format": "json",
 		"ingest.stall_timeout": "11s", "ingest.offline_after": "12m", "limits.connect_timeout": "13s", "limits.max_packet_bytes": "2048",
+		"limits.max_queued_bytes_per_account": "100000", "limits.max_queued_bytes": "200000",
 	}
 	var environ []string
 	want := map[string]string{}

@@ -214,6 +214,12 @@ func (v *validator) numbers() {
 	v.within("limits.connect_timeout", 100*time.Millisecond, 10*time.Minute)
 	v.between("limits.max_packet_bytes", 1024, 268_435_455) // the most that MQTT can write [MQTT 5, 1.5.5]
 	v.between("limits.max_topic_levels", leastLevels, 1000)
+	for _, key := range []string{"max_connections_per_account", "max_sessions_per_account", "max_sessions", "max_subscriptions_per_account",
+		"max_retained_per_account"} {
+		v.between("limits."+key, 1, 1_000_000)
+	}
+	v.between("limits.max_queued_bytes_per_account", 64<<10, 1<<30)
+	v.between("limits.max_queued_bytes", 64<<10, 1<<30)
 }
 
 func (v *validator) between(key string, least, most int) {

@@ -313,6 +313,13 @@ func (c *Client) awaitAck(packetType byte, id uint16) packets.Packet {
 	return pk
 }
 
+// AwaitAckOrEnd returns the reason code of the first packet of the type, or that the connection has ended instead.
+func (c *Client) AwaitAckOrEnd(packetType byte) (code byte, ended bool) {
+	c.t.Helper()
+	pk, ok := c.wait(func(pk packets.Packet) bool { return pk.FixedHeader.Type == packetType })
+	return pk.ReasonCode, !ok
+}
+
 // wait returns the first packet that fits, or false at the end of the connection.
 func (c *Client) wait(fits func(packets.Packet) bool) (packets.Packet, bool) {
 	c.t.Helper()

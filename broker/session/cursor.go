@@ -20,7 +20,7 @@ type Cursor struct {
 
 	// of the call of Next that runs
 	messages, visits int
-	found            []*Message
+	found            []Kept
 	last             *node
 }
 
@@ -36,7 +36,7 @@ func (c *Cursor) Done() bool { return c.done }
 
 // Next appends up to limit more messages to dst. It may append none although
 // the walk is not over: ask Done. Expired messages are not left out.
-func (r *Retained) Next(c *Cursor, limit int, dst []*Message) []*Message {
+func (r *Retained) Next(c *Cursor, limit int, dst []Kept) []Kept {
 	if c.done || limit <= 0 {
 		return dst
 	}
@@ -59,9 +59,9 @@ func (c *Cursor) visit(n *node, level int, bound []string) bool {
 		}
 		c.visits--
 		c.last = n
-		if n.message != nil && c.complete(level) {
+		if n.kept.Message != nil && c.complete(level) {
 			c.messages--
-			c.found = append(c.found, n.message)
+			c.found = append(c.found, n.kept)
 		}
 	}
 	return c.descend(n, level, bound)

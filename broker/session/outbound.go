@@ -11,6 +11,7 @@ type Offer struct {
 	RetainAsPublished bool
 	NoLocal           bool
 	Retained          bool     // sent because of a new subscription
+	Scarce            bool     // the account holds as much as it may: the session may hold FreeBytes
 	SubscriptionIDs   []uint32 // of all matching subscriptions; not changed afterwards
 	// Token, when not nil, comes back exactly once, in a Delivered or a
 	// Dropped. Use a pointer: then nothing is allocated.
@@ -51,20 +52,29 @@ func (s *Session) Deliver(now time.Time, m *Message, o Offer, out []Effect) []Ef
 		return s.drop(&e, DropEnded, 0, out)
 	case o.NoLocal && m.Publisher == s.clientID:
 		return s.drop(&e, DropNoLocal, 0, out)
-	case e.qos == 0 && ready:
-		return s.send(now, &e, out)
 	case e.qos == 0 && !s.connected && !s.options.QueueQoS0:
 		return s.drop(&e, DropOffline, 0, out)
-	case ready && b.flights.outstanding() < s.window && s.fits(&e): // so nothing waits before it
+	case o.Scarce && !s.fits(&e, true):
+		return s.drop(&e, DropQueueFull, 0, out)
+	case e.qos == 0 && ready:
+		return s.send(now, &e, out)
+	case ready && b.flights.outstanding() < s.window && s.fits(&e, false): // so nothing waits before it
 		return s.send(now, &e, out)
 	}
 	return s.enqueue(&e, out)
 }
 
+// FreeBytes is what a session may hold when its account holds too much: a client
+// that reads is not cut off by others that do not.
+const FreeBytes = 4096
+
 // fits reports whether the bytes of e may be held. What is larger than the
-// limit by itself fits when nothing else is held.
-func (s *Session) fits(e *entry) bool {
+// limit by itself fits when nothing else is held, unless memory is scarce.
+func (s *Session) fits(e *entry, scarce bool) bool {
 	b := &s.outbound
+	if scarce {
+		return b.bytes+e.message.costBytes() <= FreeBytes
+	}
 	return b.bytes == 0 || b.bytes+e.message.costBytes() <= s.options.MaxQueuedBytes
 }
 
@@ -72,7 +82,7 @@ func (s *Session) fits(e *entry) bool {
 // oldest first; where that does not do, the newcomer is dropped.
 func (s *Session) enqueue(e *entry, out []Effect) []Effect {
 	b := &s.outbound
-	for b.queue.n+b.queue0.n >= s.options.MaxQueued || !s.fits(e) {
+	for b.queue.n+b.queue0.n >= s.options.MaxQueued || !s.fits(e, false) {
 		if e.qos == 0 || b.queue0.n == 0 {
 			return s.drop(e, DropQueueFull, 0, out)
 		}

@@ -3,16 +3,16 @@ package session
 import (
 	"slices"
 	"strings"
-	"time"
 )
 
 // Retained is the store of retained messages: a tree of topic levels whose
 // children are sorted, so that a walk can stop anywhere and go on later. The
 // zero value is empty and unlimited. One lock guards it; Next only reads.
 type Retained struct {
-	// MaxMessages and MaxBytes bound the store; 0: no bound.
-	MaxMessages int
-	MaxBytes    int
+	// MaxMessages and MaxBytes bound the store, MaxOwned and MaxOwnedBytes what
+	// one owner has in it; 0: no bound.
+	MaxMessages, MaxOwned   int
+	MaxBytes, MaxOwnedBytes int
 
 	root  node
 	count int
@@ -23,8 +23,34 @@ type node struct {
 	name     string
 	parent   *node
 	children []*node // sorted by name
-	message  *Message
+	kept     Kept
 }
+
+// Kept is a retained message and whose it is. Owner is nil for the broker's
+// own messages, which are in no bound.
+type Kept struct {
+	*Message
+	Owner *Owner
+}
+
+// Owner is an account as the store knows it. The store's lock guards it.
+type Owner struct {
+	Account  string
+	Messages int // that it has in the store
+	Bytes    int // that those are charged with
+	Gone     bool
+}
+
+// Keeping says whether a message was kept.
+type Keeping uint8
+
+// The outcomes of Set.
+const (
+	Stored Keeping = iota
+	OwnerFull
+	StoreFull
+	OwnerGone // it was removed meanwhile
+)
 
 // Len returns the number of retained messages.
 func (r *Retained) Len() int { return r.count }
@@ -32,40 +58,69 @@ func (r *Retained) Len() int { return r.count }
 // Bytes returns what the retained messages are charged with.
 func (r *Retained) Bytes() int { return r.bytes }
 
-// Set makes m the retained message of its topic; an empty payload removes it
-// [MQTT-3.3.1-5, -6, -7]. It reports false, and changes nothing, when the
-// store is full.
-func (r *Retained) Set(m *Message) bool {
+// Set makes m the retained message of its topic, for its owner; an empty payload
+// removes the one that is there [MQTT-3.3.1-5, -6, -7]. Unless it returns Stored,
+// nothing has changed. What does not grow is never refused for want of room.
+func (r *Retained) Set(m *Message, o *Owner) Keeping {
+	if o != nil && o.Gone {
+		return OwnerGone
+	}
+	n := r.find(m.Topic)
 	if len(m.Payload) == 0 {
-		r.remove(r.find(m.Topic))
-		return true
+		r.remove(n)
+		return Stored
 	}
-	count, bytes := r.count+1, r.bytes+m.costBytes()
-	if n := r.find(m.Topic); n != nil && n.message != nil {
-		count, bytes = r.count, bytes-n.message.costBytes()
+	count, bytes := 1, m.costBytes()
+	ownCount, ownBytes := count, bytes
+	if n != nil && n.kept.Message != nil {
+		count, bytes = 0, bytes-n.kept.costBytes()
+		if n.kept.Owner == o {
+			ownCount, ownBytes = count, bytes
+		}
 	}
-	if (r.MaxMessages > 0 && count > r.MaxMessages) || (r.MaxBytes > 0 && bytes > r.MaxBytes) {
-		return false
+	if o != nil && (exceeds(o.Messages, ownCount, r.MaxOwned) || exceeds(o.Bytes, ownBytes, r.MaxOwnedBytes)) {
+		return OwnerFull
 	}
-	r.make(m.Topic).message = m
-	r.count, r.bytes = count, bytes
-	return true
+	if o != nil && (exceeds(r.count, count, r.MaxMessages) || exceeds(r.bytes, bytes, r.MaxBytes)) {
+		return StoreFull
+	}
+	n = r.make(m.Topic)
+	r.charge(n.kept, -1)
+	n.kept = Kept{m, o}
+	r.charge(n.kept, 1)
+	return Stored
+}
+
+func exceeds(have, more, limit int) bool { return limit > 0 && more > 0 && have+more > limit }
+
+// charge accounts for a message that comes (1) or goes (-1).
+func (r *Retained) charge(k Kept, sign int) {
+	if k.Message == nil {
+		return
+	}
+	bytes := sign * k.costBytes()
+	r.count += sign
+	r.bytes += bytes
+	if k.Owner != nil {
+		k.Owner.Messages += sign
+		k.Owner.Bytes += bytes
+	}
 }
 
 // Get returns the retained message of a topic, or nil.
 func (r *Retained) Get(topic string) *Message {
 	if n := r.find(topic); n != nil {
-		return n.message
+		return n.kept.Message
 	}
 	return nil
 }
 
-// Sweep goes on removing expired messages where c stands, and visits a bounded
+// Sweep goes on removing what is stale where c stands, and visits a bounded
 // part of the tree per call. When c is done, begin again with Everything.
-func (r *Retained) Sweep(now time.Time, c *Cursor) (removed int) {
-	for _, m := range r.Next(c, visitsPerCall, nil) {
-		if m.Expired(now) {
-			r.remove(r.find(m.Topic))
+func (r *Retained) Sweep(c *Cursor, stale func(Kept) bool) (removed int) {
+	for _, k := range r.Next(c, visitsPerCall, nil) {
+		if stale(k) {
+			r.remove(r.find(k.Topic))
 			removed++
 		}
 	}
@@ -103,13 +158,12 @@ func (r *Retained) make(topic string) *node {
 
 // remove takes the message out and prunes what is empty then.
 func (r *Retained) remove(n *node) {
-	if n == nil || n.message == nil {
+	if n == nil || n.kept.Message == nil {
 		return
 	}
-	r.count--
-	r.bytes -= n.message.costBytes()
-	n.message = nil
-	for n.parent != nil && n.message == nil && len(n.children) == 0 {
+	r.charge(n.kept, -1)
+	n.kept = Kept{}
+	for n.parent != nil && n.kept.Message == nil && len(n.children) == 0 {
 		i, _ := n.parent.search(n.name)
 		n.parent.children = slices.Delete(n.parent.children, i, i+1)
 		n = n.parent

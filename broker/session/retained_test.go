@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -25,7 +24,7 @@ func TestFilterMatchesTopic(t *testing.T) {
 		t.Run(c.filter+" "+c.topic, func(t *testing.T) {
 			assert.Equal(t, c.want, Matches(c.filter, c.topic))
 			var r Retained
-			require.True(t, r.Set(&Message{Topic: c.topic, Payload: []byte("x")}))
+			require.Equal(t, Stored, r.Set(&Message{Topic: c.topic, Payload: []byte("x")}, nil))
 			assert.Len(t, r.Next(Match(c.filter), 10, nil), map[bool]int{true: 1}[c.want], "the store agrees")
 		})
 	}
@@ -46,10 +45,12 @@ func TestWalkGivesWhatMatches(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var r Retained
 		model := map[string]bool{}
+		owners := []*Owner{nil, {}, {}}
 		change := func() string {
 			topic := drawTopic(t)
 			payload := rapid.SampledFrom([]string{"x", "x", ""}).Draw(t, "payload")
-			r.Set(&Message{Topic: topic, Payload: []byte(payload)})
+			o := rapid.SampledFrom(owners).Draw(t, "owner")
+			r.Set(&Message{Topic: topic, Payload: []byte(payload)}, o)
 			delete(model, topic)
 			if payload != "" {
 				model[topic] = true
@@ -88,9 +89,10 @@ func TestWalkGivesWhatMatches(t *testing.T) {
 		require.Equal(t, got, slices.Compact(slices.Clone(got)), "nothing twice")
 		require.Equal(t, len(model), r.Len())
 		for topic := range model {
-			r.Set(&Message{Topic: topic})
+			r.Set(&Message{Topic: topic}, nil)
 		}
 		require.Zero(t, r.Bytes())
+		require.Equal(t, []*Owner{nil, {}, {}}, owners, "nobody is charged for what is gone")
 		require.Empty(t, r.root.children, "empty branches are pruned")
 	})
 }
@@ -98,13 +100,13 @@ func TestWalkGivesWhatMatches(t *testing.T) {
 func TestWalkIsBoundedWhereNothingMatches(t *testing.T) {
 	var r Retained
 	for i := range 3 * visitsPerCall {
-		r.Set(&Message{Topic: fmt.Sprintf("d%05d/other", i), Payload: []byte("x")})
+		r.Set(&Message{Topic: fmt.Sprintf("d%05d/other", i), Payload: []byte("x")}, nil)
 	}
 	c := Match("+/wanted")
 	assert.Empty(t, r.Next(c, 10, nil))
 	assert.False(t, c.Done())
-	r.Set(&Message{Topic: "zzz/wanted", Payload: []byte("x")})
-	var got []*Message
+	r.Set(&Message{Topic: "zzz/wanted", Payload: []byte("x")}, nil)
+	var got []Kept
 	for !c.Done() {
 		got = r.Next(c, 10, got)
 	}
@@ -112,28 +114,60 @@ func TestWalkIsBoundedWhereNothingMatches(t *testing.T) {
 }
 
 func TestRetainedLimits(t *testing.T) {
+	one := new(Owner)
+	set := func(r *Retained, topic, payload string) Keeping {
+		return r.Set(&Message{Topic: topic, Payload: []byte(payload)}, one)
+	}
 	r := Retained{MaxMessages: 2}
-	assert.True(t, r.Set(&Message{Topic: "a", Payload: []byte("1")}))
-	assert.True(t, r.Set(&Message{Topic: "b", Payload: []byte("1")}))
-	assert.False(t, r.Set(&Message{Topic: "c", Payload: []byte("1")}))
-	assert.True(t, r.Set(&Message{Topic: "a", Payload: []byte("2")}), "replacing needs no room")
-	assert.True(t, r.Set(&Message{Topic: "b"}))
-	assert.True(t, r.Set(&Message{Topic: "c", Payload: []byte("1")}))
+	assert.Equal(t, Stored, set(&r, "a", "1"))
+	assert.Equal(t, Stored, set(&r, "b", "1"))
+	assert.Equal(t, StoreFull, set(&r, "c", "1"))
+	assert.Equal(t, Stored, r.Set(&Message{Topic: "$SYS/x", Payload: []byte("1")}, nil), "the broker's own is in no bound")
+	assert.Equal(t, Stored, r.Set(&Message{Topic: "$SYS/x"}, nil))
+	assert.Equal(t, Stored, set(&r, "a", "2"), "replacing needs no room")
+	assert.Equal(t, Stored, set(&r, "b", ""))
+	assert.Equal(t, Stored, set(&r, "c", "1"))
 	assert.Nil(t, r.Get("b"))
 
 	r = Retained{MaxBytes: 1000}
-	assert.False(t, r.Set(&Message{Topic: "a", Payload: make([]byte, 1000)}))
+	assert.Equal(t, StoreFull, set(&r, "a", string(make([]byte, 1000))))
 	assert.Empty(t, r.root.children)
 }
 
-func TestSweepRemovesWhatExpired(t *testing.T) {
+func TestEachOwnerHasItsOwnLimits(t *testing.T) {
+	one, two := new(Owner), new(Owner)
+	set := func(r *Retained, o *Owner, topic, payload string) Keeping {
+		return r.Set(&Message{Topic: topic, Payload: []byte(payload)}, o)
+	}
+	r := Retained{MaxOwned: 1}
+	assert.Equal(t, Stored, set(&r, one, "a", "1"))
+	assert.Equal(t, OwnerFull, set(&r, one, "b", "1"))
+	assert.Equal(t, Stored, set(&r, two, "b", "1"))
+	assert.Equal(t, OwnerFull, set(&r, two, "a", "2"), "what belongs to another is charged to who replaces it")
+	assert.Equal(t, Stored, set(&r, two, "b", ""))
+	assert.Equal(t, Stored, set(&r, two, "a", "2"))
+	assert.Equal(t, []int{0, 0, 1}, []int{one.Messages, one.Bytes, two.Messages})
+	two.Gone = true
+	assert.Equal(t, OwnerGone, set(&r, two, "a", "3"))
+	assert.Equal(t, OwnerGone, set(&r, two, "a", ""), "it may not remove either")
+	assert.Equal(t, "2", string(r.Get("a").Payload))
+
+	r = Retained{MaxOwnedBytes: 1000}
+	assert.Equal(t, Stored, set(&r, one, "a", string(make([]byte, 700))))
+	assert.Equal(t, OwnerFull, set(&r, one, "a", string(make([]byte, 800))))
+	assert.Equal(t, Stored, set(&r, one, "a", "less"))
+	assert.Equal(t, Stored, set(&r, one, "a", ""))
+	assert.Zero(t, one.Bytes)
+}
+
+func TestSweepRemovesWhatIsStale(t *testing.T) {
 	var r Retained
-	r.Set(&Message{Topic: "$SYS/x", Payload: []byte("1"), Expires: noon.Add(time.Second)})
-	r.Set(&Message{Topic: "a/b", Payload: []byte("1"), Expires: noon.Add(time.Minute)})
-	r.Set(&Message{Topic: "a", Payload: []byte("1")})
-	assert.Equal(t, 1, r.Sweep(noon.Add(2*time.Second), Everything()))
-	assert.Equal(t, 1, r.Sweep(noon.Add(time.Hour), Everything()))
+	for _, topic := range []string{"$SYS/x", "a/b", "a"} {
+		r.Set(&Message{Topic: topic, Payload: []byte("1")}, nil)
+	}
+	assert.Equal(t, 2, r.Sweep(Everything(), func(k Kept) bool { return k.Topic != "a/b" }))
 	assert.Equal(t, 1, r.Len())
+	assert.NotNil(t, r.Get("a/b"))
 }
 
 func TestShareGroupTakesTurnsAmongThoseOnline(t *testing.T) {

@@ -70,7 +70,16 @@ var states = []state{
 		a.send(encode(publish<<4|2|1, append(append(appendString(nil, "devices/"+l.user+"/state"), 0, 5, 0), "kept"...)))
 		_, err := a.await(puback)
 		require.NoError(g.t, err)
-		return a, nil
+		return a, func(again login) {
+			watcher := g.enter(d, g.as("watcher"))
+			for who, reader := range map[string]*intruder{"the next owner of the name": g.enter(d, again), "somebody else": watcher} {
+				code, err := reader.subscribe("devices/" + l.user + "/state")
+				require.NoError(g.t, err)
+				require.Less(g.t, code, byte(firstFailure))
+				assert.False(g.t, reader.comes("kept", 0), "%s gets what the removed device had retained", who)
+			}
+			watcher.Close()
+		}
 	}},
 	{"QoS 2", func(g *siege, d door, l login) (*intruder, func(login)) {
 		l.resume = true

@@ -1,0 +1,88 @@
+package broker
+
+import "github.com/plantops/plantops/broker/session"
+
+// Held is what an account is charged for, or what a count of everything finds.
+type Held struct {
+	Sessions, Connections, Subscriptions, Queued, Retained, RetainedBytes int
+}
+
+// Charged returns what each account is charged for. The functions go on telling when the account was removed.
+func (b *Broker) Charged() map[string]func() Held {
+	s, t := b.hook.sessions, &b.hook.router.retained
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := map[string]func() Held{}
+	for name, h := range s.holdings {
+		all[name] = func() Held {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			t.mu.RLock()
+			defer t.mu.RUnlock()
+			return Held{h.sessions, h.connections, int(h.subscriptions.Load()), int(h.queued.Load()), h.owner.Messages, h.owner.Bytes}
+		}
+	}
+	return all
+}
+
+// Counted counts what each account holds, and what waits for all of them.
+func (b *Broker) Counted() (all map[string]Held, queued int) {
+	s, t, n := b.hook.sessions, &b.hook.router.retained, b.network
+	all = map[string]Held{}
+	add := func(h *holding, more func(*Held)) {
+		held := all[h.owner.Account]
+		more(&held)
+		all[h.owner.Account] = held
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.byID {
+		p.mu.Lock()
+		add(p.holding, func(h *Held) {
+			h.Sessions++
+			if !p.owner.hasEnded() {
+				h.Connections++
+			}
+			if p.ingest {
+				return
+			}
+			for range p.state.Subscriptions() {
+				h.Subscriptions++
+			}
+			h.Queued += p.state.Stats().Bytes / session.FreeBytes * session.FreeBytes
+		})
+		p.mu.Unlock()
+	}
+	n.mu.Lock()
+	for c := range n.conns {
+		if h := c.holding.Load(); h != nil {
+			add(h, func(h *Held) { h.Queued += c.queuedBytes() / session.FreeBytes * session.FreeBytes })
+		}
+	}
+	n.mu.Unlock()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for c := session.Everything(); !c.Done(); {
+		t.store.Sweep(c, func(k session.Kept) bool {
+			if k.Owner != nil {
+				held := all[k.Owner.Account]
+				held.Retained++
+				held.RetainedBytes += k.Owner.Bytes / max(k.Owner.Messages, 1) // all of one size, see the test
+				all[k.Owner.Account] = held
+			}
+			return false
+		})
+	}
+	return all, int(b.hook.router.quotas.queued.Load())
+}
+
+// Retained returns how many retained messages there are.
+func (b *Broker) Retained() int { return b.hook.router.retained.len() }
+
+// FillRetained leaves room for so many more retained messages in all.
+func (b *Broker) FillRetained(left int) {
+	t := &b.hook.router.retained
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.store.MaxMessages = t.store.Len() + left
+}

@@ -1,0 +1,152 @@
+package broker
+
+import (
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/plantops/plantops/broker/session"
+)
+
+const (
+	maxRetained      = 100_000
+	maxRetainedBytes = 32 << 20
+	// retainedShare of maxRetainedBytes is one account's: a house whose devices all share an account has a few MiB.
+	retainedShare = 2
+
+	// assuredBytes may wait for an account although too much waits for all of them together.
+	assuredBytes = 256 << 10
+)
+
+// quotas bound what one account may hold, and what all of them hold together. The backend's subscriber is in none of
+// them: credits bound what waits for it, and nothing of it may be lost.
+type quotas struct {
+	limits Limits
+	queued atomic.Int64 // of all holdings
+}
+
+// holding is what an account holds: one for each account that has logged in, until the account is removed.
+type holding struct {
+	quotas *quotas
+	// guarded by sessions.mu
+	sessions, connections int
+
+	owner         session.Owner // of retained messages; guarded by retained.mu
+	subscriptions atomic.Int64
+	// queued is what waits in its sessions and in the queues of its connections. Each counts in whole units of
+	// session.FreeBytes: what is on its way to a client that reads costs nothing here.
+	queued atomic.Int64
+}
+
+// The refusals by a quota. MQTT 3.1.1 has no word for it. "Server unavailable" makes people look at the server, not for a
+// wrong password, and libraries try again.
+var (
+	refuseConnections   = refusal{reason: "too many connections of the account", v5: packets.ErrQuotaExceeded, v3: v3ServerUnavailable}
+	refuseSessions      = refusal{reason: "too many sessions of the account", v5: packets.ErrQuotaExceeded, v3: v3ServerUnavailable}
+	refuseAllSessions   = refusal{reason: "too many sessions", v5: packets.ErrQuotaExceeded, v3: v3ServerUnavailable}
+	refuseSubscriptions = refusal{reason: "too many subscriptions of the account", v5: packets.ErrQuotaExceeded}
+	refuseRetained      = refusal{reason: "too many retained messages of the account", v5: packets.ErrQuotaExceeded}
+	refuseAllRetained   = refusal{reason: "too many retained messages", v5: packets.ErrQuotaExceeded}
+	refuseQueued        = refusal{reason: "too much waits for the account"} // a message to it was dropped
+	refuseGone          = refusal{reason: "account removed", v5: packets.ErrNotAuthorized}
+)
+
+// by returns the refusal with the limit that it comes from, for the log.
+func (r refusal) by(key string, limit int) refusal {
+	r.rule = fmt.Sprintf("limits.%s: %d", key, limit)
+	return r
+}
+
+// admit says why the account may not have one connection more, and one session more if the connection needs a new
+// one. all counts the sessions of all accounts. The caller holds sessions.mu.
+func (h *holding) admit(newSession bool, all int) error {
+	limits := &h.quotas.limits
+	switch {
+	case h.connections >= limits.MaxConnectionsPerAccount:
+		return refuseConnections.by("max_connections_per_account", limits.MaxConnectionsPerAccount)
+	case newSession && h.sessions >= limits.MaxSessionsPerAccount:
+		return refuseSessions.by("max_sessions_per_account", limits.MaxSessionsPerAccount)
+	case newSession && all >= limits.MaxSessions:
+		return refuseAllSessions.by("max_sessions", limits.MaxSessions)
+	}
+	return nil
+}
+
+// subscribe takes one subscription, if there is one left.
+func (h *holding) subscribe() bool {
+	for {
+		n := h.subscriptions.Load()
+		if n >= int64(h.quotas.limits.MaxSubscriptionsPerAccount) {
+			return false
+		}
+		if h.subscriptions.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// unsubscribed gives n subscriptions back. The caller holds p.mu.
+func (p *peer) unsubscribed(n int) {
+	if !p.ingest {
+		p.holding.subscriptions.Add(-int64(n))
+	}
+}
+
+// hold notes that so many units more, or less, wait for the account's clients.
+func (h *holding) hold(units int) {
+	h.queued.Add(int64(units) * session.FreeBytes)
+	h.quotas.queued.Add(int64(units) * session.FreeBytes)
+}
+
+// scarce says why nothing more should wait for the account's clients. It is asked for each message: for an account for
+// which little waits it is one load.
+func (h *holding) scarce() (rule string, is bool) {
+	limits, queued := &h.quotas.limits, h.queued.Load()
+	switch {
+	case queued >= int64(limits.MaxQueuedBytesPerAccount):
+		return "limits.max_queued_bytes_per_account", true
+	case queued >= assuredBytes && h.quotas.queued.Load() >= int64(limits.MaxQueuedBytes):
+		return "limits.max_queued_bytes", true
+	}
+	return "", false
+}
+
+// charge brings what the account is charged for the session up to date. The caller holds p.mu.
+func (p *peer) charge() {
+	_, bytes := p.state.Backlog()
+	if units := bytes / session.FreeBytes; units != p.charged && !p.ingest {
+		p.holding.hold(units - p.charged)
+		p.charged = units
+	}
+}
+
+// scarce says whether no more should wait for the client. The caller holds p.mu.
+func (p *peer) scarce() bool {
+	if p.ingest {
+		return false
+	}
+	_, is := p.holding.scarce()
+	return is
+}
+
+// queue accounts for bytes that come into the connection's queue, or leave it.
+func (c *conn) queue(n int) {
+	after := int(c.queued.Add(int64(n)))
+	units := after/session.FreeBytes - (after-n)/session.FreeBytes
+	if h := c.holding.Load(); units != 0 && h != nil {
+		h.hold(units)
+	}
+}
+
+// overflowed counts what there was no room for, in the session or in what its account may have waiting.
+func (r *router) overflowed(p *peer, n int64) {
+	r.dropped.Add(n)
+	reason, rule := refuseOverflow.reason, fmt.Sprintf("%d messages, %d bytes", maxWaiting, maxWaitingBytes)
+	if limit, scarce := p.holding.scarce(); scarce {
+		reason, rule = refuseQueued.reason, limit
+	}
+	r.refusals.addAll(reason, n, source{account: p.account, proved: true}, slog.String("user", p.account),
+		slog.String("client", p.id), slog.String("rule", rule))
+}
