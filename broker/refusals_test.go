@@ -86,6 +86,11 @@ func ends(c *brokertest.Client) told {
 	return closed
 }
 
+func (s *scene) logsInTwice() told {
+	s.dial()
+	return s.login(s.bed1())
+}
+
 func (s *scene) sends(p packets.Packet) told {
 	c := s.dial()
 	c.Send(p)
@@ -277,6 +282,35 @@ var refusedInEveryWay = []refused{
 		}
 		return silence
 	}, edit: func(o *broker.Options) { o.Limits.MaxPacketBytes = 1 << 20 }, v5: silence, v3: silence},
+	{reason: "too many connections of the account", edit: func(o *broker.Options) { o.Limits.MaxConnectionsPerAccount = 1 }, do: (*scene).logsInTwice,
+		v5: connack(0x97), v3: connack(3), rule: `rule="limits.max_connections_per_account: 1"`},
+	{reason: "too many sessions of the account", edit: func(o *broker.Options) { o.Limits.MaxSessionsPerAccount = 1 }, do: (*scene).logsInTwice,
+		v5: connack(0x97), v3: connack(3), rule: `rule="limits.max_sessions_per_account: 1"`},
+	{reason: "too many sessions", edit: func(o *broker.Options) { o.Limits.MaxSessions = 1 }, do: (*scene).logsInTwice,
+		v5: connack(0x97), v3: connack(3), rule: `rule="limits.max_sessions: 1"`},
+	{reason: "too many subscriptions of the account", edit: func(o *broker.Options) { o.Limits.MaxSubscriptionsPerAccount = 1 }, do: func(s *scene) told {
+		s.subscribes(packets.Subscription{Filter: "devices/bed-1/a"})
+		return s.subscribes(packets.Subscription{Filter: "devices/bed-1/b"})
+	}, v5: suback(0x97), v3: suback(0x80), rule: `rule="limits.max_subscriptions_per_account: 1"`},
+	{reason: "too many retained messages of the account", edit: func(o *broker.Options) { o.Limits.MaxRetainedPerAccount = 1 }, do: func(s *scene) told {
+		send(s.T, s.dial(), retain("devices/bed-1/a", "x"))
+		c := s.dial()
+		c.Send(message(func(p *packets.Packet) { p.FixedHeader.Retain, p.Payload = true, []byte("x") }))
+		if s.version == 5 {
+			return puback(c.Await(packets.Puback).ReasonCode)
+		}
+		return ends(c)
+	}, v5: puback(0x97), v3: closed, message: true, rule: `rule="limits.max_retained_per_account: 1"`},
+	{reason: "too much waits for the account", edit: func(o *broker.Options) { o.Limits.MaxQueuedBytesPerAccount = 64 << 10 }, do: func(s *scene) told {
+		c := brokertest.Dial(s.T, s.Broker, brokertest.TCP, lasting("bed-1", "sleeper", s.version))
+		require.Equal(s, byte(1), c.Subscribe("devices/bed-1/notes", 1))
+		c.Disconnect()
+		sender := s.dial()
+		for range 5 {
+			require.Zero(s, sender.Publish("devices/bed-1/notes", strings.Repeat("x", 20_000), 1))
+		}
+		return silence
+	}, v5: silence, v3: silence, rule: "rule=limits.max_queued_bytes_per_account"},
 	{reason: "too many connections", edit: func(o *broker.Options) { o.Limits.MaxConnections = 1 }, do: func(s *scene) told {
 		s.dial()
 		return s.socket(s.Addrs().TCP)
@@ -302,6 +336,8 @@ var notDriven = map[string]string{
 	"slow consumer":                    "TestClientThatNeverReadsIsClosed",
 	"write timeout":                    "TestClientThatStopsReadingRunsIntoTheWriteTimeout",
 	"websocket frame not allowed":      "TestWebsocketFramesThatAreNotAllowed",
+	"too many retained messages":       "TestARetainedMessageThatCannotBeKeptIsRefused", // a hundred thousand
+	"account removed":                  "none: it takes a removal while a message is on its way into the store",
 	"certificate revoked":              "TestRevokedCertificateEndsItsConnectionAndNothingElse",
 	"too many failed logins":           "TestGuessesForOneNameAreFewAtATime",
 	"answer to a failed login delayed": "TestOnlyWrongPasswordsWait", // counted beside the reason
