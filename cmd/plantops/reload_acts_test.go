@@ -12,6 +12,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -55,7 +56,8 @@ func (u *upheaval) acts() []act {
 			u.certificateStays(func() { require.NoError(u.t, os.Chmod(u.cert("server.key"), 0o644)) }, false)
 		}},
 	}
-	for _, name := range []string{"server.crt", "server.key", "ca.crt", "ca.key"} {
+	acts = append(acts, act{"certs revoke", u.revoke}) // so that there is a list to spoil
+	for _, name := range []string{"server.crt", "server.key", "ca.crt", "ca.key", "ca.crl"} {
 		acts = append(acts, act{"garbage in " + name, func() { u.certificateStays(func() { u.spoil(name) }, false) }},
 			act{"the start of " + name, func() { u.certificateStays(func() { u.truncate(name) }, false) }})
 	}
@@ -150,10 +152,12 @@ func (u *upheaval) certificateStays(change func(), good bool) {
 	u.t.Helper()
 	before := u.served()
 	kept := map[string][]byte{}
-	for _, name := range []string{"ca.crt", "server.crt", "ca.key", "server.key"} {
+	for _, name := range []string{"ca.crt", "server.crt", "ca.key", "server.key", "ca.crl"} {
 		text, err := os.ReadFile(u.cert(name))
-		require.NoError(u.t, err)
-		kept[name] = text
+		if name != "ca.crl" || err == nil { // there is none before the first revocation
+			require.NoError(u.t, err)
+			kept[name] = text
+		}
 	}
 	change()
 	assert.Equal(u.t, good, u.reloadCertificates(), "the files were taken")
@@ -162,6 +166,16 @@ func (u *upheaval) certificateStays(change func(), good bool) {
 		u.replace(u.cert(name), text, map[bool]os.FileMode{true: 0o600, false: 0o644}[filepath.Ext(name) == ".key"])
 	}
 	require.True(u.t, u.reloadCertificates())
+	assert.True(u.t, u.served().Equal(before), "another certificate is served")
+}
+
+// revoke revokes a certificate that nobody uses.
+func (u *upheaval) revoke() {
+	u.t.Helper()
+	name := fmt.Sprint("revoked-", u.random.Uint32())
+	u.in.run("certs", "issue", name, "--out", filepath.Dir(u.log))
+	before := u.served()
+	u.in.run("certs", "revoke", name)
 	assert.True(u.t, u.served().Equal(before), "another certificate is served")
 }
 

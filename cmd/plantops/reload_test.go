@@ -118,7 +118,7 @@ func (u *upheaval) populate() {
 	u.inquiry = &inquiry{u: u}
 	stop := make(chan struct{})
 	var asking sync.WaitGroup
-	for range 2 {
+	for range 8 { // wrong passwords are answered late
 		r := rand.New(rand.NewPCG(u.random.Uint64(), 0))
 		asking.Go(func() { u.inquiry.run(stop, r) })
 	}
