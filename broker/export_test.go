@@ -46,9 +46,7 @@ func (b *Broker) Counted() (all map[string]Held, queued int) {
 			if p.ingest {
 				return
 			}
-			for range p.state.Subscriptions() {
-				h.Subscriptions++
-			}
+			h.Subscriptions += p.state.Subscriptions()
 			h.Queued += p.state.Stats().Bytes / session.FreeBytes * session.FreeBytes
 		})
 		p.mu.Unlock()

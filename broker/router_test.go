@@ -111,7 +111,7 @@ func TestRoutesOfLongTopicsAreNotKept(t *testing.T) {
 
 // Who has many subscriptions and takes them back may not keep others waiting: one costs what it costs alone.
 func TestTakingBackASubscriptionLooksAtNoOther(t *testing.T) {
-	r, p := idle(t), newPeer("sub", "bed-1", false)
+	r, p := idle(t), newPeer("sub", newHolding("bed-1"), false)
 	p.state.Connect(r.now(), session.Connection{}, nil)
 	filter := func(i int) string { return fmt.Sprintf("devices/bed-1/%d/+", i) }
 	const many = 20_000

@@ -190,7 +190,7 @@ func (r *router) forget(p *peer, filters map[string]session.Subscription) {
 	r.routes.changed()
 	if p.ingest {
 		p.mu.Lock()
-		r.intake.setReady(p.state.HasSubscriptions()) // it may have begun another session meanwhile
+		r.intake.setReady(p.state.Subscriptions() > 0) // it may have begun another session meanwhile
 		p.mu.Unlock()
 	}
 	r.sessions.forget(p)

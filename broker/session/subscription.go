@@ -43,8 +43,8 @@ func (s *Session) Unsubscribe(filter string) (existed bool) {
 	return existed
 }
 
-// HasSubscriptions reports whether there are any.
-func (s *Session) HasSubscriptions() bool { return len(s.filters) > 0 }
+// Subscriptions returns how many there are.
+func (s *Session) Subscriptions() int { return len(s.filters) }
 
 // Offer merges the session's own subscriptions, shared ones aside, that match
 // the message: the highest QoS, all identifiers [MQTT-3.3.4-2, -3]. It reports
