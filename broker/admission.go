@@ -13,8 +13,9 @@ import (
 // place is not refused: it waits unread (a few hundred bytes and a file descriptor, no goroutine), and its
 // CONNECT deadline does not run. So a thousand devices that come back together behind one address
 // all get in, a hundred at a time. Places go first to addresses that somebody has logged in from (a tenth is kept for
-// them), then to those of strangers, last to those from which logins have failed (standing.go), which get half of the
-// places and, with many failures, a tenth of what another address gets. Among equals they go round the addresses, so many
+// them), then to those of strangers (a quarter is kept for these two), then to those from which logins have failed, the
+// fewer the sooner (standing.go); those with several failures get half of the places in all, and those with many a tenth
+// of what another address gets. Among equals they go round the addresses, so many
 // silent sockets of one address do not keep another address waiting; and while anybody waits, a served stranger gets
 // only a third of the CONNECT deadline, and a tenth from where logins have failed, so the longest wait for a place that
 // silent sockets hold is ConnectTimeout/3. The program's own subscriber needs no place (expect).
@@ -183,8 +184,10 @@ func (n *network) share(r rank) int {
 		return all
 	case rankStranger:
 		return all - all/10
-	default:
+	case rankFailing:
 		return all - all/2
+	default:
+		return all - all/4
 	}
 }
 
@@ -356,7 +359,7 @@ func (n *network) patience(c *conn) time.Duration {
 	switch {
 	case n.waiting == 0 || c.own:
 		return limit
-	case c.address.rank == rankFailing:
+	case c.address.rank > rankStranger:
 		return limit / 10
 	default:
 		return limit / 3

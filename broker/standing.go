@@ -3,6 +3,7 @@ package broker
 import (
 	"math"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -13,10 +14,10 @@ import (
 //     before addresses from which logins have failed.
 //   - How long the answer to a wrong password is delayed; that to a right one never is. The connection keeps its place
 //     meanwhile, and an address with many failures has few places.
-//   - Whether a password that a person chose is looked at. One that a person chose can be guessed, so while a name is
-//     guessed at, at most guessesAtATime wrong ones for it wait for their answer; further ones are refused unseen, except
-//     from addresses without failures and from those that this name logged in from of late. The secret of a device
-//     cannot be guessed and is always looked at.
+//   - Whether a password that a person chose is looked at. It can be guessed, so while a name is guessed at, at most
+//     guessesAtATime of its logins are looked at or wait for their answer; further ones are refused unseen. One from an
+//     address with fewer failures takes the place of another one, and one from where this name logged in of late is not
+//     counted with the others. The secret of a device cannot be guessed and is always looked at.
 //
 // What is remembered is bounded; what was touched longest ago is forgotten first. Whoever has so many addresses that his
 // failures are forgotten before he comes back to the first one gains nothing by it: each of the others was as good as new.
@@ -27,14 +28,16 @@ const (
 	failureHalfLife = 30 * time.Second // one attempt a second makes 43 failures, one in ten seconds makes 4
 	goodFor         = 24 * time.Hour   // after the last sign of a client that has logged in
 
-	failingFrom      = 1.0 / 8 // one failure puts an address behind strangers for a minute and a half
-	freeFailures     = 20      // for an address of strangers, and for a name: test suites, and devices with old passwords
-	freeFailuresGood = 100     // for an address that somebody logged in from: a household with a few of those
+	freeFailures     = 20  // for an address of strangers, and for a name: test suites, and devices with old passwords
+	freeFailuresGood = 100 // for an address that somebody logged in from: a household with a few of those
 	delayPerFailure  = 50 * time.Millisecond
+	delayForName     = 250 * time.Millisecond // at most, for each failure of the address: few come from where people are
 	maxDelay         = 2 * time.Second
 
-	guessesAtATime     = 5
-	guessesAtATimeHome = 25 // from addresses that the name logged in from: a dashboard with an old password, ten times
+	guessedAtFrom      = 3 // failures for a name, from wherever
+	guessesAtATime     = 10
+	guessesAtATimeHome = 25 // from addresses that the name logged in from: dashboards with an old password
+	cleanBelow         = 1  // failures of an address: two mistakes are free
 )
 
 // standing is what is remembered of addresses and names. It has no clock and no lock.
@@ -55,7 +58,7 @@ type home struct {
 type failures struct {
 	count   float64
 	at      time.Time
-	waiting int // guesses that were looked at and wait for their answer; names only
+	waiting []*attempt // that are looked at, or wait for their answer; of names only
 }
 
 func newStanding() standing {
@@ -85,22 +88,28 @@ type rank int
 const (
 	rankKnown    rank = iota // somebody logged in from there
 	rankStranger             // nothing is known
-	rankFailing
-	ranks
+	rankFailing  = rankStranger + rank(len(doubts))
+	ranks        = rankFailing + 1
 )
+
+// doubts are the failures that put a stranger's address one rank back. The first does so for a minute and a half.
+var doubts = [...]float64{1.0 / 8, 1, 2, 4}
 
 func fresh(at *time.Time, now time.Time) bool { return at != nil && now.Sub(*at) < goodFor }
 
 func (s *standing) isGood(a netip.Prefix, now time.Time) bool { return fresh(s.good.get(a), now) }
 
 func (s *standing) rank(a netip.Prefix, now time.Time) rank {
-	switch {
-	case s.isGood(a, now):
+	if s.isGood(a, now) {
 		return rankKnown
-	case s.failing.get(a).level(now) >= failingFrom:
-		return rankFailing
 	}
-	return rankStranger
+	r, level := rankStranger, s.failing.get(a).level(now)
+	for _, from := range doubts {
+		if level >= from {
+			r++
+		}
+	}
+	return r
 }
 
 // free is how many failures of an address have no consequences for it.
@@ -137,20 +146,57 @@ func (s *standing) succeeded(a netip.Prefix, name string, now time.Time) {
 func (s *standing) delay(a netip.Prefix, name string, now time.Time) (ofAddress, ofName float64, d time.Duration) {
 	ofAddress = max(s.failing.get(a).level(now)-s.free(a, now), 0)
 	ofName = max(s.names.get(name).level(now)-freeFailures, 0)
-	return ofAddress, ofName, min(time.Duration(max(ofAddress, ofName)*float64(delayPerFailure)), maxDelay)
+	d = time.Duration(ofName * float64(delayPerFailure))
+	d = min(d, time.Duration((1+s.failing.get(a).level(now))*float64(delayForName)))
+	d = max(d, time.Duration(ofAddress*float64(delayPerFailure)))
+	return ofAddress, ofName, min(d, maxDelay)
 }
 
-// guess says whether a password for a name that can be guessed is looked at. If so, done is called when the answer to it
-// has been given.
-func (s *standing) guess(a netip.Prefix, name string, now time.Time) (done func(), ok bool) {
-	n := s.names.touch(name)
-	limit := guessesAtATime
-	if fresh(s.homes.get(home{name, a}), now) {
-		limit = guessesAtATimeHome
+// guess says whether a password for a name that can be guessed is looked at. If so, the caller calls answered when it
+// has been. In any case it ends victims, which made room.
+func (s *standing) guess(t *attempt, now time.Time) (victims []*attempt, ok bool) {
+	n := s.names.touch(t.user)
+	t.of, t.home = n, fresh(s.homes.get(home{t.user, t.from}), now)
+	if n.level(now) >= guessedAtFrom {
+		limit := guessesAtATime
+		if t.home {
+			limit = guessesAtATimeHome
+		}
+		rivals := 0
+		for _, other := range n.waiting {
+			if other.home == t.home {
+				rivals++
+			}
+		}
+		mine := s.failing.get(t.from).level(now)
+		for ; rivals >= limit; rivals-- {
+			victim, worst := s.worst(n, now)
+			if t.home || mine >= max(worst, cleanBelow) {
+				return victims, false
+			}
+			victims = append(victims, victim)
+			s.answered(victim)
+		}
 	}
-	if n.waiting >= limit && n.level(now) > freeFailures && s.failing.get(a).level(now) >= 1 {
-		return nil, false
+	n.waiting = append(n.waiting, t)
+	return victims, true
+}
+
+// worst is the attempt from the address with the most failures, of equals the oldest, of those that are not at home.
+func (s *standing) worst(n *failures, now time.Time) (found *attempt, most float64) {
+	most = -1
+	for _, t := range n.waiting {
+		if level := s.failing.get(t.from).level(now); !t.home && level > most {
+			found, most = t, level
+		}
 	}
-	n.waiting++
-	return func() { n.waiting-- }, true
+	return found, most
+}
+
+// answered ends an attempt that was looked at. Calling it again does nothing.
+func (s *standing) answered(t *attempt) {
+	if t.of != nil {
+		t.of.waiting = slices.DeleteFunc(t.of.waiting, func(other *attempt) bool { return other == t })
+		t.of = nil
+	}
 }

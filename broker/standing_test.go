@@ -51,8 +51,9 @@ func TestAnswersAreDelayedMoreAndMore(t *testing.T) {
 		"a flood":                                {10_000, 0, false, maxDelay},
 		"a household with an old password":       {freeFailuresGood, 0, true, 0},
 		"a household and a flood":                {10_000, 0, true, maxDelay},
-		"a name that others guess at":            {0, freeFailures + 20, false, time.Second},
-		"the same, from where somebody is known": {0, freeFailures + 20, true, time.Second},
+		"a name that others guess at":            {0, freeFailures + 20, false, delayForName},
+		"the same, after two mistakes":           {2, freeFailures + 20, false, 3 * delayForName},
+		"the same, from where somebody is known": {0, freeFailures + 20, true, delayForName},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStanding()
@@ -73,8 +74,10 @@ func TestRankOfAnAddress(t *testing.T) {
 	s := newStanding()
 	assert.Equal(t, rankStranger, s.rank(family, epoch))
 	s.failTimes(1, family, "", epoch)
-	assert.Equal(t, rankFailing, s.rank(family, epoch.Add(89*time.Second)))
+	assert.Equal(t, rankStranger+1, s.rank(family, epoch.Add(89*time.Second)))
 	assert.Equal(t, rankStranger, s.rank(family, epoch.Add(91*time.Second)), "forgotten")
+	s.failTimes(3, family, "", epoch)
+	assert.Equal(t, rankFailing, s.rank(family, epoch))
 	s.succeeded(family, "", epoch)
 	s.failTimes(10_000, family, "", epoch)
 	assert.Equal(t, rankKnown, s.rank(family, epoch), "guesses from one address do not make strangers of the devices behind it")
@@ -82,38 +85,54 @@ func TestRankOfAnAddress(t *testing.T) {
 	assert.Equal(t, rankStranger, s.rank(family, epoch.Add(goodFor)))
 }
 
+// asks makes an attempt for a user's name.
+func (s *standing) asks(a netip.Prefix, name string, now time.Time) (t *attempt, victims []*attempt, ok bool) {
+	t = &attempt{from: a, user: name, guessable: true}
+	victims, ok = s.guess(t, now)
+	return t, victims, ok
+}
+
 func TestGuessesForOneNameAreFewAtATime(t *testing.T) {
 	s := newStanding()
-	var done []func()
-	looked := 0
-	for i := range 1000 {
-		s.failTimes(2, v4(i), "anna", epoch)
-		if end, ok := s.guess(v4(i), "anna", epoch); ok {
-			looked++
-			done = append(done, end)
-		}
+	for i := range 50 { // a crowd with one account
+		_, victims, ok := s.asks(v4(i), "anna", epoch)
+		require.True(t, ok)
+		require.Empty(t, victims)
 	}
-	assert.LessOrEqual(t, looked, freeFailures/2+guessesAtATime, "what is free, and a few")
-	_, ok := s.guess(v4(0), "bert", epoch)
+	s.failTimes(guessedAtFrom, v4(7), "anna", epoch)
+	clean, victims, ok := s.asks(v4(1000), "anna", epoch)
+	require.True(t, ok, "an address without failures")
+	require.Len(t, victims, 50-guessesAtATime+1)
+	assert.Equal(t, v4(7), victims[0].from, "first the one that has failed")
+	assert.Equal(t, v4(0), victims[1].from, "then the oldest")
+	assert.Contains(t, s.names.get("anna").waiting, clean)
+	s.failTimes(2, v4(1), "anna", epoch)
+	_, _, ok = s.asks(v4(1), "anna", epoch)
+	assert.False(t, ok, "an address with failures")
+	_, _, ok = s.asks(v4(1), "bert", epoch)
 	assert.True(t, ok, "another name")
-	_, ok = s.guess(v4(5000), "anna", epoch)
-	assert.True(t, ok, "an address without failures")
+
 	s.succeeded(family, "anna", epoch)
 	s.failTimes(10, family, "anna", epoch)
-	for range guessesAtATimeHome - looked - 1 {
-		_, ok = s.guess(family, "anna", epoch)
+	for range guessesAtATimeHome {
+		_, victims, ok = s.asks(family, "anna", epoch)
 		assert.True(t, ok, "at home")
+		assert.Empty(t, victims)
 	}
-	_, ok = s.guess(family, "anna", epoch)
+	_, _, ok = s.asks(family, "anna", epoch)
 	assert.False(t, ok, "not without end")
-	for _, end := range done {
-		end()
-	}
-	_, ok = s.guess(family, "anna", epoch)
+	_, victims, ok = s.asks(v4(1001), "anna", epoch)
 	assert.True(t, ok)
-	s.failTimes(10, v4(5001), "anna", epoch)
-	_, ok = s.guess(v4(5001), "anna", epoch.Add(time.Minute*10))
-	assert.True(t, ok, "when the flood is over")
+	assert.Len(t, victims, 1)
+	assert.False(t, victims[0].home, "those at home stay")
+
+	s.answered(clean)
+	_, _, ok = s.asks(v4(1), "anna", epoch)
+	assert.True(t, ok, "there is room again")
+	s.answered(clean)
+	assert.Len(t, s.names.get("anna").waiting, guessesAtATime+guessesAtATimeHome)
+	_, _, ok = s.asks(v4(1), "anna", epoch.Add(10*time.Minute))
+	assert.True(t, ok, "the flood is over")
 }
 
 // Whatever attackers do: a login from an address without failures is looked at, no answer waits longer than maxDelay, an
@@ -123,7 +142,7 @@ func TestNoHistoryKeepsALoginFromAnotherAddressOut(t *testing.T) {
 		random := rand.New(rand.NewPCG(seed, 3))
 		s, now := newStanding(), epoch
 		s.succeeded(family, "anna", now)
-		var running []func()
+		var running []*attempt
 		for range 20_000 {
 			now = now.Add(time.Duration(random.IntN(20)) * time.Millisecond)
 			a, name := v4(random.IntN(6000)), []string{"anna", "bert", "bed-1", ""}[random.IntN(4)]
@@ -131,28 +150,27 @@ func TestNoHistoryKeepsALoginFromAnotherAddressOut(t *testing.T) {
 			case 0:
 				if len(running) > 0 {
 					i := random.IntN(len(running))
-					running[i]()
+					s.answered(running[i])
 					running[i] = running[len(running)-1]
 					running = running[:len(running)-1]
 				}
 			case 1:
 				s.succeeded(a, "bert", now) // attackers may have an account of their own
 			default:
-				if end, ok := s.guess(a, "anna", now); ok && len(running) < 2000 {
-					running = append(running, end)
-				} else if ok {
-					end()
+				guess, _, ok := s.asks(a, "anna", now)
+				if ok {
+					running = append(running, guess)
 				}
 				s.failed(a, name, now)
+				require.LessOrEqual(t, len(s.names.get("anna").waiting), 5*guessesAtATime, "seed %d", seed)
 			}
 			_, _, d := s.delay(a, name, now)
 			require.GreaterOrEqual(t, d, time.Duration(0))
 			require.LessOrEqual(t, d, maxDelay)
 		}
-		end, ok := s.guess(netip.MustParsePrefix("2001:db8::/64"), "anna", now)
+		_, _, ok := s.asks(netip.MustParsePrefix("2001:db8::/64"), "anna", now)
 		require.True(t, ok, "seed %d", seed)
-		end()
-		_, ok = s.guess(family, "anna", now)
+		_, _, ok = s.asks(family, "anna", now)
 		require.True(t, ok, "seed %d: where she logged in before", seed)
 		require.Equal(t, rankKnown, s.rank(family, now))
 		require.LessOrEqual(t, s.failing.order.Len(), rememberedAddresses)

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"net"
+	"net/netip"
 	"time"
 )
 
@@ -36,49 +37,58 @@ func (n *network) serveOwn(c *conn) {
 	}
 }
 
-// attempt is one password that is looked at, or refused unseen.
+// attempt is one password that is looked at, or refused unseen. Its fields do not change, but for of.
 type attempt struct {
-	c    *conn
-	user string // "" when there is no such account
-	done func() // nil for a password that cannot be guessed
+	c         *conn
+	from      netip.Prefix
+	user      string // "" when there is no such account
+	guessable bool
+	home      bool      // the user logged in from there of late
+	of        *failures // while it counts among those of its name
 }
 
 // attempt says whether a password may be looked at, and how the wait for that is to be.
-func (n *network) attempt(c *conn, account Account) (t attempt, w Wait, ok bool) {
+func (n *network) attempt(c *conn, account Account) (t *attempt, w Wait, ok bool) {
+	t = &attempt{c: c, user: account.Name, guessable: account.Guessable && !c.own}
+	w.Gone = c.done()
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	t, w, ok = attempt{c: c, user: account.Name}, Wait{Gone: c.done()}, true
-	if c.own || !account.Guessable {
+	t.from = c.address.prefix
+	if !t.guessable {
+		n.mu.Unlock()
 		return t, w, true
 	}
-	now, a := time.Now(), c.address.prefix
-	if !fresh(n.homes.get(home{account.Name, a}), now) {
-		w.Rank = 1 + int(n.failing.get(a).level(now))
+	now := time.Now()
+	victims, ok := n.guess(t, now)
+	if !t.home {
+		w.Rank = 1 + int(16*n.failing.get(t.from).level(now)) // one failure counts for two minutes
 	}
-	t.done, ok = n.guess(a, account.Name, now)
+	n.mu.Unlock()
+	for _, v := range victims {
+		v.c.abort(refuseThrottled.reason, nil)
+	}
 	return t, w, ok
 }
 
 // right ends an attempt with a password that is right.
-func (n *network) right(t attempt) {
+func (n *network) right(t *attempt) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	t.c.judged = true
+	n.answered(t)
 	if t.c.own {
 		return
 	}
 	name := ""
-	if t.done != nil {
-		t.done()
+	if t.guessable {
 		name = t.user
 	}
-	n.succeeded(t.c.address.prefix, name, time.Now())
+	n.succeeded(t.from, name, time.Now())
 	n.assess(t.c.address, time.Now())
 }
 
 // wrong ends an attempt with one that is not, or that was not looked at. It returns when the client may be told so, and
 // whether that was delayed.
-func (n *network) wrong(t attempt, unseen bool) (delayed bool) {
+func (n *network) wrong(t *attempt, unseen bool) (delayed bool) {
 	delay := n.holdBack(t, unseen)
 	if delay > 0 {
 		timer := time.NewTimer(delay)
@@ -93,16 +103,14 @@ func (n *network) wrong(t attempt, unseen bool) (delayed bool) {
 	if delay > 0 {
 		t.c.address.delayed--
 	}
-	if t.done != nil {
-		t.done()
-	}
+	n.answered(t)
 	return delay > 0
 }
 
 // holdBack counts a failed attempt and says how long the answer is to be held back; the CONNECT deadline stands still
 // meanwhile. An address that somebody logged in from does so with a quarter of its places at most, for the sake of the
 // others behind it; answers beyond that are given at once.
-func (n *network) holdBack(t attempt, unseen bool) time.Duration {
+func (n *network) holdBack(t *attempt, unseen bool) time.Duration {
 	now, c, a := time.Now(), t.c, t.c.address
 	n.mu.Lock()
 	defer n.mu.Unlock()
