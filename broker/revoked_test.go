@@ -92,6 +92,11 @@ func TestRevokedCertificateEndsItsConnectionAndNothingElse(t *testing.T) {
 		assert.Zero(t, ack.ReasonCode)
 		assert.True(t, ack.SessionPresent, "the account has lost a certificate, not its session")
 		assert.Equal(t, "for the next one", string(c.Await(packets.Publish).Payload))
+
+		login.Certificate = &lost // past the handshake, in which it was not revoked yet
+		_, ack = brokertest.TryDial(t, b, brokertest.TLS, login)
+		assert.NotZero(t, ack.ReasonCode)
+		c.Ping() // it has not taken the session over on its way
 	}
 }
 
