@@ -110,11 +110,12 @@ func (r *router) acknowledged(l *link, pk *packets.Packet) error {
 	}
 	w.out = out
 	w.apply(p)
-	if len(p.walks) > 0 {
-		w.feed(p, now)
-	}
+	walks := len(p.walks) > 0
 	p.mu.Unlock()
 	w.settle()
+	if walks {
+		w.feed(p, now)
+	}
 	return nil
 }
 

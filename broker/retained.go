@@ -7,8 +7,13 @@ import (
 	"github.com/plantops/plantops/broker/session"
 )
 
-// walkStep is how many retained messages are taken out of the store at a time.
-const walkStep = 64
+const (
+	// walkStep is how many retained messages are taken out of the store at a time.
+	walkStep = 64
+	// feedSteps of them hold the session's lock, for which its publishers wait: some thousand visits each, under a
+	// millisecond.
+	feedSteps = 8
+)
 
 // retained is the store of retained messages.
 type retained struct {
@@ -112,14 +117,25 @@ func (j *publishers) may(k session.Kept) bool {
 }
 
 // feed delivers retained messages that are due, as many as the client's window and connection take now. It goes on
-// when they have room again. The caller holds p.mu.
+// when they have room again. Many filters that match little pass over the whole store many times, so it lets go of the
+// session in between.
 func (w *work) feed(p *peer, now time.Time) {
+	for more := true; more; {
+		p.mu.Lock()
+		more = w.feedSome(p, now)
+		p.mu.Unlock()
+		w.settle()
+	}
+}
+
+// feedSome reports whether there is more to do at once. The caller holds p.mu.
+func (w *work) feedSome(p *peer, now time.Time) bool {
 	var found [walkStep]session.Kept
 	judge := publishers{router: w.r}
-	for len(p.walks) > 0 {
+	for range feedSteps {
 		room := min(p.state.Room(), walkStep)
-		if room == 0 || p.link == nil || p.link.over {
-			return
+		if len(p.walks) == 0 || room == 0 || p.link == nil || p.link.over {
+			break
 		}
 		due := &p.walks[0]
 		sub := &due.subscription
@@ -138,7 +154,11 @@ func (w *work) feed(p *peer, now time.Time) {
 			}
 		}
 	}
-	p.walks = nil
+	if len(p.walks) == 0 {
+		p.walks = nil
+		return false
+	}
+	return p.state.Room() > 0 && p.link != nil && !p.link.over
 }
 
 // withoutFilter removes the walk of a filter that is unsubscribed, or that begins anew.

@@ -98,11 +98,7 @@ func (h *hook) OnPacketSent(cl *mqtt.Client, pk packets.Packet, _ []byte) {
 	if l == nil || l.peer == nil || pk.FixedHeader.Type != packets.Suback {
 		return
 	}
-	p := l.peer
-	p.mu.Lock()
-	l.work.feed(p, h.now())
-	p.mu.Unlock()
-	l.work.settle()
+	l.work.feed(l.peer, h.now())
 }
 
 // OnUnsubscribe notes which subscriptions there are: mochi's codes would be wrong.

@@ -166,7 +166,10 @@ func (w *work) resume(p *peer, l *link, now time.Time) {
 			l.awaitDrain()
 			w.stain(l.conn)
 		}
+	}
+	walks := len(p.walks) > 0
+	p.mu.Unlock()
+	if walks {
 		w.feed(p, now)
 	}
-	p.mu.Unlock()
 }

@@ -1,0 +1,336 @@
+//go:build linux
+
+package main_test
+
+import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// worst looks for the most expensive that one packet inside the limits can ask for. Its attackers are the device bed-1 and
+// the user watcher, who may read what all devices send.
+type worst struct {
+	g     *siege
+	size  int           // of the preparations: as much as the quotas allow, or a tenth
+	base  time.Duration // of CPU for a message of the witness
+	crowd []*intruder
+}
+
+// effort is one search: it prepares, and returns an attack that is measured, of so many packets.
+type effort func(w *worst, a *intruder) (attack func(), packets int)
+
+var efforts = map[string]effort{
+	"SUBSCRIBE, many filters of 32 levels": func(w *worst, a *intruder) (func(), int) {
+		p := subscribeMany(1, patterns(w.size/10, 13, 30))
+		return func() { a.send(p) }, 1
+	},
+	"SUBSCRIBE, many short filters": func(w *worst, a *intruder) (func(), int) {
+		p := subscribeMany(1, numbered("devices/bed-1/", w.size/10))
+		return func() { a.send(p) }, 1
+	},
+	"SUBSCRIBE again to all": func(w *worst, a *intruder) (func(), int) {
+		w.subscribe(a, numbered("devices/bed-1/", w.size))
+		p := subscribeMany(2, numbered("devices/bed-1/", w.size/10))
+		return func() { a.send(p) }, 1
+	},
+	"SUBSCRIBE to a/+/# many times": func(w *worst, a *intruder) (func(), int) {
+		p := subscribeMany(1, suffixed(numbered("devices/bed-1/", w.size/10), "/+/#"))
+		return func() { a.send(p) }, 1
+	},
+	"UNSUBSCRIBE from a tenth of all": func(w *worst, a *intruder) (func(), int) {
+		filters := suffixed(numbered("devices/bed-1/", w.size), "/+/#")
+		w.subscribe(a, filters)
+		p := unsubscribeMany(9, filters[:w.size/10])
+		return func() { a.send(p) }, 1
+	},
+	"PUBLISH into a thicket of + and a": func(w *worst, a *intruder) (func(), int) {
+		w.subscribe(a, patterns(w.size, 13, 30))
+		p := message(0, "devices/bed-1"+strings.Repeat("/a", 30), "")
+		return func() { a.send(p) }, 1
+	},
+	"PUBLISH into a thicket on top": func(w *worst, a *intruder) (func(), int) {
+		w.subscribe(a, patterns(w.size, 13, 13))
+		p := message(0, "devices/bed-1"+strings.Repeat("/a", 13), "")
+		return func() { a.send(p) }, 1
+	},
+	"a device's PUBLISH after a SUBSCRIBE of who has many": func(w *worst, _ *intruder) (func(), int) {
+		reader := w.enter("watcher", "")
+		filters := numbered("devices/bed-9/", w.size-1)
+		w.subscribe(reader, append(filters, "devices/+/notes"))
+		device := w.enter("bed-2", "")
+		p := message(0, "devices/bed-2/notes", "")
+		return func() { device.send(p); assert.NoError(w.g.t, w.ping(device)) }, 1
+	},
+	"PUBLISH to a crowd": func(w *worst, a *intruder) (func(), int) {
+		for i := range w.size / 50 {
+			w.subscribe(w.enter("watcher", fmt.Sprint("reader-", i)), overlapping())
+		}
+		p := message(0, "devices/bed-1/a/a/a/a", "")
+		return func() { a.send(p) }, 1
+	},
+	"PUBLISH to share groups": func(w *worst, a *intruder) (func(), int) {
+		for i := range 20 {
+			w.subscribe(w.enter("watcher", fmt.Sprint("member-", i)), shared(w.size/20))
+		}
+		p := message(0, "devices/bed-1/a", "")
+		return func() { a.send(p) }, 1
+	},
+	"PUBLISH with as many user properties as fit": func(w *worst, a *intruder) (func(), int) {
+		for i := range 20 {
+			w.subscribe(w.enter("watcher", fmt.Sprint("reader-", i)), []string{"devices/bed-1/a"})
+		}
+		properties := strings.Repeat("\x26\x00\x01a\x00\x01b", 37_000*w.size/10_000)
+		p := message(0, "devices/bed-1/a", properties)
+		return func() { a.send(p) }, 1
+	},
+	"SUBSCRIBE that passes over all retained messages": func(w *worst, a *intruder) (func(), int) {
+		w.retain(a)
+		p := encodeSubscribe(3, "devices/bed-1/+/+/+/nothing")
+		return func() { a.send(p) }, 1
+	},
+	"SUBSCRIBE that passes over them many times": func(w *worst, a *intruder) (func(), int) {
+		w.retain(a)
+		p := subscribeMany(3, suffixed(numbered("devices/bed-1/+/+/+/", 100), "x"))
+		return func() { a.send(p) }, 1
+	},
+	"CONNECT that ends a session with many subscriptions": func(w *worst, a *intruder) (func(), int) {
+		w.subscribe(a, patterns(w.size, 13, 30))
+		return func() { w.enter("bed-1", "attacker").Close() }, 1
+	},
+	"CONNECT that takes over a session with a long queue": func(w *worst, _ *intruder) (func(), int) {
+		l := w.g.as("watcher")
+		l.client, l.resume = "sleeper", true
+		sleeper := w.g.enter(w.g.doors[0], l)
+		w.subscribe(sleeper, []string{"devices/bed-1/a"})
+		sleeper.Close()
+		sender := w.enter("bed-1", "sender")
+		for range w.size / 10 {
+			sender.send(encodePublish(5, 1, false, "devices/bed-1/a", 1, []byte("x")))
+			_, err := sender.await(puback)
+			require.NoError(w.g.t, err)
+		}
+		return func() { w.g.enter(w.g.doors[0], l).Close() }, 1
+	},
+	"the end of many connections with wills": func(w *worst, a *intruder) (func(), int) {
+		w.subscribe(a, []string{"devices/bed-1/#"})
+		var dying []*intruder
+		for i := range w.size / 50 {
+			l := w.g.as("bed-1")
+			l.client, l.willTopic, l.willText = fmt.Sprint("mortal-", i), "devices/bed-1/will", "x"
+			dying = append(dying, w.g.enter(w.g.doors[0], l))
+		}
+		return func() {
+			for _, d := range dying {
+				d.Close()
+			}
+		}, len(dying)
+	},
+}
+
+// numbered are n different filters.
+func numbered(prefix string, n int) (filters []string) {
+	for i := range n {
+		filters = append(filters, fmt.Sprint(prefix, i))
+	}
+	return filters
+}
+
+func suffixed(filters []string, suffix string) []string {
+	for i := range filters {
+		filters[i] += suffix
+	}
+	return filters
+}
+
+// patterns are n filters of + and a that all match devices/bed-1/a/a/a..., different in the first levels.
+func patterns(n, different, levels int) (filters []string) {
+	for i := range n {
+		filter := "devices/bed-1"
+		for level := range levels {
+			if level < different && i>>level&1 == 1 {
+				filter += "/+"
+			} else {
+				filter += "/a"
+			}
+		}
+		if i >= 1<<different {
+			filter = filter[:len(filter)-2] + "/#"
+		}
+		filters = append(filters, filter)
+	}
+	return filters
+}
+
+// overlapping are the filters that match devices/bed-1/a/a/a/a.
+func overlapping() (filters []string) {
+	for _, f := range patterns(16, 4, 4) {
+		filters = append(filters, f, strings.Replace(f, "devices", "+", 1), f+"/#")
+	}
+	return filters
+}
+
+func shared(n int) []string {
+	return suffixed(numbered("$share/", n), "/devices/bed-1/a")
+}
+
+func subscribeMany(id uint16, filters []string) []byte { return encodeSubscribe(id, filters...) }
+
+func unsubscribeMany(id uint16, filters []string) []byte {
+	p := append(binary.BigEndian.AppendUint16(nil, id), 0)
+	for _, filter := range filters {
+		p = appendString(p, filter)
+	}
+	return encode(10<<4|2, p)
+}
+
+// message is a PUBLISH with QoS 0; retain is 0 or 1.
+func message(retain byte, topic, properties string) []byte {
+	body := append(appendString(nil, topic), binary.AppendUvarint(nil, uint64(len(properties)))...)
+	return encode(publish<<4|retain, append(append(body, properties...), 'x'))
+}
+
+func (w *worst) enter(user, client string) *intruder {
+	l := w.g.as(user)
+	if client != "" {
+		l.client = client
+	}
+	a := w.g.enter(w.g.doors[0], l)
+	w.crowd = append(w.crowd, a)
+	return a
+}
+
+// subscribe takes a packet for every few hundred filters.
+func (w *worst) subscribe(a *intruder, filters []string) {
+	for some := range slices.Chunk(filters, 500) {
+		a.send(subscribeMany(1, some))
+		_, err := a.await(suback)
+		require.NoError(w.g.t, err)
+	}
+}
+
+// retain fills the store with topics below bed-1.
+func (w *worst) retain(a *intruder) {
+	for i := range 10 * w.size {
+		a.send(message(1, fmt.Sprintf("devices/bed-1/%d/%d/%d", i%10, i/10%100, i), ""))
+	}
+	require.NoError(w.g.t, w.ping(a))
+}
+
+// ping waits until everything that was sent before has been dealt with.
+func (w *worst) ping(a *intruder) error {
+	a.send(encode(12<<4, nil))
+	_, err := a.await(13)
+	return err
+}
+
+// cpu is the time that the server has spent on processors, in all its threads.
+func (w *worst) cpu() (spent time.Duration) {
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", w.g.pid))
+	require.NoError(w.g.t, err)
+	for _, task := range tasks {
+		var ns int64
+		if b, err := os.ReadFile(task); err == nil {
+			_, _ = fmt.Sscan(string(b), &ns)
+		}
+		spent += time.Duration(ns)
+	}
+	return spent
+}
+
+// cost is what an attack costs: the server, per packet, and a device that has nothing to do with it, as its slowest answer.
+type cost struct {
+	name         string
+	cpu, blocked time.Duration
+	memory       int64 // of the server, in bytes, with what was prepared and after the attack
+}
+
+func (w *worst) measure(name string, e effort, witness *intruder) cost {
+	before := w.g.in.memory("VmRSS")
+	attacker := w.enter("bed-1", "attacker")
+	attack, packets := e(w, attacker)
+	require.NoError(w.g.t, w.ping(attacker), name)
+	slowest, spent, rounds := w.witness(witness, func() {
+		attack()
+		if err := w.ping(attacker); !strings.HasPrefix(name, "CONNECT") {
+			assert.NoError(w.g.t, err, name)
+		}
+	})
+	memory := w.g.in.memory("VmRSS") - before
+	for _, a := range w.crowd {
+		a.Close()
+	}
+	w.crowd = nil
+	return cost{name, max(0, spent-w.base*time.Duration(rounds)) / time.Duration(packets), slowest, memory}
+}
+
+// witness publishes all the time that what takes, and returns its slowest answer and what the server has spent meanwhile.
+func (w *worst) witness(witness *intruder, what func()) (slowest, spent time.Duration, rounds int) {
+	began := w.cpu()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		what()
+	}()
+	for over := false; !over || rounds < 100; rounds++ {
+		select {
+		case <-done:
+			over = true
+		default:
+		}
+		sent := time.Now()
+		require.NoError(w.g.t, witness.SetDeadline(sent.Add(patience)))
+		_, err := witness.publish("devices/bed-3/notes", "x")
+		require.NoError(w.g.t, err)
+		slowest = max(slowest, time.Since(sent))
+	}
+	return slowest, w.cpu() - began, rounds
+}
+
+// TestV06TheMostExpensivePacketsCostLittle searches among what a device and a reader may ask for inside the limits.
+// PLANTOPS_WORST=1 is the long form, which prints and judges what it measures, best on a machine that does nothing else;
+// any other value is the long form of those that have it in their name.
+func TestV06TheMostExpensivePacketsCostLittle(t *testing.T) {
+	w := &worst{size: 1000}
+	long := os.Getenv("PLANTOPS_WORST")
+	if long != "" {
+		w.size = 10_000
+	}
+	_, g := prepare(t)
+	w.g = g
+	password := filepath.Join(t.TempDir(), "password")
+	require.NoError(t, os.WriteFile(password, []byte(exactPassword), 0o600))
+	g.in.run("user", "add", "watcher", "--subscribe", "devices/#", "--password-file", password)
+	g.secrets["watcher"] = exactPassword
+	g.in.start()
+	g.in.awaitReady()
+	g.meet()
+	witness := g.enter(g.doors[0], g.as("bed-3"))
+	_, idle, rounds := w.witness(witness, func() {})
+	w.base = idle / time.Duration(rounds)
+	var costs []cost
+	for name, e := range efforts {
+		if long != "" && long != "1" && !strings.Contains(name, long) {
+			continue
+		}
+		costs = append(costs, w.measure(name, e, witness))
+	}
+	g.servesAll()
+	slices.SortFunc(costs, func(a, b cost) int { return cmp.Compare(b.cpu, a.cpu) })
+	for _, c := range costs {
+		if long != "" {
+			t.Logf("%10s of CPU %10s blocked %6.1f MiB  %s", c.cpu.Round(10*time.Microsecond), c.blocked.Round(10*time.Microsecond),
+				float64(c.memory)/mebibyte, c.name)
+			assert.Less(t, c.blocked, 250*time.Millisecond, c.name)
+		}
+	}
+}
