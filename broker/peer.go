@@ -4,6 +4,7 @@ import (
 	"math"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/plantops/plantops/broker/session"
 )
@@ -26,8 +27,9 @@ type peer struct {
 	walks   []walk // retained messages that are due to the client
 	narrow  bool   // the client takes few messages at a time
 	crowd   crowd
-	lost    uint64 // of state.Overflowed, that has been counted
-	charged int    // units of session.FreeBytes, that its account is charged
+	lost    uint64    // of state.Overflowed, that has been counted
+	warned  time.Time // when a line about it was written
+	charged int       // units of session.FreeBytes, that its account is charged
 }
 
 const (

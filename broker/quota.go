@@ -2,7 +2,6 @@ package broker
 
 import (
 	"fmt"
-	"log/slog"
 	"sync/atomic"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -140,13 +139,22 @@ func (c *conn) queue(n int) {
 	}
 }
 
-// overflowed counts what there was no room for, in the session or in what its account may have waiting.
+// overflowed counts what there was no room for, in the session or in what its account may have waiting; p.mu is held. A
+// flood of it comes here message by message: the line is made when it is due.
 func (r *router) overflowed(p *peer, n int64) {
 	r.dropped.Add(n)
-	reason, rule := refuseOverflow.reason, fmt.Sprintf("%d messages, %d bytes", maxWaiting, maxWaitingBytes)
-	if limit, scarce := p.holding.scarce(); scarce {
-		reason, rule = refuseQueued.reason, limit
+	reason := refuseOverflow.reason
+	limit, scarce := p.holding.scarce()
+	if scarce {
+		reason = refuseQueued.reason
 	}
-	r.refusals.addAll(reason, n, source{account: p.account, proved: true}, slog.String("user", p.account),
-		slog.String("client", p.id), slog.String("rule", rule))
+	now := r.refusals.count(reason, n, source{account: p.account, proved: true})
+	if now.Sub(p.warned) < limiterEvery {
+		return
+	}
+	p.warned = now
+	if !scarce {
+		limit = fmt.Sprintf("%d messages, %d bytes", maxWaiting, maxWaitingBytes)
+	}
+	r.log.Warn("refused", "reason", reason, "user", p.account, "client", p.id, "dropped", p.state.Overflowed(), "rule", limit)
 }

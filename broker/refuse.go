@@ -127,8 +127,8 @@ func newRefusals(log *slog.Logger, now func() time.Time) *refusals {
 	return &refusals{log: log, now: now, byReason: map[string]int64{}, byAccount: map[string]map[string]*AccountRefusal{}}
 }
 
-// count counts refusals by reason, and for their account.
-func (r *refusals) count(reason string, n int64, from source) {
+// count counts refusals by reason, and for their account. It returns the time.
+func (r *refusals) count(reason string, n int64, from source) time.Time {
 	now, remote := r.now(), hostOf(from.remote)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -136,7 +136,7 @@ func (r *refusals) count(reason string, n int64, from source) {
 	mine := r.byAccount[from.account]
 	if mine == nil {
 		if from.account == "" || r.exists == nil || !r.exists(from.account) {
-			return
+			return now
 		}
 		mine = map[string]*AccountRefusal{}
 		r.byAccount[from.account] = mine
@@ -148,22 +148,18 @@ func (r *refusals) count(reason string, n int64, from source) {
 	}
 	one.Count += n
 	one.Last, one.Remote = now, remote
+	return now
 }
 
-// add counts one refusal and logs it if it is time to.
+// add counts one refusal and logs it if it is time to. The log has its minute for each account, and for each address of
+// strangers: a flood of names must not silence the others.
 func (r *refusals) add(reason string, from source, attrs ...slog.Attr) {
-	r.addAll(reason, 1, from, attrs...)
-}
-
-// addAll counts n refusals. The log has its minute for each account, and for each address of strangers: a flood of names
-// must not silence the others.
-func (r *refusals) addAll(reason string, n int64, from source, attrs ...slog.Attr) {
-	r.count(reason, n, from)
+	now := r.count(reason, 1, from)
 	who := from.account
 	if !from.proved {
 		who = addressKey(from.remote).String()
 	}
-	more, due := r.slow.allow(reason+"\x00"+who, r.now())
+	more, due := r.slow.allow(reason+"\x00"+who, now)
 	if !due {
 		return
 	}

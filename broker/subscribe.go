@@ -19,7 +19,7 @@ func (h *hook) OnSubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet {
 	for i := range pk.Filters {
 		filter := pk.Filters[i].Filter
 		if err := checkFilter(filter, h.maxLevels); err != nil {
-			h.refused(l, err.Error(), filter, "")
+			h.refused(l, refuseFilter.reason, filter, "")
 			pk.Filters[i].Filter = ""
 		} else if !l.rights.mayRead(filter) {
 			h.refused(l, refuseSubscribe.reason, filter, l.rights.mayReadText())

@@ -3,6 +3,7 @@ package broker
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"testing"
@@ -79,4 +80,22 @@ func TestMochiLogsNoPackets(t *testing.T) {
 	assert.Contains(t, out.String(), "client=bed-1")
 	assert.Contains(t, out.String(), "broken")
 	assert.Contains(t, out.String(), "level=ERROR")
+}
+
+// What mochi finds although it was screened is put down to the client; how a connection was lost is not.
+func TestOnlyBrokenPacketsAreBroken(t *testing.T) {
+	for err, want := range map[error]string{
+		packets.ErrMalformedPassword:                      refuseMalformed.reason,
+		packets.ErrProtocolViolationSecondConnect:         refuseViolation.reason,
+		packets.ErrPacketTooLarge:                         refuseTooLarge.reason,
+		errors.New("no valid packet available; 2"):        refuseMalformed.reason,
+		fmt.Errorf("%w: more", packets.ErrMalformedTopic): refuseMalformed.reason,
+		packets.ErrRejectPacket:                           "",
+		net.ErrClosed:                                     "",
+		errQueueFull:                                      "",
+	} {
+		r, broken := brokenPacket(err)
+		assert.Equal(t, want != "", broken, err)
+		assert.Equal(t, want, r.reason, err)
+	}
 }
