@@ -255,6 +255,25 @@ func TestSlowHashesAreServedFairly(t *testing.T) {
 	assert.False(t, q.running)
 }
 
+func TestARightPasswordReleasesAllWhoWaitForIt(t *testing.T) {
+	var q slowQueue
+	var anna password
+	_, ok := q.enter(&anna, Wait{})
+	require.True(t, ok)
+	var all sync.WaitGroup
+	for range 5 {
+		all.Go(func() {
+			mine, ok := q.enter(&anna, Wait{})
+			assert.True(t, ok)
+			assert.False(t, mine, "nobody needs a turn any more")
+		})
+	}
+	require.Eventually(t, func() bool { q.mu.Lock(); defer q.mu.Unlock(); return len(q.waiting[&anna]) == 5 }, patience, tick)
+	q.leave(&anna, true)
+	all.Wait()
+	assert.False(t, q.running)
+}
+
 // Waiters that give up at every moment leave a queue that still serves.
 func TestWaitersThatGiveUpLeaveNothingBehind(t *testing.T) {
 	var q slowQueue
