@@ -13,6 +13,8 @@ const (
 	roomyMessages, roomyBytes = maxWaiting / 8, maxWaitingBytes / 8
 	crowdPatience             = 3
 	crowdPulse                = 100 * time.Millisecond
+	// tightBytes is what makes a crowd of a session when too much waits for all sessions of its account.
+	tightBytes = 16 << 10
 	// A backlog that has grown for longer than crowdBurst, while less left the session than now waits in it, is no burst
 	// of a fast reader's: the reader does not read, and nobody waits for it even once.
 	crowdBurst = time.Second
@@ -27,6 +29,7 @@ type crowd struct {
 	sent    uint64        // messages sent to the client
 	already uint64        // of them, at the last pulse
 	left    int           // pulses
+	tight   bool          // because of its account: it is gone when there is room for that
 
 	grows     time.Time // since then the backlog has not been small; zero: it is
 	grewAfter uint64    // messages sent before that
@@ -35,15 +38,22 @@ type crowd struct {
 // crowding is called after each change of a session, with p.mu held.
 func (w *work) crowding(p *peer) {
 	messages, bytes := p.state.Backlog()
+	var tight, pressed bool
+	if bytes > tightBytes && messages > 0 && !p.ingest {
+		tight, pressed = p.holding.tight()
+	}
 	switch c := &p.crowd; {
-	case p.link == nil || messages <= roomyMessages && bytes <= roomyBytes:
+	case p.link == nil || !tight && messages <= roomyMessages && bytes <= roomyBytes:
 		c.disperse()
 		c.grows = time.Time{}
 		if messages == 0 {
 			c.slow = false
 		}
 	case p.ingest || p.narrow || c.slow:
-	case messages <= crowdMessages && bytes <= crowdBytes:
+	case !tight && messages <= crowdMessages && bytes <= crowdBytes:
+		if c.tight {
+			c.disperse()
+		}
 		if c.grows.IsZero() {
 			c.grows, c.grewAfter = w.r.now(), c.sent
 		}
@@ -53,10 +63,10 @@ func (w *work) crowding(p *peer) {
 			return
 		}
 		if c.gone == nil {
-			c.gone, c.already, c.left = make(chan struct{}), c.sent, crowdPatience
+			c.gone, c.already, c.left, c.tight = make(chan struct{}), c.sent, crowdPatience, tight
 			p.pulse(c.gone)
 		}
-		w.crowded, w.pressed = p, messages > pressMessages || bytes > pressBytes
+		w.crowded, w.pressed = p, pressed || messages > pressMessages || bytes > pressBytes
 	}
 }
 

@@ -27,8 +27,8 @@ type Limits struct {
 	MaxSessions                int // 20000
 	MaxSubscriptionsPerAccount int // 10000
 	MaxRetainedPerAccount      int // 25000; messages
-	MaxQueuedBytesPerAccount   int // 16777216; what waits for its clients
-	MaxQueuedBytes             int // 67108864
+	MaxQueuedBytesPerAccount   int // 67108864; what waits for its clients
+	MaxQueuedBytes             int // 134217728
 }
 
 func (l Limits) withDefaults() Limits {
@@ -43,8 +43,8 @@ func (l Limits) withDefaults() Limits {
 	l.MaxSessions = cmp.Or(l.MaxSessions, 20_000)
 	l.MaxSubscriptionsPerAccount = cmp.Or(l.MaxSubscriptionsPerAccount, 10_000)
 	l.MaxRetainedPerAccount = cmp.Or(l.MaxRetainedPerAccount, 25_000)
-	l.MaxQueuedBytesPerAccount = cmp.Or(l.MaxQueuedBytesPerAccount, 16<<20)
-	l.MaxQueuedBytes = cmp.Or(l.MaxQueuedBytes, 64<<20)
+	l.MaxQueuedBytesPerAccount = cmp.Or(l.MaxQueuedBytesPerAccount, 64<<20)
+	l.MaxQueuedBytes = cmp.Or(l.MaxQueuedBytes, 128<<20)
 	return l
 }
 

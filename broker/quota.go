@@ -112,6 +112,17 @@ func (h *holding) scarce() (rule string, is bool) {
 	return "", false
 }
 
+// tight says that half of what may wait for the account waits, and pressed that three quarters do: time for publishers to
+// wait, so that a burst to many clients of one account that read is not cut off.
+func (h *holding) tight() (is, pressed bool) {
+	limits, queued := &h.quotas.limits, h.queued.Load()
+	used := 4 * queued / int64(limits.MaxQueuedBytesPerAccount)
+	if queued >= assuredBytes {
+		used = max(used, 4*h.quotas.queued.Load()/int64(limits.MaxQueuedBytes))
+	}
+	return used >= 2, used >= 3
+}
+
 // charge brings what the account is charged for the session up to date. The caller holds p.mu.
 func (p *peer) charge() {
 	_, bytes := p.state.Backlog()

@@ -153,8 +153,8 @@ func Default() Config {
 			MaxSessions:                  20000,
 			MaxSubscriptionsPerAccount:   10000,
 			MaxRetainedPerAccount:        25000,
-			MaxQueuedBytesPerAccount:     16 << 20,
-			MaxQueuedBytes:               64 << 20,
+			MaxQueuedBytesPerAccount:     64 << 20,
+			MaxQueuedBytes:               128 << 20,
 		},
 		Log: Log{Level: "info", Format: "text"},
 	}
