@@ -118,7 +118,8 @@ func (h *hook) leave(l *link, pk *packets.Packet) error {
 	return nil
 }
 
-// maxFilters is how many one SUBSCRIBE or UNSUBSCRIBE may have: each takes up to 40 µs. Home Assistant sends 500 at a time.
+// maxFilters is how many one SUBSCRIBE or UNSUBSCRIBE may have, a deep one counting for several as in the account's
+// quota: each takes some 10 µs. Home Assistant sends 500 at a time.
 const maxFilters = 1000
 
 // judgeFilters ends the connection of a client whose SUBSCRIBE or UNSUBSCRIBE would cost others: mochi holds the lock
@@ -127,10 +128,15 @@ func (h *hook) judgeFilters(l *link, pk *packets.Packet) error {
 	if len(pk.Filters) > maxFilters {
 		return h.reject(l, refuseFilters, "")
 	}
+	total := int64(0)
 	for _, sub := range pk.Filters {
 		if err := checkFilter(sub.Filter, h.maxLevels); err == errFilterTooDeep {
 			return h.reject(l, refuseDeepFilter, sub.Filter)
 		}
+		total += weight(sub.Filter)
+	}
+	if total > maxFilters {
+		return h.reject(l, refuseFilters, "")
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"fmt"
+	"strings"
 	"sync/atomic"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -14,6 +15,9 @@ const (
 	maxRetainedBytes = 32 << 20
 	// retainedShare of maxRetainedBytes is one account's: a house whose devices all share an account has a few MiB.
 	retainedShare = 2
+
+	// weightLevels is more than ordinary filters have; homeassistant/+/+/+/config has five.
+	weightLevels = 8
 
 	// assuredBytes may wait for an account although too much waits for all of them together.
 	assuredBytes = 256 << 10
@@ -33,7 +37,7 @@ type holding struct {
 	sessions, connections int
 
 	owner         session.Owner // of retained messages; guarded by retained.mu
-	subscriptions atomic.Int64
+	subscriptions atomic.Int64  // the sum of their weights
 	// queued is what waits in its sessions and in the queues of its connections. Each counts in whole units of
 	// session.FreeBytes: what is on its way to a client that reads costs nothing here.
 	queued atomic.Int64
@@ -73,23 +77,32 @@ func (h *holding) admit(newSession bool, all int) error {
 	return nil
 }
 
-// subscribe takes one subscription, if there is one left.
-func (h *holding) subscribe() bool {
+// weight is what a subscription counts for. mochi's index has a node for each level of a filter, and filters that differ in
+// where their + stand multiply the ways that a topic takes through it. So what is deeper than any ordinary filter counts
+// for several: the square of its levels, in weightLevels.
+func weight(filter string) int64 {
+	n := int64(strings.Count(filter, "/")/weightLevels) + 1
+	return n * n
+}
+
+// subscribe takes room for a subscription, if there is some left.
+func (h *holding) subscribe(filter string) bool {
+	w := weight(filter)
 	for {
 		n := h.subscriptions.Load()
-		if n >= int64(h.quotas.limits.MaxSubscriptionsPerAccount) {
+		if n+w > int64(h.quotas.limits.MaxSubscriptionsPerAccount) {
 			return false
 		}
-		if h.subscriptions.CompareAndSwap(n, n+1) {
+		if h.subscriptions.CompareAndSwap(n, n+w) {
 			return true
 		}
 	}
 }
 
-// unsubscribed gives n subscriptions back. The caller holds p.mu.
-func (p *peer) unsubscribed(n int) {
+// unsubscribed gives the room of a subscription back. The caller holds p.mu.
+func (p *peer) unsubscribed(filter string) {
 	if !p.ingest {
-		p.holding.subscriptions.Add(-int64(n))
+		p.holding.subscriptions.Add(-weight(filter))
 	}
 }
 

@@ -3,6 +3,7 @@ package broker_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -117,6 +118,22 @@ func TestSubscriptionsAboveTheQuotaAreRefusedOneByOne(t *testing.T) {
 	})
 	assert.Equal(t, int64(12), b.Stats().Refused["too many subscriptions of the account"])
 	assert.NotEmpty(t, b.Log.Lines("refused", "user=bed-1", `rule="limits.max_subscriptions_per_account: 3"`))
+}
+
+// A filter costs the index a node for each of its levels.
+func TestADeepFilterCountsForSeveral(t *testing.T) {
+	b := limited(t, broker.Limits{MaxSubscriptionsPerAccount: 10})
+	c := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 5))
+	deep := "devices/bed-1" + strings.Repeat("/+", 15)
+	require.Equal(t, byte(1), c.Subscribe("devices/bed-1/a/b/c/d/e/f", 1))
+	require.Equal(t, byte(1), c.Subscribe(deep, 1), "17 levels are three eights, begun: nine")
+	assert.Equal(t, byte(0x97), c.Subscribe("devices/bed-1/a", 1))
+	c.Send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Unsubscribe, Qos: 1}, PacketID: 51, Filters: packets.Subscriptions{{Filter: deep}}})
+	c.Await(packets.Unsuback)
+	assert.Equal(t, byte(0x97), c.Subscribe(deep+strings.Repeat("/+", 8), 1))
+	assert.Equal(t, byte(1), c.Subscribe(deep, 1))
+	c.Disconnect()
+	awaitHeld(t, b, "bed-1", broker.Held{})
 }
 
 // sendRetained sends a message to be retained and returns the reason code of its acknowledgement; ended says that the

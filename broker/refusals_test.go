@@ -194,6 +194,13 @@ var refusedInEveryWay = []refused{
 		pk.Filters = make(packets.Subscriptions, 1001)
 		return s.sends(pk)
 	}, v5: parted(0x97), v3: closed},
+	{reason: "too many filters in one packet", do: func(s *scene) told {
+		pk := asks(packets.Subscription{Filter: "devices/bed-1/#"})
+		for range 112 { // each counts for nine
+			pk.Filters = append(pk.Filters, packets.Subscription{Filter: "devices/bed-1" + strings.Repeat("/x", 15)})
+		}
+		return s.sends(pk)
+	}, v5: parted(0x97), v3: closed},
 	{reason: "invalid retain handling", do: func(s *scene) told {
 		return s.sends(asks(packets.Subscription{Filter: "devices/bed-1/#", RetainHandling: 3}))
 	}, v5: parted(0x82)},

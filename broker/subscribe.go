@@ -46,7 +46,7 @@ func (h *hook) OnSubscribed(cl *mqtt.Client, pk packets.Packet, codes []byte) {
 		filter := strings.Clone(asked.Filter) // not to keep the packet
 		sub := session.Subscription{Filter: filter, QoS: codes[i], NoLocal: asked.NoLocal,
 			RetainAsPublished: asked.RetainAsPublished, RetainHandling: asked.RetainHandling, ID: uint32(asked.Identifier)}
-		if !p.ingest && !p.state.Subscribed(filter) && !p.holding.subscribe() {
+		if !p.ingest && !p.state.Subscribed(filter) && !p.holding.subscribe(filter) {
 			codes[i] = h.refuseSubscription(l, filter)
 			refused = append(refused, filter)
 			continue
@@ -115,7 +115,7 @@ func (h *hook) OnUnsubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet 
 		if !p.state.Unsubscribe(asked.Filter) {
 			l.unsuback[i] = packets.CodeNoSubscriptionExisted.Code
 		} else {
-			p.unsubscribed(1)
+			p.unsubscribed(asked.Filter)
 		}
 		p.walks = withoutFilter(p.walks, asked.Filter)
 	}

@@ -62,7 +62,9 @@ func (w *work) apply(p *peer) {
 		case !e.IsPacket():
 			if e.Kind == session.Ended {
 				p.ended = !p.state.Connected()
-				p.unsubscribed(len(e.Subscriptions))
+				for filter := range e.Subscriptions {
+					p.unsubscribed(filter)
+				}
 				p.walks = nil
 			}
 			w.after = append(w.after, consequence{p, *e})

@@ -31,7 +31,7 @@ type effort func(w *worst, a *intruder) (attack func(), packets int)
 
 var efforts = map[string]effort{
 	"SUBSCRIBE, many filters of 32 levels": func(w *worst, a *intruder) (func(), int) {
-		p := subscribeMany(1, patterns(w.size/10, 13, 30))
+		p := subscribeMany(1, patterns(w.size/160, 13, 30)) // each counts for sixteen
 		return func() { a.send(p) }, 1
 	},
 	"SUBSCRIBE, many short filters": func(w *worst, a *intruder) (func(), int) {
@@ -211,7 +211,7 @@ func (w *worst) enter(user, client string) *intruder {
 
 // subscribe takes a packet for every few hundred filters.
 func (w *worst) subscribe(a *intruder, filters []string) {
-	for some := range slices.Chunk(filters, 500) {
+	for some := range slices.Chunk(filters, 62) { // a packet takes no more of the deepest
 		a.send(subscribeMany(1, some))
 		_, err := a.await(suback)
 		require.NoError(w.g.t, err)
