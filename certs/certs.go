@@ -184,6 +184,20 @@ func (a *Authority) create(force bool) error {
 	if err := makeDir(a.dir); err != nil {
 		return err
 	}
+	if err := a.exclusively(func() error { return a.writeAuthority(force, now) }); err != nil {
+		return err
+	}
+	g, err := a.load(nil)
+	if err != nil {
+		return err
+	}
+	a.use(g)
+	a.log.Info("created certificate authority", "dir", a.dir, "fingerprint", a.Fingerprint(),
+		"names", namesOf(g.server()), "expires", g.roots[0].NotAfter)
+	return nil
+}
+
+func (a *Authority) writeAuthority(force bool, now time.Time) error {
 	caKey, serverKey, err := a.keysForCreate(force)
 	if err != nil {
 		return err
@@ -203,17 +217,7 @@ func (a *Authority) create(force bool) error {
 	if force {
 		obsolete = append([]string{a.caCert}, obsolete...) // or an interruption would leave the old certificate with the new key
 	}
-	if err := replaceFiles(obsolete, files...); err != nil {
-		return err
-	}
-	g, err := a.load()
-	if err != nil {
-		return err
-	}
-	a.use(g)
-	a.log.Info("created certificate authority", "dir", a.dir, "fingerprint", a.Fingerprint(),
-		"names", namesOf(server), "expires", ca.NotAfter)
-	return nil
+	return replaceFiles(obsolete, files...)
 }
 
 // keysForCreate decides which keys a new authority gets: new ones, or those that an interrupted Create
@@ -252,7 +256,7 @@ func (a *Authority) keysForCreate(force bool) (caKey, serverKey crypto.Signer, e
 func (a *Authority) open() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	g, err := a.look()
+	g, err := a.look(nil)
 	if err != nil {
 		return err
 	}

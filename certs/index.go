@@ -11,13 +11,12 @@ import (
 	"time"
 )
 
-// record adds a certificate to the index. The revocation list comes first: where there is an index there is a list.
-func (a *Authority) record(i Issued) error {
+// record adds a certificate of g to the index. The revocation list comes first: where there is an index there is a list.
+func (a *Authority) record(g *generation, i Issued) error {
 	list, err := a.readIndex()
 	if err != nil {
 		return err
 	}
-	g := a.current.Load()
 	if !exists(a.ownList) && !exists(a.index) {
 		data, err := g.encodeList(nil, revocations{}, a.now())
 		if err != nil {
@@ -33,7 +32,7 @@ func (a *Authority) record(i Issued) error {
 // exclusiveWait outlasts another command, which takes milliseconds.
 const exclusiveWait = 5 * time.Second
 
-// exclusively calls do while no other process writes the index or the list. The kernel gives the lock back when
+// exclusively calls do while no other process writes the index or the list, or makes another authority. The kernel gives the lock back when
 // the process ends, however it ends.
 func (a *Authority) exclusively(do func() error) error {
 	dir, err := os.Open(a.dir)

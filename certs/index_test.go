@@ -1,7 +1,9 @@
 package certs
 
 import (
+	"crypto/x509"
 	"fmt"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -52,6 +54,47 @@ func TestConcurrentCommandsLoseNoRecord(t *testing.T) {
 	info, err := os.Stat(a.index)
 	require.NoError(t, err)
 	assert.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+}
+
+// A command that opened the old authority must leave nothing of it in the directory of the new one.
+func TestNothingIsIssuedOrRevokedByAnAuthorityThatWasReplaced(t *testing.T) {
+	o := options(t)
+	a := create(t, o)
+	old := issue(t, a, "bed-1")
+	file := filepath.Join(t.TempDir(), "old.crt")
+	write(t, string(old.CertPEM), file)
+	_, err := Create(o, true)
+	require.NoError(t, err)
+	_, err = a.IssueFiles("bed-2", filepath.Join(o.Dir, "2.crt"), filepath.Join(o.Dir, "2.key"))
+	require.ErrorContains(t, err, "is not signed by the authority in use")
+	assert.NoFileExists(t, filepath.Join(o.Dir, "2.crt"))
+	_, err = a.RevokeFile(file)
+	require.ErrorContains(t, err, "is not signed by the authority in use")
+	_, err = a.Revoke("bed-1")
+	require.ErrorIs(t, err, ErrNotIssued)
+	assert.NoFileExists(t, a.ownList)
+	assert.NoFileExists(t, a.index)
+	_, err = Open(o)
+	require.NoError(t, err)
+}
+
+func TestAnAuthorityIsMadeWhenNoOtherCommandWrites(t *testing.T) {
+	o := options(t)
+	a := create(t, o)
+	made := make(chan error, 1)
+	require.NoError(t, a.exclusively(func() error {
+		go func() {
+			_, err := Create(o, true)
+			made <- err
+		}()
+		select {
+		case err := <-made:
+			return fmt.Errorf("made meanwhile: %w", err)
+		case <-time.After(100 * time.Millisecond): // it would have taken a few
+			return nil
+		}
+	}))
+	require.NoError(t, <-made)
 }
 
 func TestDamagedIndexIsAnErrorThatNamesTheLine(t *testing.T) {
@@ -123,6 +166,18 @@ func TestRevokeByFile(t *testing.T) {
 	issued, err := a.Issued()
 	require.NoError(t, err)
 	assert.Empty(t, issued)
+
+	g := a.current.Load()
+	key, err := newKey()
+	require.NoError(t, err)
+	zero, err := certify(&x509.Certificate{SerialNumber: new(big.Int), NotBefore: noon, NotAfter: noon.Add(day)}, g.roots[0], key.Public(), g.caKey)
+	require.NoError(t, err)
+	_, err = a.RevokeFile(path("zero.crt", encodeCert(zero)))
+	require.NoError(t, err)
+	assert.True(t, a.Revoked([][]*x509.Certificate{{zero}}))
+	issued, err = a.Issued()
+	require.NoError(t, err)
+	assert.Empty(t, issued, "the index takes no serial 0")
 
 	file := path("bed-1.crt", old.CertPEM)
 	revoked, err := a.RevokeFile(file)

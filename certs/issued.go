@@ -75,7 +75,16 @@ func (a *Authority) IssueFiles(name, certPath, keyPath string) (Pair, error) {
 	if err != nil {
 		return Pair{}, err
 	}
-	err = a.exclusively(func() error { return a.record(issuedOf(pair.leaf)) })
+	err = a.exclusively(func() error {
+		g, err := a.load(nil)
+		if err == nil {
+			err = g.checkClient(pair.leaf) // another process may have made another authority meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		return a.record(g, issuedOf(pair.leaf))
+	})
 	if err != nil {
 		return Pair{}, fmt.Errorf("record the certificate for %.80q: %w", name, err)
 	}
@@ -130,9 +139,12 @@ func (a *Authority) RevokeFile(path string) (Issued, error) {
 			return nil, fmt.Errorf("%w: %s is revoked", ErrNotIssued, path)
 		}
 		revoked = issuedOf(leaf)
+		if leaf.SerialNumber.Sign() == 0 { // the index takes none: no authority should use it [RFC 5280, 4.1.2.2]
+			return []*big.Int{leaf.SerialNumber}, nil
+		}
 		list, err := a.readIndex()
 		if err == nil && !slices.ContainsFunc(list, func(i Issued) bool { return i.Serial == revoked.Serial }) {
-			err = a.record(revoked)
+			err = a.record(g, revoked)
 		}
 		return []*big.Int{leaf.SerialNumber}, err
 	})
@@ -170,7 +182,7 @@ func (a *Authority) revoke(choose func(*generation) ([]*big.Int, error)) error {
 		return fmt.Errorf("the revocation list %s comes from outside and is only read: revoke where it is made", a.crl)
 	}
 	err := a.exclusively(func() error {
-		g, err := a.load() // again, with the lock: another process may have revoked meanwhile
+		g, err := a.load(nil) // again, with the lock: another process may have revoked meanwhile
 		if err != nil {
 			return err
 		}

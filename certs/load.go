@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
@@ -17,6 +18,7 @@ type generation struct {
 	chain     []*x509.Certificate // the server's first; empty when it must be issued
 	serverKey crypto.Signer       // nil when it must be made
 	revoked   revocations
+	unusable  error // why revoked is not what the file holds, but what it held before; nil: it is
 
 	open, mutual *tls.Config // mutual demands a certificate of the client
 }
@@ -36,8 +38,9 @@ func (g *generation) rootPool() *x509.CertPool {
 	return pool
 }
 
-// load reads the files and checks that they belong together; it does not look at the dates.
-func (a *Authority) load() (*generation, error) {
+// load reads the files and checks that they belong together; it does not look at the dates. A revocation list that
+// cannot be used is an error, unless before has one of the same authority: that one stays in force.
+func (a *Authority) load(before *generation) (*generation, error) {
 	g := &generation{stamp: a.stat()} // before reading: a change in between is seen at the next look
 	var err error
 	g.roots, g.rootPEM, err = readCertificates(a.caCert)
@@ -56,7 +59,10 @@ func (a *Authority) load() (*generation, error) {
 		return nil, err
 	}
 	if err := a.loadRevocations(g); err != nil {
-		return nil, err
+		if before == nil || !bytes.Equal(before.rootPEM, g.rootPEM) {
+			return nil, err
+		}
+		g.revoked, g.unusable = before.revoked, err
 	}
 	return g, nil
 }

@@ -3,6 +3,7 @@ package certs
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -49,11 +50,14 @@ func (a *Authority) check() {
 	if files.same(a.rejected) {
 		return
 	}
-	g, err := a.look()
+	g, err := a.look(served) // a list that is damaged must not keep the server certificate from being renewed
 	if err != nil {
 		a.rejected = files
 		a.log.Error("changed certificates are not usable, the old ones stay in use", "err", err)
 		return
+	}
+	if g.unusable != nil {
+		a.log.Error("the revocation list in the file is not usable, the one before stays in force", "err", g.unusable)
 	}
 	a.log.Info("took over changed certificates", "dir", a.dir, "server", fingerprint(g.server()), "revoked", len(g.revoked.ids))
 	a.use(g)
@@ -65,9 +69,11 @@ func (a *Authority) Reload() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	files := a.stat()
-	g, err := a.look()
+	g, err := a.look(nil)
 	if err != nil {
-		a.rejected = files // it is the caller who tells
+		if !errors.Is(err, ErrRevocationList) { // check goes on with the list before
+			a.rejected = files // it is the caller who tells
+		}
 		return fmt.Errorf("reload certificates: %w", err)
 	}
 	a.use(g)
@@ -79,7 +85,7 @@ func (a *Authority) Reload() error {
 func (a *Authority) Renew() (Info, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	g, err := a.load()
+	g, err := a.load(nil)
 	if err == nil {
 		g, err = a.renew(g)
 	}
@@ -90,9 +96,9 @@ func (a *Authority) Renew() (Info, error) {
 	return describe("server", a.serverCert, g.server()), nil
 }
 
-// look reads the files, judges them, and renews what is due. Its result has a server certificate.
-func (a *Authority) look() (*generation, error) {
-	g, err := a.load()
+// look reads the files as load does, judges them, and renews what is due. Its result has a server certificate.
+func (a *Authority) look(before *generation) (*generation, error) {
+	g, err := a.load(before)
 	if err != nil {
 		return nil, err
 	}
@@ -170,7 +176,7 @@ func (a *Authority) renew(g *generation) (*generation, error) {
 	if err := writeFiles(append(files, file{a.serverCert, encodeCert(cert), 0o644})...); err != nil {
 		return nil, err
 	}
-	next, err := a.load()
+	next, err := a.load(g)
 	if err == nil && next.server() == nil {
 		err = a.noServer() // another process replaced the key meanwhile
 	}

@@ -32,8 +32,10 @@ func idOf(rawIssuer []byte, serial *big.Int) certificateID {
 	return certificateID{string(rawIssuer), serialText(serial)}
 }
 
-// serialText is hexadecimal with whole bytes, as openssl prints it.
-func serialText(serial *big.Int) string { return fmt.Sprintf("%X", serial.Bytes()) }
+// serialText is hexadecimal with whole bytes, at least one, as openssl prints it.
+func serialText(serial *big.Int) string {
+	return fmt.Sprintf("%X", serial.FillBytes(make([]byte, max(1, (serial.BitLen()+7)/8))))
+}
 
 // revocations are the entries of the lists in one file. The zero value revokes nothing.
 type revocations struct {
@@ -82,6 +84,14 @@ func (a *Authority) Revoked(chains [][]*x509.Certificate) bool {
 	return a.current.Load().revoked.find(chains) != nil
 }
 
+// ListProblem is why the list in force is not the one in the file; nil when it is.
+func (a *Authority) ListProblem() error {
+	if err := a.current.Load().unusable; err != nil {
+		return fmt.Errorf("%w; the list before stays in force", err)
+	}
+	return nil
+}
+
 // verifyConnection asks the list of this moment, not the one of the moment at which the handshake began.
 // crypto/tls calls it for resumed sessions too, and tells the client "bad certificate": it can say nothing else.
 func (a *Authority) verifyConnection(s tls.ConnectionState) error {
@@ -125,7 +135,7 @@ func readRevocations(path string, issuers []*x509.Certificate, caPath string) (r
 func (a *Authority) loadRevocations(g *generation) error {
 	var err error
 	g.revoked, err = readRevocations(a.crl, g.roots, a.caCert)
-	if !isMissing(err) || a.foreignList {
+	if !isMissing(err) || a.foreignList || exists(a.crl) { // a link to nowhere
 		return err
 	}
 	if !a.outside && exists(a.index) {
@@ -205,21 +215,24 @@ func checkIssuer(list *x509.RevocationList, issuers []*x509.Certificate, caPath 
 }
 
 // encodeList signs the list that follows the lists before it: their entries of our authority, those of serials, and
-// the next number. It is good as long as the authority itself, so it never expires while it matters: a box
+// the next number. Lists of other authorities that we trust follow unchanged. Ours is good as long as the authority itself, so it never expires while it matters: a box
 // that nobody looks at for years locks nobody out.
 func (g *generation) encodeList(serials []*big.Int, before revocations, now time.Time) ([]byte, error) {
 	ca := g.roots[0]
+	var others []byte
 	template := &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: now.Add(-backdate), NextUpdate: ca.NotAfter}
 	if template.ThisUpdate.Before(ca.NotBefore) {
 		template.ThisUpdate = ca.NotBefore
 	}
 	for _, list := range before.lists {
+		if !bytes.Equal(list.RawIssuer, ca.RawSubject) {
+			others = append(others, encodeCRL(list.Raw)...)
+			continue
+		}
 		if next := list.Number; next != nil && next.Cmp(template.Number) >= 0 {
 			template.Number = new(big.Int).Add(next, big.NewInt(1))
 		}
-		if bytes.Equal(list.RawIssuer, ca.RawSubject) {
-			template.RevokedCertificateEntries = append(template.RevokedCertificateEntries, list.RevokedCertificateEntries...)
-		}
+		template.RevokedCertificateEntries = append(template.RevokedCertificateEntries, list.RevokedCertificateEntries...)
 	}
 	for _, serial := range serials {
 		template.RevokedCertificateEntries = append(template.RevokedCertificateEntries,
@@ -229,7 +242,11 @@ func (g *generation) encodeList(serials []*big.Int, before revocations, now time
 	if err != nil {
 		return nil, err
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der}), nil
+	return append(encodeCRL(der), others...), nil
+}
+
+func encodeCRL(list []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: list})
 }
 
 // warnOfLists logs once that a list of somebody else's is out of date. Its entries stay in force, and those who are

@@ -165,6 +165,82 @@ func TestLostListIsNoPardon(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// A list that nobody mends must not end in a server certificate that nobody accepts.
+func TestDamagedListDoesNotKeepTheServerCertificateFromBeingRenewed(t *testing.T) {
+	for name, spoil := range map[string]func(path string) error{
+		"damaged": func(path string) error { return os.WriteFile(path, []byte("damaged"), 0o600) },
+		"lost":    os.Remove,
+	} {
+		for _, reloaded := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, reloaded: %t", name, reloaded), func(t *testing.T) {
+				inBubble(t, nil, func(r running) {
+					lost := issue(t, r.Authority, "bed-1")
+					_, err := r.Revoke("bed-1")
+					require.NoError(t, err)
+					before := r.ServerPEM()
+					good := read(t, r.ownList)
+					require.NoError(t, spoil(r.ownList))
+					if reloaded {
+						require.ErrorIs(t, r.Reload(), ErrRevocationList)
+					}
+					r.later(0)
+					require.ErrorIs(t, r.ListProblem(), ErrRevocationList)
+					r.later(300 * day)
+					assert.NotEqual(t, before, r.ServerPEM())
+					assert.Equal(t, read(t, r.Dir, "server.crt"), string(r.ServerPEM()))
+					renewed := r.ServerPEM()
+					r.later(0)
+					assert.Equal(t, renewed, r.ServerPEM(), "once")
+					assert.True(t, r.Revoked([][]*x509.Certificate{{lost.leaf}}), "the list before stays in force")
+					assert.Equal(t, 1, r.logged("the one before stays in force"), r.log.String())
+
+					write(t, good, r.ownList)
+					r.later(0)
+					require.NoError(t, r.ListProblem())
+				})
+			})
+		}
+	}
+}
+
+// The list before is one of the authority before: it says nothing about another one.
+func TestDamagedListLetsNoOtherAuthorityIn(t *testing.T) {
+	o := options(t)
+	a, other := create(t, o), create(t, options(t))
+	issue(t, a, "bed-1")
+	write(t, string(a.RootPEM())+string(other.RootPEM()), a.caCert)
+	write(t, "damaged", a.ownList)
+	a.check()
+	assert.Len(t, a.current.Load().roots, 1)
+}
+
+func TestLinkToNowhereIsALostList(t *testing.T) {
+	o := options(t)
+	create(t, o)
+	require.NoError(t, os.Symlink(filepath.Join(o.Dir, "away"), filepath.Join(o.Dir, "ca.crl")))
+	_, err := Open(o)
+	require.ErrorIs(t, err, ErrRevocationList)
+}
+
+func TestRevocationKeepsTheListsOfOtherAuthorities(t *testing.T) {
+	a, old := create(t, options(t)), create(t, options(t))
+	lost := issue(t, old, "bed-1")
+	issue(t, a, "bed-2")
+	others := signList(t, old, func(l *x509.RevocationList) { l.RevokedCertificateEntries = entries(lost) })
+	write(t, string(a.RootPEM())+string(old.RootPEM()), a.caCert)
+	write(t, read(t, a.ownList)+string(others), a.ownList)
+	require.NoError(t, a.Reload())
+	for _, name := range []string{"bed-2", "bed-3"} {
+		if name == "bed-3" {
+			issue(t, a, name)
+		}
+		_, err := a.Revoke(name)
+		require.NoError(t, err)
+		assert.True(t, a.Revoked([][]*x509.Certificate{{lost.leaf}}))
+		assert.Len(t, a.current.Load().revoked.lists, 2)
+	}
+}
+
 func TestListsThatCannotBeUsed(t *testing.T) {
 	o := options(t)
 	a, other := create(t, o), create(t, options(t))

@@ -86,6 +86,9 @@ func (b *box) Status(ctx context.Context) (status, error) {
 	}
 	if b.authority != nil {
 		s.Certificates = b.authority.Certificates()
+		if err := b.authority.ListProblem(); err != nil {
+			s.Problems = append(s.Problems, err.Error())
+		}
 	}
 	for _, c := range s.Certificates {
 		if now.Add(expiresSoon).After(c.NotAfter) {
