@@ -5,6 +5,7 @@ package main_test
 import (
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -26,23 +27,43 @@ func (in *installation) descriptors() int {
 // started. It ends both.
 func (in *installation) noGoroutinesLeft(log string) {
 	in.t.Helper()
-	worn := in.goroutines(log)
+	_, waiting := in.goroutines(log)
 	in.startLogged(log + ".fresh")
-	fresh := in.goroutines(log + ".fresh")
-	in.t.Logf("%d goroutines in the end, %d in a server that has just started", worn, fresh)
-	assert.LessOrEqual(in.t, worn, fresh, "goroutines")
+	fresh, _ := in.goroutines(log + ".fresh")
+	for creator, n := range waiting {
+		assert.LessOrEqual(in.t, n, fresh[creator], "goroutines created by %s", creator)
+	}
+	in.t.Logf("%d kinds of goroutines wait in the end, %d are in a server that has just started", len(waiting), len(fresh))
 }
 
+var (
+	goroutineState = regexp.MustCompile(`(?m)^goroutine .*\[(.*)\]:$`)
+	createdBy      = regexp.MustCompile(`(?m)^created by (\S+)`)
+	atWork         = regexp.MustCompile(`^(running|runnable|syscall|preempted|copystack)\b`)
+)
+
 // goroutines makes the server tell of its goroutines, which ends it, and returns how many there were besides those of
-// the runtime.
-func (in *installation) goroutines(log string) int {
+// the runtime, by who had created them: all, and those that wait. What is left behind waits; who works will end, such as
+// the checkpoint that comes a second after the last write.
+func (in *installation) goroutines(log string) (all, waiting map[string]int) {
 	in.t.Helper()
 	before, err := os.Stat(log)
 	require.NoError(in.t, err)
 	require.NoError(in.t, in.server.Signal(syscall.SIGQUIT))
 	<-in.server.ended
-	said := saidSince(in.t, log, before.Size())
-	return strings.Count(said, "\ncreated by ") - strings.Count(said, "\ncreated by runtime.")
+	all, waiting = map[string]int{}, map[string]int{}
+	for dump := range strings.SplitSeq(saidSince(in.t, log, before.Size()), "\n\n") {
+		state, creator := goroutineState.FindStringSubmatch(dump), createdBy.FindStringSubmatch(dump)
+		if state == nil || creator == nil || strings.HasPrefix(creator[1], "runtime.") {
+			continue
+		}
+		all[creator[1]]++
+		if !atWork.MatchString(state[1]) {
+			waiting[creator[1]]++
+		}
+	}
+	require.NotEmpty(in.t, waiting)
+	return all, waiting
 }
 
 // saidSince returns what a log has had since the moment at which it was so long.

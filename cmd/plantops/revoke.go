@@ -77,7 +77,7 @@ func (a *app) printRevoked(revoked []certs.Issued, ended int64, running bool) {
 	if running {
 		fmt.Fprintf(a.stdout, "The server refuses it from now on; connections ended: %d.\n", ended)
 	} else {
-		fmt.Fprintln(a.stdout, "No server is running; it will refuse it from its start on.")
+		fmt.Fprintln(a.stdout, "No server answers here. One that runs all the same refuses it within a minute, the next one from its start on.")
 	}
 	fmt.Fprintf(a.stdout, "The account stays. Another certificate for it: plantops certs issue %s\n", quoted(revoked[0].Name))
 }
