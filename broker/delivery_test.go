@@ -244,7 +244,11 @@ func TestAShareGroupTakesTurnsAndPrefersThoseWhoAreThere(t *testing.T) {
 		members[i] = brokertest.Dial(t, b, brokertest.TCP, lasting("bed-1", id, 5))
 		require.Equal(t, byte(1), members[i].Subscribe("$share/g/devices/bed-1/jobs", 1))
 	}
+	left := func(connected int) { // the broker notices a moment after the connection has ended
+		require.Eventually(t, func() bool { return b.Stats().Connected == connected }, brokertest.Patience, time.Millisecond)
+	}
 	members[2].Disconnect()
+	left(3)
 	work := func(n int) {
 		for range n {
 			require.Equal(t, byte(0), sender.Publish("devices/bed-1/jobs", "", 1))
@@ -259,6 +263,7 @@ func TestAShareGroupTakesTurnsAndPrefersThoseWhoAreThere(t *testing.T) {
 	}
 	members[0].Disconnect()
 	members[1].Disconnect()
+	left(1)
 	work(3)
 	total := 0
 	for _, id := range []string{"one", "two", "away"} {
