@@ -31,8 +31,8 @@ import (
 type Options struct {
 	// TCP, TLS and WebSocket are addresses such as ":8883"; "" leaves that listener out. Port 0 takes any free port.
 	TCP, TLS, WebSocket string
-	// TLSConfig serves TLS; it must be set when TLS is. An error of its verification with a method CertificateRevoked() bool
-	// that says true is counted as that.
+	// TLSConfig serves TLS; it must be set when TLS is. An error of its verification with a method RevokedName() string
+	// is counted as that of a revoked certificate, and put down to the account of that name.
 	TLSConfig *tls.Config
 	// AllowedOrigins are the websites that may open a websocket from a browser, besides the one of the same host.
 	AllowedOrigins []string

@@ -123,10 +123,15 @@ func (t *acceptTrouble) over(l *netListener) {
 	}
 }
 
+// revokedCertificate is the error of a handshake with a certificate that is revoked.
+type revokedCertificate interface {
+	error
+	RevokedName() string // that the certificate gives; whoever shows it need not have the key
+}
+
 // handshakeReason sets revoked certificates apart from the other handshakes that fail.
 func handshakeReason(err error) string {
-	var revoked interface{ CertificateRevoked() bool }
-	if errors.As(err, &revoked) && revoked.CertificateRevoked() {
+	if _, revoked := errors.AsType[revokedCertificate](err); revoked {
 		return reasonRevoked
 	}
 	return reasonHandshake

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -175,6 +176,9 @@ func (n *network) drop(c *conn, reason string, err error) {
 	from := source{remote: c.RemoteAddr()}
 	if user := c.user.Load(); user != nil && reason != reasonPanic { // which is put down to the packet, see settle
 		from.account, from.proved = *user, true
+	}
+	if revoked, ok := errors.AsType[revokedCertificate](err); ok { // its owner should hear of it
+		from.account = revoked.RevokedName()
 	}
 	if repeated, ok := n.lines.allow(c.kind+" "+reason+" "+from.account, time.Now()); ok {
 		attrs := []any{"listener", c.kind, "remote", from.remote.String(), "reason", reason}

@@ -22,8 +22,8 @@ func (e *RevokedError) Error() string {
 	return fmt.Sprintf("certificate of %.80q (serial %s) is revoked", e.Name, e.Serial)
 }
 
-// CertificateRevoked tells this error from other failures of a handshake to those who do not know this package.
-func (e *RevokedError) CertificateRevoked() bool { return true }
+// RevokedName tells this error from other failures of a handshake to those who do not know this package.
+func (e *RevokedError) RevokedName() string { return e.Name }
 
 // certificateID names a certificate as revocation lists do.
 type certificateID struct{ issuer, serial string }

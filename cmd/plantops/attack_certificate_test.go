@@ -53,6 +53,24 @@ func (b badges) refusedCount(reason string) int64 {
 	return status.Connections.Refused[reason]
 }
 
+// refusedTo is the same for one device, as its owner sees it.
+func (b badges) refusedTo(id, reason string) (count int64) {
+	b.t.Helper()
+	var device struct {
+		Refusals []struct {
+			Reason string
+			Count  int64
+		}
+	}
+	require.NoError(b.t, json.Unmarshal(b.in.run("device", "show", id, "--json"), &device))
+	for _, r := range device.Refusals {
+		if r.Reason == reason {
+			count = r.Count
+		}
+	}
+	return count
+}
+
 func TestV15RevokedCertificateOpensNothing(t *testing.T) {
 	g := badges{besiege(t, "PLANTOPS_LISTENERS_TLS_REQUIRE_CERTIFICATE=true"), t.TempDir()}
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
@@ -72,13 +90,14 @@ func TestV15RevokedCertificateOpensNothing(t *testing.T) {
 		waiting.send(g.as("bed-1").encode())
 		answer, err := waiting.await(connack)
 		assert.False(t, err == nil && answer[1] == 0, "%s: a login after a handshake before it", tls.VersionName(version))
-		before := g.refusedCount("certificate revoked")
+		before, ofBed := g.refusedCount("certificate revoked"), g.refusedTo("bed-1", "certificate revoked")
 		for range 2 { // with its ticket and without one
 			_, _, err := d.enter(t, g.as("bed-1"))
 			require.Error(t, err, "%s: it came as far as MQTT", tls.VersionName(version))
 			d.tls.ClientSessionCache = nil
 		}
 		assert.Equal(t, before+2, g.refusedCount("certificate revoked"))
+		assert.Equal(t, ofBed+2, g.refusedTo("bed-1", "certificate revoked"))
 
 		g.enter(g.door(g.issue("bed-1")), g.as("bed-1"))
 		g.enter(g.door(kept), g.as("bed-2"))
