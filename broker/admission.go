@@ -38,6 +38,7 @@ type admission struct {
 type address struct {
 	prefix  netip.Prefix
 	open    int     // connections, waiting ones included
+	known   int     // of these, by others than this program: have logged in
 	serving int     // places taken
 	delayed int     // of these, by answers that are held back
 	queue   []*conn // waiting connections in the order of arrival
@@ -194,6 +195,9 @@ func (n *network) share(r rank) int {
 // assess brings an address up to date with its standing.
 func (n *network) assess(a *address, now time.Time) {
 	before := a.rank
+	if a.known > 0 { // for days, perhaps
+		n.succeeded(a.prefix, "", now)
+	}
 	a.places = n.limits.MaxUnauthenticatedPerAddress
 	if n.crowded(a.prefix, now) {
 		a.places = max(a.places/10, 1)
@@ -272,6 +276,9 @@ func (n *network) login(c *conn) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	delete(n.strangers, c)
+	if !c.own {
+		c.address.known++
+	}
 	n.leavePlace(c)
 }
 
@@ -293,7 +300,8 @@ func (n *network) forget(c *conn) {
 	delete(n.conns, c)
 	a := c.address
 	if c.known.Load() && !c.own {
-		n.succeeded(a.prefix, "", time.Now())
+		n.succeeded(a.prefix, c.person, time.Now())
+		a.known--
 	}
 	a.open--
 	if a.open == 0 {

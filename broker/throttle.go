@@ -49,10 +49,10 @@ type attempt struct {
 
 // attempt says whether a password may be looked at, and how the wait for that is to be.
 func (n *network) attempt(c *conn, account Account) (t *attempt, w Wait, ok bool) {
-	t = &attempt{c: c, user: account.Name, guessable: account.Guessable && !c.own}
 	w.Gone = c.done()
 	n.mu.Lock()
-	t.from = c.address.prefix
+	t = &attempt{c: c, from: c.address.prefix, user: account.Name, guessable: account.Guessable && !c.own}
+	c.judged = true // by right or wrong, also if it ends first
 	if !t.guessable {
 		n.mu.Unlock()
 		return t, w, true
@@ -73,16 +73,14 @@ func (n *network) attempt(c *conn, account Account) (t *attempt, w Wait, ok bool
 func (n *network) right(t *attempt) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	t.c.judged = true
 	n.answered(t)
 	if t.c.own {
 		return
 	}
-	name := ""
 	if t.guessable {
-		name = t.user
+		t.c.person = t.user
 	}
-	n.succeeded(t.from, name, time.Now())
+	n.succeeded(t.from, t.c.person, time.Now())
 	n.assess(t.c.address, time.Now())
 }
 
@@ -114,7 +112,6 @@ func (n *network) holdBack(t *attempt, unseen bool) time.Duration {
 	now, c, a := time.Now(), t.c, t.c.address
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	c.judged = true
 	n.failed(a.prefix, t.user, now)
 	n.assess(a, now)
 	ofAddress, ofName, delay := n.delay(a.prefix, t.user, now)

@@ -95,6 +95,73 @@ func TestAWaitingAnswerEndsWithItsConnection(t *testing.T) {
 	})
 }
 
+// Whoever is pushed out, or loses patience, while his password waits to be looked at has failed once.
+func TestALoginThatEndsBeforeItIsLookedAtCountsOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(Limits{}, slog.New(slog.DiscardHandler), nil)
+		_, hangUp := n.knock("10.0.0.1", 1, func(c *conn) {
+			try, wait, ok := n.attempt(c, person)
+			assert.True(t, ok)
+			<-wait.Gone
+			n.wrong(try, false)
+		})
+		synctest.Wait()
+		hangUp()
+		synctest.Wait()
+		assert.InDelta(t, 1, n.failing.get(v4(1)).level(time.Now()), 1e-9)
+		require.NoError(t, n.close(t.Context()))
+	})
+}
+
+// stays is a client that logs in and then stays connected.
+func (n *network) stays(account Account) func(c *conn) {
+	return func(c *conn) {
+		t, _, _ := n.attempt(c, account)
+		n.right(t)
+		c.admitted()
+		<-c.done()
+	}
+}
+
+func TestAnAddressIsKnownWhileItsClientsStayConnected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(Limits{}, slog.New(slog.DiscardHandler), nil)
+		_, first := n.knock("192.0.2.7", 1, n.stays(device))
+		_, second := n.knock("192.0.2.7", 2, n.stays(person))
+		synctest.Wait()
+		time.Sleep(2 * goodFor)
+		for i := range 2 * freeFailures { // a health check that asks for nothing
+			_, hangUp := n.knock("192.0.2.7", 10+i, silent)
+			synctest.Wait()
+			hangUp()
+		}
+		synctest.Wait()
+		require.Greater(t, n.failing.get(family).level(time.Now()), float64(freeFailures))
+		assert.Equal(t, rankKnown, n.addresses[family].rank)
+		assert.Equal(t, 100, n.addresses[family].places)
+		first()
+		second()
+		synctest.Wait()
+		require.Empty(t, n.addresses)
+		assert.Equal(t, rankKnown, n.rank(family, time.Now()))
+		assert.True(t, fresh(n.homes.get(home{person.Name, family}), time.Now()), "she was here a moment ago")
+		assert.False(t, fresh(n.homes.get(home{device.Name, family}), time.Now()))
+		time.Sleep(goodFor)
+		assert.NotEqual(t, rankKnown, n.rank(family, time.Now()))
+		require.NoError(t, n.close(t.Context()))
+	})
+}
+
+// The race detector looks at it.
+func TestTheProgramMayBeExpectedWhileItLogsIn(t *testing.T) {
+	n := newNetwork(Limits{}, slog.New(slog.DiscardHandler), nil)
+	told := make(chan time.Duration, 1)
+	c, _ := n.knock("127.0.0.1", 7, n.guesser(person, true, told))
+	n.expect(c.RemoteAddr())
+	<-told
+	require.NoError(t, n.close(t.Context()))
+}
+
 // silent is a client that says nothing.
 func silent(c *conn) { <-c.done() }
 
