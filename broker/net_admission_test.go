@@ -3,11 +3,13 @@ package broker
 import (
 	"crypto/tls"
 	"errors"
+	"log/slog"
 	"net"
 	"os"
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -165,16 +167,21 @@ func TestSilentSocketsOfOneAddressDoNotKeepOthersWaiting(t *testing.T) {
 }
 
 func TestSilentSocketsInAllPlacesAreReplacedSooner(t *testing.T) {
-	t.Parallel()
-	const timeout = 900 * time.Millisecond
-	n := newTestNet(t, Limits{MaxUnauthenticated: 4, MaxUnauthenticatedPerAddress: 4, ConnectTimeout: timeout}).start(t, "tcp", login)
-	for range 40 {
-		n.rawDial(t, "127.0.0.2")
-	}
-	eventually(t, "all places are taken", func() bool { _, s, _ := n.count(); return s == 4 })
-	begin := time.Now()
-	requireLogin(t, n.rawDial(t, "127.0.0.3"))
-	require.Less(t, time.Since(begin), timeout*2/3, "36 sockets were there before, one turn is enough")
+	synctest.Test(t, func(t *testing.T) {
+		const timeout = 900 * time.Millisecond
+		n := newNetwork(Limits{MaxUnauthenticated: 4, MaxUnauthenticatedPerAddress: 4, ConnectTimeout: timeout}, slog.New(slog.DiscardHandler), nil)
+		told := make(chan time.Duration, 1)
+		for i := range 40 {
+			n.knock("127.0.0.2", 1+i, silent)
+		}
+		synctest.Wait()
+		require.Equal(t, 4, n.serving, "all places are taken")
+		begin := time.Now()
+		n.knock("127.0.0.3", 1, n.guesser(device, true, told))
+		<-told
+		require.Less(t, time.Since(begin), timeout*2/3, "36 sockets were there before, one turn is enough")
+		require.NoError(t, n.close(t.Context()))
+	})
 }
 
 func TestAboveMaxConnectionsTheLongestQueueLoses(t *testing.T) {
