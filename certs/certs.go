@@ -83,7 +83,7 @@ type Authority struct {
 	current atomic.Pointer[generation]
 
 	mu       sync.Mutex     // held while files are read or written; guards what follows
-	rejected stamp          // the files as they were when they were last refused
+	rejected string         // why the files were refused at the last look; that is logged
 	failing  bool           // the last renewal failed, and that is logged
 	warned   map[string]int // fingerprint: the stage of expiry that is logged
 }

@@ -3,7 +3,6 @@ package certs
 import (
 	"context"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"time"
 )
@@ -38,7 +37,8 @@ func (a *Authority) check() {
 	defer a.warnOfExpiry()
 	served := a.current.Load()
 	files := a.stat()
-	if files.same(served.stamp) {
+	same := files.same(served.stamp)
+	if same && served.unusable == nil {
 		g, err := a.refresh(served)
 		if err != nil {
 			a.logFailure(err)
@@ -47,16 +47,21 @@ func (a *Authority) check() {
 		a.use(g)
 		return
 	}
-	if files.same(a.rejected) {
-		return
-	}
-	g, err := a.look(served) // a list that is damaged must not keep the server certificate from being renewed
+	// What was refused before is tried again: it need not have been the files, there may have been no descriptors left.
+	// A list that is damaged must not keep the server certificate from being renewed.
+	g, err := a.look(served)
 	if err != nil {
-		a.rejected = files
-		a.log.Error("changed certificates are not usable, the old ones stay in use", "err", err)
+		if a.rejected != err.Error() {
+			a.log.Error("changed certificates are not usable, the old ones stay in use", "err", err)
+		}
+		a.rejected = err.Error()
 		return
 	}
-	if g.unusable != nil {
+	known := g.unusable != nil && served.unusable != nil && g.unusable.Error() == served.unusable.Error()
+	if known && same && g.server().Equal(served.server()) {
+		return
+	}
+	if g.unusable != nil && !known {
 		a.log.Error("the revocation list in the file is not usable, the one before stays in force", "err", g.unusable)
 	}
 	a.log.Info("took over changed certificates", "dir", a.dir, "server", fingerprint(g.server()), "revoked", len(g.revoked.ids))
@@ -68,12 +73,9 @@ func (a *Authority) check() {
 func (a *Authority) Reload() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	files := a.stat()
 	g, err := a.look(nil)
 	if err != nil {
-		if !errors.Is(err, ErrRevocationList) { // check goes on with the list before
-			a.rejected = files // it is the caller who tells
-		}
+		a.rejected = err.Error() // it is the caller who tells
 		return fmt.Errorf("reload certificates: %w", err)
 	}
 	a.use(g)

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -201,6 +202,58 @@ func TestDamagedListDoesNotKeepTheServerCertificateFromBeingRenewed(t *testing.T
 			})
 		}
 	}
+}
+
+// The files need not change for it: there were no descriptors left when another process had revoked.
+func TestChangeThatCouldNotBeReadIsTriedAgain(t *testing.T) {
+	o := options(t)
+	var log bytes.Buffer
+	create(t, o)
+	command, err := Open(o)
+	require.NoError(t, err)
+	o.Log = slog.New(slog.NewTextHandler(&log, nil))
+	a, err := Open(o)
+	require.NoError(t, err)
+	lost := issue(t, command, "bed-1")
+	_, err = command.Revoke("bed-1")
+	require.NoError(t, err)
+	withoutDescriptors := func(do func()) {
+		var limit syscall.Rlimit
+		require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit))
+		none := limit
+		none.Cur = 0
+		require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none))
+		defer func() { require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)) }()
+		do()
+	}
+	withoutDescriptors(func() {
+		a.check()
+		a.check()
+		require.ErrorIs(t, a.Reload(), syscall.EMFILE)
+		a.check()
+	})
+	assert.Equal(t, 1, strings.Count(log.String(), "level=ERROR"), log.String())
+	assert.False(t, a.Revoked([][]*x509.Certificate{{lost.leaf}}))
+	a.check()
+	assert.True(t, a.Revoked([][]*x509.Certificate{{lost.leaf}}))
+}
+
+func TestLostListIsGivenUpByMovingTheIndexAway(t *testing.T) {
+	inBubble(t, nil, func(r running) {
+		lost := issue(t, r.Authority, "bed-1")
+		_, err := r.Revoke("bed-1")
+		require.NoError(t, err)
+		require.NoError(t, os.Remove(r.ownList))
+		r.later(0)
+		generation := r.current.Load()
+		r.later(0)
+		assert.Same(t, generation, r.current.Load(), "nothing has changed")
+		require.ErrorIs(t, r.ListProblem(), ErrRevocationList)
+		require.NoError(t, os.Rename(r.index, r.index+".away"))
+		r.later(0)
+		require.NoError(t, r.ListProblem())
+		assert.False(t, r.Revoked([][]*x509.Certificate{{lost.leaf}}))
+	})
 }
 
 // The list before is one of the authority before: it says nothing about another one.

@@ -4,6 +4,7 @@ import "crypto/tls"
 
 // use makes g what new connections get, and what is known to be on disk.
 func (a *Authority) use(g *generation) {
+	a.rejected = ""
 	if a.current.Load() == g {
 		return
 	}
@@ -20,7 +21,6 @@ func (a *Authority) use(g *generation) {
 	g.mutual.ClientAuth = tls.RequireAndVerifyClientCert
 	g.mutual.ClientCAs = g.rootPool()
 	g.mutual.VerifyConnection = a.verifyConnection
-	a.rejected = nil
 	a.current.Store(g)
 }
 
