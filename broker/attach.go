@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"bytes"
+	"strings"
 	"time"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
@@ -108,8 +110,8 @@ func testament(l *link, pk *packets.Packet) *session.Testament {
 		return nil
 	}
 	t := &session.Testament{Message: session.Message{
-		Topic:     pk.Connect.WillTopic,
-		Payload:   pk.Connect.WillPayload,
+		Topic:     strings.Clone(pk.Connect.WillTopic), // not to keep the packet
+		Payload:   bytes.Clone(pk.Connect.WillPayload),
 		Publisher: l.peer.id,
 		QoS:       pk.Connect.WillQos,
 		Retain:    pk.Connect.WillRetain,

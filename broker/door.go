@@ -21,9 +21,11 @@ func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 	}
 	if l.client == nil { // readConnectionPacket has made sure that it is a CONNECT
 		l.client = cl
+		pk.Connect.ClientIdentifier = strings.Clone(pk.Connect.ClientIdentifier) // the session keeps it, not the packet
 		if l.wordless = pk.Connect.WillFlag && len(pk.Connect.WillPayload) == 0; l.wordless {
 			pk.Connect.WillPayload = []byte{0} // mochi refuses a will without a payload, which may be sent
 		}
+		pk.Connect.WillRetain = pk.Connect.WillRetain && pk.Connect.WillFlag // mochi refuses the one without the other in MQTT 3.1 too
 		if len(pk.Connect.Password) == 0 {
 			pk.Connect.PasswordFlag = false // login has a word for it
 		}

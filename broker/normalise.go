@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"bytes"
 	"time"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
@@ -11,7 +12,8 @@ import (
 // TCP's keepalive and the write deadline find the dead.
 const serverKeepalive = 300
 
-// normalise takes away what mochi cannot handle, before the session starts, and returns the keepalive (0 = none).
+// normalise takes away what mochi cannot handle, before the session starts, and returns the keepalive (0 = none). It also
+// takes away what lies in the CONNECT and is of no use: a session keeps its last connection, and need not keep that packet.
 func normalise(cl *mqtt.Client) time.Duration {
 	// A send quota hangs mochi for good: Inflight.NextImmediate takes its read lock twice, and what is held back for
 	// the quota never gives it back. With a quota of 0 mochi sends without one.
@@ -19,6 +21,8 @@ func normalise(cl *mqtt.Client) time.Duration {
 	cl.State.Inflight.ResetSendQuota(0)
 	// An alias that mochi hands out and then drops with its message leaves the client with messages of no topic.
 	cl.Properties.Props.TopicAliasMaximum = 0
+	cl.Properties.Props.User, cl.Properties.Username = nil, bytes.Clone(cl.Properties.Username)
+	cl.Properties.Props.AuthenticationData = nil
 	if cl.Properties.ProtocolVersion >= 5 && cl.State.Keepalive == 0 {
 		cl.State.Keepalive, cl.State.ServerKeepalive = serverKeepalive, true
 	}

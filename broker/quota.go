@@ -79,10 +79,10 @@ func (h *holding) admit(newSession bool, all int) error {
 
 // weight is what a subscription counts for. mochi's index has a node for each level of a filter, and filters that differ in
 // where their + stand multiply the ways that a topic takes through it. So what is deeper than any ordinary filter counts
-// for several: the square of its levels, in weightLevels.
+// for several: the square of its levels, in weightLevels. What is longer than 1 KiB counts for its bytes too.
 func weight(filter string) int64 {
 	n := int64(strings.Count(filter, "/")/weightLevels) + 1
-	return n * n
+	return n*n + int64(len(filter)>>10)
 }
 
 // subscribe takes room for a subscription, if there is some left.

@@ -10,14 +10,16 @@ import (
 	"github.com/plantops/plantops/broker/session"
 )
 
-// OnSubscribe reports what OnACLCheck will refuse, and empties the filters that are none, so that mochi refuses them.
+// OnSubscribe reports what OnACLCheck will refuse, and empties the filters that are none, so that mochi refuses them. The
+// others it copies: they will stay, and mochi's lie in the packet, which may be large.
 func (h *hook) OnSubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet {
 	l := linkOf(cl)
 	if l == nil {
 		return pk
 	}
 	for i := range pk.Filters {
-		filter := pk.Filters[i].Filter
+		filter := strings.Clone(pk.Filters[i].Filter)
+		pk.Filters[i].Filter = filter
 		if err := checkFilter(filter, h.maxLevels); err != nil {
 			h.refused(l, refuseFilter.reason, filter, "")
 			pk.Filters[i].Filter = ""
@@ -43,7 +45,7 @@ func (h *hook) OnSubscribed(cl *mqtt.Client, pk packets.Packet, codes []byte) {
 		if codes[i] > 2 {
 			continue
 		}
-		filter := strings.Clone(asked.Filter) // not to keep the packet
+		filter := asked.Filter
 		sub := session.Subscription{Filter: filter, QoS: codes[i], NoLocal: asked.NoLocal,
 			RetainAsPublished: asked.RetainAsPublished, RetainHandling: asked.RetainHandling, ID: uint32(asked.Identifier)}
 		if !p.ingest && !p.state.Subscribed(filter) && !p.holding.subscribe(filter) {

@@ -105,7 +105,7 @@ var settings = []setting{
 	{path: "limits.max_connections_per_account", field: func(c *Config) any { return &c.Limits.MaxConnectionsPerAccount }, meaning: "most connections of one account; more are refused"},
 	{path: "limits.max_sessions_per_account", field: func(c *Config) any { return &c.Limits.MaxSessionsPerAccount }, meaning: "most sessions of one account, those that wait for their client included; new ones above it are refused, none is ended"},
 	{path: "limits.max_sessions", field: func(c *Config) any { return &c.Limits.MaxSessions }, meaning: "the same, of all accounts"},
-	{path: "limits.max_subscriptions_per_account", field: func(c *Config) any { return &c.Limits.MaxSubscriptionsPerAccount }, meaning: "most subscriptions of one account, a filter of more than 8 levels counting for several; more are refused"},
+	{path: "limits.max_subscriptions_per_account", field: func(c *Config) any { return &c.Limits.MaxSubscriptionsPerAccount }, meaning: "most subscriptions of one account, a filter of more than 8 levels or 1 KiB counting for several; more are refused"},
 	{path: "limits.max_retained_per_account", field: func(c *Config) any { return &c.Limits.MaxRetainedPerAccount }, meaning: "most retained messages of one account; what cannot be kept is refused"},
 	{path: "limits.max_queued_bytes_per_account", field: func(c *Config) any { return &c.Limits.MaxQueuedBytesPerAccount }, meaning: "most bytes that wait for the clients of one account; what comes then is dropped for them"},
 	{path: "limits.max_queued_bytes", field: func(c *Config) any { return &c.Limits.MaxQueuedBytes }, meaning: "the same, of all accounts; 256 KiB may wait for each account all the same"},

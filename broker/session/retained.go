@@ -70,10 +70,10 @@ func (r *Retained) Set(m *Message, o *Owner) Keeping {
 		r.remove(n)
 		return Stored
 	}
-	count, bytes := 1, m.costBytes()
+	count, bytes := 1, storedBytes(m)
 	ownCount, ownBytes := count, bytes
 	if n != nil && n.kept.Message != nil {
-		count, bytes = 0, bytes-n.kept.costBytes()
+		count, bytes = 0, bytes-storedBytes(n.kept.Message)
 		if n.kept.Owner == o {
 			ownCount, ownBytes = count, bytes
 		}
@@ -91,6 +91,17 @@ func (r *Retained) Set(m *Message, o *Owner) Keeping {
 	return Stored
 }
 
+// A level costs levelBytes where no other topic shares it; sharedLevels mostly are shared.
+const (
+	levelBytes   = 80
+	sharedLevels = 4
+)
+
+// storedBytes is what a message is charged with here: a deep topic is a chain of nodes.
+func storedBytes(m *Message) int {
+	return m.costBytes() + levelBytes*max(0, strings.Count(m.Topic, "/")+1-sharedLevels)
+}
+
 func exceeds(have, more, limit int) bool { return limit > 0 && more > 0 && have+more > limit }
 
 // charge accounts for a message that comes (1) or goes (-1).
@@ -98,7 +109,7 @@ func (r *Retained) charge(k Kept, sign int) {
 	if k.Message == nil {
 		return
 	}
-	bytes := sign * k.costBytes()
+	bytes := sign * storedBytes(k.Message)
 	r.count += sign
 	r.bytes += bytes
 	if k.Owner != nil {

@@ -2,7 +2,9 @@ package session
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -158,6 +160,27 @@ func TestEachOwnerHasItsOwnLimits(t *testing.T) {
 	assert.Equal(t, Stored, set(&r, one, "a", "less"))
 	assert.Equal(t, Stored, set(&r, one, "a", ""))
 	assert.Zero(t, one.Bytes)
+}
+
+// What the bounds are about is memory: a topic of many levels is a chain of nodes.
+func TestADeepTopicIsChargedForItsLevels(t *testing.T) {
+	var m runtime.MemStats
+	heap := func() int {
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int(m.HeapAlloc)
+	}
+	var r Retained
+	const n = 5000
+	before := heap()
+	for i := range n {
+		r.Set(&Message{Topic: fmt.Sprintf("%d", i) + strings.Repeat("/x", 31), Payload: []byte("x")}, nil)
+	}
+	assert.Less(t, heap()-before, r.Bytes()*5/4)
+	for i := range n {
+		r.Set(&Message{Topic: fmt.Sprintf("%d", i) + strings.Repeat("/x", 31)}, nil)
+	}
+	assert.Zero(t, r.Bytes())
 }
 
 func TestSweepRemovesWhatIsStale(t *testing.T) {
