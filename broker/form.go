@@ -159,7 +159,7 @@ func (s *screen) judgeConnect(f *form) {
 	qos := flags & connectWillQoS
 	switch {
 	case flags&connectReserved != 0, qos == connectWillQoS,
-		flags&connectWill == 0 && flags&(connectWillQoS|connectWillRetain) != 0,
+		version > 3 && flags&connectWill == 0 && flags&(connectWillQoS|connectWillRetain) != 0, // MQTT 3.1 disregards them
 		version < 5 && flags&connectPassword != 0 && flags&connectUser == 0:
 		f.fail(malformed(f.kind, "flags"))
 	}

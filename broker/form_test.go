@@ -44,6 +44,22 @@ func TestABrokenCONNECTIsAnsweredAndCounted(t *testing.T) {
 	}
 }
 
+// Of a client of MQTT 3.1 the bits about a will say nothing when there is none.
+func TestMQTT31MayLeaveWillBitsSet(t *testing.T) {
+	b := brokertest.Start(t, brokertest.Device("bed-1"))
+	for _, flags := range []byte{0xc2 | 1<<3, 0xc2 | 2<<3, 0xc2 | 1<<5} {
+		for _, kind := range brokertest.Kinds {
+			client := brokertest.Open(t, b, kind, nil)
+			rest := "\x00\x01a\x00\x05bed-1" + string([]byte{0, byte(len(brokertest.Password("bed-1")))}) + brokertest.Password("bed-1")
+			body := "\x00\x06MQIsdp\x03" + string([]byte{flags}) + "\x00\x3c" + rest
+			client.SendBytes(append([]byte{0x10, byte(len(body))}, body...))
+			assert.Zero(t, client.Await(packets.Connack).ReasonCode, "flags %#x over %s", flags, kind)
+			client.Ping()
+			client.Disconnect()
+		}
+	}
+}
+
 func TestABrokenPacketEndsAConnectionAfterWhatCameBefore(t *testing.T) {
 	b := brokertest.Start(t, brokertest.Device("bed-1"))
 	everyWay(t, func(t *testing.T, kind brokertest.Kind, version byte) {
