@@ -114,6 +114,7 @@ func (s *sessions) release(l *link) {
 	close(l.ended)
 	if l.peer != nil {
 		l.peer.holding.connections--
+		l.peer.owner = &link{ended: l.ended} // the session may stay long, and what hangs on l is some 10 kB
 	}
 	if l.client == nil {
 		return
