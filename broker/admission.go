@@ -86,8 +86,8 @@ func (n *network) enter(c *conn) {
 	if a == nil {
 		a = &address{prefix: key}
 		n.addresses[key] = a
-		n.assess(a, time.Now())
 	}
+	n.assess(a, time.Now())
 	full := len(n.conns) >= n.limits.MaxConnections
 	n.conns[c] = struct{}{}
 	c.address = a
@@ -283,6 +283,8 @@ func (n *network) login(c *conn) {
 }
 
 // giveUp is login for a connection that ends. Whoever was served and has shown no password has cost a place.
+// One that ends while its password waits to be looked at counts here and in wrong: after two failures its address pushes
+// nobody out in turn, so a flood from a thousand new addresses is soon told from the person who tries again.
 func (n *network) giveUp(c *conn) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -27,7 +27,7 @@ type conn struct {
 	address *address
 	place   bool          // takes one of the places for strangers
 	own     bool          // made by this program, see expect
-	judged  bool          // it has shown a password, right or wrong
+	judged  bool          // its password has been found right or wrong
 	person  string        // whose password was right, if it can be guessed
 	waited  time.Duration // for, until since
 	since   time.Time     // the CONNECT deadline runs from; zero = it stands still

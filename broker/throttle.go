@@ -52,7 +52,6 @@ func (n *network) attempt(c *conn, account Account) (t *attempt, w Wait, ok bool
 	w.Gone = c.done()
 	n.mu.Lock()
 	t = &attempt{c: c, from: c.address.prefix, user: account.Name, guessable: account.Guessable && !c.own}
-	c.judged = true // by right or wrong, also if it ends first
 	if !t.guessable {
 		n.mu.Unlock()
 		return t, w, true
@@ -73,6 +72,7 @@ func (n *network) attempt(c *conn, account Account) (t *attempt, w Wait, ok bool
 func (n *network) right(t *attempt) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	t.c.judged = true
 	n.answered(t)
 	if t.c.own {
 		return
@@ -112,6 +112,7 @@ func (n *network) holdBack(t *attempt, unseen bool) time.Duration {
 	now, c, a := time.Now(), t.c, t.c.address
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	c.judged = true
 	n.failed(a.prefix, t.user, now)
 	n.assess(a, now)
 	ofAddress, ofName, delay := n.delay(a.prefix, t.user, now)

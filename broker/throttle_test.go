@@ -95,8 +95,8 @@ func TestAWaitingAnswerEndsWithItsConnection(t *testing.T) {
 	})
 }
 
-// Whoever is pushed out, or loses patience, while his password waits to be looked at has failed once.
-func TestALoginThatEndsBeforeItIsLookedAtCountsOnce(t *testing.T) {
+// Whoever is pushed out while his password waits to be looked at does not push out others at once.
+func TestALoginThatEndsBeforeItIsLookedAtLeavesNoCleanAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork(Limits{}, slog.New(slog.DiscardHandler), nil)
 		_, hangUp := n.knock("10.0.0.1", 1, func(c *conn) {
@@ -108,7 +108,8 @@ func TestALoginThatEndsBeforeItIsLookedAtCountsOnce(t *testing.T) {
 		synctest.Wait()
 		hangUp()
 		synctest.Wait()
-		assert.InDelta(t, 1, n.failing.get(v4(1)).level(time.Now()), 1e-9)
+		time.Sleep(time.Second)
+		assert.GreaterOrEqual(t, n.failing.get(v4(1)).level(time.Now()), float64(cleanBelow))
 		require.NoError(t, n.close(t.Context()))
 	})
 }
@@ -148,6 +149,26 @@ func TestAnAddressIsKnownWhileItsClientsStayConnected(t *testing.T) {
 		assert.False(t, fresh(n.homes.get(home{device.Name, family}), time.Now()))
 		time.Sleep(goodFor)
 		assert.NotEqual(t, rankKnown, n.rank(family, time.Now()))
+		require.NoError(t, n.close(t.Context()))
+	})
+}
+
+func TestFailuresOfAnAddressAreForgottenWhileItIsConnected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(Limits{}, slog.New(slog.DiscardHandler), nil)
+		n.expect(&net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 1})
+		n.knock("10.0.0.1", 1, n.stays(device)) // the program itself, which makes its address no better
+		synctest.Wait()
+		for range 2 * freeFailures {
+			n.failed(v4(1), "", time.Now())
+		}
+		n.assess(n.addresses[v4(1)], time.Now())
+		require.Equal(t, rankFailing, n.addresses[v4(1)].rank)
+		time.Sleep(time.Hour)
+		n.knock("10.0.0.1", 2, silent)
+		synctest.Wait()
+		assert.Equal(t, rankStranger, n.addresses[v4(1)].rank)
+		assert.Equal(t, 100, n.addresses[v4(1)].places)
 		require.NoError(t, n.close(t.Context()))
 	})
 }
