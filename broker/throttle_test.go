@@ -95,25 +95,6 @@ func TestAWaitingAnswerEndsWithItsConnection(t *testing.T) {
 	})
 }
 
-// Whoever is pushed out while his password waits to be looked at does not push out others at once.
-func TestALoginThatEndsBeforeItIsLookedAtLeavesNoCleanAddress(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork(Limits{}, slog.New(slog.DiscardHandler), nil)
-		_, hangUp := n.knock("10.0.0.1", 1, func(c *conn) {
-			try, wait, ok := n.attempt(c, person)
-			assert.True(t, ok)
-			<-wait.Gone
-			n.wrong(try, false)
-		})
-		synctest.Wait()
-		hangUp()
-		synctest.Wait()
-		time.Sleep(time.Second)
-		assert.GreaterOrEqual(t, n.failing.get(v4(1)).level(time.Now()), float64(cleanBelow))
-		require.NoError(t, n.close(t.Context()))
-	})
-}
-
 // stays is a client that logs in and then stays connected.
 func (n *network) stays(account Account) func(c *conn) {
 	return func(c *conn) {
