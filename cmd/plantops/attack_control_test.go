@@ -21,7 +21,7 @@ import (
 var controlSecrets = map[string]string{"bed-1": "secret-1", "bed-2": "secret-2", "bed-3": "secret-3", "exact": exactPassword}
 
 // mochiFalls are the attacks that plain mochi is known to fall to. If it does not, the attack does not bite.
-var mochiFalls = []string{"V01", "V02", "V03", "V06", "V07", "V08", "V10"}
+var mochiFalls = []string{"V01", "V02", "V03", "V06", "V07", "V08", "V10", "V18"}
 
 // TestControlsFallToTheAttacks runs the attacks that have a control against plain mochi and apt's mosquitto, a fresh one
 // for each, with PLANTOPS_CONTROL=1. It prints a table.

@@ -109,6 +109,22 @@ var greedy = map[string]func(g *siege, d door){
 	},
 }
 
+// attackHoarding leaves sessions behind that nobody comes back to.
+func attackHoarding(g *siege, d door) string {
+	l := g.as("bed-1")
+	l.resume = true
+	const many = 120
+	for i := range many {
+		l.client = fmt.Sprint("left-", i)
+		a, code, err := d.enter(g.t, l)
+		if err != nil || code != 0 {
+			return ""
+		}
+		a.Close()
+	}
+	return fmt.Sprintf("%d sessions of one account", many)
+}
+
 func TestV18AnAccountCannotTakeMoreThanItsQuotas(t *testing.T) {
 	g := besiege(t, "GOGC=100", "PLANTOPS_LIMITS_MAX_CONNECTIONS_PER_ACCOUNT=20", "PLANTOPS_LIMITS_MAX_SESSIONS_PER_ACCOUNT=30",
 		"PLANTOPS_LIMITS_MAX_SUBSCRIPTIONS_PER_ACCOUNT=50", "PLANTOPS_LIMITS_MAX_RETAINED_PER_ACCOUNT=40",
@@ -123,7 +139,7 @@ func TestV18AnAccountCannotTakeMoreThanItsQuotas(t *testing.T) {
 			})
 		}
 	}
-	g.servesAll()
+	g.withstands(attackHoarding)
 	var s struct {
 		Connections struct {
 			Refused map[string]int64 `json:"refused"`

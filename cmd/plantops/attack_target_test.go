@@ -122,7 +122,7 @@ type attack func(g *siege, d door) (hole string)
 // attacks are those that some other broker falls to.
 var attacks = map[string]attack{
 	"V01": attackTruncatedSubscribe, "V02": attackAnnouncedLength, "V03": attackSilence, "V06": attackDeepTopic,
-	"V07": attackForgedWill, "V08": attackStolenSession, "V10": attackBelowTheRule,
+	"V07": attackForgedWill, "V08": attackStolenSession, "V10": attackBelowTheRule, "V18": attackHoarding,
 }
 
 // withstands runs an attack through every door.
