@@ -283,8 +283,7 @@ func (n *network) login(c *conn) {
 }
 
 // giveUp is login for a connection that ends. Whoever was served and has shown no password has cost a place.
-// One that ends while its password waits to be looked at mostly counts here and in wrong; where it counted once, a user's
-// first login amid a flood from a thousand new addresses took more than twice as long.
+// One that ends while its password waits to be looked at may count here and in wrong.
 func (n *network) giveUp(c *conn) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
