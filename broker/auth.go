@@ -23,6 +23,9 @@ var everything = []string{"#"}
 // admit lets a client in or says why not. When it returns nil the client owns its client id and has passed the gate.
 func (h *hook) admit(l *link, pk packets.Packet) error {
 	keepalive := normalise(l.client)
+	if pk.Connect.WillFlag {
+		l.willBytes = pk.FixedHeader.Remaining
+	}
 	for {
 		evictions := h.sessions.evictionCount()
 		account, err := h.login(l, pk)

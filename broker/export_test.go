@@ -47,7 +47,7 @@ func (b *Broker) Counted() (all map[string]Held, queued int) {
 				return
 			}
 			h.Subscriptions += p.state.Subscriptions()
-			h.Queued += p.state.Stats().Bytes / session.FreeBytes * session.FreeBytes
+			h.Queued += (p.state.Stats().Bytes + p.state.WillBytes()) / session.FreeBytes * session.FreeBytes
 		})
 		p.mu.Unlock()
 	}

@@ -21,6 +21,7 @@ type link struct {
 	account   Account
 	rights    rights
 	since     time.Time
+	willBytes int  // of the CONNECT, if there is a will in it
 	throttled bool // its password was refused unseen, or answered late
 
 	peer     *peer     // set by claim

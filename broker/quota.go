@@ -52,7 +52,7 @@ var (
 	refuseSubscriptions = refusal{reason: "too many subscriptions of the account", v5: packets.ErrQuotaExceeded}
 	refuseRetained      = refusal{reason: "too many retained messages of the account", v5: packets.ErrQuotaExceeded}
 	refuseAllRetained   = refusal{reason: "too many retained messages", v5: packets.ErrQuotaExceeded}
-	refuseQueued        = refusal{reason: "too much waits for the account"} // a message to it was dropped
+	refuseQueued        = refusal{reason: "too much waits for the account", v5: packets.ErrQuotaExceeded, v3: v3ServerUnavailable} // or a message to it was dropped
 	refuseGone          = refusal{reason: "account removed", v5: packets.ErrNotAuthorized}
 )
 
@@ -83,6 +83,17 @@ func (h *holding) admit(newSession bool, all int) error {
 func weight(filter string) int64 {
 	n := int64(strings.Count(filter, "/")/weightLevels) + 1
 	return n*n + int64(len(filter)>>10)
+}
+
+// admitWill says why the account may not leave a will with us, which waits like a message to it. A CONNECT that is
+// smaller than what waits for free is never refused for it.
+func (h *holding) admitWill(connectBytes int) error {
+	if rule, scarce := h.scarce(); scarce && connectBytes >= session.FreeBytes {
+		r := refuseQueued
+		r.rule = rule
+		return r
+	}
+	return nil
 }
 
 // subscribe takes room for a subscription, if there is some left.
@@ -139,7 +150,7 @@ func (h *holding) tight() (is, pressed bool) {
 // charge brings what the account is charged for the session up to date. The caller holds p.mu.
 func (p *peer) charge() {
 	_, bytes := p.state.Backlog()
-	if units := bytes / session.FreeBytes; units != p.charged && !p.ingest {
+	if units := (bytes + p.state.WillBytes()) / session.FreeBytes; units != p.charged && !p.ingest {
 		p.holding.hold(units - p.charged)
 		p.charged = units
 	}

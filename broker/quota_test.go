@@ -120,6 +120,37 @@ func TestSubscriptionsAboveTheQuotaAreRefusedOneByOne(t *testing.T) {
 	assert.NotEmpty(t, b.Log.Lines("refused", "user=bed-1", `rule="limits.max_subscriptions_per_account: 3"`))
 }
 
+// A will waits for the end of its client, or longer: it is charged like a message that waits.
+func TestLargeWillsAreInTheQuota(t *testing.T) {
+	b := limited(t, broker.Limits{MaxQueuedBytesPerAccount: 64 << 10})
+	everyWay(t, func(t *testing.T, kind brokertest.Kind, version byte) {
+		login := func(i, size int) brokertest.Login {
+			l := as("bed-1", version)
+			l.ClientID = fmt.Sprint("mortal-", i)
+			l.Will = &brokertest.Will{Topic: "devices/bed-1/status", Payload: strings.Repeat("x", size)}
+			return l
+		}
+		var all []*brokertest.Client
+		for i := range 4 {
+			all = append(all, brokertest.Dial(t, b, kind, login(i, 20_000)))
+		}
+		_, ack := brokertest.TryDial(t, b, kind, login(4, 20_000))
+		assert.Equal(t, map[byte]byte{4: 3, 5: 0x97}[version], ack.ReasonCode)
+		all = append(all, brokertest.Dial(t, b, kind, login(5, 200)))
+		all[0].Disconnect() // its will is not wanted any more
+		require.Eventually(t, func() bool {
+			c, ack := brokertest.TryDial(t, b, kind, login(0, 20_000))
+			all[0] = c
+			return ack.ReasonCode == 0
+		}, brokertest.Patience, 10*time.Millisecond)
+		for _, c := range all {
+			c.Close()
+		}
+		awaitHeld(t, b, "bed-1", broker.Held{})
+	})
+	assert.NotEmpty(t, b.Log.Lines("refused", "user=bed-1", `reason="too much waits for the account"`, `rule=limits.max_queued_bytes_per_account`))
+}
+
 // A filter costs the index a node for each of its levels.
 func TestADeepFilterCountsForSeveral(t *testing.T) {
 	b := limited(t, broker.Limits{MaxSubscriptionsPerAccount: 10})

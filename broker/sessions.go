@@ -78,8 +78,13 @@ func (s *sessions) take(l *link, p *peer, ingest bool) error {
 		h = &holding{quotas: &s.router.quotas, owner: session.Owner{Account: l.account.Name}}
 		s.holdings[l.account.Name] = h
 	}
-	if err := h.admit(p == nil, len(s.byID)); err != nil && !ingest {
-		return err
+	if !ingest {
+		if err := h.admit(p == nil, len(s.byID)); err != nil {
+			return err
+		}
+		if err := h.admitWill(l.willBytes); err != nil {
+			return err
+		}
 	}
 	switch {
 	case p == nil:

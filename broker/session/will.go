@@ -11,6 +11,14 @@ type Testament struct {
 	Expiry  time.Duration // Message Expiry Interval, counted from publication; 0: none
 }
 
+// WillBytes returns what the will is charged with while it waits for the end of its client; 0: there is none.
+func (s *Session) WillBytes() int {
+	if s.will == nil {
+		return 0
+	}
+	return s.will.Message.costBytes()
+}
+
 // leaveWill decides about the will when a connection ends.
 func (s *Session) leaveWill(now time.Time, cause Cause, out []Effect) []Effect {
 	switch {
