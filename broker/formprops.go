@@ -2,6 +2,9 @@ package broker
 
 import "github.com/mochi-mqtt/server/v2/packets"
 
+// maxUserProperties bounds what one packet costs to decode, and to encode for each subscriber. The standard has no bound.
+const maxUserProperties = 1000
+
 // nature is how the value of a property is written.
 type nature byte
 
@@ -63,9 +66,16 @@ func (f *form) properties(of byte) {
 	section := form{kind: f.kind}
 	section.rest = f.bytes(f.variable())
 	section.wrong = f.wrong
-	seen := uint64(0)
+	seen, users := uint64(0), 0
 	for len(section.rest) > 0 {
-		section.property(section.byte(), in(of), &seen)
+		id := section.byte()
+		section.property(id, in(of), &seen)
+		if id == packets.PropUser {
+			users++
+		}
+	}
+	if users > maxUserProperties {
+		section.fail(violation(f.kind, refuseUsers))
 	}
 	if seen&(1<<packets.PropAuthenticationData) != 0 && seen&(1<<packets.PropAuthenticationMethod) == 0 {
 		section.fail(violation(f.kind, refuseAuthData))

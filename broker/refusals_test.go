@@ -189,6 +189,11 @@ var refusedInEveryWay = []refused{
 	{reason: "too many filter levels", do: func(s *scene) told {
 		return s.sends(asks(packets.Subscription{Filter: "devices/bed-1" + strings.Repeat("/x", 40)}))
 	}, v5: parted(0x8f), v3: closed},
+	{reason: "too many user properties", do: func(s *scene) told {
+		pk := asks(packets.Subscription{Filter: "devices/bed-1/#"})
+		pk.Properties.User = make([]packets.UserProperty, 1001)
+		return s.sends(pk)
+	}, v5: parted(0x97)},
 	{reason: "too many filters in one packet", do: func(s *scene) told {
 		pk := asks(packets.Subscription{})
 		pk.Filters = make(packets.Subscriptions, 1001)

@@ -72,6 +72,7 @@ var (
 	refuseSecond      = refusal{reason: "second CONNECT", v5: packets.ErrProtocolViolation}
 	refuseVersion     = refusal{reason: "unsupported protocol version", v5: packets.ErrUnsupportedProtocolVersion, v3: v3UnacceptableVersion}
 	refuseNoFilter    = refusal{reason: "no topic filter", v5: packets.ErrProtocolViolation}
+	refuseUsers       = refusal{reason: "too many user properties", v5: packets.ErrQuotaExceeded}
 	refuseFilters     = refusal{reason: "too many filters in one packet", v5: packets.ErrQuotaExceeded}
 	refuseNoID        = refusal{reason: "packet id 0", v5: packets.ErrProtocolViolation}
 	refuseReasonCode  = refusal{reason: "unknown reason code", v5: packets.ErrProtocolViolation}

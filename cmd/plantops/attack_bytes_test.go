@@ -237,7 +237,7 @@ func TestV04UnfinishedQoS2DoesNotGrow(t *testing.T) {
 
 func TestV05PropertiesAreBoundedAndChecked(t *testing.T) {
 	g := besiege(t)
-	const malformed, violation = 0x81, 0x82
+	const malformed, violation, tooMuch = 0x81, 0x82, 0x97
 	many := bytes.Repeat([]byte{0x26, 0, 1, 'a', 0, 1, 'b'}, 9000) // 63 kB of user properties
 	for _, d := range g.doors {
 		for name, c := range map[string]struct {
@@ -291,11 +291,21 @@ func TestV05PropertiesAreBoundedAndChecked(t *testing.T) {
 		l := g.as("bed-1")
 		l.properties = many
 		began := time.Now()
-		if a, _, err := d.enter(t, l); err == nil {
-			body := binary.AppendUvarint(append(appendString(nil, "devices/bed-1/notes"), 0, 1), uint64(len(many)))
-			a.send(encode(publish<<4|2, append(body, many...)))
-			_, _ = a.await(puback) // accepted or not
+		_, code, err := d.enter(t, l)
+		require.NoError(t, err)
+		assert.Equal(t, byte(tooMuch), code, d.kind)
+		a = g.enter(d, g.as("bed-1"))
+		for _, some := range [][]byte{many[:7*1000], many} {
+			body := binary.AppendUvarint(append(appendString(nil, "devices/bed-1/notes"), 0, 1), uint64(len(some)))
+			a.send(encode(publish<<4|2, append(body, some...)))
+			if len(some) < len(many) {
+				_, err = a.await(puback)
+				require.NoError(t, err)
+			}
 		}
+		body, err := a.await(14)
+		require.NoError(t, err)
+		assert.Equal(t, byte(tooMuch), body[0], d.kind)
 		require.NoError(t, g.serves(d))
 		assert.Less(t, time.Since(began), promptness)
 	}
