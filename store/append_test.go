@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -338,6 +339,17 @@ func TestRefusedCountsWaitForWhoIsBusy(t *testing.T) {
 	s.release()
 	reader := openTest(t, Options{Path: s.path, ReadOnly: true})
 	require.Eventually(t, func() bool { return totals(t, reader).Refused == 1 }, 10*time.Second, 20*time.Millisecond)
+}
+
+// The race detector judges it: the timer's function is not ordered after Open by anything else.
+func TestTheTimerOfAQuietStoreComesAfterOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openTest(t, Options{})
+		s.writing <- struct{}{}
+		time.Sleep(2 * idleAfter) // in the bubble
+		s.release()
+		require.NoError(t, s.Close())
+	})
 }
 
 func TestAnotherProcessMayWriteToo(t *testing.T) {

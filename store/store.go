@@ -105,7 +105,8 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, fmt.Errorf("open store %s: %w", o.Path, err)
 	}
 	if !o.ReadOnly {
-		s.idle = time.AfterFunc(idleAfter, s.whenIdle)
+		s.idle = time.AfterFunc(time.Hour, s.whenIdle)
+		s.idle.Reset(idleAfter) // whenIdle reads the field: it must be there before the timer runs
 	}
 	return s, nil
 }
