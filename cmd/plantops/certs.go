@@ -66,15 +66,9 @@ func newCertsShow(a *app) *cobra.Command {
 		Short: "Show certificates: names, expiry, fingerprint",
 		Args:  noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			loaded, err := a.load()
+			authority, err := a.lookAtAuthority()
 			if err != nil {
 				return err
-			}
-			o := a.certsOptions(loaded.Config)
-			o.ReadOnly = true
-			authority, err := certs.Open(o)
-			if err != nil {
-				return certificateError(err)
 			}
 			if asPEM {
 				_, err := a.stdout.Write(authority.RootPEM())
@@ -141,6 +135,18 @@ logs in with: for a device its id. It is valid for ten years, or until "plantops
 
 func (a *app) certsOptions(cfg config.Config) certs.Options {
 	return certsOptions(cfg, a.now, a.build.Date, nil)
+}
+
+// lookAtAuthority opens the certificates without writing anything, also when they are expired.
+func (a *app) lookAtAuthority() (*certs.Authority, error) {
+	loaded, err := a.load()
+	if err != nil {
+		return nil, err
+	}
+	o := a.certsOptions(loaded.Config)
+	o.ReadOnly = true
+	authority, err := certs.Open(o)
+	return authority, certificateError(err)
 }
 
 func (a *app) openAuthority() (*certs.Authority, config.Config, error) {

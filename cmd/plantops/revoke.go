@@ -103,15 +103,9 @@ func newCertsList(a *app) *cobra.Command {
 		Short: "List the client certificates that were issued, and whether they are revoked",
 		Args:  noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			loaded, err := a.load()
+			authority, err := a.lookAtAuthority()
 			if err != nil {
 				return err
-			}
-			o := a.certsOptions(loaded.Config)
-			o.ReadOnly = true
-			authority, err := certs.Open(o)
-			if err != nil {
-				return certificateError(err)
 			}
 			issued, err := authority.Issued()
 			if err != nil {
