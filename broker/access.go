@@ -4,6 +4,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/plantops/plantops/broker/topic"
 )
 
 // Account is who a client has proved to be, and what it may do.
@@ -64,19 +66,19 @@ func rightsOf(a Account, clientID string) rights {
 	return rights{publish: fill(a.Publish), subscribe: fill(a.Subscribe), admin: a.Admin}
 }
 
-// mayPublish judges a topic that checkTopic accepted.
+// mayPublish judges a topic that topic.Check accepted.
 func (r rights) mayPublish(topic string) bool { return covered(r.publish, topic) }
 
-// mayRead judges a filter that checkFilter accepted, or the topic of a message about to be delivered.
+// mayRead judges a filter that topic.CheckFilter accepted, or the topic of a message about to be delivered.
 func (r rights) mayRead(filter string) bool {
-	bare, err := unshare(filter)
+	bare, err := topic.Unshare(filter)
 	if err != nil {
 		return false
 	}
 	switch first, _, _ := strings.Cut(bare, "/"); {
-	case strings.EqualFold(first, systemPrefix):
+	case strings.EqualFold(first, topic.SystemPrefix):
 		return r.admin
-	case first == internalPrefix:
+	case first == topic.InternalPrefix:
 		return r.internal
 	}
 	return covered(r.subscribe, bare)
@@ -89,7 +91,7 @@ func (r rights) mayReadText() string    { return "subscribe " + strings.Join(r.s
 // covered asks for one rule that allows all of it: two rules that only together would do are not enough.
 func covered(rules []string, asked string) bool {
 	for _, rule := range rules {
-		if covers(rule, asked) {
+		if topic.Covers(rule, asked) {
 			return true
 		}
 	}

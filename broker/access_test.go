@@ -6,6 +6,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"pgregory.net/rapid"
+
+	"github.com/plantops/plantops/broker/topic"
+	"github.com/plantops/plantops/broker/topic/topictest"
 )
 
 func TestNames(t *testing.T) {
@@ -43,7 +46,7 @@ func TestRights(t *testing.T) {
 }
 
 func TestANameNeverWidensARule(t *testing.T) {
-	topics := rapid.SampledFrom(universe())
+	topics := rapid.SampledFrom(topictest.Universe())
 	rapid.Check(t, func(t *rapid.T) {
 		name := rapid.StringOf(rapid.SampledFrom([]rune("ab+#/$%uc"))).Draw(t, "name")
 		topic := topics.Draw(t, "topic")
@@ -53,6 +56,19 @@ func TestANameNeverWidensARule(t *testing.T) {
 		r := rightsOf(Account{Name: name, Publish: []string{"%u/#"}}, name)
 		if first, _, _ := strings.Cut(topic, "/"); r.mayPublish(topic) && first != name {
 			t.Fatalf("%q may publish %q", name, topic)
+		}
+	})
+}
+
+func FuzzFilters(f *testing.F) {
+	f.Add("devices/bed-1/#", "$share/g/devices/+/x")
+	f.Fuzz(func(t *testing.T, allowed, asked string) {
+		r := rights{subscribe: []string{allowed}}
+		if topic.CheckFilter(asked, 32) == nil && r.mayRead(asked) && strings.HasPrefix(asked, topic.SystemPrefix+"/") {
+			t.Fatalf("%q let a stranger read %q", allowed, asked)
+		}
+		if topic.Check(asked, 32) == nil && topic.Covers(allowed, asked) != topictest.Matches(allowed, asked) && topic.CheckFilter(allowed, 32) == nil {
+			t.Fatalf("covers(%q, %q)", allowed, asked)
 		}
 	})
 }

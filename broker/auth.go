@@ -6,6 +6,8 @@ import (
 	"log/slog"
 
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/plantops/plantops/broker/topic"
 )
 
 // Backend is the in-process subscriber's identity. No account of that name is asked for, and its client id is
@@ -196,7 +198,7 @@ func (h *hook) checkWill(l *link, pk packets.Packet) error {
 	if !pk.Connect.WillFlag {
 		return nil
 	}
-	if err := checkTopic(pk.Connect.WillTopic, h.maxLevels); err == errTopicReserved {
+	if err := topic.Check(pk.Connect.WillTopic, h.maxLevels); err == topic.ErrReserved {
 		return refuseWill
 	} else if err != nil {
 		return refuseWillTopic

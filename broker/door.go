@@ -6,6 +6,8 @@ import (
 
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/plantops/plantops/broker/topic"
 )
 
 // nothing is what mochi gets in place of a packet that was dealt with: an acknowledgement of packet id 0, which is
@@ -61,8 +63,8 @@ func (h *hook) judgePublish(l *link, pk *packets.Packet) error {
 		return h.reject(l, r, pk.TopicName)
 	}
 	reason := refusePublish.reason
-	switch err := checkTopic(pk.TopicName, h.maxLevels); {
-	case err == errTopicReserved:
+	switch err := topic.Check(pk.TopicName, h.maxLevels); {
+	case err == topic.ErrReserved:
 		reason = refuseReserved.reason
 	case l.rights.mayPublish(pk.TopicName):
 		l.allowed = strings.Clone(pk.TopicName)
@@ -87,10 +89,10 @@ func (h *hook) brokenPublish(pk *packets.Packet) (refusal, bool) {
 	if strings.ContainsAny(pk.Properties.ResponseTopic, "+#") { // [MQTT-3.3.2-14]
 		return refuseResponse, true
 	}
-	switch checkTopic(pk.TopicName, h.maxLevels) {
-	case errTopicInvalid:
+	switch topic.Check(pk.TopicName, h.maxLevels) {
+	case topic.ErrInvalid:
 		return refuseTopic, true
-	case errTopicTooDeep:
+	case topic.ErrTooDeep:
 		return refuseDeepTopic, true
 	}
 	return refusal{}, false
@@ -132,7 +134,7 @@ func (h *hook) judgeFilters(l *link, pk *packets.Packet) error {
 	}
 	total := int64(0)
 	for _, sub := range pk.Filters {
-		if err := checkFilter(sub.Filter, h.maxLevels); err == errFilterTooDeep {
+		if err := topic.CheckFilter(sub.Filter, h.maxLevels); err == topic.ErrFilterTooDeep {
 			return h.reject(l, refuseDeepFilter, sub.Filter)
 		}
 		total += weight(sub.Filter)

@@ -13,6 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/plantops/plantops/broker/session"
+	"github.com/plantops/plantops/broker/topic"
+	"github.com/plantops/plantops/broker/topic/topictest"
 )
 
 // What the index finds for a topic, and what a session says that it wants, is what [MQTT-4.7] says word for word, also
@@ -23,15 +25,15 @@ func FuzzIndex(f *testing.F) {
 		f.Add(filter, "devices/+", "devices")
 		f.Add(filter, "devices/bed-1/data", "/")
 	}
-	f.Fuzz(func(t *testing.T, filter, other, topic string) {
-		if checkFilter(filter, 32) != nil || checkFilter(other, 32) != nil || checkTopic(topic, 32) != nil {
+	f.Fuzz(func(t *testing.T, filter, other, name string) {
+		if topic.CheckFilter(filter, 32) != nil || topic.CheckFilter(other, 32) != nil || topic.Check(name, 32) != nil {
 			return
 		}
-		bare, err := unshare(filter)
+		bare, err := topic.Unshare(filter)
 		require.NoError(t, err)
-		want := naiveMatches(bare, topic)
-		require.Equal(t, want, session.Matches(bare, topic), "session.Matches(%q, %q)", bare, topic)
-		require.Equal(t, want, covers(bare, topic), "covers(%q, %q)", bare, topic)
+		want := topictest.Matches(bare, name)
+		require.Equal(t, want, session.Matches(bare, name), "session.Matches(%q, %q)", bare, name)
+		require.Equal(t, want, topic.Covers(bare, name), "covers(%q, %q)", bare, name)
 
 		index := mqtt.NewTopicsIndex()
 		parent, hasParent := oneLevelLess(filter)
@@ -43,12 +45,12 @@ func FuzzIndex(f *testing.F) {
 			index.Subscribe("client", packets.Subscription{Filter: other})
 			index.Unsubscribe(other, "client")
 		}
-		found := index.Subscribers(topic)
-		require.Equal(t, want, len(found.Subscriptions)+len(found.Shared) > 0, "%q for %q: %+v", filter, topic, found)
+		found := index.Subscribers(name)
+		require.Equal(t, want, len(found.Subscriptions)+len(found.Shared) > 0, "%q for %q: %+v", filter, name, found)
 		index.Unsubscribe(filter, "client")
 		index.Unsubscribe(parent, "client")
-		found = index.Subscribers(topic)
-		require.Zero(t, len(found.Subscriptions)+len(found.Shared), "%q for %q after its end: %+v", filter, topic, found)
+		found = index.Subscribers(name)
+		require.Zero(t, len(found.Subscriptions)+len(found.Shared), "%q for %q after its end: %+v", filter, name, found)
 	})
 }
 
@@ -87,10 +89,10 @@ func FuzzOutgoingMessages(f *testing.F) {
 	f.Add(byte(4), byte(0), byte(0), uint16(0), uint32(0), uint32(0), "a/b", []byte("hi"), "", "", []byte(nil), "", "")
 	f.Add(byte(5), byte(1), byte(1), uint16(1), uint32(60), uint32(1), "a/b", []byte("hi"), "text/plain", "re/ply", []byte{0, 1}, "key", "value")
 	f.Add(byte(5), byte(2), byte(2), uint16(65535), uint32(1<<32-1), uint32(268_435_455), "/", bytes.Repeat([]byte{0}, 20_000), "", "", []byte{}, "", "v")
-	f.Fuzz(func(t *testing.T, version, qos, flags byte, id uint16, expiry, subscription uint32, topic string, payload []byte,
+	f.Fuzz(func(t *testing.T, version, qos, flags byte, id uint16, expiry, subscription uint32, name string, payload []byte,
 		contentType, responseTopic string, correlation []byte, key, value string) {
 		version, qos, subscription = 3+version%3, qos%3, subscription%268_435_456
-		if checkTopic(topic, 32) != nil || len(topic) > 65535 || len(correlation) > 65535 ||
+		if topic.Check(name, 32) != nil || len(name) > 65535 || len(correlation) > 65535 ||
 			!text(contentType) || !text(responseTopic) || !text(key) || !text(value) {
 			return
 		}
@@ -101,7 +103,7 @@ func FuzzOutgoingMessages(f *testing.F) {
 		if flags&4 != 0 {
 			want.PayloadFormatFlag, want.PayloadFormat = true, flags>>3&1
 		}
-		m := session.Message{Topic: topic, Payload: payload, Properties: appendProperties(nil, &want)}
+		m := session.Message{Topic: name, Payload: payload, Properties: appendProperties(nil, &want)}
 		e := session.Effect{Kind: session.Publish, QoS: qos, DUP: qos > 0 && flags&1 != 0, Retain: flags&2 != 0, PacketID: max(id, 1),
 			Expiry: expiry, Message: &m}
 		if subscription > 0 {
@@ -118,7 +120,7 @@ func FuzzOutgoingMessages(f *testing.F) {
 
 		got := readBack(t, e.AppendPacket(nil, version), version)
 		require.Equal(t, packets.FixedHeader{Type: packets.Publish, Qos: qos, Dup: e.DUP, Retain: e.Retain, Remaining: got.FixedHeader.Remaining}, got.FixedHeader)
-		require.Equal(t, topic, got.TopicName)
+		require.Equal(t, name, got.TopicName)
 		require.True(t, bytes.Equal(payload, got.Payload))
 		require.Equal(t, qos > 0, got.PacketID != 0)
 		if qos > 0 {

@@ -7,10 +7,11 @@ import (
 	"sync"
 
 	"github.com/plantops/plantops/broker/session"
+	"github.com/plantops/plantops/broker/topic"
 )
 
 // ProbeTopic is where Probe publishes. The backend's subscriber subscribes to it; nobody else may, and nobody publishes.
-const ProbeTopic = internalPrefix + "/probe"
+const ProbeTopic = topic.InternalPrefix + "/probe"
 
 // probe is the token of one probe.
 type probe struct {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/plantops/plantops/broker/topic"
 )
 
 // refusal is why a client may not do something: the words that are counted and logged, and what it is told.
@@ -52,17 +54,17 @@ var (
 	refuseStopping    = refusal{reason: "stopping", v5: packets.ErrServerShuttingDown, v3: v3ServerUnavailable}
 	refuseStuckOld    = refusal{reason: "previous connection did not end", v5: packets.ErrServerBusy, v3: v3ServerUnavailable}
 	refusePublish     = refusal{reason: "publish not allowed", v5: packets.ErrNotAuthorized}
-	refuseReserved    = refusal{reason: errTopicReserved.Error(), v5: packets.ErrNotAuthorized}
+	refuseReserved    = refusal{reason: topic.ErrReserved.Error(), v5: packets.ErrNotAuthorized}
 	refuseSubscribe   = refusal{reason: "subscribe not allowed", v5: packets.ErrNotAuthorized}
 	refuseMalformed   = refusal{reason: "malformed packet", v5: packets.ErrMalformedPacket}
 	refuseViolation   = refusal{reason: "protocol violation", v5: packets.ErrProtocolViolation}
 	refuseTooLarge    = refusal{reason: "packet too large", v5: packets.ErrPacketTooLarge}
 	refuseFormat      = refusal{reason: "invalid payload format", v5: packets.ErrMalformedPacket}
 	refuseResponse    = refusal{reason: "invalid response topic", v5: packets.ErrProtocolViolation}
-	refuseTopic       = refusal{reason: errTopicInvalid.Error(), v5: packets.ErrTopicNameInvalid}
-	refuseDeepTopic   = refusal{reason: errTopicTooDeep.Error(), v5: packets.ErrTopicNameInvalid}
-	refuseFilter      = refusal{reason: errFilterInvalid.Error(), v5: packets.ErrTopicFilterInvalid}
-	refuseDeepFilter  = refusal{reason: errFilterTooDeep.Error(), v5: packets.ErrTopicFilterInvalid}
+	refuseTopic       = refusal{reason: topic.ErrInvalid.Error(), v5: packets.ErrTopicNameInvalid}
+	refuseDeepTopic   = refusal{reason: topic.ErrTooDeep.Error(), v5: packets.ErrTopicNameInvalid}
+	refuseFilter      = refusal{reason: topic.ErrFilterInvalid.Error(), v5: packets.ErrTopicFilterInvalid}
+	refuseDeepFilter  = refusal{reason: topic.ErrFilterTooDeep.Error(), v5: packets.ErrTopicFilterInvalid}
 	refuseHandling    = refusal{reason: "invalid retain handling", v5: packets.ErrProtocolViolation}
 	refuseExpiry      = refusal{reason: "session expiry raised from zero", v5: packets.ErrProtocolViolationZeroNonZeroExpiry}
 	refuseAuth        = refusal{reason: "authentication without a method", v5: packets.ErrProtocolViolation}

@@ -8,6 +8,7 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/plantops/plantops/broker/session"
+	"github.com/plantops/plantops/broker/topic"
 )
 
 // OnSubscribe reports what OnACLCheck will refuse, and empties the filters that are none, so that mochi refuses them. The
@@ -20,12 +21,12 @@ func (h *hook) OnSubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet {
 	for i := range pk.Filters {
 		filter := strings.Clone(pk.Filters[i].Filter)
 		pk.Filters[i].Filter = filter
-		if err := checkFilter(filter, h.maxLevels); err != nil {
+		if err := topic.CheckFilter(filter, h.maxLevels); err != nil {
 			h.refused(l, refuseFilter.reason, filter, "")
 			pk.Filters[i].Filter = ""
 		} else if !l.rights.mayRead(filter) {
 			h.refused(l, refuseSubscribe.reason, filter, l.rights.mayReadText())
-		} else if pk.Filters[i].NoLocal && strings.HasPrefix(filter, sharePrefix) { // [MQTT-3.8.3-4], mochi refuses it
+		} else if pk.Filters[i].NoLocal && strings.HasPrefix(filter, topic.SharePrefix) { // [MQTT-3.8.3-4], mochi refuses it
 			h.refused(l, refuseViolation.reason, filter, "")
 		}
 	}
@@ -68,7 +69,7 @@ func (h *hook) OnSubscribed(cl *mqtt.Client, pk packets.Packet, codes []byte) {
 			}
 			p.walks = append(p.walks, walk{subscription: sub, cursor: session.Match(filter)})
 		}
-		system = system || strings.HasPrefix(filter, systemPrefix)
+		system = system || strings.HasPrefix(filter, topic.SystemPrefix)
 	}
 	p.mu.Unlock()
 	for _, filter := range refused {
@@ -143,7 +144,7 @@ func (r *router) leave(p *peer, filter string) {
 	if p.state.Subscribed(filter) {
 		return // again, by a newer connection
 	}
-	if strings.HasPrefix(filter, sharePrefix) {
+	if strings.HasPrefix(filter, topic.SharePrefix) {
 		r.shares.leave(filter, p.id)
 	}
 	if parent, ok := oneLevelLess(filter); ok && !p.state.Subscribed(parent) {

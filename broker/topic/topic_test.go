@@ -1,4 +1,4 @@
-package broker
+package topic
 
 import (
 	"strings"
@@ -6,6 +6,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"pgregory.net/rapid"
+
+	"github.com/plantops/plantops/broker/topic/topictest"
 )
 
 func TestTopicNames(t *testing.T) {
@@ -13,16 +15,16 @@ func TestTopicNames(t *testing.T) {
 		"devices/bed-1/telemetry":         nil,
 		"/":                               nil,
 		strings.Repeat("a/", 31) + "a":    nil,
-		"":                                errTopicInvalid,
-		"devices/+/telemetry":             errTopicInvalid,
-		"devices/#":                       errTopicInvalid,
-		"devices/\x00":                    errTopicInvalid,
-		"devices/\xff":                    errTopicInvalid,
-		strings.Repeat("a/", 32) + "a":    errTopicTooDeep,
-		"$SYS/broker/version":             errTopicReserved,
-		"$share/group/devices/bed-1/data": errTopicReserved,
+		"":                                ErrInvalid,
+		"devices/+/telemetry":             ErrInvalid,
+		"devices/#":                       ErrInvalid,
+		"devices/\x00":                    ErrInvalid,
+		"devices/\xff":                    ErrInvalid,
+		strings.Repeat("a/", 32) + "a":    ErrTooDeep,
+		"$SYS/broker/version":             ErrReserved,
+		"$share/group/devices/bed-1/data": ErrReserved,
 	} {
-		assert.Equal(t, want, checkTopic(topic, 32), topic)
+		assert.Equal(t, want, Check(topic, 32), topic)
 	}
 }
 
@@ -35,21 +37,21 @@ func TestTopicFilters(t *testing.T) {
 		"$share/group/devices/#":       nil,
 		strings.Repeat("+/", 31) + "#": nil,
 		"$share/g/" + strings.Repeat("+/", 31) + "#": nil,
-		"":                             errFilterInvalid,
-		"devices/#/telemetry":          errFilterInvalid,
-		"devices/bed#":                 errFilterInvalid,
-		"devices/+bed":                 errFilterInvalid,
-		"devices/\x00":                 errFilterInvalid,
-		"\xff":                         errFilterInvalid,
-		"$share":                       errFilterInvalid,
-		"$share/group":                 errFilterInvalid,
-		"$share/group/":                errFilterInvalid,
-		"$share//devices/#":            errFilterInvalid,
-		"$share/+/devices/#":           errFilterInvalid,
-		"$SHARE/group/devices/bed-2/#": errFilterInvalid,
-		strings.Repeat("/", 65000):     errFilterTooDeep,
+		"":                             ErrFilterInvalid,
+		"devices/#/telemetry":          ErrFilterInvalid,
+		"devices/bed#":                 ErrFilterInvalid,
+		"devices/+bed":                 ErrFilterInvalid,
+		"devices/\x00":                 ErrFilterInvalid,
+		"\xff":                         ErrFilterInvalid,
+		"$share":                       ErrFilterInvalid,
+		"$share/group":                 ErrFilterInvalid,
+		"$share/group/":                ErrFilterInvalid,
+		"$share//devices/#":            ErrFilterInvalid,
+		"$share/+/devices/#":           ErrFilterInvalid,
+		"$SHARE/group/devices/bed-2/#": ErrFilterInvalid,
+		strings.Repeat("/", 65000):     ErrFilterTooDeep,
 	} {
-		assert.Equal(t, want, checkFilter(filter, 32), "%.40q", filter)
+		assert.Equal(t, want, CheckFilter(filter, 32), "%.40q", filter)
 	}
 }
 
@@ -84,47 +86,8 @@ func TestFilterCovers(t *testing.T) {
 		"own filter":                            {"devices/bed-1/#", "devices/bed-1/commands/+", true},
 		"the device's topic itself, as # gives": {"devices/bed-1/#", "devices/bed-1", true},
 	} {
-		assert.Equal(t, c.want, covers(c.allowed, c.asked), name)
+		assert.Equal(t, c.want, Covers(c.allowed, c.asked), name)
 	}
-}
-
-// naiveMatch is [MQTT-4.7] word for word, over levels.
-func naiveMatch(filter, topic []string) bool {
-	switch {
-	case len(filter) > 0 && filter[0] == "#":
-		return true
-	case len(filter) == 0 || len(topic) == 0:
-		return len(filter) == len(topic)
-	case filter[0] != "+" && filter[0] != topic[0]:
-		return false
-	}
-	return naiveMatch(filter[1:], topic[1:])
-}
-
-func naiveMatches(filter, topic string) bool {
-	f, l := strings.Split(filter, "/"), strings.Split(topic, "/")
-	if strings.HasPrefix(topic, "$") && (f[0] == "+" || f[0] == "#") {
-		return false
-	}
-	return naiveMatch(f, l) || f[len(f)-1] == "#" && naiveMatch(f[:len(f)-1], l)
-}
-
-// universe is every topic of up to four levels over letters of which one is in no filter.
-func universe() []string {
-	letters := []string{"a", "b", "", "fresh"}
-	var all []string
-	last := append([]string{"$a"}, letters...)
-	for range 4 {
-		all = append(all, last...)
-		var next []string
-		for _, topic := range last {
-			for _, letter := range letters {
-				next = append(next, topic+"/"+letter)
-			}
-		}
-		last = next
-	}
-	return all
 }
 
 var drawFilter = rapid.Custom(func(t *rapid.T) string {
@@ -141,41 +104,28 @@ var drawFilter = rapid.Custom(func(t *rapid.T) string {
 })
 
 func TestCoversMeansNothingLessThanEveryTopic(t *testing.T) {
-	topics := universe()
+	topics := topictest.Universe()
 	rapid.Check(t, func(t *rapid.T) {
 		allowed, asked := drawFilter.Draw(t, "allowed"), drawFilter.Draw(t, "asked")
 		want := true
 		for _, topic := range topics {
-			if naiveMatches(asked, topic) && !naiveMatches(allowed, topic) {
+			if topictest.Matches(asked, topic) && !topictest.Matches(allowed, topic) {
 				want = false
 				break
 			}
 		}
-		if covers(allowed, asked) != want {
-			t.Fatalf("covers(%q, %q) = %v", allowed, asked, !want)
+		if Covers(allowed, asked) != want {
+			t.Fatalf("Covers(%q, %q) = %v", allowed, asked, !want)
 		}
 	})
 }
 
 func TestCoversOfATopicIsTheOrdinaryMatch(t *testing.T) {
-	topics := rapid.SampledFrom(universe())
+	topics := rapid.SampledFrom(topictest.Universe())
 	rapid.Check(t, func(t *rapid.T) {
 		filter, topic := drawFilter.Draw(t, "filter"), topics.Draw(t, "topic")
-		if topic != "" && covers(filter, topic) != naiveMatches(filter, topic) {
-			t.Fatalf("covers(%q, %q) = %v", filter, topic, covers(filter, topic))
-		}
-	})
-}
-
-func FuzzFilters(f *testing.F) {
-	f.Add("devices/bed-1/#", "$share/g/devices/+/x")
-	f.Fuzz(func(t *testing.T, allowed, asked string) {
-		r := rights{subscribe: []string{allowed}}
-		if checkFilter(asked, 32) == nil && r.mayRead(asked) && strings.HasPrefix(asked, systemPrefix+"/") {
-			t.Fatalf("%q let a stranger read %q", allowed, asked)
-		}
-		if checkTopic(asked, 32) == nil && covers(allowed, asked) != naiveMatches(allowed, asked) && checkFilter(allowed, 32) == nil {
-			t.Fatalf("covers(%q, %q)", allowed, asked)
+		if topic != "" && Covers(filter, topic) != topictest.Matches(filter, topic) {
+			t.Fatalf("Covers(%q, %q) = %v", filter, topic, Covers(filter, topic))
 		}
 	})
 }
