@@ -195,7 +195,7 @@ type socketError struct {
 // socketKinds names the errors that keep their identity on the way.
 func socketKinds() map[string]error {
 	return map[string]error{
-		"exists": store.ErrExists, "not_found": store.ErrNotFound, "invalid_id": store.ErrInvalidID,
+		"exists": store.ErrExists, "not_found": store.ErrNotFound, "other_role": store.ErrOtherRole, "invalid_id": store.ErrInvalidID,
 		"invalid_filter": store.ErrInvalidFilter, "invalid_password": store.ErrInvalidPassword,
 		"full": store.ErrFull, "locked": store.ErrLocked,
 	}

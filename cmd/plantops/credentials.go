@@ -90,7 +90,7 @@ func lanAddress() string {
 	return "localhost"
 }
 
-// printDeviceCredentials ends with a sketch to paste, if there is one to trust.
+// printDeviceCredentials ends with a sketch to paste, unless the CA that it would trust does not exist yet.
 func printDeviceCredentials(a *app, given credentials) error {
 	if given.Port == 0 {
 		a.warn("no listener for devices is enabled here: these credentials are for the embedded broker only")
