@@ -1,8 +1,9 @@
 // Command plantops is the sensor backend of a home, greenhouse or small farm in one program: an MQTT
 // broker, the subscriber that stores what devices send, and the commands to look after both.
 //
-// This package is the only one that knows every other: it turns the configuration into options, starts
-// and stops the parts in order, and decides exit codes and the remedies that a person gets to read.
+// This package is the only one that knows every other: it turns the configuration into options (wire.go, trust.go),
+// starts and stops the parts in order (serve.go, lifecycle.go), and decides exit codes and what a person gets to read.
+// What the running server tells and is told is in package control.
 //
 // What goes where: results on standard output, everything else on standard error with the prefix
 // "plantops:". An error is one line per fact, lower case, without a full stop, followed by "hint:" lines.
