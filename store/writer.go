@@ -45,6 +45,7 @@ type writer struct {
 	selectEntry, deleteEntry, updateEntry    *statement
 	deleteAllEntries, deleteSummary          *statement
 	insertAccount, updateSecret, dropAccount *statement
+	setSetting                               *statement
 	insertRule                               *statement
 }
 
@@ -98,8 +99,9 @@ func (w *writer) prepare() error {
 		{&w.updateEntry, `UPDATE quarantine SET flags = ?, reason = ? WHERE id = ?`},
 		{&w.insertAccount, `INSERT INTO account (name, role, algorithm, salt, hash, created, admin) VALUES (?, ?, ?, ?, ?, ?, ?)`},
 		{&w.insertRule, `INSERT OR IGNORE INTO rule (account, action, filter) VALUES (?, ?, ?)`},
-		{&w.updateSecret, `UPDATE account SET algorithm = ?, salt = ?, hash = ? WHERE name = ?`},
+		{&w.updateSecret, `UPDATE account SET algorithm = ?, salt = ?, hash = ?, rotated = ? WHERE name = ?`},
 		{&w.dropAccount, `DELETE FROM account WHERE name = ?`},
+		{&w.setSetting, `INSERT INTO setting (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value`},
 	} {
 		if *p.to, err = w.statement(p.text); err != nil {
 			return fmt.Errorf("prepare %.40q: %w", p.text, err)
