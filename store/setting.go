@@ -9,6 +9,9 @@ import (
 // database trust, AB:CD:… separated by spaces, as certs prints them.
 const SettingAuthorities = "certificate_authorities"
 
+// SettingAuthorityPEM is the setting with their certificates, in PEM form.
+const SettingAuthorityPEM = "certificate_authorities_pem"
+
 // Setting returns what was remembered under that name; "" when nothing was.
 func (s *Store) Setting(ctx context.Context, name string) (string, error) {
 	value := ""
