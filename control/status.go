@@ -26,6 +26,7 @@ type Status struct {
 	Refusals      Refusals       `json:"refusals,omitempty"` // of all accounts, since the start
 	Storage       Storage        `json:"storage"`
 	Certificates  []certs.Info   `json:"certificates"`
+	Rollover      *Rollover      `json:"ca_rollover,omitempty"` // while one authority follows another
 }
 
 // Subscription is the connection through which readings come in.
@@ -84,7 +85,9 @@ func (s *Server) Status(ctx context.Context) (Status, error) {
 	}
 	st.addStorage(health)
 	if s.authority != nil {
-		st.addCertificates(s.authority, s.now())
+		if err := s.addAuthority(ctx, &st); err != nil {
+			return st, err
+		}
 	}
 	if st.Messages.Difference != 0 {
 		st.problem("%d messages are not accounted for", st.Messages.Difference)

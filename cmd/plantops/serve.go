@@ -95,6 +95,11 @@ func (s *service) serve(ctx context.Context) (err error) {
 		return err
 	}
 	life.onStop("lock", func(context.Context) error { return lock.Release() })
+	database, err := control.AcquireDatabase(ctx, cfg.StorePath(), lockWait)
+	if err != nil {
+		return err
+	}
+	life.onStop("lock of the database", func(context.Context) error { return database.Release() })
 
 	db, err := store.Open(ctx, storeOptions(cfg, now, log))
 	if err != nil {

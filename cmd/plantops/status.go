@@ -132,6 +132,9 @@ func printStatus(a *app, s control.Status) error {
 	for _, c := range s.Certificates {
 		rows = append(rows, []string{c.Role + " certificate", fmt.Sprintf("until %s, %s", c.NotAfter.Format(time.DateOnly), c.Path)})
 	}
+	if s.Rollover != nil {
+		rows = append(rows, []string{"CA roll-over", s.Rollover.Text()})
+	}
 	if err := table(a.stdout, rows); err != nil {
 		return err
 	}
