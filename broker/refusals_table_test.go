@@ -33,14 +33,20 @@ func TestTheTableOfRefusalsIsComplete(t *testing.T) {
 }
 
 // declaredRefusals reads the reasons of all refuse* variables and reason* constants out of the package, and the names of
-// its tests.
+// its tests and of those below.
 func declaredRefusals(t *testing.T) (found map[string]string, tests map[string]bool) {
 	t.Helper()
 	names, err := filepath.Glob("*.go")
 	require.NoError(t, err)
-	values := map[string]ast.Expr{}
+	below, err := filepath.Glob("*/*.go")
+	require.NoError(t, err)
+	values := map[string]ast.Expr{} // those of packages below with the package in front
 	found, tests = map[string]string{}, map[string]bool{}
-	for _, name := range names {
+	for _, name := range append(names, below...) {
+		prefix := ""
+		if dir := filepath.Dir(name); dir != "." {
+			prefix = dir + "."
+		}
 		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
 		require.NoError(t, err)
 		for _, d := range file.Decls {
@@ -54,7 +60,7 @@ func declaredRefusals(t *testing.T) (found map[string]string, tests map[string]b
 				for _, spec := range d.Specs {
 					if v, ok := spec.(*ast.ValueSpec); ok && len(v.Names) == len(v.Values) {
 						for i, name := range v.Names {
-							values[name.Name] = v.Values[i]
+							values[prefix+name.Name] = v.Values[i]
 						}
 					}
 				}
@@ -71,7 +77,7 @@ func declaredRefusals(t *testing.T) (found map[string]string, tests map[string]b
 
 var isRefusal = regexp.MustCompile("^(refuse|reason)[A-Z]")
 
-// wordsOf is the first text in an expression, through other names.
+// wordsOf is the first text in an expression, through other names, also those of packages below.
 func wordsOf(t *testing.T, values map[string]ast.Expr, e ast.Expr) (words string) {
 	t.Helper()
 	ast.Inspect(e, func(n ast.Node) bool {
@@ -85,6 +91,12 @@ func wordsOf(t *testing.T, values map[string]ast.Expr, e ast.Expr) (words string
 		case *ast.Ident:
 			if value := values[n.Name]; value != nil && words == "" {
 				words = wordsOf(t, values, value)
+			}
+		case *ast.SelectorExpr:
+			if of, ok := n.X.(*ast.Ident); ok && words == "" {
+				if value := values[of.Name+"."+n.Sel.Name]; value != nil {
+					words = wordsOf(t, values, value)
+				}
 			}
 		}
 		return words == ""
