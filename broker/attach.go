@@ -8,6 +8,7 @@ import (
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 
+	"github.com/plantops/plantops/broker/access"
 	"github.com/plantops/plantops/broker/session"
 )
 
@@ -134,8 +135,8 @@ func (r *router) publishWill(w *work, p *peer, m *session.Message) {
 		return
 	}
 	account, exists := r.account(p.account)
-	if rights := rightsOf(account, p.id); !exists || !rights.mayPublish(m.Topic) {
-		r.refusedAway(p.account, p.id, refuseWill.reason, m.Topic, rights.mayPublishText())
+	if rights := access.RightsOf(account, p.id); !exists || !rights.MayPublish(m.Topic) {
+		r.refusedAway(p.account, p.id, refuseWill.reason, m.Topic, rights.MayPublishText())
 		r.reportPublish(p.account, refuseWill.reason)
 		return
 	}

@@ -7,17 +7,9 @@ import (
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
+	"github.com/plantops/plantops/broker/access"
 	"github.com/plantops/plantops/broker/topic"
 )
-
-// Backend is the in-process subscriber's identity. No account of that name is asked for, and its client id is
-// refused to everybody else; other programs may log in as the backend under other client ids.
-type Backend struct {
-	// Username and Password are compared as they are. An empty password lets nobody in.
-	Username, Password string
-	// ClientID is the one client that is let in before AdmitDevices and stays in after DisconnectDevices.
-	ClientID string
-}
 
 // everything is what the backend may publish and read.
 var everything = []string{"#"}
@@ -34,8 +26,8 @@ func (h *hook) admit(l *link, pk packets.Packet) error {
 		if err != nil {
 			return err
 		}
-		l.account, l.rights, l.since = account, rightsOf(account, l.client.ID), h.now()
-		l.rights.internal = h.isIngest(l)
+		l.account, l.rights, l.since = account, access.RightsOf(account, l.client.ID), h.now()
+		l.rights.Internal = h.isIngest(l)
 		if err := h.checkWill(l, pk); err != nil {
 			return err
 		}
@@ -63,43 +55,43 @@ func (h *hook) admit(l *link, pk packets.Packet) error {
 }
 
 // login finds out who the client is.
-func (h *hook) login(l *link, pk packets.Packet) (Account, error) {
+func (h *hook) login(l *link, pk packets.Packet) (access.Account, error) {
 	user, clientID := string(pk.Connect.Username), l.client.ID
 	switch {
 	case pk.Properties.AuthenticationMethod != "":
-		return Account{}, refuseAuthMethod
+		return access.Account{}, refuseAuthMethod
 	case user == "":
-		return Account{}, refuseAnonymous
-	case !validName(user, maxUserBytes):
-		return Account{}, refuseUserName
-	case !validName(clientID, maxClientIDBytes):
-		return Account{}, refuseClientID
+		return access.Account{}, refuseAnonymous
+	case !access.ValidName(user, access.MaxUserBytes):
+		return access.Account{}, refuseUserName
+	case !access.ValidName(clientID, access.MaxClientIDBytes):
+		return access.Account{}, refuseClientID
 	case len(pk.Connect.Password) == 0:
-		return Account{}, refuseNoPassword
+		return access.Account{}, refuseNoPassword
 	}
 	account, err := h.attempt(l, user, pk.Connect.Password)
 	if err != nil {
-		return Account{}, err
+		return access.Account{}, err
 	}
 	if !h.certificateFits(l, user) {
-		return Account{}, refuseCertificate
+		return access.Account{}, refuseCertificate
 	}
 	if h.certificateRevoked(l) {
-		return Account{}, refuseRevoked
+		return access.Account{}, refuseRevoked
 	}
 	if !h.mayUseClientID(user, clientID) {
-		return Account{}, refuseForeignID
+		return access.Account{}, refuseForeignID
 	}
 	return account, nil
 }
 
 // attempt looks at a password, if it may, and gives a wrong one its answer when it is time to.
-func (h *hook) attempt(l *link, user string, password []byte) (Account, error) {
+func (h *hook) attempt(l *link, user string, password []byte) (access.Account, error) {
 	asked, _ := h.account(user)
 	try, wait, ok := l.n.attempt(l.conn, asked)
 	err := error(refuseThrottled)
 	if ok {
-		var account Account
+		var account access.Account
 		if account, err = h.authenticate(user, password, wait); err == nil {
 			l.n.right(try)
 			return account, nil
@@ -110,38 +102,38 @@ func (h *hook) attempt(l *link, user string, password []byte) (Account, error) {
 		h.refusals.count(reasonDelayed, 1, source{account: asked.Name, remote: l.RemoteAddr()})
 	}
 	l.throttled = delayed || !ok
-	return Account{}, err
+	return access.Account{}, err
 }
 
-func (h *hook) authenticate(user string, password []byte, w Wait) (Account, error) {
+func (h *hook) authenticate(user string, password []byte, w access.Wait) (access.Account, error) {
 	if user == h.backend.Username {
 		same := subtle.ConstantTimeCompare(password, []byte(h.backend.Password)) == 1
 		if !same || h.backend.Password == "" {
-			return Account{}, refusePassword
+			return access.Account{}, refusePassword
 		}
 		account, _ := h.account(user)
 		return account, nil
 	}
 	if h.accounts == nil {
-		return Account{}, refuseUnknownUser
+		return access.Account{}, refuseUnknownUser
 	}
 	account, ok := h.accounts.Authenticate(user, password, w)
 	if ok && account.Name == user {
 		return account, nil
 	}
 	if _, known := h.accounts.Lookup(user); !known {
-		return Account{}, refuseUnknownUser // the client is told the same as for a wrong password
+		return access.Account{}, refuseUnknownUser // the client is told the same as for a wrong password
 	}
-	return Account{}, refusePassword
+	return access.Account{}, refusePassword
 }
 
 // account returns what the account of that name may do at this moment.
-func (h *hook) account(name string) (Account, bool) {
+func (h *hook) account(name string) (access.Account, bool) {
 	if name == h.backend.Username {
-		return Account{Name: name, Publish: everything, Subscribe: everything, Admin: true, Guessable: true}, true
+		return access.Account{Name: name, Publish: everything, Subscribe: everything, Admin: true, Guessable: true}, true
 	}
 	if h.accounts == nil {
-		return Account{}, false
+		return access.Account{}, false
 	}
 	return h.accounts.Lookup(name)
 }
@@ -203,7 +195,7 @@ func (h *hook) checkWill(l *link, pk packets.Packet) error {
 	} else if err != nil {
 		return refuseWillTopic
 	}
-	if !l.rights.mayPublish(pk.Connect.WillTopic) {
+	if !l.rights.MayPublish(pk.Connect.WillTopic) {
 		return refuseWill
 	}
 	return nil
@@ -221,7 +213,7 @@ func (h *hook) refuseConnect(l *link, pk packets.Packet, r refusal) {
 		attrs = append(attrs, slog.String("rule", r.rule))
 	}
 	if r == refuseWill {
-		attrs = append(attrs, slog.String("rule", l.rights.mayPublishText()))
+		attrs = append(attrs, slog.String("rule", l.rights.MayPublishText()))
 	}
 	from := source{account: l.account.Name, proved: l.account.Name != "", remote: l.RemoteAddr()}
 	if !from.proved { // its owner should hear of it all the same

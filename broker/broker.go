@@ -14,8 +14,6 @@ package broker
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -26,34 +24,6 @@ import (
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 )
-
-// Options say what to listen on and who may come in.
-type Options struct {
-	// TCP, TLS and WebSocket are addresses such as ":8883"; "" leaves that listener out. Port 0 takes any free port.
-	TCP, TLS, WebSocket string
-	// TLSConfig serves TLS; it must be set when TLS is. An error of its verification with a method RevokedName() string
-	// is counted as that of a revoked certificate, and put down to the account of that name.
-	TLSConfig *tls.Config
-	// AllowedOrigins are the websites that may open a websocket from a browser, besides the one of the same host.
-	AllowedOrigins []string
-	// RequireCertificate makes the name in the client's certificate and its user name one identity. That a
-	// certificate is asked for and checked is TLSConfig's part.
-	RequireCertificate bool
-	// Revoked reports whether a client's certificate, which had these chains when it connected, has been revoked since. It
-	// is asked at each login with a certificate and by EndRevoked. May be nil.
-	Revoked func(chains [][]*x509.Certificate) bool
-
-	Accounts Accounts // nil: only the backend can log in
-	Backend  Backend
-	// IngestTopics and StallTimeout say which messages the backend must take, and how long they may wait for it.
-	IngestTopics []string
-	StallTimeout time.Duration
-	Limits       Limits // zero fields have defaults
-	// Refused is called for every message that is refused, with the account that sent it. It must not block. May be nil.
-	Refused func(device, reason string)
-	Log     *slog.Logger     // nil discards
-	Now     func() time.Time // nil is time.Now
-}
 
 // Broker is one running broker. Its methods may be called from any goroutine.
 type Broker struct {

@@ -66,11 +66,11 @@ func (h *hook) judgePublish(l *link, pk *packets.Packet) error {
 	switch err := topic.Check(pk.TopicName, h.maxLevels); {
 	case err == topic.ErrReserved:
 		reason = refuseReserved.reason
-	case l.rights.mayPublish(pk.TopicName):
+	case l.rights.MayPublish(pk.TopicName):
 		l.allowed = strings.Clone(pk.TopicName)
 		return h.router.receive(l, pk)
 	}
-	h.refused(l, reason, pk.TopicName, l.rights.mayPublishText())
+	h.refused(l, reason, pk.TopicName, l.rights.MayPublishText())
 	return h.answerRefused(l, pk, reason)
 }
 

@@ -11,6 +11,8 @@ import (
 
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/plantops/plantops/broker/access"
 )
 
 // hook is everything mochi asks us: the only hook attached, because of several a single yes would be enough.
@@ -19,7 +21,7 @@ type hook struct {
 	mqtt.HookBase
 	server    *mqtt.Server
 	log       *slog.Logger
-	accounts  Accounts
+	accounts  access.Accounts
 	backend   Backend
 	mustCert  bool                             // RequireCertificate
 	isRevoked func([][]*x509.Certificate) bool // Options.Revoked
@@ -118,7 +120,7 @@ func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, er
 // OnACLCheck is asked about the filters of a SUBSCRIBE.
 func (h *hook) OnACLCheck(cl *mqtt.Client, filter string, write bool) bool {
 	l := linkOf(cl)
-	return l != nil && !write && l.rights.mayRead(filter)
+	return l != nil && !write && l.rights.MayRead(filter)
 }
 
 // refused counts and logs what a client that has logged in may not do. rule is what it may do.

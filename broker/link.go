@@ -6,6 +6,8 @@ import (
 
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/plantops/plantops/broker/access"
 )
 
 // link is one connection as the core sees it: the network's conn, mochi's client, and who is behind them. mochi holds
@@ -18,8 +20,8 @@ type link struct {
 
 	// Written before sessions.claim and only read afterwards, by anybody.
 	client    *mqtt.Client
-	account   Account
-	rights    rights
+	account   access.Account
+	rights    access.Rights
 	since     time.Time
 	willBytes int  // of the CONNECT, if there is a will in it
 	throttled bool // its password was refused unseen, or answered late

@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -11,43 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 )
-
-// Limits bound what clients may cost. Zero means the default, except for MaxConnectionsPerAddress, where it means no limit.
-type Limits struct {
-	MaxConnections               int           // 10000; open connections, those that wait for their turn included
-	MaxUnauthenticated           int           // 500; connections served at one time that have not logged in yet
-	MaxUnauthenticatedPerAddress int           // 100; the same for one address (IPv6: one /64)
-	MaxConnectionsPerAddress     int           // 0 = no limit
-	ConnectTimeout               time.Duration // 30 s; for TLS handshake, websocket upgrade and CONNECT together
-	MaxPacketBytes               int           // 262144
-	MaxTopicLevels               int           // 32
-
-	// What one account may have, or, without PerAccount, all together.
-	MaxConnectionsPerAccount   int // 2000
-	MaxSessionsPerAccount      int // 2000; of clients that are connected and of those that may come back
-	MaxSessions                int // 20000
-	MaxSubscriptionsPerAccount int // 10000
-	MaxRetainedPerAccount      int // 25000; messages
-	MaxQueuedBytesPerAccount   int // 67108864; what waits for its clients
-	MaxQueuedBytes             int // 134217728
-}
-
-func (l Limits) withDefaults() Limits {
-	l.MaxConnections = cmp.Or(l.MaxConnections, 10_000)
-	l.MaxUnauthenticated = cmp.Or(l.MaxUnauthenticated, 500)
-	l.MaxUnauthenticatedPerAddress = cmp.Or(l.MaxUnauthenticatedPerAddress, 100)
-	l.ConnectTimeout = cmp.Or(l.ConnectTimeout, 30*time.Second)
-	l.MaxPacketBytes = cmp.Or(l.MaxPacketBytes, 256<<10)
-	l.MaxTopicLevels = cmp.Or(l.MaxTopicLevels, 32)
-	l.MaxConnectionsPerAccount = cmp.Or(l.MaxConnectionsPerAccount, 2000)
-	l.MaxSessionsPerAccount = cmp.Or(l.MaxSessionsPerAccount, 2000)
-	l.MaxSessions = cmp.Or(l.MaxSessions, 20_000)
-	l.MaxSubscriptionsPerAccount = cmp.Or(l.MaxSubscriptionsPerAccount, 10_000)
-	l.MaxRetainedPerAccount = cmp.Or(l.MaxRetainedPerAccount, 25_000)
-	l.MaxQueuedBytesPerAccount = cmp.Or(l.MaxQueuedBytesPerAccount, 64<<20)
-	l.MaxQueuedBytes = cmp.Or(l.MaxQueuedBytes, 128<<20)
-	return l
-}
 
 const (
 	// firstPacketBytes bounds what a stranger can make the broker keep. A CONNECT of a device is under 1 kB; this

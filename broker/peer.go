@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/plantops/plantops/broker/access"
 	"github.com/plantops/plantops/broker/session"
 )
 
@@ -23,7 +24,7 @@ type peer struct {
 	state   *session.Session
 	link    *link // attached; nil while away
 	ended   bool  // the session has no state
-	rights  rights
+	rights  access.Rights
 	walks   []walk // retained messages that are due to the client
 	narrow  bool   // the client takes few messages at a time
 	crowd   crowd

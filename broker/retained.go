@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/plantops/plantops/broker/access"
 	"github.com/plantops/plantops/broker/session"
 )
 
@@ -99,7 +100,7 @@ type publishers struct {
 	router *router
 	owner  *session.Owner
 	client string
-	rights rights
+	rights access.Rights
 }
 
 // may reports whether the owner of a message may still publish it.
@@ -108,12 +109,12 @@ func (j *publishers) may(k session.Kept) bool {
 	case k.Owner == nil:
 		return true
 	case k.Owner != j.owner || k.Publisher != j.client:
-		j.owner, j.client, j.rights = k.Owner, k.Publisher, rights{}
+		j.owner, j.client, j.rights = k.Owner, k.Publisher, access.Rights{}
 		if account, exists := j.router.account(k.Owner.Account); exists {
-			j.rights = rightsOf(account, k.Publisher)
+			j.rights = access.RightsOf(account, k.Publisher)
 		}
 	}
-	return j.rights.mayPublish(k.Topic)
+	return j.rights.MayPublish(k.Topic)
 }
 
 // feed delivers retained messages that are due, as many as the client's window and connection take now. It goes on
@@ -148,7 +149,7 @@ func (w *work) feedSome(p *peer, now time.Time) bool {
 			p.walks = p.walks[1:]
 		}
 		for _, k := range messages {
-			if p.rights.mayRead(k.Topic) && judge.may(k) {
+			if p.rights.MayRead(k.Topic) && judge.may(k) {
 				w.out = p.state.Deliver(now, k.Message, offer, w.out[:0])
 				w.apply(p)
 			}

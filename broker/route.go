@@ -141,7 +141,7 @@ func deviceIn(filter, topic string) string {
 func (p *peer) target(m session.Message) (target, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.rights.mayRead(m.Topic) {
+	if !p.rights.MayRead(m.Topic) {
 		return target{}, false
 	}
 	t := target{peer: p}
@@ -157,7 +157,7 @@ func (p *peer) target(m session.Message) (target, bool) {
 func (p *peer) joinGroups(groups map[string]map[string]target, filter, topic string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.rights.mayRead(topic) {
+	if !p.rights.MayRead(topic) {
 		return
 	}
 	join := func(sub session.Subscription, ok bool) {

@@ -24,8 +24,8 @@ func (h *hook) OnSubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet {
 		if err := topic.CheckFilter(filter, h.maxLevels); err != nil {
 			h.refused(l, refuseFilter.reason, filter, "")
 			pk.Filters[i].Filter = ""
-		} else if !l.rights.mayRead(filter) {
-			h.refused(l, refuseSubscribe.reason, filter, l.rights.mayReadText())
+		} else if !l.rights.MayRead(filter) {
+			h.refused(l, refuseSubscribe.reason, filter, l.rights.MayReadText())
 		} else if pk.Filters[i].NoLocal && strings.HasPrefix(filter, topic.SharePrefix) { // [MQTT-3.8.3-4], mochi refuses it
 			h.refused(l, refuseViolation.reason, filter, "")
 		}

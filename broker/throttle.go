@@ -4,6 +4,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"github.com/plantops/plantops/broker/access"
 )
 
 // expect says that a connection from this address is the program's own: it needs no place, and no failures of others
@@ -48,7 +50,7 @@ type attempt struct {
 }
 
 // attempt says whether a password may be looked at, and how the wait for that is to be.
-func (n *network) attempt(c *conn, account Account) (t *attempt, w Wait, ok bool) {
+func (n *network) attempt(c *conn, account access.Account) (t *attempt, w access.Wait, ok bool) {
 	w.Gone = c.done()
 	n.mu.Lock()
 	t = &attempt{c: c, from: c.address.prefix, user: account.Name, guessable: account.Guessable && !c.own}

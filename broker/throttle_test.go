@@ -11,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/plantops/plantops/broker/access"
 )
 
 // from is a connection from an address of the attackers, without sockets.
@@ -34,7 +36,7 @@ func (n *network) knock(ip string, port int, establish func(c *conn)) (c *conn, 
 }
 
 // guesser shows one password and says how long it took to be told.
-func (n *network) guesser(account Account, right bool, told chan<- time.Duration) func(c *conn) {
+func (n *network) guesser(account access.Account, right bool, told chan<- time.Duration) func(c *conn) {
 	return func(c *conn) {
 		began := time.Now()
 		t, _, ok := n.attempt(c, account)
@@ -48,7 +50,7 @@ func (n *network) guesser(account Account, right bool, told chan<- time.Duration
 	}
 }
 
-var device, person = Account{Name: "bed-1"}, Account{Name: "anna", Guessable: true}
+var device, person = access.Account{Name: "bed-1"}, access.Account{Name: "anna", Guessable: true}
 
 func TestOnlyWrongPasswordsWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -96,7 +98,7 @@ func TestAWaitingAnswerEndsWithItsConnection(t *testing.T) {
 }
 
 // stays is a client that logs in and then stays connected.
-func (n *network) stays(account Account) func(c *conn) {
+func (n *network) stays(account access.Account) func(c *conn) {
 	return func(c *conn) {
 		t, _, _ := n.attempt(c, account)
 		n.right(t)

@@ -1,8 +1,6 @@
 package session
 
-import (
-	"testing"
-)
+import "testing"
 
 // BenchmarkDeliverAck is the path of one QoS 1 message to a subscriber, with a
 // token, in bursts of the window.

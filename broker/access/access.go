@@ -1,4 +1,6 @@
-package broker
+// Package access says who an account is and what it may do: the rules of accounts, with names filled in, against topics
+// and filters. Where accounts come from is for others. Everything stands in access.go.
+package access
 
 import (
 	"strings"
@@ -16,7 +18,7 @@ type Account struct {
 	Publish, Subscribe []string
 	// Admin may read $SYS.
 	Admin bool
-	// Guessable says that a person chose the password: guesses are limited (standing.go). That of a device is random.
+	// Guessable says that a person chose the password: guesses are limited (network/standing.go). That of a device is random.
 	Guessable bool
 }
 
@@ -34,27 +36,29 @@ type Accounts interface {
 	Lookup(name string) (Account, bool)
 }
 
+// The longest names that ValidName is asked for.
 const (
-	maxUserBytes     = 64
-	maxClientIDBytes = 128
+	MaxUserBytes     = 64
+	MaxClientIDBytes = 128
 )
 
-// validName reports whether a user name or a client id may stand in a topic: nothing in it can act as a wildcard,
+// ValidName reports whether a user name or a client id may stand in a topic: nothing in it can act as a wildcard,
 // a level separator, a substitution or a line break in a log.
-func validName(name string, maxBytes int) bool {
+func ValidName(name string, maxBytes int) bool {
 	return name != "" && len(name) <= maxBytes && utf8.ValidString(name) &&
 		!strings.ContainsAny(name, "+#/$%") && !strings.ContainsFunc(name, unicode.IsControl)
 }
 
-// rights is what one connection may do: its account's rules with the names filled in.
-type rights struct {
+// Rights is what one connection may do: its account's rules with the names filled in. The zero value allows nothing.
+type Rights struct {
 	publish, subscribe []string
 	admin              bool
-	internal           bool // may read what goes on inside
+	// Internal allows to read the topics on which the program speaks to itself.
+	Internal bool
 }
 
-// rightsOf fills in the rules. Both names have passed validName, so that a name can never widen a rule.
-func rightsOf(a Account, clientID string) rights {
+// RightsOf fills in the rules. Both names have passed ValidName, so that a name can never widen a rule.
+func RightsOf(a Account, clientID string) Rights {
 	names := strings.NewReplacer("%u", a.Name, "%c", clientID)
 	fill := func(rules []string) []string {
 		filled := make([]string, len(rules))
@@ -63,14 +67,14 @@ func rightsOf(a Account, clientID string) rights {
 		}
 		return filled
 	}
-	return rights{publish: fill(a.Publish), subscribe: fill(a.Subscribe), admin: a.Admin}
+	return Rights{publish: fill(a.Publish), subscribe: fill(a.Subscribe), admin: a.Admin}
 }
 
-// mayPublish judges a topic that topic.Check accepted.
-func (r rights) mayPublish(topic string) bool { return covered(r.publish, topic) }
+// MayPublish judges a topic that topic.Check accepted.
+func (r Rights) MayPublish(topic string) bool { return covered(r.publish, topic) }
 
-// mayRead judges a filter that topic.CheckFilter accepted, or the topic of a message about to be delivered.
-func (r rights) mayRead(filter string) bool {
+// MayRead judges a filter that topic.CheckFilter accepted, or the topic of a message about to be delivered.
+func (r Rights) MayRead(filter string) bool {
 	bare, err := topic.Unshare(filter)
 	if err != nil {
 		return false
@@ -79,14 +83,16 @@ func (r rights) mayRead(filter string) bool {
 	case strings.EqualFold(first, topic.SystemPrefix):
 		return r.admin
 	case first == topic.InternalPrefix:
-		return r.internal
+		return r.Internal
 	}
 	return covered(r.subscribe, bare)
 }
 
-// mayPublishText and mayReadText name the rules in a log line.
-func (r rights) mayPublishText() string { return "publish " + strings.Join(r.publish, " ") }
-func (r rights) mayReadText() string    { return "subscribe " + strings.Join(r.subscribe, " ") }
+// MayPublishText names the rules for publishing in a log line.
+func (r Rights) MayPublishText() string { return "publish " + strings.Join(r.publish, " ") }
+
+// MayReadText is MayPublishText for subscribing.
+func (r Rights) MayReadText() string { return "subscribe " + strings.Join(r.subscribe, " ") }
 
 // covered asks for one rule that allows all of it: two rules that only together would do are not enough.
 func covered(rules []string, asked string) bool {
