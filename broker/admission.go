@@ -1,10 +1,11 @@
 package broker
 
 import (
-	"net"
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/plantops/plantops/broker/refusal"
 )
 
 // admission decides which accepted connection is served when. It is guarded by network.mu.
@@ -56,22 +57,6 @@ func newAdmission() admission {
 	}
 }
 
-// addressKey is the unit in which limits per address count: an IPv4 address or an IPv6 /64, which is what one
-// household or one rented server has.
-func addressKey(a net.Addr) netip.Prefix {
-	tcp, ok := a.(*net.TCPAddr)
-	if !ok {
-		return netip.Prefix{}
-	}
-	ip := tcp.AddrPort().Addr().Unmap().WithZone("")
-	bits := ip.BitLen()
-	if ip.Is6() {
-		bits = 64
-	}
-	key, _ := ip.Prefix(bits) // bits always fits
-	return key
-}
-
 // enter takes in an accepted connection: it is served now or later, or refused.
 func (n *network) enter(c *conn) {
 	n.mu.Lock()
@@ -81,7 +66,7 @@ func (n *network) enter(c *conn) {
 		return
 	}
 	n.work.Add(1) // ended by forget
-	key := addressKey(c.RemoteAddr())
+	key := refusal.AddressKey(c.RemoteAddr())
 	a := n.addresses[key]
 	if a == nil {
 		a = &address{prefix: key}
@@ -104,16 +89,16 @@ func (n *network) enter(c *conn) {
 		n.turn[a.rank] = append(n.turn[a.rank], a)
 	}
 	var victim *conn
-	reason := reasonConnections
+	why := refusal.TooManyConnections
 	if limit := n.limits.MaxConnectionsPerAddress; limit > 0 && a.open > limit {
-		victim, reason = n.newestOf(a), reasonAddress
+		victim, why = n.newestOf(a), refusal.TooManyFromAddress
 	} else if full {
 		victim = n.newestOfLongest()
 	}
 	n.dispatch()
 	n.mu.Unlock()
 	if victim != nil {
-		victim.abort(reason, nil)
+		victim.abort(why, nil)
 	}
 }
 
@@ -123,7 +108,7 @@ func (n *network) shed() {
 	victim := n.newestOfLongest()
 	n.mu.Unlock()
 	if victim != nil {
-		victim.abort(reasonConnections, nil)
+		victim.abort(refusal.TooManyConnections, nil)
 	}
 }
 
@@ -358,7 +343,7 @@ func (n *network) sweep() {
 	}
 	n.mu.Unlock()
 	for _, c := range late {
-		c.abort(reasonConnectTimeout, nil)
+		c.abort(refusal.NoConnectInTime, nil)
 	}
 }
 

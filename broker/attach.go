@@ -9,6 +9,7 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/plantops/plantops/broker/access"
+	"github.com/plantops/plantops/broker/refusal"
 	"github.com/plantops/plantops/broker/session"
 )
 
@@ -136,8 +137,8 @@ func (r *router) publishWill(w *work, p *peer, m *session.Message) {
 	}
 	account, exists := r.account(p.account)
 	if rights := access.RightsOf(account, p.id); !exists || !rights.MayPublish(m.Topic) {
-		r.refusedAway(p.account, p.id, refuseWill.reason, m.Topic, rights.MayPublishText())
-		r.reportPublish(p.account, refuseWill.reason)
+		r.refusedAway(p.account, p.id, refusal.WillNotAllowed.With(rights.MayPublishText()), m.Topic)
+		r.reportPublish(p.account, refusal.WillNotAllowed)
 		return
 	}
 	rt := r.routeTo(m.Topic)
@@ -145,9 +146,9 @@ func (r *router) publishWill(w *work, p *peer, m *session.Message) {
 	h := p.holding
 	p.mu.Unlock()
 	if why, kept := r.keep(m, h); !kept {
-		r.refusedAway(p.account, p.id, why.reason, m.Topic, why.rule)
+		r.refusedAway(p.account, p.id, why, m.Topic)
 		if !rt.ingest {
-			r.reportPublish(p.account, why.reason)
+			r.reportPublish(p.account, why)
 			return
 		}
 	}

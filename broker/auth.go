@@ -8,6 +8,7 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/plantops/plantops/broker/access"
+	"github.com/plantops/plantops/broker/refusal"
 	"github.com/plantops/plantops/broker/topic"
 )
 
@@ -38,7 +39,7 @@ func (h *hook) admit(l *link, pk packets.Packet) error {
 		}
 	}
 	if h.certificateRevoked(l) { // since login looked: EndRevoked has not seen l if it came before claim
-		return refuseRevoked
+		return refusal.CertificateRevoked
 	}
 	if !h.isIngest(l) {
 		l.hold()
@@ -59,28 +60,28 @@ func (h *hook) login(l *link, pk packets.Packet) (access.Account, error) {
 	user, clientID := string(pk.Connect.Username), l.client.ID
 	switch {
 	case pk.Properties.AuthenticationMethod != "":
-		return access.Account{}, refuseAuthMethod
+		return access.Account{}, refusal.UnknownAuthMethod
 	case user == "":
-		return access.Account{}, refuseAnonymous
+		return access.Account{}, refusal.Anonymous
 	case !access.ValidName(user, access.MaxUserBytes):
-		return access.Account{}, refuseUserName
+		return access.Account{}, refusal.InvalidUserName
 	case !access.ValidName(clientID, access.MaxClientIDBytes):
-		return access.Account{}, refuseClientID
+		return access.Account{}, refusal.InvalidClientID
 	case len(pk.Connect.Password) == 0:
-		return access.Account{}, refuseNoPassword
+		return access.Account{}, refusal.NoPassword
 	}
 	account, err := h.attempt(l, user, pk.Connect.Password)
 	if err != nil {
 		return access.Account{}, err
 	}
 	if !h.certificateFits(l, user) {
-		return access.Account{}, refuseCertificate
+		return access.Account{}, refusal.ForeignCertificate
 	}
 	if h.certificateRevoked(l) {
-		return access.Account{}, refuseRevoked
+		return access.Account{}, refusal.CertificateRevoked
 	}
 	if !h.mayUseClientID(user, clientID) {
-		return access.Account{}, refuseForeignID
+		return access.Account{}, refusal.ForeignClientID
 	}
 	return account, nil
 }
@@ -89,7 +90,7 @@ func (h *hook) login(l *link, pk packets.Packet) (access.Account, error) {
 func (h *hook) attempt(l *link, user string, password []byte) (access.Account, error) {
 	asked, _ := h.account(user)
 	try, wait, ok := l.n.attempt(l.conn, asked)
-	err := error(refuseThrottled)
+	err := error(refusal.TooManyFailedLogins)
 	if ok {
 		var account access.Account
 		if account, err = h.authenticate(user, password, wait); err == nil {
@@ -99,7 +100,7 @@ func (h *hook) attempt(l *link, user string, password []byte) (access.Account, e
 	}
 	delayed := l.n.wrong(try, !ok)
 	if delayed {
-		h.refusals.count(reasonDelayed, 1, source{account: asked.Name, remote: l.RemoteAddr()})
+		h.refusals.Count(refusal.AnswerDelayed, 1, refusal.Source{Account: asked.Name, Remote: l.RemoteAddr()})
 	}
 	l.throttled = delayed || !ok
 	return access.Account{}, err
@@ -109,22 +110,22 @@ func (h *hook) authenticate(user string, password []byte, w access.Wait) (access
 	if user == h.backend.Username {
 		same := subtle.ConstantTimeCompare(password, []byte(h.backend.Password)) == 1
 		if !same || h.backend.Password == "" {
-			return access.Account{}, refusePassword
+			return access.Account{}, refusal.WrongPassword
 		}
 		account, _ := h.account(user)
 		return account, nil
 	}
 	if h.accounts == nil {
-		return access.Account{}, refuseUnknownUser
+		return access.Account{}, refusal.UnknownUser
 	}
 	account, ok := h.accounts.Authenticate(user, password, w)
 	if ok && account.Name == user {
 		return account, nil
 	}
 	if _, known := h.accounts.Lookup(user); !known {
-		return access.Account{}, refuseUnknownUser // the client is told the same as for a wrong password
+		return access.Account{}, refusal.UnknownUser // the client is told the same as for a wrong password
 	}
-	return access.Account{}, refusePassword
+	return access.Account{}, refusal.WrongPassword
 }
 
 // account returns what the account of that name may do at this moment.
@@ -191,43 +192,43 @@ func (h *hook) checkWill(l *link, pk packets.Packet) error {
 		return nil
 	}
 	if err := topic.Check(pk.Connect.WillTopic, h.maxLevels); err == topic.ErrReserved {
-		return refuseWill
+		return refusal.WillNotAllowed
 	} else if err != nil {
-		return refuseWillTopic
+		return refusal.InvalidWillTopic
 	}
 	if !l.rights.MayPublish(pk.Connect.WillTopic) {
-		return refuseWill
+		return refusal.WillNotAllowed
 	}
 	return nil
 }
 
 // refuseConnect counts, logs and answers a refused CONNECT.
-func (h *hook) refuseConnect(l *link, pk packets.Packet, r refusal) {
-	l.cause.CompareAndSwap(nil, &r.reason)
-	attrs := []slog.Attr{slog.String("user", clip(string(pk.Connect.Username))), slog.String("client", clip(l.client.ID)),
+func (h *hook) refuseConnect(l *link, pk packets.Packet, r refusal.Refusal) {
+	l.cause.CompareAndSwap(nil, &r.Reason)
+	attrs := []slog.Attr{slog.String("user", refusal.Clip(string(pk.Connect.Username))), slog.String("client", refusal.Clip(l.client.ID)),
 		slog.String("listener", l.listener()), slog.String("remote", l.RemoteAddr().String())}
-	if pk.Connect.WillFlag && (r == refuseWill || r == refuseWillTopic) {
-		attrs = append(attrs, slog.String("topic", clip(pk.Connect.WillTopic)))
+	if pk.Connect.WillFlag && (r == refusal.WillNotAllowed || r == refusal.InvalidWillTopic) {
+		attrs = append(attrs, slog.String("topic", refusal.Clip(pk.Connect.WillTopic)))
 	}
-	if r.rule != "" {
-		attrs = append(attrs, slog.String("rule", r.rule))
+	if r.Rule != "" {
+		attrs = append(attrs, slog.String("rule", r.Rule))
 	}
-	if r == refuseWill {
+	if r == refusal.WillNotAllowed {
 		attrs = append(attrs, slog.String("rule", l.rights.MayPublishText()))
 	}
-	from := source{account: l.account.Name, proved: l.account.Name != "", remote: l.RemoteAddr()}
-	if !from.proved { // its owner should hear of it all the same
-		from.account = string(pk.Connect.Username)
+	from := refusal.Source{Account: l.account.Name, Proved: l.account.Name != "", Remote: l.RemoteAddr()}
+	if !from.Proved { // its owner should hear of it all the same
+		from.Account = string(pk.Connect.Username)
 	}
 	if l.throttled { // episodes tell of it
-		h.refusals.count(r.reason, 1, from)
+		h.refusals.Count(r, 1, from)
 	} else {
-		h.refusals.add(r.reason, from, attrs...)
+		h.refusals.Add(r, from, attrs...)
 	}
 
-	code := r.v5
+	code := r.V5
 	if l.client.Properties.ProtocolVersion < 5 {
-		code = packets.Code{Code: r.v3, Reason: r.reason}
+		code = packets.Code{Code: r.V3, Reason: r.Reason}
 	}
 	_ = h.server.SendConnack(l.client, code, false, nil) // the connection is closed either way
 }

@@ -23,6 +23,8 @@ import (
 
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/plantops/plantops/broker/refusal"
 )
 
 // Broker is one running broker. Its methods may be called from any goroutine.
@@ -66,14 +68,14 @@ func Listen(o Options) (*Broker, error) {
 	if o.TLS != "" && o.TLSConfig == nil {
 		return nil, errors.New("listen on " + o.TLS + ": no TLS configuration")
 	}
-	refused := newRefusals(o.Log, o.Now)
+	refused := refusal.NewCounters(o.Log, o.Now)
 	b := &Broker{
 		log:       o.Log,
 		listeners: map[string]*netListener{},
 		died:      make(chan error, 3),
 		closing:   make(chan struct{}),
 	}
-	b.network = newNetwork(o.Limits, o.Log, func(reason string, from source) { refused.count(reason, 1, from) })
+	b.network = newNetwork(o.Limits, o.Log, func(why refusal.Refusal, from refusal.Source) { refused.Count(why, 1, from) })
 	b.network.tlsConfig, b.network.allowedOrigins = o.TLSConfig, o.AllowedOrigins
 	if err := b.bindAll(o); err != nil {
 		return nil, err
@@ -85,7 +87,7 @@ func Listen(o Options) (*Broker, error) {
 		maxLevels: limits.MaxTopicLevels, reported: o.Refused, now: o.Now,
 		gate: newGate(), gateWait: gateWait, refusals: refused,
 	}
-	refused.exists = func(name string) bool { _, exists := b.hook.account(name); return exists }
+	refused.Exists = func(name string) bool { _, exists := b.hook.account(name); return exists }
 	b.hook.router = newRouter(b.hook, o)
 	b.hook.sessions = newSessions(b.hook.router)
 	if err := b.server.AddHook(b.hook, nil); err != nil {
@@ -207,7 +209,7 @@ func (b *Broker) AdmitDevices() { b.hook.gate.open() }
 // subscriptions and waiting messages. It returns how many were connected, when they have ended.
 func (b *Broker) Disconnect(name, reason string) int {
 	n := b.hook.sessions.evict(name, packets.Code{Code: packets.ErrAdministrativeAction.Code, Reason: reason}, evictWait)
-	b.hook.refusals.forget(name) // its figures, if it is no more
+	b.hook.refusals.Forget(name) // its figures, if it is no more
 	b.log.Info("sessions ended", "user", name, "reason", reason, "count", n)
 	return n
 }

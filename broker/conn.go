@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/plantops/plantops/broker/refusal"
 )
 
 // conn is one client's connection; mochi sees it as a net.Conn. Bytes pass through
@@ -55,7 +57,7 @@ func (c *conn) run() {
 	defer c.Close()
 	defer func() {
 		if r := recover(); r != nil {
-			c.n.drop(c, reasonPanic, fmt.Errorf("%v\n%s", r, debug.Stack()))
+			c.n.drop(c, refusal.Panic, fmt.Errorf("%v\n%s", r, debug.Stack()))
 		}
 	}()
 	err := c.open()
@@ -76,7 +78,7 @@ func (c *conn) open() error {
 		case "tls":
 			return c.failed(handshakeReason(err), err)
 		case "websocket":
-			return c.failed(reasonUpgrade, err)
+			return c.failed(refusal.UpgradeFailed, err)
 		}
 		return err
 	}
@@ -91,7 +93,7 @@ func (c *conn) open() error {
 		ws, err := c.upgrade()
 		if err != nil {
 			c.stream = &c.socket
-			return c.failed(reasonUpgrade, err)
+			return c.failed(refusal.UpgradeFailed, err)
 		}
 		c.stream = ws
 	default:
@@ -101,9 +103,9 @@ func (c *conn) open() error {
 }
 
 // failed reports err unless the network itself has closed the connection.
-func (c *conn) failed(reason string, err error) error {
+func (c *conn) failed(why refusal.Refusal, err error) error {
 	if !c.closing.Load() {
-		c.n.drop(c, reason, err)
+		c.n.drop(c, why, err)
 	}
 	return err
 }
@@ -127,16 +129,16 @@ func (c *conn) Read(p []byte) (int, error) {
 	} else if ws, ok := c.stream.(*webSocket); ok && err != nil {
 		err = ws.ended(err)
 		if err != io.EOF {
-			c.n.drop(c, reasonFrame, err) // also when the writer has noticed first that gorilla closed
+			c.n.drop(c, refusal.FrameNotAllowed, err) // also when the writer has noticed first that gorilla closed
 		}
 	}
 	if c.closing.Load() {
 		return 0, net.ErrClosed
 	}
 	if n > 0 && !c.known.Load() {
-		if reason := c.first.check(p[:n], min(firstPacketBytes, c.n.limits.MaxPacketBytes)); reason != "" {
-			c.n.drop(c, reason, nil)
-			return 0, fmt.Errorf("read CONNECT: %s", reason)
+		if err := c.first.check(p[:n], min(firstPacketBytes, c.n.limits.MaxPacketBytes)); err != nil {
+			c.n.drop(c, *err, nil)
+			return 0, fmt.Errorf("read CONNECT: %w", *err)
 		}
 	}
 	return n, err
@@ -161,10 +163,10 @@ func (c *conn) Close() error {
 	return nil
 }
 
-// abort closes the connection at once without flushing, counted and logged under reason; err may be nil.
-func (c *conn) abort(reason string, err error) {
+// abort closes the connection at once without flushing, counted and logged as why; err may be nil.
+func (c *conn) abort(why refusal.Refusal, err error) {
 	if c.shut(true) {
-		c.n.drop(c, reason, err)
+		c.n.drop(c, why, err)
 	}
 }
 
@@ -210,27 +212,27 @@ type firstPacket struct {
 	done   bool
 }
 
-// check returns why the connection must end, or "".
-func (f *firstPacket) check(p []byte, limit int) string {
+// check returns why the connection must end, or nil.
+func (f *firstPacket) check(p []byte, limit int) *refusal.Refusal {
 	for _, b := range p {
 		if f.done {
-			return ""
+			return nil
 		}
 		f.seen++
 		if f.seen == 1 {
 			if b == tlsHandshakeRecord {
-				return reasonTLSOnPlain
+				return &refusal.TLSOnPlainPort
 			}
 			continue
 		}
 		f.length |= int(b&0x7f) << (7 * (f.seen - 2))
 		more := b&0x80 != 0
 		if f.length > limit || more && f.seen == 5 {
-			return reasonFirstPacket
+			return &refusal.FirstPacketTooLarge
 		}
 		f.done = !more
 	}
-	return ""
+	return nil
 }
 
 // tlsHandshakeRecord is how every TLS client begins; as MQTT it would be a malformed CONNECT.

@@ -7,6 +7,7 @@ import (
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 
+	"github.com/plantops/plantops/broker/refusal"
 	"github.com/plantops/plantops/broker/topic"
 )
 
@@ -59,19 +60,20 @@ func (h *hook) judgePublish(l *link, pk *packets.Packet) error {
 		return h.router.receive(l, pk)
 	}
 	if r, broken := h.brokenPublish(pk); broken {
-		h.reportPublish(l.account.Name, r.reason)
+		h.reportPublish(l.account.Name, r)
 		return h.reject(l, r, pk.TopicName)
 	}
-	reason := refusePublish.reason
+	why := refusal.PublishNotAllowed
 	switch err := topic.Check(pk.TopicName, h.maxLevels); {
 	case err == topic.ErrReserved:
-		reason = refuseReserved.reason
+		why = refusal.ReservedTopic
 	case l.rights.MayPublish(pk.TopicName):
 		l.allowed = strings.Clone(pk.TopicName)
 		return h.router.receive(l, pk)
 	}
-	h.refused(l, reason, pk.TopicName, l.rights.MayPublishText())
-	return h.answerRefused(l, pk, reason)
+	why = why.With(l.rights.MayPublishText())
+	h.refused(l, why, pk.TopicName)
+	return h.answerRefused(l, pk, why)
 }
 
 // special says that there is more to judge about a PUBLISH than its topic.
@@ -82,41 +84,41 @@ func special(pk *packets.Packet) bool {
 }
 
 // brokenPublish finds what no client may send, whatever its rights.
-func (h *hook) brokenPublish(pk *packets.Packet) (refusal, bool) {
+func (h *hook) brokenPublish(pk *packets.Packet) (refusal.Refusal, bool) {
 	if code := pk.PublishValidate(h.server.Options.Capabilities.TopicAliasMaximum); code != packets.CodeSuccess {
-		return refusal{reason: code.Reason, v5: code}, true
+		return refusal.Refusal{Reason: code.Reason, V5: code}, true
 	}
 	if strings.ContainsAny(pk.Properties.ResponseTopic, "+#") { // [MQTT-3.3.2-14]
-		return refuseResponse, true
+		return refusal.InvalidResponseTopic, true
 	}
 	switch topic.Check(pk.TopicName, h.maxLevels) {
 	case topic.ErrInvalid:
-		return refuseTopic, true
+		return refusal.InvalidTopic, true
 	case topic.ErrTooDeep:
-		return refuseDeepTopic, true
+		return refusal.TooManyTopicLevels, true
 	}
-	return refusal{}, false
+	return refusal.Refusal{}, false
 }
 
 // answerRefused tells the sender of a refused message. MQTT 5 has words for it, and the answer takes its place in the
 // row of acknowledgements; in MQTT 3.1.1 an acknowledgement would mean success, so the connection ends. A QoS 0
 // message is refused in silence in both.
-func (h *hook) answerRefused(l *link, pk *packets.Packet, reason string) error {
+func (h *hook) answerRefused(l *link, pk *packets.Packet, why refusal.Refusal) error {
 	if pk.FixedHeader.Qos > 0 && l.client.Properties.ProtocolVersion >= 5 {
-		return h.router.refuse(l, pk, reason)
+		return h.router.refuse(l, pk, why)
 	}
-	h.reportPublish(l.account.Name, reason)
+	h.reportPublish(l.account.Name, why)
 	if pk.FixedHeader.Qos == 0 {
 		return nil
 	}
-	l.because(reason)
+	l.because(why.Reason)
 	return packets.ErrRejectPacket
 }
 
 // leave takes a DISCONNECT: only one without a reason means that the will is not to be sent.
 func (h *hook) leave(l *link, pk *packets.Packet) error {
 	if pk.Properties.SessionExpiryIntervalFlag && !h.router.setExpiry(l.peer, expiry(pk.Properties.SessionExpiryInterval)) {
-		return h.reject(l, refuseExpiry, "")
+		return h.reject(l, refusal.ExpiryRaisedFromZero, "")
 	}
 	l.goodbye = l.screen.farewell == packets.CodeDisconnect.Code // mochi leaves the code out when it stands alone
 	return nil
@@ -130,30 +132,30 @@ const maxFilters = 1000
 // of its index for seconds over a filter of some ten thousand levels.
 func (h *hook) judgeFilters(l *link, pk *packets.Packet) error {
 	if len(pk.Filters) > maxFilters {
-		return h.reject(l, refuseFilters, "")
+		return h.reject(l, refusal.TooManyFilters, "")
 	}
 	total := int64(0)
 	for _, sub := range pk.Filters {
 		if err := topic.CheckFilter(sub.Filter, h.maxLevels); err == topic.ErrFilterTooDeep {
-			return h.reject(l, refuseDeepFilter, sub.Filter)
+			return h.reject(l, refusal.TooManyFilterLevels, sub.Filter)
 		}
 		total += weight(sub.Filter)
 	}
 	if total > maxFilters {
-		return h.reject(l, refuseFilters, "")
+		return h.reject(l, refusal.TooManyFilters, "")
 	}
 	return nil
 }
 
 // reject ends a connection for what it sent. An MQTT 5 client is told why. topic may be empty.
-func (h *hook) reject(l *link, r refusal, topic string) error {
-	h.refused(l, r.reason, topic, "")
-	l.because(r.reason)
+func (h *hook) reject(l *link, r refusal.Refusal, topic string) error {
+	h.refused(l, r, topic)
+	l.because(r.Reason)
 	if l.client.Properties.ProtocolVersion >= 5 {
 		_ = l.client.WritePacket(packets.Packet{ // the connection is closed either way
 			FixedHeader: packets.FixedHeader{Type: packets.Disconnect},
-			ReasonCode:  r.v5.Code,
-			Properties:  packets.Properties{ReasonString: r.reason},
+			ReasonCode:  r.V5.Code,
+			Properties:  packets.Properties{ReasonString: r.Reason},
 		})
 	}
 	return packets.ErrRejectPacket
@@ -162,29 +164,29 @@ func (h *hook) reject(l *link, r refusal, topic string) error {
 // rejectForm ends a connection for a packet that mochi need not see. Before the login the answer is a CONNACK.
 func (h *hook) rejectForm(l *link, f *fault) error {
 	l.because(f.Error())
-	from := source{remote: l.RemoteAddr()}
+	from := refusal.Source{Remote: l.RemoteAddr()}
 	attrs := []slog.Attr{slog.String("listener", l.listener()), slog.String("remote", l.RemoteAddr().String()),
 		slog.String("packet", packets.PacketNames[f.kind])}
 	if f.detail != "" {
 		attrs = append(attrs, slog.String("detail", f.detail))
 	}
 	if l.work != nil {
-		from.account, from.proved = l.account.Name, true
+		from.Account, from.Proved = l.account.Name, true
 		attrs = append(attrs, slog.String("user", l.account.Name), slog.String("client", l.client.ID))
 	}
-	h.refusals.add(f.reason, from, attrs...)
+	h.refusals.Add(f.Refusal, from, attrs...)
 	switch {
 	case l.work != nil && l.screen.version == 5:
 		_ = l.client.WritePacket(packets.Packet{ // the connection is closed either way
 			FixedHeader: packets.FixedHeader{Type: packets.Disconnect},
-			ReasonCode:  f.v5.Code,
+			ReasonCode:  f.V5.Code,
 			Properties:  packets.Properties{ReasonString: f.Error()},
 		})
 	case l.work != nil:
 	case l.screen.version == 5:
-		_, _ = l.Write([]byte{packets.Connack << 4, 3, 0, f.v5.Code, 0})
-	case f.v3 > 0:
-		_, _ = l.Write([]byte{packets.Connack << 4, 2, 0, f.v3})
+		_, _ = l.Write([]byte{packets.Connack << 4, 3, 0, f.V5.Code, 0})
+	case f.V3 > 0:
+		_, _ = l.Write([]byte{packets.Connack << 4, 2, 0, f.V3})
 	}
 	return f
 }

@@ -6,27 +6,29 @@ import (
 	"unicode/utf8"
 
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/plantops/plantops/broker/refusal"
 )
 
 // fault is what is wrong with the form of a packet.
 type fault struct {
-	refusal
+	refusal.Refusal
 	kind   byte   // of packet; 0 when it is not known
 	detail string // of a malformed packet
 }
 
 func (f *fault) Error() string {
 	if f.detail == "" {
-		return f.reason
+		return f.Reason
 	}
-	return f.reason + ": " + f.detail
+	return f.Reason + ": " + f.detail
 }
 
 // malformed is for bytes that cannot be taken apart as the standard says [MQTT 5, 4.13.1].
-func malformed(kind byte, detail string) *fault { return &fault{refuseMalformed, kind, detail} }
+func malformed(kind byte, detail string) *fault { return &fault{refusal.MalformedPacket, kind, detail} }
 
 // violation is for a packet that can be read and may not be sent.
-func violation(kind byte, r refusal) *fault { return &fault{refusal: r, kind: kind} }
+func violation(kind byte, r refusal.Refusal) *fault { return &fault{Refusal: r, kind: kind} }
 
 // form reads a packet from front to back. The first fault stays, and everything after it reads as nothing.
 type form struct {
@@ -152,7 +154,7 @@ func (s *screen) judgeConnect(f *form) {
 	case name == "MQTT" && (version == 4 || version == 5), name == "MQIsdp" && version == 3:
 		s.version = version
 	default:
-		f.fail(violation(f.kind, refuseVersion))
+		f.fail(violation(f.kind, refusal.UnsupportedVersion))
 		return
 	}
 	flags := f.byte()
@@ -168,14 +170,14 @@ func (s *screen) judgeConnect(f *form) {
 		f.properties(packets.Connect)
 	}
 	if id := f.text(); f.wrong == nil && len(id) == 0 && version < 5 && flags&connectClean == 0 { // [MQTT-3.1.3-8]
-		f.fail(violation(f.kind, refuseClientID))
+		f.fail(violation(f.kind, refusal.InvalidClientID))
 	}
 	if flags&connectWill != 0 {
 		if version == 5 {
 			f.properties(packets.WillProperties)
 		}
 		if topic := f.text(); f.wrong == nil && len(topic) == 0 {
-			f.fail(violation(f.kind, refuseWillTopic))
+			f.fail(violation(f.kind, refusal.InvalidWillTopic))
 		}
 		f.binary()
 	}
@@ -194,7 +196,7 @@ func (s *screen) judgeSubscribe(f *form) {
 		f.properties(f.kind)
 	}
 	if f.wrong == nil && len(f.rest) == 0 {
-		f.fail(violation(f.kind, refuseNoFilter)) // [MQTT-3.8.3-2]
+		f.fail(violation(f.kind, refusal.NoFilter)) // [MQTT-3.8.3-2]
 	}
 	for len(f.rest) > 0 {
 		f.text()
@@ -202,7 +204,7 @@ func (s *screen) judgeSubscribe(f *form) {
 		case options&3 == 3, s.version < 5 && options > 2, options > 0x3f:
 			f.fail(malformed(f.kind, "subscription options")) // [MQTT-3.8.3-5]
 		case options>>4 == 3:
-			f.fail(violation(f.kind, refuseHandling))
+			f.fail(violation(f.kind, refusal.InvalidRetainHandling))
 		}
 	}
 }
@@ -213,7 +215,7 @@ func (s *screen) judgeUnsubscribe(f *form) {
 		f.properties(f.kind)
 	}
 	if f.wrong == nil && len(f.rest) == 0 {
-		f.fail(violation(f.kind, refuseNoFilter)) // [MQTT-3.10.3-2]
+		f.fail(violation(f.kind, refusal.NoFilter)) // [MQTT-3.10.3-2]
 	}
 	for len(f.rest) > 0 {
 		f.text()
@@ -244,7 +246,7 @@ func (s *screen) judgeAck(f *form) {
 
 func (f *form) id() {
 	if f.two() == 0 {
-		f.fail(violation(f.kind, refuseNoID)) // [MQTT-2.2.1-3]
+		f.fail(violation(f.kind, refusal.NoPacketID)) // [MQTT-2.2.1-3]
 	}
 }
 
@@ -260,7 +262,7 @@ var reasons = [16]string{
 func (f *form) reason() byte {
 	code := f.byte()
 	if strings.IndexByte(reasons[f.kind], code) < 0 {
-		f.fail(violation(f.kind, refuseReasonCode))
+		f.fail(violation(f.kind, refusal.UnknownReasonCode))
 	}
 	return code
 }

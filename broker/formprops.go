@@ -1,6 +1,10 @@
 package broker
 
-import "github.com/mochi-mqtt/server/v2/packets"
+import (
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/plantops/plantops/broker/refusal"
+)
 
 // maxUserProperties bounds what one packet costs to decode, and to encode for each subscriber. The standard has no bound.
 const maxUserProperties = 1000
@@ -75,10 +79,10 @@ func (f *form) properties(of byte) {
 		}
 	}
 	if users > maxUserProperties {
-		section.fail(violation(f.kind, refuseUsers))
+		section.fail(violation(f.kind, refusal.TooManyUserProperties))
 	}
 	if seen&(1<<packets.PropAuthenticationData) != 0 && seen&(1<<packets.PropAuthenticationMethod) == 0 {
-		section.fail(violation(f.kind, refuseAuthData))
+		section.fail(violation(f.kind, refusal.AuthDataWithoutMethod))
 	}
 	if section.wrong != nil {
 		f.fail(section.wrong)
@@ -92,7 +96,7 @@ func (f *form) property(id byte, here uint32, seen *uint64) {
 	}
 	p := &properties[id]
 	if !p.many && *seen&(1<<id) != 0 {
-		f.fail(violation(f.kind, refuseTwice))
+		f.fail(violation(f.kind, refusal.PropertyTwice))
 		return
 	}
 	*seen |= 1 << id
@@ -100,9 +104,9 @@ func (f *form) property(id byte, here uint32, seen *uint64) {
 	switch p.nature {
 	case bitValue:
 		if v := f.byte(); v > 1 && id == packets.PropPayloadFormat {
-			f.fail(violation(f.kind, refuseFormat))
+			f.fail(violation(f.kind, refusal.InvalidPayloadFormat))
 		} else if v > 1 {
-			f.fail(violation(f.kind, refuseValue))
+			f.fail(violation(f.kind, refusal.ForbiddenValue))
 		}
 	case twoValue:
 		zero = f.two() == 0
@@ -119,6 +123,6 @@ func (f *form) property(id byte, here uint32, seen *uint64) {
 		f.binary()
 	}
 	if zero && p.not0 {
-		f.fail(violation(f.kind, refuseValue))
+		f.fail(violation(f.kind, refusal.ForbiddenValue))
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/plantops/plantops/broker/access"
+	"github.com/plantops/plantops/broker/refusal"
 )
 
 // hook is everything mochi asks us: the only hook attached, because of several a single yes would be enough.
@@ -33,7 +34,7 @@ type hook struct {
 	sessions *sessions
 	gate     *gate
 	gateWait time.Duration
-	refusals *refusals
+	refusals *refusal.Counters
 	accepted atomic.Int64 // CONNECTs answered with success
 }
 
@@ -57,7 +58,7 @@ func (h *hook) OnConnect(cl *mqtt.Client, pk packets.Packet) error {
 		return packets.ErrNotAuthorized
 	}
 	err := h.admit(l, pk)
-	if r, ok := err.(refusal); ok {
+	if r, ok := err.(refusal.Refusal); ok {
 		h.refuseConnect(l, pk, r)
 	}
 	return err
@@ -89,8 +90,8 @@ func (h *hook) OnSessionEstablished(cl *mqtt.Client, pk packets.Packet) {
 
 func (h *hook) OnDisconnect(cl *mqtt.Client, err error, _ bool) {
 	if l := linkOf(cl); l != nil {
-		if r, broken := brokenPacket(err); broken && !l.lost && l.because(r.reason) {
-			h.refused(l, r.reason, "", "")
+		if r, broken := brokenPacket(err); broken && !l.lost && l.because(r.Reason) {
+			h.refused(l, r, "")
 		}
 		h.log.Info("client disconnected", append(l.attrs(), "reason", endReason(l, err))...)
 	}
@@ -99,8 +100,8 @@ func (h *hook) OnDisconnect(cl *mqtt.Client, err error, _ bool) {
 // settle ends a connection's session when mochi has let go of the connection, in whatever way.
 func (h *hook) settle(l *link, panicked bool) {
 	if panicked && l.peer != nil {
-		if l.because(refuseMalformed.reason) {
-			h.refused(l, refuseMalformed.reason, "", "")
+		if l.because(refusal.MalformedPacket.Reason) {
+			h.refused(l, refusal.MalformedPacket, "")
 		}
 		if l.established.Load() {
 			h.OnDisconnect(l.client, packets.ErrMalformedPacket, false)
@@ -112,8 +113,8 @@ func (h *hook) settle(l *link, panicked bool) {
 // OnPublish is a guard that must never fire: OnPacketRead has taken every message. What mochi would publish would be
 // acknowledged before it is stored.
 func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
-	h.log.Error("a message went past the router", "client", cl.ID, "topic", clip(pk.TopicName))
-	h.refusals.count("past the router", 1, source{})
+	h.log.Error("a message went past the router", "client", cl.ID, "topic", refusal.Clip(pk.TopicName))
+	h.refusals.Count(refusal.PastRouter, 1, refusal.Source{})
 	return pk, packets.ErrRejectPacket
 }
 
@@ -123,36 +124,36 @@ func (h *hook) OnACLCheck(cl *mqtt.Client, filter string, write bool) bool {
 	return l != nil && !write && l.rights.MayRead(filter)
 }
 
-// refused counts and logs what a client that has logged in may not do. rule is what it may do.
-func (h *hook) refused(l *link, reason, topic, rule string) {
+// refused counts and logs what a client that has logged in may not do.
+func (h *hook) refused(l *link, why refusal.Refusal, topic string) {
 	attrs := []slog.Attr{slog.String("user", l.account.Name), slog.String("client", l.client.ID),
 		slog.String("listener", l.listener()), slog.String("remote", l.RemoteAddr().String())}
 	if topic != "" {
-		attrs = append(attrs, slog.String("topic", clip(topic)))
+		attrs = append(attrs, slog.String("topic", refusal.Clip(topic)))
 	}
-	if rule != "" {
-		attrs = append(attrs, slog.String("rule", rule))
+	if why.Rule != "" {
+		attrs = append(attrs, slog.String("rule", why.Rule))
 	}
-	h.refusals.add(reason, source{account: l.account.Name, proved: true, remote: l.RemoteAddr()}, attrs...)
+	h.refusals.Add(why, refusal.Source{Account: l.account.Name, Proved: true, Remote: l.RemoteAddr()}, attrs...)
 }
 
 // reportPublish adds a refused message to its account's figures.
-func (h *hook) reportPublish(account, reason string) {
+func (h *hook) reportPublish(account string, why refusal.Refusal) {
 	t := h.router.tallies.of(account)
 	t.received.Add(1)
 	t.refused.Add(1)
 	if h.reported != nil {
-		h.reported(account, reason)
+		h.reported(account, why.Reason)
 	}
 }
 
-// refusedAway counts and logs what is refused to a client that need not be connected any more. rule is what it may do.
-func (h *hook) refusedAway(account, client, reason, topic, rule string) {
-	attrs := []slog.Attr{slog.String("user", account), slog.String("client", client), slog.String("topic", clip(topic))}
-	if rule != "" {
-		attrs = append(attrs, slog.String("rule", rule))
+// refusedAway counts and logs what is refused to a client that need not be connected any more.
+func (h *hook) refusedAway(account, client string, why refusal.Refusal, topic string) {
+	attrs := []slog.Attr{slog.String("user", account), slog.String("client", client), slog.String("topic", refusal.Clip(topic))}
+	if why.Rule != "" {
+		attrs = append(attrs, slog.String("rule", why.Rule))
 	}
-	h.refusals.add(reason, source{account: account, proved: true}, attrs...)
+	h.refusals.Add(why, refusal.Source{Account: account, Proved: true}, attrs...)
 }
 
 // attrs says which connection a log line is about.
@@ -175,4 +176,17 @@ func endReason(l *link, err error) string {
 		return "connection closed by client"
 	}
 	return err.Error()
+}
+
+// brokenPacket is the refusal of a packet that mochi could not read or would not take, when that is why it ended a connection.
+func brokenPacket(err error) (refusal.Refusal, bool) {
+	switch code, _ := errors.AsType[packets.Code](err); {
+	case err == nil, errors.Is(err, errQueueFull), errors.Is(err, net.ErrClosed), code == packets.ErrRejectPacket: // our own
+		return refusal.Refusal{}, false
+	case code == packets.ErrPacketTooLarge:
+		return refusal.PacketTooLarge, true
+	case code.Code == packets.ErrProtocolViolation.Code:
+		return refusal.ProtocolViolation, true
+	}
+	return refusal.MalformedPacket, true
 }

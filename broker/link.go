@@ -8,6 +8,7 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/plantops/plantops/broker/access"
+	"github.com/plantops/plantops/broker/refusal"
 )
 
 // link is one connection as the core sees it: the network's conn, mochi's client, and who is behind them. mochi holds
@@ -76,7 +77,7 @@ func (l *link) Read(p []byte) (int, error) {
 	underWay, size := l.screen.underWay()
 	l.awaitPacket(underWay, l.screen.fresh, l.n.packetTimeout+time.Duration(size>>10)*time.Second)
 	if err != nil && l.late() {
-		return 0, l.hook.rejectForm(l, violation(packets.Reserved, refuseUnfinished))
+		return 0, l.hook.rejectForm(l, violation(packets.Reserved, refusal.PacketUnfinished))
 	}
 	return good, err
 }

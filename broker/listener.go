@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/plantops/plantops/broker/refusal"
 )
 
 const (
@@ -130,11 +132,11 @@ type revokedCertificate interface {
 }
 
 // handshakeReason sets revoked certificates apart from the other handshakes that fail.
-func handshakeReason(err error) string {
+func handshakeReason(err error) refusal.Refusal {
 	if _, revoked := errors.AsType[revokedCertificate](err); revoked {
-		return reasonRevoked
+		return refusal.CertificateRevoked
 	}
-	return reasonHandshake
+	return refusal.HandshakeFailed
 }
 
 // tlsCause adds to a handshake error what it usually means. crypto/tls has no types for most of these.

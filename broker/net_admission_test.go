@@ -14,6 +14,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/plantops/plantops/broker/refusal"
 )
 
 func TestConnectTimeout(t *testing.T) {
@@ -65,8 +67,8 @@ func TestConnectTimeout(t *testing.T) {
 			requireEnd(t, client)
 			assert.GreaterOrEqual(t, time.Since(begin), timeout)
 			assert.Less(t, time.Since(begin), 5*timeout)
-			eventually(t, "counted", func() bool { return n.dropped(reasonConnectTimeout) == 1 })
-			assert.Zero(t, n.dropped(reasonHandshake)+n.dropped(reasonUpgrade), "counted once")
+			eventually(t, "counted", func() bool { return n.dropped(refusal.NoConnectInTime) == 1 })
+			assert.Zero(t, n.dropped(refusal.HandshakeFailed)+n.dropped(refusal.UpgradeFailed), "counted once")
 		})
 	}
 }
@@ -111,13 +113,13 @@ func TestConnectTimeoutStandsStillWhileWeMakeTheClientWait(t *testing.T) {
 		require.NoError(t, err)
 		<-held
 	}
-	require.Never(t, func() bool { return n.dropped(reasonConnectTimeout) > 0 }, 2*timeout, timeout/10)
+	require.Never(t, func() bool { return n.dropped(refusal.NoConnectInTime) > 0 }, 2*timeout, timeout/10)
 	close(let)
 	for _, c := range []net.Conn{first, second} {
 		_, err := c.Read(make([]byte, 4))
 		require.NoError(t, err)
 	}
-	require.Never(t, func() bool { return n.dropped(reasonConnectTimeout) > 0 }, 2*timeout, timeout/10, "after the login there is none")
+	require.Never(t, func() bool { return n.dropped(refusal.NoConnectInTime) > 0 }, 2*timeout, timeout/10, "after the login there is none")
 }
 
 func TestBurstFromOneAddressIsServedCompletely(t *testing.T) {
@@ -196,13 +198,13 @@ func TestAboveMaxConnectionsTheLongestQueueLoses(t *testing.T) {
 	queued := func(ip string) int {
 		n.network.mu.Lock()
 		defer n.network.mu.Unlock()
-		return len(n.addresses[addressKey(&net.TCPAddr{IP: net.ParseIP(ip)})].queue)
+		return len(n.addresses[refusal.AddressKey(&net.TCPAddr{IP: net.ParseIP(ip)})].queue)
 	}
 	eventually(t, "full", func() bool { o, s, w := n.count(); return o == 20 && s == 4 && w == 15 })
 	requireLogin(t, n.rawDial(t, "127.0.0.4"))
-	eventually(t, "one of the many lost", func() bool { return n.dropped(reasonConnections) == 1 })
+	eventually(t, "one of the many lost", func() bool { return n.dropped(refusal.TooManyConnections) == 1 })
 	n.requireRefused(t, "127.0.0.2")
-	eventually(t, "the next of the many is refused", func() bool { return n.dropped(reasonConnections) == 2 })
+	eventually(t, "the next of the many is refused", func() bool { return n.dropped(refusal.TooManyConnections) == 2 })
 	require.Equal(t, 1, queued("127.0.0.5"))
 	require.Equal(t, 13, queued("127.0.0.2"))
 	eventually(t, "bounded", func() bool { o, _, _ := n.count(); return o <= 20 })
@@ -214,7 +216,7 @@ func TestMaxConnectionsPerAddress(t *testing.T) {
 	requireLogin(t, first)
 	requireLogin(t, n.rawDial(t, "127.0.0.2"))
 	n.requireRefused(t, "127.0.0.2")
-	eventually(t, "counted", func() bool { return n.dropped(reasonAddress) == 1 })
+	eventually(t, "counted", func() bool { return n.dropped(refusal.TooManyFromAddress) == 1 })
 	requireLogin(t, n.rawDial(t, "127.0.0.3"))
 	first.Close()
 	eventually(t, "room again", func() bool { o, _, _ := n.count(); return o == 2 })
@@ -266,7 +268,7 @@ func TestWaitingConnectionsAreGivenUpWhenDescriptorsRunOut(t *testing.T) {
 	if c, err := d.Dial("tcp", n.l.addr().String()); err == nil {
 		defer c.Close()
 	}
-	eventually(t, "one was given up", func() bool { return n.dropped(reasonConnections) == 1 })
+	eventually(t, "one was given up", func() bool { return n.dropped(refusal.TooManyConnections) == 1 })
 }
 
 func TestABrokenListenerIsReported(t *testing.T) {
@@ -289,17 +291,6 @@ func TestBindNamesAddressAndCause(t *testing.T) {
 	require.NoError(t, n.l.close())
 	require.NoError(t, <-n.served)
 	require.Error(t, n.l.close(), "closed already")
-}
-
-func TestAddressKey(t *testing.T) {
-	key := func(ip string) string { return addressKey(&net.TCPAddr{IP: net.ParseIP(ip), Port: 1}).String() }
-	assert.Equal(t, "192.0.2.7/32", key("192.0.2.7"))
-	assert.Equal(t, "192.0.2.7/32", key("::ffff:192.0.2.7"), "IPv4 on a socket of both families")
-	assert.Equal(t, "2001:db8:1:2::/64", key("2001:db8:1:2:3:4:5:6"))
-	assert.Equal(t, key("2001:db8:1:2::1"), key("2001:db8:1:2:ffff::9"), "one household")
-	assert.NotEqual(t, key("2001:db8:1:2::1"), key("2001:db8:1:3::1"))
-	zoned := addressKey(&net.TCPAddr{IP: net.ParseIP("fe80::1"), Zone: "eth0"})
-	assert.Equal(t, "fe80::/64", zoned.String())
 }
 
 func TestTLSHandshakeFailuresSayWhatIsWrong(t *testing.T) {
@@ -334,7 +325,7 @@ func TestTLSHandshakeFailuresSayWhatIsWrong(t *testing.T) {
 			}
 			n.start(t, "tls", login)
 			test.client(n, t)
-			eventually(t, "counted", func() bool { return n.dropped(reasonHandshake) == 1 })
+			eventually(t, "counted", func() bool { return n.dropped(refusal.HandshakeFailed) == 1 })
 			require.Contains(t, n.log.String(), test.want)
 		})
 	}
@@ -358,27 +349,4 @@ func TestTLSState(t *testing.T) {
 			requireLogin(t, n.dial(t))
 		})
 	}
-}
-
-func TestLimiter(t *testing.T) {
-	var l limiter
-	now := time.Unix(1_000_000, 0)
-	_, ok := l.allow("a", now)
-	require.True(t, ok)
-	for range 5 {
-		_, ok = l.allow("a", now.Add(59*time.Second))
-		require.False(t, ok)
-	}
-	_, ok = l.allow("b", now)
-	require.True(t, ok, "another key")
-	n, ok := l.allow("a", now.Add(time.Minute))
-	require.True(t, ok)
-	require.Equal(t, 5, n)
-
-	for i := range 2 * limiterKeys {
-		l.allow(string(rune('A'+i)), now)
-	}
-	require.LessOrEqual(t, len(l.seen), limiterKeys, "bounded")
-	_, ok = l.allow("new", now.Add(10*time.Minute))
-	require.True(t, ok, "old ones make room")
 }

@@ -13,6 +13,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/plantops/plantops/broker/refusal"
 )
 
 func TestManyWritersArriveWholeAndInOrder(t *testing.T) {
@@ -97,7 +99,7 @@ func TestClientThatNeverReadsIsClosed(t *testing.T) {
 			case <-time.After(soon):
 				require.Fail(t, "the queue never became full")
 			}
-			eventually(t, "counted", func() bool { return n.dropped(reasonSlow) == 1 })
+			eventually(t, "counted", func() bool { return n.dropped(refusal.SlowConsumer) == 1 })
 			eventually(t, "closed", func() bool { open, _, _ := n.count(); return open == 0 })
 		})
 	}
@@ -132,7 +134,7 @@ func TestClientThatStopsReadingRunsIntoTheWriteTimeout(t *testing.T) {
 			client := n.dial(t)
 			_, err := client.Write(connectPacket)
 			require.NoError(t, err)
-			eventually(t, "counted", func() bool { return n.dropped(reasonWriteTimeout) == 1 })
+			eventually(t, "counted", func() bool { return n.dropped(refusal.WriteTimeout) == 1 })
 			eventually(t, "closed", func() bool { open, _, _ := n.count(); return open == 0 })
 		})
 	}
@@ -142,19 +144,19 @@ func TestClientThatStopsReadingRunsIntoTheWriteTimeout(t *testing.T) {
 func TestLastPacketArrivesAlthoughInputIsUnread(t *testing.T) {
 	for _, kind := range listenerKinds {
 		t.Run(kind, func(t *testing.T) {
-			refusal := []byte{0x20, 2, 0, 5}
+			connack := []byte{0x20, 2, 0, 5}
 			closed := make(chan time.Duration, 1)
 			n := newTestNet(t, Limits{}).start(t, kind, func(c *conn) error {
 				if _, err := readFirst(c); err != nil {
 					return err
 				}
-				_, err := c.Write(refusal)
+				_, err := c.Write(connack)
 				begin := time.Now()
 				c.Close()
 				closed <- time.Since(begin)
 				_, readErr := c.Read(make([]byte, 1))
 				assert.ErrorIs(t, readErr, net.ErrClosed)
-				_, writeErr := c.Write(refusal)
+				_, writeErr := c.Write(connack)
 				assert.ErrorIs(t, writeErr, net.ErrClosed)
 				return err
 			})
@@ -168,7 +170,7 @@ func TestLastPacketArrivesAlthoughInputIsUnread(t *testing.T) {
 			eventually(t, "no longer counted", func() bool { _, serving, _ := n.count(); return serving == 0 })
 			got, err := io.ReadAll(client)
 			require.NoError(t, err, "the client must see an orderly end")
-			require.Equal(t, refusal, got)
+			require.Equal(t, connack, got)
 			require.Never(t, func() bool { _, err := raw.Write([]byte("more")); return err != nil },
 				lingerTimeout/5, lingerTimeout/50, "a reset would take the refusal away from a client that has not read it")
 		})
@@ -315,7 +317,7 @@ func TestPanicEndsOneConnectionOnly(t *testing.T) {
 			_, err := bad.Write([]byte("x"))
 			require.NoError(t, err)
 			requireEnd(t, bad)
-			eventually(t, "counted", func() bool { return n.dropped(reasonPanic) == 1 })
+			eventually(t, "counted", func() bool { return n.dropped(refusal.Panic) == 1 })
 			require.Contains(t, n.log.String(), "somebody's decoder")
 			require.Contains(t, n.log.String(), "net_conn_test.go", "the stack")
 
@@ -372,26 +374,26 @@ func TestCloseOfTheNetworkIsBounded(t *testing.T) {
 func TestFirstPacketLimit(t *testing.T) {
 	tests := map[string]struct {
 		bytes []byte
-		want  string
+		want  *refusal.Refusal
 	}{
-		"an ordinary CONNECT":              {connectPacket, ""},
-		"as large as allowed":              {[]byte{0x10, 0x80, 0x80, 0x04}, ""}, // 64 KiB
-		"one more":                         {[]byte{0x10, 0x81, 0x80, 0x04}, reasonFirstPacket},
-		"256 MB":                           {[]byte{0x10, 0xff, 0xff, 0xff, 0x7f}, reasonFirstPacket},
-		"a length without an end":          {[]byte{0x10, 0x80, 0x80, 0x80, 0x80}, reasonFirstPacket},
-		"four bytes of length, small":      {[]byte{0x10, 0x81, 0x80, 0x80, 0x00}, ""},
-		"what follows is not looked at":    {append(bytes.Clone(connectPacket), 0x10, 0xff, 0xff, 0xff, 0x7f), ""},
-		"a TLS client on the plain port":   {[]byte{0x16, 3, 1}, reasonTLSOnPlain},
-		"announced by a part of the bytes": {[]byte{0x10, 0xff, 0xff, 0xff}, reasonFirstPacket},
+		"an ordinary CONNECT":              {connectPacket, nil},
+		"as large as allowed":              {[]byte{0x10, 0x80, 0x80, 0x04}, nil}, // 64 KiB
+		"one more":                         {[]byte{0x10, 0x81, 0x80, 0x04}, &refusal.FirstPacketTooLarge},
+		"256 MB":                           {[]byte{0x10, 0xff, 0xff, 0xff, 0x7f}, &refusal.FirstPacketTooLarge},
+		"a length without an end":          {[]byte{0x10, 0x80, 0x80, 0x80, 0x80}, &refusal.FirstPacketTooLarge},
+		"four bytes of length, small":      {[]byte{0x10, 0x81, 0x80, 0x80, 0x00}, nil},
+		"what follows is not looked at":    {append(bytes.Clone(connectPacket), 0x10, 0xff, 0xff, 0xff, 0x7f), nil},
+		"a TLS client on the plain port":   {[]byte{0x16, 3, 1}, &refusal.TLSOnPlainPort},
+		"announced by a part of the bytes": {[]byte{0x10, 0xff, 0xff, 0xff}, &refusal.FirstPacketTooLarge},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			var whole firstPacket
 			assert.Equal(t, test.want, whole.check(test.bytes, firstPacketBytes))
 			var dripped firstPacket
-			got := ""
+			var got *refusal.Refusal
 			for i := range test.bytes {
-				if got == "" {
+				if got == nil {
 					got = dripped.check(test.bytes[i:i+1], firstPacketBytes)
 				}
 			}
@@ -414,7 +416,7 @@ func TestOversizeFirstPacketIsNotPassedOn(t *testing.T) {
 			require.NoError(t, err)
 			require.Zero(t, <-passed)
 			requireEnd(t, client)
-			require.Equal(t, 1, n.dropped(reasonFirstPacket))
+			require.Equal(t, 1, n.dropped(refusal.FirstPacketTooLarge))
 		})
 	}
 }

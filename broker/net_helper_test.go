@@ -21,6 +21,8 @@ import (
 
 	"github.com/gorilla/websocket"
 	"github.com/stretchr/testify/require"
+
+	"github.com/plantops/plantops/broker/refusal"
 )
 
 // soon is how long a test waits for what must happen.
@@ -62,10 +64,10 @@ func (b *lockedBuffer) String() string {
 func newTestNet(t testing.TB, limits Limits) *testNet {
 	n := &testNet{reasons: map[string]int{}}
 	log := slog.New(slog.NewTextHandler(&n.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	n.network = newNetwork(limits, log, func(reason string, _ source) {
+	n.network = newNetwork(limits, log, func(why refusal.Refusal, _ refusal.Source) {
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		n.reasons[reason]++
+		n.reasons[why.Reason]++
 	})
 	n.tlsConfig = &tls.Config{Certificates: []tls.Certificate{testCertificate(t)}}
 	t.Cleanup(func() {
@@ -95,10 +97,10 @@ func (n *testNet) serveOn(l *netListener, establish func(*conn) error) {
 	go func() { n.served <- l.serve(establish) }()
 }
 
-func (n *testNet) dropped(reason string) int {
+func (n *testNet) dropped(why refusal.Refusal) int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.reasons[reason]
+	return n.reasons[why.Reason]
 }
 
 func (n *testNet) count() (open, serving, waiting int) {

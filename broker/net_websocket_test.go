@@ -12,6 +12,8 @@ import (
 	"github.com/gorilla/websocket"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/plantops/plantops/broker/refusal"
 )
 
 // echo admits the client and sends back what it reads after the first packet.
@@ -132,7 +134,7 @@ func TestWebsocketFramesThatAreNotAllowed(t *testing.T) {
 				_, _, err = ws.ReadMessage()
 			}
 			require.True(t, websocket.IsCloseError(err, test.code), "%v", err)
-			eventually(t, "counted", func() bool { return n.dropped(reasonFrame) == 1 })
+			eventually(t, "counted", func() bool { return n.dropped(refusal.FrameNotAllowed) == 1 })
 		})
 	}
 }
@@ -157,7 +159,7 @@ func TestWebsocketCloseIsAnswered(t *testing.T) {
 	got, err := io.ReadAll(stream)
 	require.NoError(t, err, "ends with a close frame")
 	require.Equal(t, "last words", string(got))
-	require.Zero(t, n.dropped(reasonFrame))
+	require.Zero(t, n.dropped(refusal.FrameNotAllowed))
 }
 
 func TestWebsocketUpgrade(t *testing.T) {
@@ -199,7 +201,7 @@ func TestWebsocketUpgrade(t *testing.T) {
 				ws.Close()
 			} else {
 				require.Error(t, err)
-				eventually(t, "counted", func() bool { return n.dropped(reasonUpgrade) == 1 })
+				eventually(t, "counted", func() bool { return n.dropped(refusal.UpgradeFailed) == 1 })
 			}
 		})
 	}
@@ -218,12 +220,12 @@ func TestWebsocketPortAnswersABrowserAndNonsense(t *testing.T) {
 	_, err = raw.Write([]byte("\r\n\r\n"))
 	require.NoError(t, err)
 	requireEnd(t, raw)
-	eventually(t, "counted", func() bool { return n.dropped(reasonUpgrade) == 2 })
+	eventually(t, "counted", func() bool { return n.dropped(refusal.UpgradeFailed) == 2 })
 
 	early := n.rawDial(t, "") // MQTT without waiting for the answer to the upgrade
 	_, err = fmt.Fprintf(early, "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n%s", connectPacket)
 	require.NoError(t, err)
 	requireEnd(t, early)
-	eventually(t, "counted", func() bool { return n.dropped(reasonUpgrade) == 3 })
+	eventually(t, "counted", func() bool { return n.dropped(refusal.UpgradeFailed) == 3 })
 }

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/plantops/plantops/broker/refusal"
 )
 
 const (
@@ -34,31 +36,13 @@ const (
 	lingerBytes   = 1 << 20
 )
 
-// Why the network drops a connection: the reasons given to refused and to the log.
-const (
-	reasonConnections    = "too many connections"
-	reasonAddress        = "too many connections from one address"
-	reasonConnectTimeout = "no CONNECT in time"
-	reasonHandshake      = "TLS handshake failed"
-	reasonRevoked        = "certificate revoked"
-	reasonUpgrade        = "websocket upgrade failed"
-	reasonFirstPacket    = "first packet too large"
-	reasonTLSOnPlain     = "TLS on a port without TLS"
-	reasonFrame          = "websocket frame not allowed"
-	reasonSlow           = "slow consumer"
-	reasonWriteTimeout   = "write timeout"
-	reasonPanic          = "panic"
-
-	reasonDelayed = "answer to a failed login delayed" // counted beside the reason that it was refused for
-)
-
 // network is what the listeners of one broker share: limits, counts, and the record of every open connection.
 type network struct {
 	limits         Limits      // with the defaults filled in
 	tlsConfig      *tls.Config // for bind("tls", ...); set before bind
 	allowedOrigins []string    // for bind("websocket", ...); set before serve
 	log            *slog.Logger
-	refused        func(reason string, from source)
+	refused        func(refusal.Refusal, refusal.Source)
 	writeTimeout   time.Duration
 	packetTimeout  time.Duration
 
@@ -66,7 +50,7 @@ type network struct {
 
 	admission
 	episodes  episodes
-	lines     limiter
+	lines     refusal.Limiter
 	mu        sync.Mutex // guards admission and what follows
 	closed    bool
 	listeners []*netListener
@@ -74,10 +58,10 @@ type network struct {
 }
 
 // newNetwork returns a network without listeners. refused may be nil; it must be quick and safe for concurrent use.
-func newNetwork(limits Limits, log *slog.Logger, refused func(reason string, from source)) *network {
+func newNetwork(limits Limits, log *slog.Logger, refused func(refusal.Refusal, refusal.Source)) *network {
 	limits = limits.withDefaults()
 	if refused == nil {
-		refused = func(string, source) {}
+		refused = func(refusal.Refusal, refusal.Source) {}
 	}
 	return &network{limits: limits, log: log, refused: refused, writeTimeout: defaultWriteTimeout,
 		packetTimeout: defaultPacketTimeout, admission: newAdmission(), episodes: episodes{log: log}}
@@ -134,18 +118,18 @@ func finished(ended <-chan struct{}, ctx context.Context) bool {
 }
 
 // drop logs and counts why a connection was or will be closed. err may be nil.
-func (n *network) drop(c *conn, reason string, err error) {
-	from := source{remote: c.RemoteAddr()}
-	if user := c.user.Load(); user != nil && reason != reasonPanic { // which is put down to the packet, see settle
-		from.account, from.proved = *user, true
+func (n *network) drop(c *conn, why refusal.Refusal, err error) {
+	from := refusal.Source{Remote: c.RemoteAddr()}
+	if user := c.user.Load(); user != nil && why != refusal.Panic { // which is put down to the packet, see settle
+		from.Account, from.Proved = *user, true
 	}
 	if revoked, ok := errors.AsType[revokedCertificate](err); ok { // its owner should hear of it
-		from.account = revoked.RevokedName()
+		from.Account = revoked.RevokedName()
 	}
-	if repeated, ok := n.lines.allow(c.kind+" "+reason+" "+from.account, time.Now()); ok {
-		attrs := []any{"listener", c.kind, "remote", from.remote.String(), "reason", reason}
-		if from.proved {
-			attrs = append(attrs, "user", from.account)
+	if repeated, ok := n.lines.Allow(c.kind+" "+why.Reason+" "+from.Account, time.Now()); ok {
+		attrs := []any{"listener", c.kind, "remote", from.Remote.String(), "reason", why.Reason}
+		if from.Proved {
+			attrs = append(attrs, "user", from.Account)
 		}
 		if repeated > 0 {
 			attrs = append(attrs, "repeated", repeated)
@@ -155,5 +139,5 @@ func (n *network) drop(c *conn, reason string, err error) {
 		}
 		n.log.Warn("dropped connection", attrs...)
 	}
-	n.refused(reason, from)
+	n.refused(why, from)
 }

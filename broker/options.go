@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/plantops/plantops/broker/access"
+	"github.com/plantops/plantops/broker/refusal"
 )
 
 // Options say what to listen on and who may come in.
@@ -93,3 +94,6 @@ type (
 	// Wait says how a login waits for its turn, where looking at a password takes long.
 	Wait = access.Wait
 )
+
+// AccountRefusal says what an account was refused for one reason since the start.
+type AccountRefusal = refusal.AccountRefusal

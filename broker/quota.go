@@ -5,8 +5,7 @@ import (
 	"strings"
 	"sync/atomic"
 
-	"github.com/mochi-mqtt/server/v2/packets"
-
+	"github.com/plantops/plantops/broker/refusal"
 	"github.com/plantops/plantops/broker/session"
 )
 
@@ -43,36 +42,17 @@ type holding struct {
 	queued atomic.Int64
 }
 
-// The refusals by a quota. MQTT 3.1.1 has no word for it. "Server unavailable" makes people look at the server, not for a
-// wrong password, and libraries try again.
-var (
-	refuseConnections   = refusal{reason: "too many connections of the account", v5: packets.ErrQuotaExceeded, v3: v3ServerUnavailable}
-	refuseSessions      = refusal{reason: "too many sessions of the account", v5: packets.ErrQuotaExceeded, v3: v3ServerUnavailable}
-	refuseAllSessions   = refusal{reason: "too many sessions", v5: packets.ErrQuotaExceeded, v3: v3ServerUnavailable}
-	refuseSubscriptions = refusal{reason: "too many subscriptions of the account", v5: packets.ErrQuotaExceeded}
-	refuseRetained      = refusal{reason: "too many retained messages of the account", v5: packets.ErrQuotaExceeded}
-	refuseAllRetained   = refusal{reason: "too many retained messages", v5: packets.ErrQuotaExceeded}
-	refuseQueued        = refusal{reason: "too much waits for the account", v5: packets.ErrQuotaExceeded, v3: v3ServerUnavailable} // or a message to it was dropped
-	refuseGone          = refusal{reason: "account removed", v5: packets.ErrNotAuthorized}
-)
-
-// by returns the refusal with the limit that it comes from, for the log.
-func (r refusal) by(key string, limit int) refusal {
-	r.rule = fmt.Sprintf("limits.%s: %d", key, limit)
-	return r
-}
-
 // admit says why the account may not have one connection more, and one session more if the connection needs a new
 // one. all counts the sessions of all accounts. The caller holds sessions.mu.
 func (h *holding) admit(newSession bool, all int) error {
 	limits := &h.quotas.limits
 	switch {
 	case h.connections >= limits.MaxConnectionsPerAccount:
-		return refuseConnections.by("max_connections_per_account", limits.MaxConnectionsPerAccount)
+		return refusal.TooManyAccountConnections.By("max_connections_per_account", limits.MaxConnectionsPerAccount)
 	case newSession && h.sessions >= limits.MaxSessionsPerAccount:
-		return refuseSessions.by("max_sessions_per_account", limits.MaxSessionsPerAccount)
+		return refusal.TooManyAccountSessions.By("max_sessions_per_account", limits.MaxSessionsPerAccount)
 	case newSession && all >= limits.MaxSessions:
-		return refuseAllSessions.by("max_sessions", limits.MaxSessions)
+		return refusal.TooManySessions.By("max_sessions", limits.MaxSessions)
 	}
 	return nil
 }
@@ -89,9 +69,7 @@ func weight(filter string) int64 {
 // smaller than what waits for free is never refused for it.
 func (h *holding) admitWill(connectBytes int) error {
 	if rule, scarce := h.scarce(); scarce && connectBytes >= session.FreeBytes {
-		r := refuseQueued
-		r.rule = rule
-		return r
+		return refusal.TooMuchWaits.With(rule)
 	}
 	return nil
 }
@@ -178,18 +156,18 @@ func (c *conn) queue(n int) {
 // flood of it comes here message by message: the line is made when it is due.
 func (r *router) overflowed(p *peer, n int64) {
 	r.dropped.Add(n)
-	reason := refuseOverflow.reason
+	why := refusal.SubscriberTooSlow
 	limit, scarce := p.holding.scarce()
 	if scarce {
-		reason = refuseQueued.reason
+		why = refusal.TooMuchWaits
 	}
-	now := r.refusals.count(reason, n, source{account: p.account, proved: true})
-	if now.Sub(p.warned) < limiterEvery {
+	now := r.refusals.Count(why, n, refusal.Source{Account: p.account, Proved: true})
+	if now.Sub(p.warned) < refusal.LineEvery {
 		return
 	}
 	p.warned = now
 	if !scarce {
 		limit = fmt.Sprintf("%d messages, %d bytes", maxWaiting, maxWaitingBytes)
 	}
-	r.log.Warn("refused", "reason", reason, "user", p.account, "client", p.id, "dropped", p.state.Overflowed(), "rule", limit)
+	r.log.Warn("refused", "reason", why.Reason, "user", p.account, "client", p.id, "dropped", p.state.Overflowed(), "rule", limit)
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
+	"github.com/plantops/plantops/broker/refusal"
 	"github.com/plantops/plantops/broker/session"
 )
 
@@ -27,7 +28,7 @@ func (r *router) receive(l *link, pk *packets.Packet) error {
 		case session.Duplicate:
 			return nil
 		case session.TooMany:
-			r.reportPublish(l.account.Name, refuseFlood.reason)
+			r.reportPublish(l.account.Name, refusal.ReceiveMaximumExceeded)
 			return packets.ErrRejectPacket
 		}
 	}
@@ -52,7 +53,7 @@ func (r *router) receive(l *link, pk *packets.Packet) error {
 }
 
 // refuse answers a message that its sender may not publish.
-func (r *router) refuse(l *link, pk *packets.Packet, reason string) error {
+func (r *router) refuse(l *link, pk *packets.Packet, why refusal.Refusal) error {
 	w, p := l.work, l.peer
 	p.mu.Lock()
 	ticket, verdict, out := p.state.Receive(pk.PacketID, pk.FixedHeader.Qos, w.out[:0])
@@ -64,27 +65,27 @@ func (r *router) refuse(l *link, pk *packets.Packet, reason string) error {
 	p.mu.Unlock()
 	switch verdict {
 	case session.Route:
-		r.reportPublish(l.account.Name, reason)
+		r.reportPublish(l.account.Name, why)
 	case session.TooMany:
-		r.reportPublish(l.account.Name, refuseFlood.reason)
+		r.reportPublish(l.account.Name, refusal.ReceiveMaximumExceeded)
 		return packets.ErrRejectPacket
 	}
 	return nil
 }
 
 // refuseTaken answers a message that was received and cannot be published, as answerRefused does for one that may not be.
-func (r *router) refuseTaken(l *link, pk *packets.Packet, ticket session.Ticket, why refusal) error {
-	r.refused(l, why.reason, pk.TopicName, why.rule)
-	r.reportPublish(l.account.Name, why.reason)
+func (r *router) refuseTaken(l *link, pk *packets.Packet, ticket session.Ticket, why refusal.Refusal) error {
+	r.refused(l, why, pk.TopicName)
+	r.reportPublish(l.account.Name, why)
 	w, p := l.work, l.peer
 	switch {
 	case pk.FixedHeader.Qos == 0:
 		return nil
 	case l.client.Properties.ProtocolVersion >= 5:
-		r.complete(w, p, ticket, session.Reason(why.v5.Code))
+		r.complete(w, p, ticket, session.Reason(why.V5.Code))
 		return nil
 	}
-	l.because(why.reason)
+	l.because(why.Reason)
 	p.mu.Lock()
 	w.out = p.state.Abandon(ticket, w.out[:0])
 	w.apply(p)
@@ -147,7 +148,7 @@ func (r *router) receiveForIngest(l *link, rt *route, pk *packets.Packet, ticket
 		rt = r.route(l, pk.TopicName) // subscriptions may have changed
 	}
 	if why, kept := r.keep(&c.message, p.holding); !kept { // what its acknowledgement promises is that it is stored
-		r.refused(l, why.reason, pk.TopicName, why.rule)
+		r.refused(l, why, pk.TopicName)
 	}
 	c.tally.received.Add(1)
 	r.publish(w, rt, &c.message, c, p, now)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/plantops/plantops/broker/access"
+	"github.com/plantops/plantops/broker/refusal"
 	"github.com/plantops/plantops/broker/session"
 )
 
@@ -39,19 +40,19 @@ func (t *retained) set(m *session.Message, o *session.Owner) session.Keeping {
 
 // keep makes m the retained message of its topic, if it is one for that. A refusal says why it cannot be kept: one that
 // asks to be kept and cannot be is not published, except to ingest, which must lose nothing.
-func (r *router) keep(m *session.Message, h *holding) (refusal, bool) {
+func (r *router) keep(m *session.Message, h *holding) (refusal.Refusal, bool) {
 	if !m.Retain {
-		return refusal{}, true
+		return refusal.Refusal{}, true
 	}
 	switch r.retained.set(m, &h.owner) {
 	case session.OwnerFull:
-		return refuseRetained.by("max_retained_per_account", r.quotas.limits.MaxRetainedPerAccount), false
+		return refusal.TooManyAccountRetained.By("max_retained_per_account", r.quotas.limits.MaxRetainedPerAccount), false
 	case session.StoreFull:
-		return refuseAllRetained, false
+		return refusal.TooManyRetained, false
 	case session.OwnerGone:
-		return refuseGone, false
+		return refusal.AccountRemoved, false
 	}
-	return refusal{}, true
+	return refusal.Refusal{}, true
 }
 
 func (t *retained) len() int {

@@ -10,6 +10,7 @@ import (
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 
+	"github.com/plantops/plantops/broker/refusal"
 	"github.com/plantops/plantops/broker/session"
 )
 
@@ -169,8 +170,8 @@ func (r *router) giveBack(w *work, c *receipt) {
 
 // notStored refuses a message that nobody sends again.
 func (r *router) notStored(c *receipt) {
-	r.refusedAway(c.account, c.message.Publisher, refuseStalled.reason, c.message.Topic, r.stallText())
-	r.reportPublish(c.account, refuseStalled.reason)
+	r.refusedAway(c.account, c.message.Publisher, refusal.NotStoredInTime.With(r.stallText()), c.message.Topic)
+	r.reportPublish(c.account, refusal.NotStoredInTime)
 }
 
 func (r *router) stallText() string { return "ingest.stall_timeout " + r.stall.String() }
@@ -178,12 +179,12 @@ func (r *router) stallText() string { return "ingest.stall_timeout " + r.stall.S
 // closing is called when the session ends its connection, after its last packet was queued.
 func (r *router) closing(l *link, reason session.Reason) {
 	l.over = true
-	why, rule := refuseStalled.reason, ""
+	why := refusal.NotStoredInTime
 	if reason == session.ReceiveMaximumExceeded {
-		why, rule = refuseFlood.reason, fmt.Sprintf("receive maximum %d", receiveMaximum)
+		why = refusal.ReceiveMaximumExceeded.With(fmt.Sprintf("receive maximum %d", receiveMaximum))
 	}
-	if !l.closing.Load() && l.because(why) {
-		r.refused(l, why, "", rule)
+	if !l.closing.Load() && l.because(why.Reason) {
+		r.refused(l, why, "")
 	}
 	_ = l.Close()
 }
@@ -194,9 +195,9 @@ func (r *router) sweep(now time.Time) {
 		if l.hasEnded() {
 			continue
 		}
-		if l.because(refuseStalled.reason) { // it is listed once for each message
-			r.refused(l, refuseStalled.reason, "", r.stallText())
+		if l.because(refusal.NotStoredInTime.Reason) { // it is listed once for each message
+			r.refused(l, refusal.NotStoredInTime.With(r.stallText()), "")
 		}
-		r.sessions.end(l, packets.Code{Code: refuseStalled.v5.Code, Reason: refuseStalled.reason})
+		r.sessions.end(l, packets.Code{Code: refusal.NotStoredInTime.V5.Code, Reason: refusal.NotStoredInTime.Reason})
 	}
 }

@@ -1,6 +1,10 @@
 package broker
 
-import "github.com/mochi-mqtt/server/v2/packets"
+import (
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/plantops/plantops/broker/refusal"
+)
 
 const (
 	keptHeldBytes  = 4 << 10
@@ -132,7 +136,7 @@ func (s *screen) look(b []byte) (need int, wrong *fault) {
 		return 0, malformed(kind, "packet length")
 	}
 	if s.size > s.limit {
-		return 0, violation(kind, refuseTooLarge)
+		return 0, violation(kind, refusal.PacketTooLarge)
 	}
 	body := b[1+width : min(len(b), s.size)]
 	if kind == packets.Publish {
@@ -187,9 +191,9 @@ func (s *screen) mayCome(kind, flags byte) *fault {
 	}
 	switch {
 	case s.version == 0 && kind != packets.Connect:
-		return violation(kind, refuseFirst)
+		return violation(kind, refusal.FirstNotConnect)
 	case s.version > 0 && kind == packets.Connect:
-		return violation(kind, refuseSecond)
+		return violation(kind, refusal.SecondConnect)
 	}
 	want := byte(0)
 	switch kind {
@@ -198,9 +202,9 @@ func (s *screen) mayCome(kind, flags byte) *fault {
 	case packets.Reserved:
 		return malformed(kind, "packet type")
 	case packets.Connack, packets.Suback, packets.Unsuback, packets.Pingresp:
-		return violation(kind, refuseServerOnly)
+		return violation(kind, refusal.ServerOnlyPacket)
 	case packets.Auth:
-		return violation(kind, refuseAuth)
+		return violation(kind, refusal.AuthWithoutMethod)
 	}
 	if flags != want {
 		return malformed(kind, "flags")

@@ -7,6 +7,7 @@ import (
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
+	"github.com/plantops/plantops/broker/refusal"
 	"github.com/plantops/plantops/broker/session"
 )
 
@@ -50,7 +51,7 @@ func (s *sessions) claim(l *link, evictions uint64, ingest bool) error {
 		p := s.byID[l.client.ID]
 		if p != nil && p.account != l.account.Name {
 			s.mu.Unlock()
-			return refuseForeignSess
+			return refusal.ForeignSession
 		}
 		if p == nil || p.owner.hasEnded() {
 			err := s.take(l, p, ingest)
@@ -66,7 +67,7 @@ func (s *sessions) claim(l *link, evictions uint64, ingest bool) error {
 		case <-current.ended:
 			timer.Stop()
 		case <-timer.C:
-			return refuseStuckOld
+			return refusal.PreviousNotEnded
 		}
 	}
 }
@@ -256,6 +257,6 @@ func (s *sessions) endRevoked(revoked func(*link) bool, wait time.Duration) int 
 			picked = append(picked, l)
 		}
 	}
-	s.endAll(picked, packets.Code{Code: packets.ErrAdministrativeAction.Code, Reason: reasonRevoked}, wait)
+	s.endAll(picked, packets.Code{Code: packets.ErrAdministrativeAction.Code, Reason: refusal.CertificateRevoked.Reason}, wait)
 	return len(picked)
 }

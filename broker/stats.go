@@ -3,6 +3,8 @@ package broker
 import (
 	"maps"
 	"time"
+
+	"github.com/plantops/plantops/broker/refusal"
 )
 
 // Stats is what the broker has done since it started.
@@ -48,7 +50,7 @@ func (b *Broker) Stats() Stats {
 	s := Stats{
 		ConnectedTotal:  h.accepted.Load(),
 		ByListener:      map[string]int{},
-		Refused:         h.refusals.counts(),
+		Refused:         h.refusals.Counts(),
 		PublishReceived: r.received.Load(),
 		PublishSent:     r.sent.Load(),
 		Dropped:         r.dropped.Load(),
@@ -71,7 +73,7 @@ func (b *Broker) Stats() Stats {
 
 // Refusals returns what each account was refused since the start, the latest first; accounts without any are left out. It
 // includes logins that failed under the name of an account. It may be called at any time.
-func (b *Broker) Refusals() map[string][]AccountRefusal { return b.hook.refusals.accounts() }
+func (b *Broker) Refusals() map[string][]refusal.AccountRefusal { return b.hook.refusals.Accounts() }
 
 func (t *tallies) stats() IngestStats {
 	t.mu.Lock()

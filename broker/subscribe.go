@@ -7,6 +7,7 @@ import (
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 
+	"github.com/plantops/plantops/broker/refusal"
 	"github.com/plantops/plantops/broker/session"
 	"github.com/plantops/plantops/broker/topic"
 )
@@ -22,12 +23,12 @@ func (h *hook) OnSubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet {
 		filter := strings.Clone(pk.Filters[i].Filter)
 		pk.Filters[i].Filter = filter
 		if err := topic.CheckFilter(filter, h.maxLevels); err != nil {
-			h.refused(l, refuseFilter.reason, filter, "")
+			h.refused(l, refusal.InvalidFilter, filter)
 			pk.Filters[i].Filter = ""
 		} else if !l.rights.MayRead(filter) {
-			h.refused(l, refuseSubscribe.reason, filter, l.rights.MayReadText())
+			h.refused(l, refusal.SubscribeNotAllowed.With(l.rights.MayReadText()), filter)
 		} else if pk.Filters[i].NoLocal && strings.HasPrefix(filter, topic.SharePrefix) { // [MQTT-3.8.3-4], mochi refuses it
-			h.refused(l, refuseViolation.reason, filter, "")
+			h.refused(l, refusal.ProtocolViolation, filter)
 		}
 	}
 	return pk
@@ -87,12 +88,12 @@ func (h *hook) OnSubscribed(cl *mqtt.Client, pk packets.Packet, codes []byte) {
 
 // refuseSubscription refuses what mochi has granted and returns the code for the SUBACK.
 func (h *hook) refuseSubscription(l *link, filter string) byte {
-	why := refuseSubscriptions.by("max_subscriptions_per_account", h.router.quotas.limits.MaxSubscriptionsPerAccount)
-	h.refused(l, why.reason, filter, why.rule)
+	why := refusal.TooManySubscriptions.By("max_subscriptions_per_account", h.router.quotas.limits.MaxSubscriptionsPerAccount)
+	h.refused(l, why, filter)
 	if l.client.Properties.ProtocolVersion < 5 {
 		return packets.ErrUnspecifiedError.Code
 	}
-	return why.v5.Code
+	return why.V5.Code
 }
 
 // OnPacketSent is called when mochi has written a packet: after a SUBACK it is the retained messages' turn.

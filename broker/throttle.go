@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/plantops/plantops/broker/access"
+	"github.com/plantops/plantops/broker/refusal"
 )
 
 // expect says that a connection from this address is the program's own: it needs no place, and no failures of others
@@ -65,7 +66,7 @@ func (n *network) attempt(c *conn, account access.Account) (t *attempt, w access
 	}
 	n.mu.Unlock()
 	for _, v := range victims {
-		v.c.abort(refuseThrottled.reason, nil)
+		v.c.abort(refusal.TooManyFailedLogins, nil)
 	}
 	return t, w, ok
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/plantops/plantops/broker/access"
+	"github.com/plantops/plantops/broker/refusal"
 )
 
 // from is a connection from an address of the attackers, without sockets.
@@ -32,7 +33,7 @@ func (n *network) knock(ip string, port int, establish func(c *conn)) (c *conn, 
 	})
 	go io.Copy(io.Discard, theirs)
 	n.enter(c)
-	return c, func() { theirs.Close(); c.abort("test", nil) }
+	return c, func() { theirs.Close(); c.abort(refusal.Refusal{Reason: "test"}, nil) }
 }
 
 // guesser shows one password and says how long it took to be told.

@@ -13,6 +13,8 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/plantops/plantops/broker/refusal"
 )
 
 func TestGate(t *testing.T) {
@@ -20,7 +22,7 @@ func TestGate(t *testing.T) {
 		gone := make(chan struct{})
 		g := newGate()
 		start := time.Now()
-		assert.Equal(t, refuseNotReady, g.pass(gone, gateWait))
+		assert.Equal(t, refusal.NotReady, g.pass(gone, gateWait))
 		assert.Equal(t, gateWait, time.Since(start))
 
 		close(gone)
@@ -33,7 +35,7 @@ func TestGate(t *testing.T) {
 		assert.NoError(t, <-passed)
 
 		g.close()
-		assert.Equal(t, refuseStopping, g.pass(nil, gateWait), "open and closed is closed")
+		assert.Equal(t, refusal.Stopping, g.pass(nil, gateWait), "open and closed is closed")
 	})
 }
 
@@ -49,23 +51,6 @@ func TestAListenerThatEndsByItselfIsReported(t *testing.T) {
 		assert.Fail(t, "nobody was told")
 	}
 	require.NoError(t, b.Close())
-}
-
-func stranger(ip string) source { return source{remote: &net.TCPAddr{IP: net.ParseIP(ip)}} }
-
-func TestRefusalsAreCountedAllAndLoggedOnceAMinute(t *testing.T) {
-	var out bytes.Buffer
-	now := time.Unix(0, 0)
-	r := newRefusals(slog.New(slog.NewTextHandler(&out, nil)), func() time.Time { return now })
-	for range 100 {
-		r.add("wrong password", stranger("10.0.0.1"))
-		r.add("wrong password", stranger("10.0.0.2"))
-	}
-	assert.Equal(t, map[string]int64{"wrong password": 200}, r.counts())
-	assert.Equal(t, 2, bytes.Count(out.Bytes(), []byte("msg=refused")))
-	now = now.Add(time.Minute)
-	r.add("wrong password", stranger("10.0.0.1"))
-	assert.Contains(t, out.String(), "more=99")
 }
 
 func TestMochiLogsNoPackets(t *testing.T) {
@@ -85,17 +70,17 @@ func TestMochiLogsNoPackets(t *testing.T) {
 // What mochi finds although it was screened is put down to the client; how a connection was lost is not.
 func TestOnlyBrokenPacketsAreBroken(t *testing.T) {
 	for err, want := range map[error]string{
-		packets.ErrMalformedPassword:                      refuseMalformed.reason,
-		packets.ErrProtocolViolationSecondConnect:         refuseViolation.reason,
-		packets.ErrPacketTooLarge:                         refuseTooLarge.reason,
-		errors.New("no valid packet available; 2"):        refuseMalformed.reason,
-		fmt.Errorf("%w: more", packets.ErrMalformedTopic): refuseMalformed.reason,
+		packets.ErrMalformedPassword:                      refusal.MalformedPacket.Reason,
+		packets.ErrProtocolViolationSecondConnect:         refusal.ProtocolViolation.Reason,
+		packets.ErrPacketTooLarge:                         refusal.PacketTooLarge.Reason,
+		errors.New("no valid packet available; 2"):        refusal.MalformedPacket.Reason,
+		fmt.Errorf("%w: more", packets.ErrMalformedTopic): refusal.MalformedPacket.Reason,
 		packets.ErrRejectPacket:                           "",
 		net.ErrClosed:                                     "",
 		errQueueFull:                                      "",
 	} {
 		r, broken := brokenPacket(err)
 		assert.Equal(t, want != "", broken, err)
-		assert.Equal(t, want, r.reason, err)
+		assert.Equal(t, want, r.Reason, err)
 	}
 }

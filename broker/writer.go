@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/plantops/plantops/broker/refusal"
 )
 
 const (
@@ -14,7 +16,7 @@ const (
 	shareBytes = 4 << 10  // payloads from here on are shared between connections: keeping a reference is cheaper than copying
 )
 
-var errQueueFull = fmt.Errorf("send: %s", reasonSlow)
+var errQueueFull = fmt.Errorf("send: %w", refusal.SlowConsumer)
 
 // writer is the outgoing queue. Small packets are joined while the socket is busy, so under load one system call,
 // one TLS record or one websocket message carries many of them.
@@ -46,7 +48,7 @@ func (c *conn) put(p, tail []byte) (kick bool, err error) {
 	}
 	if int(w.queued.Load())+len(p)+len(tail) > w.limit {
 		w.mu.Unlock()
-		c.abort(reasonSlow, nil)
+		c.abort(refusal.SlowConsumer, nil)
 		return false, errQueueFull
 	}
 	c.queue(len(p) + len(tail))
@@ -158,7 +160,7 @@ func (c *conn) writeBatch(batch []segment, pong []byte) error {
 // writeFailed: the client is gone, or takes nothing any more.
 func (c *conn) writeFailed() {
 	if c.writeLate.Load() {
-		c.abort(reasonWriteTimeout, nil) // counted unless Close came before
+		c.abort(refusal.WriteTimeout, nil) // counted unless Close came before
 		return
 	}
 	c.shut(true)

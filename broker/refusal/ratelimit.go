@@ -1,18 +1,18 @@
-package broker
+package refusal
 
 import (
 	"sync"
 	"time"
 )
 
-const (
-	limiterEvery = time.Minute
-	limiterKeys  = 1000
-)
+// LineEvery is how often a log line of one kind is written.
+const LineEvery = time.Minute
 
-// limiter lets a repeating log line through once a minute for each key. It remembers at most limiterKeys keys; while
+const limiterKeys = 1000
+
+// Limiter lets a repeating log line through once a minute for each key. It remembers at most limiterKeys keys; while
 // it is full of fresh ones, lines with new keys are not written. The zero value is ready; safe for concurrent use.
-type limiter struct {
+type Limiter struct {
 	mu    sync.Mutex
 	seen  map[string]repeats
 	swept time.Time
@@ -24,12 +24,12 @@ type repeats struct {
 	suppressed int
 }
 
-// allow says whether the line for key may be written now, and how many were suppressed since the last one.
-func (l *limiter) allow(key string, now time.Time) (suppressed int, ok bool) {
+// Allow says whether the line for key may be written now, and how many were suppressed since the last one.
+func (l *Limiter) Allow(key string, now time.Time) (suppressed int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r, known := l.seen[key]
-	if known && now.Sub(r.last) < limiterEvery {
+	if known && now.Sub(r.last) < LineEvery {
 		r.suppressed++
 		l.seen[key] = r
 		return 0, false
@@ -42,14 +42,14 @@ func (l *limiter) allow(key string, now time.Time) (suppressed int, ok bool) {
 }
 
 // makeRoom forgets, at most once a minute, what has not been seen for two.
-func (l *limiter) makeRoom(now time.Time) bool {
+func (l *Limiter) makeRoom(now time.Time) bool {
 	if l.seen == nil {
 		l.seen = make(map[string]repeats)
 	}
-	if len(l.seen) >= limiterKeys && now.Sub(l.swept) >= limiterEvery {
+	if len(l.seen) >= limiterKeys && now.Sub(l.swept) >= LineEvery {
 		l.swept = now
 		for key, r := range l.seen {
-			if now.Sub(r.last) >= 2*limiterEvery {
+			if now.Sub(r.last) >= 2*LineEvery {
 				delete(l.seen, key)
 			}
 		}
