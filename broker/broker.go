@@ -191,7 +191,7 @@ func (b *Broker) Expect(local net.Addr) { b.network.expect(local) }
 // establish serves one connection until it ends. mochi's decoder can panic on what a client sends; serve recovers.
 func (b *Broker) establish(c *conn) error {
 	l := newLink(b.hook, c)
-	l.screen.limit = b.network.limits.MaxPacketBytes
+	l.screen.Limit = b.network.limits.MaxPacketBytes
 	panicked := true
 	defer func() {
 		b.hook.settle(l, panicked)

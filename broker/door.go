@@ -9,6 +9,7 @@ import (
 
 	"github.com/plantops/plantops/broker/refusal"
 	"github.com/plantops/plantops/broker/topic"
+	"github.com/plantops/plantops/broker/validate"
 )
 
 // nothing is what mochi gets in place of a packet that was dealt with: an acknowledgement of packet id 0, which is
@@ -120,7 +121,7 @@ func (h *hook) leave(l *link, pk *packets.Packet) error {
 	if pk.Properties.SessionExpiryIntervalFlag && !h.router.setExpiry(l.peer, expiry(pk.Properties.SessionExpiryInterval)) {
 		return h.reject(l, refusal.ExpiryRaisedFromZero, "")
 	}
-	l.goodbye = l.screen.farewell == packets.CodeDisconnect.Code // mochi leaves the code out when it stands alone
+	l.goodbye = l.screen.Farewell == packets.CodeDisconnect.Code // mochi leaves the code out when it stands alone
 	return nil
 }
 
@@ -162,13 +163,13 @@ func (h *hook) reject(l *link, r refusal.Refusal, topic string) error {
 }
 
 // rejectForm ends a connection for a packet that mochi need not see. Before the login the answer is a CONNACK.
-func (h *hook) rejectForm(l *link, f *fault) error {
+func (h *hook) rejectForm(l *link, f *validate.Fault) error {
 	l.because(f.Error())
 	from := refusal.Source{Remote: l.RemoteAddr()}
 	attrs := []slog.Attr{slog.String("listener", l.listener()), slog.String("remote", l.RemoteAddr().String()),
-		slog.String("packet", packets.PacketNames[f.kind])}
-	if f.detail != "" {
-		attrs = append(attrs, slog.String("detail", f.detail))
+		slog.String("packet", packets.PacketNames[f.Kind])}
+	if f.Detail != "" {
+		attrs = append(attrs, slog.String("detail", f.Detail))
 	}
 	if l.work != nil {
 		from.Account, from.Proved = l.account.Name, true
@@ -176,14 +177,14 @@ func (h *hook) rejectForm(l *link, f *fault) error {
 	}
 	h.refusals.Add(f.Refusal, from, attrs...)
 	switch {
-	case l.work != nil && l.screen.version == 5:
+	case l.work != nil && l.screen.Version == 5:
 		_ = l.client.WritePacket(packets.Packet{ // the connection is closed either way
 			FixedHeader: packets.FixedHeader{Type: packets.Disconnect},
 			ReasonCode:  f.V5.Code,
 			Properties:  packets.Properties{ReasonString: f.Error()},
 		})
 	case l.work != nil:
-	case l.screen.version == 5:
+	case l.screen.Version == 5:
 		_, _ = l.Write([]byte{packets.Connack << 4, 3, 0, f.V5.Code, 0})
 	case f.V3 > 0:
 		_, _ = l.Write([]byte{packets.Connack << 4, 2, 0, f.V3})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/plantops/plantops/broker/access"
 	"github.com/plantops/plantops/broker/refusal"
+	"github.com/plantops/plantops/broker/validate"
 )
 
 // link is one connection as the core sees it: the network's conn, mochi's client, and who is behind them. mochi holds
@@ -27,19 +28,19 @@ type link struct {
 	willBytes int  // of the CONNECT, if there is a will in it
 	throttled bool // its password was refused unseen, or answered late
 
-	peer     *peer     // set by claim
-	work     *work     // set by attach
-	turn     turn      // its place in the queue for credits
-	present  bool      // there was a session: for the CONNACK
-	goodbye  bool      // the client sent DISCONNECT 0x00: no will
-	lost     bool      // nothing more can be read
-	now      time.Time // of the last Read: a clock for what was read together
-	screen   screen    // what is read goes through it
-	wrong    *fault    // with the packet after those that were read
-	wordless bool      // the will has no payload
-	allowed  string    // the topic that it published to last, judged and found right
-	last     *route    // of that topic
-	unsuback []byte    // the codes for the UNSUBACK under way
+	peer     *peer           // set by claim
+	work     *work           // set by attach
+	turn     turn            // its place in the queue for credits
+	present  bool            // there was a session: for the CONNACK
+	goodbye  bool            // the client sent DISCONNECT 0x00: no will
+	lost     bool            // nothing more can be read
+	now      time.Time       // of the last Read: a clock for what was read together
+	screen   validate.Screen // what is read goes through it
+	wrong    *validate.Fault // with the packet after those that were read
+	wordless bool            // the will has no payload
+	allowed  string          // the topic that it published to last, judged and found right
+	last     *route          // of that topic
+	unsuback []byte          // the codes for the UNSUBACK under way
 
 	over        bool                   // finished, nothing more may be written; guarded by peer.mu
 	established atomic.Bool            // CONNACK sent
@@ -70,14 +71,14 @@ func (l *link) Read(p []byte) (int, error) {
 	if l.work != nil {
 		l.now, l.lost = l.work.r.now(), err != nil
 	}
-	good, wrong := l.screen.pass(p[:n])
+	good, wrong := l.screen.Pass(p[:n])
 	if l.wrong = wrong; wrong != nil && good == 0 {
 		return 0, l.hook.rejectForm(l, wrong)
 	}
-	underWay, size := l.screen.underWay()
-	l.awaitPacket(underWay, l.screen.fresh, l.n.packetTimeout+time.Duration(size>>10)*time.Second)
+	underWay, fresh, size := l.screen.UnderWay()
+	l.awaitPacket(underWay, fresh, l.n.packetTimeout+time.Duration(size>>10)*time.Second)
 	if err != nil && l.late() {
-		return 0, l.hook.rejectForm(l, violation(packets.Reserved, refusal.PacketUnfinished))
+		return 0, l.hook.rejectForm(l, validate.Violation(packets.Reserved, refusal.PacketUnfinished))
 	}
 	return good, err
 }

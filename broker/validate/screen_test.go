@@ -1,4 +1,4 @@
-package broker
+package validate
 
 import (
 	"bufio"
@@ -10,7 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -89,11 +88,11 @@ func usual(version byte) []byte {
 }
 
 // screened passes p in pieces of at most step bytes.
-func screened(version byte, p []byte, step int) (wrong *fault, s *screen) {
-	s = &screen{limit: 256 << 10, version: version}
+func screened(version byte, p []byte, step int) (wrong *Fault, s *Screen) {
+	s = &Screen{Limit: 256 << 10, Version: version}
 	for len(p) > 0 {
 		n := min(step, len(p))
-		good, wrong := s.pass(p[:n])
+		good, wrong := s.Pass(p[:n])
 		if wrong != nil {
 			return wrong, s
 		}
@@ -118,7 +117,7 @@ func TestPropertiesAreJudgedAsTheStandardSays(t *testing.T) {
 		p, what := append(usual(versionFor(letter)), around(letter, section)...), fmt.Sprintf("%c ", letter)+fmt.Sprintf(what, args...)
 		for _, step := range []int{len(p), 1} {
 			wrong, s := screened(versionFor(letter), p, step)
-			underWay, _ := s.underWay()
+			underWay, _, _ := s.UnderWay()
 			if allowed {
 				assert.Nil(t, wrong, what)
 				assert.False(t, underWay, what)
@@ -204,7 +203,7 @@ func TestAPacketCutAnywhereIsNoPacket(t *testing.T) {
 		require.NoError(t, decoded(version, p), name)
 		for cut := 1; cut < len(p); cut++ {
 			wrong, s := screened(version, p[:cut], cut)
-			underWay, _ := s.underWay()
+			underWay, _, _ := s.UnderWay()
 			assert.True(t, wrong == nil && underWay, "%s cut after %d bytes waits for the rest", name, cut)
 		}
 		_, width := variable(p[1:])
@@ -226,7 +225,7 @@ func TestPacketsOfWrongForm(t *testing.T) {
 	cases := map[string]struct {
 		version byte
 		packet  string
-		fault   string
+		Fault   string
 	}{
 		"not CONNECT first":        {0, "\xc0\x00", "first packet is not CONNECT"},
 		"a second CONNECT":         {4, "\x10\x0e\x00\x04MQTT\x04\x02\x00\x3c\x00\x02id", "second CONNECT"},
@@ -280,7 +279,7 @@ func TestPacketsOfWrongForm(t *testing.T) {
 		for _, step := range []int{len(p), 1} {
 			wrong, _ := screened(c.version, p, step)
 			if assert.NotNil(t, wrong, name) {
-				assert.Equal(t, c.fault, wrong.Error(), name)
+				assert.Equal(t, c.Fault, wrong.Error(), name)
 			}
 		}
 	}
@@ -288,16 +287,16 @@ func TestPacketsOfWrongForm(t *testing.T) {
 
 func TestWhatCameBeforeABrokenPacketPasses(t *testing.T) {
 	ping := []byte{0xc0, 0}
-	s := screen{limit: 1 << 10, version: 4}
-	good, wrong := s.pass(slices.Concat(ping, ping, []byte{0xc0, 1, 0}, ping))
+	s := Screen{Limit: 1 << 10, Version: 4}
+	good, wrong := s.Pass(slices.Concat(ping, ping, []byte{0xc0, 1, 0}, ping))
 	assert.Equal(t, 4, good)
 	assert.NotNil(t, wrong)
 
-	s = screen{limit: 1 << 10, version: 4}
-	good, wrong = s.pass(append(ping, 0x82, 6, 0, 1, 0))
+	s = Screen{Limit: 1 << 10, Version: 4}
+	good, wrong = s.Pass(append(ping, 0x82, 6, 0, 1, 0))
 	assert.Equal(t, 7, good)
 	require.Nil(t, wrong)
-	good, wrong = s.pass([]byte{1, 't', 7})
+	good, wrong = s.Pass([]byte{1, 't', 7})
 	assert.Zero(t, good, "the end of a packet that began before")
 	assert.NotNil(t, wrong)
 }
@@ -354,7 +353,7 @@ func decodeBody(pk *packets.Packet, body []byte) error {
 	case packets.Pingreq:
 		return nil
 	}
-	return mqtt.ErrConnectionClosed
+	return fmt.Errorf("a packet of kind %d", pk.FixedHeader.Type)
 }
 
 // What passes the screen, mochi decodes without an error; and however the bytes are cut into pieces, the verdict is the
@@ -366,16 +365,16 @@ func FuzzScreen(f *testing.F) {
 	f.Add(byte(5), slices.Concat(around('P', ""), around('S', "\x0b\x01"), around('D', "\x1f\x00\x00")), byte(7))
 	f.Fuzz(func(t *testing.T, version byte, p []byte, step byte) {
 		version = []byte{0, 3, 4, 5}[version%4]
-		s := screen{limit: 64 << 10, version: version}
-		good, wrong := s.pass(p)
+		s := Screen{Limit: 64 << 10, Version: version}
+		good, wrong := s.Pass(p)
 		require.NoError(t, decoded(version, p[:good]))
 
-		inPieces, total := screen{limit: 64 << 10, version: version}, 0
-		var then *fault
+		inPieces, total := Screen{Limit: 64 << 10, Version: version}, 0
+		var then *Fault
 		for rest := p; len(rest) > 0 && then == nil; {
 			n := min(int(step)+1, len(rest))
 			var some int
-			some, then = inPieces.pass(rest[:n])
+			some, then = inPieces.Pass(rest[:n])
 			total, rest = total+some, rest[n:]
 		}
 		require.Equal(t, wrong, then)
@@ -393,10 +392,10 @@ func BenchmarkScreen(b *testing.B) {
 	chunk := bytes.Repeat(publish, 4096/len(publish)+1)[:4096]
 	for _, version := range []byte{4, 5} {
 		b.Run(fmt.Sprint("version ", version), func(b *testing.B) {
-			s := screen{limit: 256 << 10, version: version}
+			s := Screen{Limit: 256 << 10, Version: version}
 			for i := 0; i < b.N; i += 4096 / len(publish) {
 				s.held, s.rest = s.held[:0], 0
-				if _, wrong := s.pass(chunk); wrong != nil {
+				if _, wrong := s.Pass(chunk); wrong != nil {
 					b.Fatal(wrong)
 				}
 			}

@@ -1,4 +1,4 @@
-package broker
+package validate
 
 import (
 	"bytes"
@@ -10,34 +10,15 @@ import (
 	"github.com/plantops/plantops/broker/refusal"
 )
 
-// fault is what is wrong with the form of a packet.
-type fault struct {
-	refusal.Refusal
-	kind   byte   // of packet; 0 when it is not known
-	detail string // of a malformed packet
-}
-
-func (f *fault) Error() string {
-	if f.detail == "" {
-		return f.Reason
-	}
-	return f.Reason + ": " + f.detail
-}
-
-// malformed is for bytes that cannot be taken apart as the standard says [MQTT 5, 4.13.1].
-func malformed(kind byte, detail string) *fault { return &fault{refusal.MalformedPacket, kind, detail} }
-
-// violation is for a packet that can be read and may not be sent.
-func violation(kind byte, r refusal.Refusal) *fault { return &fault{Refusal: r, kind: kind} }
-
 // form reads a packet from front to back. The first fault stays, and everything after it reads as nothing.
 type form struct {
-	kind  byte
-	rest  []byte
-	wrong *fault
+	kind    byte
+	version byte // of the protocol; of a CONNECT it is read from the packet
+	rest    []byte
+	wrong   *Fault
 }
 
-func (f *form) fail(wrong *fault) {
+func (f *form) fail(wrong *Fault) {
 	if f.wrong == nil {
 		f.wrong, f.rest = wrong, nil
 	}
@@ -99,41 +80,6 @@ func (f *form) end() {
 	}
 }
 
-func (s *screen) judge(kind byte, body []byte) *fault {
-	f := form{kind: kind, rest: body}
-	switch kind {
-	case packets.Connect:
-		s.judgeConnect(&f)
-	case packets.Subscribe:
-		s.judgeSubscribe(&f)
-	case packets.Unsubscribe:
-		s.judgeUnsubscribe(&f)
-	case packets.Disconnect:
-		s.judgeDisconnect(&f)
-	case packets.Pingreq:
-		f.end()
-	default:
-		s.judgeAck(&f)
-	}
-	return f.wrong
-}
-
-// judgePublish judges a PUBLISH up to its payload, whatever of that is in body.
-func (s *screen) judgePublish(flags byte, body []byte) *fault {
-	f := form{kind: packets.Publish, rest: body}
-	topic := f.text()
-	if flags&6 != 0 {
-		f.two() // 0 is refused by brokenPublish, as other messages are that nobody may send
-	}
-	if s.version == 5 {
-		f.properties(packets.Publish)
-	}
-	if f.wrong == nil && len(topic) <= keptTopicBytes {
-		s.topic = append(s.topic[:0], topic...)
-	}
-	return f.wrong
-}
-
 // CONNECT flags.
 const (
 	connectReserved   = 1
@@ -145,16 +91,17 @@ const (
 	connectUser       = 1 << 7
 )
 
-func (s *screen) judgeConnect(f *form) {
+// connect reads a CONNECT and finds out the version.
+func (f *form) connect() {
 	name, version := string(f.binary()), f.byte()
 	if f.wrong != nil {
 		return
 	}
 	switch {
 	case name == "MQTT" && (version == 4 || version == 5), name == "MQIsdp" && version == 3:
-		s.version = version
+		f.version = version
 	default:
-		f.fail(violation(f.kind, refusal.UnsupportedVersion))
+		f.fail(Violation(f.kind, refusal.UnsupportedVersion))
 		return
 	}
 	flags := f.byte()
@@ -170,14 +117,14 @@ func (s *screen) judgeConnect(f *form) {
 		f.properties(packets.Connect)
 	}
 	if id := f.text(); f.wrong == nil && len(id) == 0 && version < 5 && flags&connectClean == 0 { // [MQTT-3.1.3-8]
-		f.fail(violation(f.kind, refusal.InvalidClientID))
+		f.fail(Violation(f.kind, refusal.InvalidClientID))
 	}
 	if flags&connectWill != 0 {
 		if version == 5 {
 			f.properties(packets.WillProperties)
 		}
 		if topic := f.text(); f.wrong == nil && len(topic) == 0 {
-			f.fail(violation(f.kind, refusal.InvalidWillTopic))
+			f.fail(Violation(f.kind, refusal.InvalidWillTopic))
 		}
 		f.binary()
 	}
@@ -190,52 +137,54 @@ func (s *screen) judgeConnect(f *form) {
 	f.end()
 }
 
-func (s *screen) judgeSubscribe(f *form) {
+func (f *form) subscribe() {
 	f.id()
-	if s.version == 5 {
+	if f.version == 5 {
 		f.properties(f.kind)
 	}
 	if f.wrong == nil && len(f.rest) == 0 {
-		f.fail(violation(f.kind, refusal.NoFilter)) // [MQTT-3.8.3-2]
+		f.fail(Violation(f.kind, refusal.NoFilter)) // [MQTT-3.8.3-2]
 	}
 	for len(f.rest) > 0 {
 		f.text()
 		switch options := f.byte(); {
-		case options&3 == 3, s.version < 5 && options > 2, options > 0x3f:
+		case options&3 == 3, f.version < 5 && options > 2, options > 0x3f:
 			f.fail(malformed(f.kind, "subscription options")) // [MQTT-3.8.3-5]
 		case options>>4 == 3:
-			f.fail(violation(f.kind, refusal.InvalidRetainHandling))
+			f.fail(Violation(f.kind, refusal.InvalidRetainHandling))
 		}
 	}
 }
 
-func (s *screen) judgeUnsubscribe(f *form) {
+func (f *form) unsubscribe() {
 	f.id()
-	if s.version == 5 {
+	if f.version == 5 {
 		f.properties(f.kind)
 	}
 	if f.wrong == nil && len(f.rest) == 0 {
-		f.fail(violation(f.kind, refusal.NoFilter)) // [MQTT-3.10.3-2]
+		f.fail(Violation(f.kind, refusal.NoFilter)) // [MQTT-3.10.3-2]
 	}
 	for len(f.rest) > 0 {
 		f.text()
 	}
 }
 
-func (s *screen) judgeDisconnect(f *form) {
-	if s.version == 5 && len(f.rest) > 0 {
-		s.farewell = f.reason()
+// disconnect returns the reason code.
+func (f *form) disconnect() (reason byte) {
+	if f.version == 5 && len(f.rest) > 0 {
+		reason = f.reason()
 		if len(f.rest) > 0 {
 			f.properties(f.kind)
 		}
 	}
 	f.end()
+	return reason
 }
 
-// judgeAck is for PUBACK, PUBREC, PUBREL and PUBCOMP.
-func (s *screen) judgeAck(f *form) {
+// acknowledgement is for PUBACK, PUBREC, PUBREL and PUBCOMP.
+func (f *form) acknowledgement() {
 	f.two() // an id that is not in flight is the session's affair
-	if s.version == 5 && len(f.rest) > 0 {
+	if f.version == 5 && len(f.rest) > 0 {
 		f.reason()
 		if len(f.rest) > 0 {
 			f.properties(f.kind)
@@ -246,7 +195,7 @@ func (s *screen) judgeAck(f *form) {
 
 func (f *form) id() {
 	if f.two() == 0 {
-		f.fail(violation(f.kind, refusal.NoPacketID)) // [MQTT-2.2.1-3]
+		f.fail(Violation(f.kind, refusal.NoPacketID)) // [MQTT-2.2.1-3]
 	}
 }
 
@@ -262,7 +211,7 @@ var reasons = [16]string{
 func (f *form) reason() byte {
 	code := f.byte()
 	if strings.IndexByte(reasons[f.kind], code) < 0 {
-		f.fail(violation(f.kind, refusal.UnknownReasonCode))
+		f.fail(Violation(f.kind, refusal.UnknownReasonCode))
 	}
 	return code
 }

@@ -1,4 +1,4 @@
-package broker
+package validate
 
 import (
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -79,10 +79,10 @@ func (f *form) properties(of byte) {
 		}
 	}
 	if users > maxUserProperties {
-		section.fail(violation(f.kind, refusal.TooManyUserProperties))
+		section.fail(Violation(f.kind, refusal.TooManyUserProperties))
 	}
 	if seen&(1<<packets.PropAuthenticationData) != 0 && seen&(1<<packets.PropAuthenticationMethod) == 0 {
-		section.fail(violation(f.kind, refusal.AuthDataWithoutMethod))
+		section.fail(Violation(f.kind, refusal.AuthDataWithoutMethod))
 	}
 	if section.wrong != nil {
 		f.fail(section.wrong)
@@ -96,7 +96,7 @@ func (f *form) property(id byte, here uint32, seen *uint64) {
 	}
 	p := &properties[id]
 	if !p.many && *seen&(1<<id) != 0 {
-		f.fail(violation(f.kind, refusal.PropertyTwice))
+		f.fail(Violation(f.kind, refusal.PropertyTwice))
 		return
 	}
 	*seen |= 1 << id
@@ -104,9 +104,9 @@ func (f *form) property(id byte, here uint32, seen *uint64) {
 	switch p.nature {
 	case bitValue:
 		if v := f.byte(); v > 1 && id == packets.PropPayloadFormat {
-			f.fail(violation(f.kind, refusal.InvalidPayloadFormat))
+			f.fail(Violation(f.kind, refusal.InvalidPayloadFormat))
 		} else if v > 1 {
-			f.fail(violation(f.kind, refusal.ForbiddenValue))
+			f.fail(Violation(f.kind, refusal.ForbiddenValue))
 		}
 	case twoValue:
 		zero = f.two() == 0
@@ -123,6 +123,6 @@ func (f *form) property(id byte, here uint32, seen *uint64) {
 		f.binary()
 	}
 	if zero && p.not0 {
-		f.fail(violation(f.kind, refusal.ForbiddenValue))
+		f.fail(Violation(f.kind, refusal.ForbiddenValue))
 	}
 }

@@ -1,4 +1,9 @@
-package broker
+// Package validate judges what a client sends before mochi decodes it: whether the bytes are packets of MQTT in good form,
+// and none that a client must not send. It has no rights in mind and sends nothing.
+//
+// screen.go follows the packets through the bytes as they come in; form.go reads one packet, properties.go its properties
+// of MQTT 5; fault.go is what is wrong with it.
+package validate
 
 import (
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -11,16 +16,21 @@ const (
 	keptTopicBytes = 256
 )
 
-// screen follows the packets in the bytes that one client sends and judges the form of each before mochi decodes it:
+// Screen follows the packets in the bytes that one client sends and judges the form of each before mochi decodes it:
 // mochi takes properties twice or with forbidden values, sections that end elsewhere than announced, trailing bytes, and
 // panics on some that are cut short. What passes here mochi can decode.
 //
 // A packet that lies in one piece in what was read is judged where it lies; of others a copy is made, of a PUBLISH only
 // up to its payload.
-type screen struct {
-	limit    int  // bytes of a packet
-	version  byte // of the protocol; 0 until the CONNECT has passed
-	farewell byte // reason code of the DISCONNECT
+//
+// The zero value with a Limit is ready. Screen is for one goroutine.
+type Screen struct {
+	// Limit is the most bytes that a packet may have.
+	Limit int
+	// Version is that of the protocol; 0 until the CONNECT has passed.
+	Version byte
+	// Farewell is the reason code of the DISCONNECT that has passed.
+	Farewell byte
 
 	topic []byte // of the last PUBLISH, if it was short: need not be looked at again
 
@@ -31,9 +41,9 @@ type screen struct {
 	fresh bool   // it began in the last call of pass
 }
 
-// pass takes the next bytes. It returns how many of them belong to packets that are in order so far, and what is wrong
+// Pass takes the next bytes. It returns how many of them belong to packets that are in order so far, and what is wrong
 // with the packet after those; nothing may be passed after that.
-func (s *screen) pass(p []byte) (good int, wrong *fault) {
+func (s *Screen) Pass(p []byte) (good int, wrong *Fault) {
 	s.fresh = false
 	for good < len(p) {
 		switch {
@@ -76,12 +86,15 @@ func (s *screen) pass(p []byte) (good int, wrong *fault) {
 	return good, nil
 }
 
-// underWay says that a packet has begun and is not complete, and how long it is as far as that is known.
-func (s *screen) underWay() (bool, int) { return s.rest > 0 || len(s.held) > 0, s.size }
+// UnderWay says that a packet has begun and is not complete, that it began in the last call of Pass, and how long it is as
+// far as that is known.
+func (s *Screen) UnderWay() (is, fresh bool, size int) {
+	return s.rest > 0 || len(s.held) > 0, s.fresh, s.size
+}
 
 // sameAgain returns the length of the PUBLISH that b begins with, if it has the topic of the last one, no properties and
 // nothing else that needs a closer look; else 0. It is what most packets are, and four times as quick as look.
-func (s *screen) sameAgain(b []byte) (size int) {
+func (s *Screen) sameAgain(b []byte) (size int) {
 	if len(b) < 5 || b[0]>>4 != packets.Publish || b[0]&6 == 6 || b[0]&0xe == 8 || len(s.topic) == 0 {
 		return 0
 	}
@@ -101,13 +114,13 @@ func (s *screen) sameAgain(b []byte) (size int) {
 	if b[0]&6 != 0 {
 		at += 2
 	}
-	if s.version == 5 {
+	if s.Version == 5 {
 		if at >= len(b) || b[at] != 0 {
 			return 0
 		}
 		at++
 	}
-	if at > size || size > s.limit {
+	if at > size || size > s.Limit {
 		return 0
 	}
 	return size
@@ -115,7 +128,7 @@ func (s *screen) sameAgain(b []byte) (size int) {
 
 // look judges the packet that begins with b. When b is too short for that, need is how many bytes must be there; with
 // need 0 it is in order, and s.size bytes long.
-func (s *screen) look(b []byte) (need int, wrong *fault) {
+func (s *Screen) look(b []byte) (need int, wrong *Fault) {
 	kind, flags := b[0]>>4, b[0]&0xf
 	if wrong := s.mayCome(kind, flags); wrong != nil {
 		return 0, wrong
@@ -132,11 +145,11 @@ func (s *screen) look(b []byte) (need int, wrong *fault) {
 		}
 	}
 	s.size = 1 + width + remaining
-	if width < 0 || width > 1 && s.version == 5 && b[width] == 0 {
+	if width < 0 || width > 1 && s.Version == 5 && b[width] == 0 {
 		return 0, malformed(kind, "packet length")
 	}
-	if s.size > s.limit {
-		return 0, violation(kind, refusal.PacketTooLarge)
+	if s.size > s.Limit {
+		return 0, Violation(kind, refusal.PacketTooLarge)
 	}
 	body := b[1+width : min(len(b), s.size)]
 	if kind == packets.Publish {
@@ -149,7 +162,7 @@ func (s *screen) look(b []byte) (need int, wrong *fault) {
 }
 
 // lookAtPublish needs a PUBLISH up to its payload only. head is the length of the fixed header.
-func (s *screen) lookAtPublish(flags byte, body []byte, head, remaining int) (need int, wrong *fault) {
+func (s *Screen) lookAtPublish(flags byte, body []byte, head, remaining int) (need int, wrong *Fault) {
 	if len(body) < 2 && remaining > len(body) {
 		return head + min(2, remaining), nil
 	}
@@ -160,7 +173,7 @@ func (s *screen) lookAtPublish(flags byte, body []byte, head, remaining int) (ne
 	if flags&6 != 0 {
 		end += 2
 	}
-	if s.version == 5 && end < remaining {
+	if s.Version == 5 && end < remaining {
 		if len(body) <= end {
 			return head + end + 1, nil
 		}
@@ -182,18 +195,18 @@ func (s *screen) lookAtPublish(flags byte, body []byte, head, remaining int) (ne
 }
 
 // mayCome judges the first byte of a packet by itself.
-func (s *screen) mayCome(kind, flags byte) *fault {
-	if kind == packets.Publish && s.version > 0 {
+func (s *Screen) mayCome(kind, flags byte) *Fault {
+	if kind == packets.Publish && s.Version > 0 {
 		if flags&6 == 6 || flags&0xe == 8 { // QoS 3, and DUP with QoS 0
 			return malformed(kind, "flags")
 		}
 		return nil
 	}
 	switch {
-	case s.version == 0 && kind != packets.Connect:
-		return violation(kind, refusal.FirstNotConnect)
-	case s.version > 0 && kind == packets.Connect:
-		return violation(kind, refusal.SecondConnect)
+	case s.Version == 0 && kind != packets.Connect:
+		return Violation(kind, refusal.FirstNotConnect)
+	case s.Version > 0 && kind == packets.Connect:
+		return Violation(kind, refusal.SecondConnect)
 	}
 	want := byte(0)
 	switch kind {
@@ -202,14 +215,51 @@ func (s *screen) mayCome(kind, flags byte) *fault {
 	case packets.Reserved:
 		return malformed(kind, "packet type")
 	case packets.Connack, packets.Suback, packets.Unsuback, packets.Pingresp:
-		return violation(kind, refusal.ServerOnlyPacket)
+		return Violation(kind, refusal.ServerOnlyPacket)
 	case packets.Auth:
-		return violation(kind, refusal.AuthWithoutMethod)
+		return Violation(kind, refusal.AuthWithoutMethod)
 	}
 	if flags != want {
 		return malformed(kind, "flags")
 	}
 	return nil
+}
+
+// judge judges a whole packet other than PUBLISH.
+func (s *Screen) judge(kind byte, body []byte) *Fault {
+	f := form{kind: kind, version: s.Version, rest: body}
+	switch kind {
+	case packets.Connect:
+		f.connect()
+		s.Version = f.version
+	case packets.Subscribe:
+		f.subscribe()
+	case packets.Unsubscribe:
+		f.unsubscribe()
+	case packets.Disconnect:
+		s.Farewell = f.disconnect()
+	case packets.Pingreq:
+		f.end()
+	default:
+		f.acknowledgement()
+	}
+	return f.wrong
+}
+
+// judgePublish judges a PUBLISH up to its payload, whatever of that is in body.
+func (s *Screen) judgePublish(flags byte, body []byte) *Fault {
+	f := form{kind: packets.Publish, version: s.Version, rest: body}
+	topic := f.text()
+	if flags&6 != 0 {
+		f.two() // 0 is refused by brokenPublish, as other messages are that nobody may send
+	}
+	if s.Version == 5 {
+		f.properties(packets.Publish)
+	}
+	if f.wrong == nil && len(topic) <= keptTopicBytes {
+		s.topic = append(s.topic[:0], topic...)
+	}
+	return f.wrong
 }
 
 // variable reads a variable byte integer. width is 0 when it is cut off and negative when it is longer than may be.
