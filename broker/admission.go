@@ -73,7 +73,7 @@ func (n *network) enter(c *conn) {
 		n.addresses[key] = a
 	}
 	n.assess(a, time.Now())
-	full := len(n.conns) >= n.limits.MaxConnections
+	full := len(n.conns) >= n.limits.maxConnections
 	n.conns[c] = struct{}{}
 	c.address = a
 	a.open++
@@ -90,7 +90,7 @@ func (n *network) enter(c *conn) {
 	}
 	var victim *conn
 	why := refusal.TooManyConnections
-	if limit := n.limits.MaxConnectionsPerAddress; limit > 0 && a.open > limit {
+	if limit := n.limits.maxConnectionsPerAddress; limit > 0 && a.open > limit {
 		victim, why = n.newestOf(a), refusal.TooManyFromAddress
 	} else if full {
 		victim = n.newestOfLongest()
@@ -164,7 +164,7 @@ func (n *network) emptyQueues() {
 
 // share is how many places may be taken for an address of this rank to be served.
 func (n *network) share(r rank) int {
-	all := n.limits.MaxUnauthenticated
+	all := n.limits.maxUnauthenticated
 	switch r {
 	case rankKnown:
 		return all
@@ -183,8 +183,8 @@ func (n *network) assess(a *address, now time.Time) {
 	if a.known > 0 { // for days, perhaps
 		n.succeeded(a.prefix, "", now)
 	}
-	a.places = n.limits.MaxUnauthenticatedPerAddress
-	if n.crowded(a.prefix, now) {
+	a.places = n.limits.maxUnauthenticatedPerAddress
+	if n.restricted(a.prefix, now) {
 		a.places = max(a.places/10, 1)
 	}
 	r := n.rank(a.prefix, now)
@@ -256,8 +256,8 @@ func (n *network) leavePlace(c *conn) {
 	n.dispatch()
 }
 
-// login ends c's time as a stranger.
-func (n *network) login(c *conn) {
+// loggedIn ends c's time as a stranger.
+func (n *network) loggedIn(c *conn) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	delete(n.strangers, c)
@@ -267,7 +267,7 @@ func (n *network) login(c *conn) {
 	n.leavePlace(c)
 }
 
-// giveUp is login for a connection that ends. Whoever was served and has shown no password has cost a place.
+// giveUp is loggedIn for a connection that ends. Whoever was served and has shown no password has cost a place.
 // One that ends while its password waits to be looked at may count here and in wrong.
 func (n *network) giveUp(c *conn) {
 	n.mu.Lock()
@@ -297,7 +297,7 @@ func (n *network) forget(c *conn) {
 	n.work.Done()
 }
 
-// pauseClock and resumeClock are hold and unhold.
+// pauseClock and resumeClock are pauseDeadline and resumeDeadline.
 func (n *network) pauseClock(c *conn) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -319,7 +319,7 @@ func (n *network) resumeClock(c *conn) {
 // sweepEvery makes the deadline exact to a thirtieth: a second by default. One sweep for all costs less than a
 // timer for each, and there is none while nobody is logging in.
 func (n *network) sweepEvery() time.Duration {
-	return max(n.limits.ConnectTimeout/30, time.Millisecond)
+	return max(n.limits.connectTimeout/30, time.Millisecond)
 }
 
 // sweep closes the strangers whose time is up.
@@ -349,7 +349,7 @@ func (n *network) sweep() {
 
 // patience is how long a stranger may take.
 func (n *network) patience(c *conn) time.Duration {
-	limit := n.limits.ConnectTimeout
+	limit := n.limits.connectTimeout
 	switch {
 	case n.waiting == 0 || c.own:
 		return limit

@@ -42,15 +42,14 @@ func (h *hook) admit(l *link, pk packets.Packet) error {
 		return refusal.CertificateRevoked
 	}
 	if !h.isIngest(l) {
-		l.hold()
+		l.pauseDeadline()
 		err := h.gate.pass(l.done(), h.gateWait)
-		l.unhold()
+		l.resumeDeadline()
 		if err != nil {
 			return err
 		}
 	}
-	l.user.Store(&l.account.Name)
-	l.admitted()
+	l.admitted(l.account.Name)
 	l.setReadTimeout(keepalive + keepalive/2) // [MQTT-3.1.2-22]
 	return nil
 }
@@ -89,16 +88,16 @@ func (h *hook) login(l *link, pk packets.Packet) (access.Account, error) {
 // attempt looks at a password, if it may, and gives a wrong one its answer when it is time to.
 func (h *hook) attempt(l *link, user string, password []byte) (access.Account, error) {
 	asked, _ := h.account(user)
-	try, wait, ok := l.n.attempt(l.conn, asked)
+	try, wait, ok := l.attemptLogin(asked)
 	err := error(refusal.TooManyFailedLogins)
 	if ok {
 		var account access.Account
 		if account, err = h.authenticate(user, password, wait); err == nil {
-			l.n.right(try)
+			try.right()
 			return account, nil
 		}
 	}
-	delayed := l.n.wrong(try, !ok)
+	delayed := try.wrong(!ok)
 	if delayed {
 		h.refusals.Count(refusal.AnswerDelayed, 1, refusal.Source{Account: asked.Name, Remote: l.RemoteAddr()})
 	}
@@ -206,7 +205,7 @@ func (h *hook) checkWill(l *link, pk packets.Packet) error {
 func (h *hook) refuseConnect(l *link, pk packets.Packet, r refusal.Refusal) {
 	l.cause.CompareAndSwap(nil, &r.Reason)
 	attrs := []slog.Attr{slog.String("user", refusal.Clip(string(pk.Connect.Username))), slog.String("client", refusal.Clip(l.client.ID)),
-		slog.String("listener", l.listener()), slog.String("remote", l.RemoteAddr().String())}
+		slog.String("listener", l.listenerKind()), slog.String("remote", l.RemoteAddr().String())}
 	if pk.Connect.WillFlag && (r == refusal.WillNotAllowed || r == refusal.InvalidWillTopic) {
 		attrs = append(attrs, slog.String("topic", refusal.Clip(pk.Connect.WillTopic)))
 	}

@@ -29,11 +29,12 @@ import (
 
 // Broker is one running broker. Its methods may be called from any goroutine.
 type Broker struct {
-	log       *slog.Logger
-	server    *mqtt.Server
-	hook      *hook
-	network   *network
-	listeners map[string]*netListener
+	log            *slog.Logger
+	server         *mqtt.Server
+	hook           *hook
+	network        *network
+	listeners      map[string]*netListener
+	maxPacketBytes int
 
 	died      chan error
 	serving   sync.WaitGroup
@@ -46,10 +47,6 @@ type Broker struct {
 type Addrs struct{ TCP, TLS, WebSocket net.Addr }
 
 const (
-	kindTCP       = "tcp"
-	kindTLS       = "tls"
-	kindWebSocket = "websocket"
-
 	// evictWait is how long Disconnect waits for connections to end. They end at once unless something is wrong.
 	evictWait = time.Second
 	// closeWait bounds Close: mochi waits for its connections without a limit.
@@ -68,24 +65,37 @@ func Listen(o Options) (*Broker, error) {
 	if o.TLS != "" && o.TLSConfig == nil {
 		return nil, errors.New("listen on " + o.TLS + ": no TLS configuration")
 	}
+	if err := o.Limits.check(); err != nil {
+		return nil, err
+	}
+	if o.StallTimeout <= 0 {
+		return nil, fmt.Errorf("broker: StallTimeout is %v, it must be more than 0", o.StallTimeout)
+	}
 	refused := refusal.NewCounters(o.Log, o.Now)
 	b := &Broker{
-		log:       o.Log,
-		listeners: map[string]*netListener{},
-		died:      make(chan error, 3),
-		closing:   make(chan struct{}),
+		log:            o.Log,
+		listeners:      map[string]*netListener{},
+		maxPacketBytes: o.Limits.MaxPacketBytes,
+		died:           make(chan error, 3),
+		closing:        make(chan struct{}),
 	}
-	b.network = newNetwork(o.Limits, o.Log, func(why refusal.Refusal, from refusal.Source) { refused.Count(why, 1, from) })
-	b.network.tlsConfig, b.network.allowedOrigins = o.TLSConfig, o.AllowedOrigins
+	b.network = newNetwork(options{
+		limits: limits{
+			maxConnections: o.Limits.MaxConnections, maxUnauthenticated: o.Limits.MaxUnauthenticated,
+			maxUnauthenticatedPerAddress: o.Limits.MaxUnauthenticatedPerAddress, maxConnectionsPerAddress: o.Limits.MaxConnectionsPerAddress,
+			connectTimeout: o.Limits.ConnectTimeout, maxPacketBytes: o.Limits.MaxPacketBytes,
+		},
+		tlsConfig: o.TLSConfig, allowedOrigins: o.AllowedOrigins, log: o.Log,
+		refused: func(why refusal.Refusal, from refusal.Source) { refused.Count(why, 1, from) },
+	})
 	if err := b.bindAll(o); err != nil {
 		return nil, err
 	}
-	limits := b.network.limits
-	b.server = mqtt.New(serverOptions(limits, o.Log))
+	b.server = mqtt.New(serverOptions(o.Limits, o.Log))
 	b.hook = &hook{
 		server: b.server, log: o.Log, accounts: o.Accounts, backend: o.Backend, mustCert: o.RequireCertificate, isRevoked: o.Revoked,
-		maxLevels: limits.MaxTopicLevels, reported: o.Refused, now: o.Now,
-		gate: newGate(), gateWait: gateWait, refusals: refused,
+		maxLevels: o.Limits.MaxTopicLevels, reported: o.Refused, now: o.Now,
+		gate: newGate(), gateWait: gateWait, packetTimeout: defaultPacketTimeout, refusals: refused,
 	}
 	refused.Exists = func(name string) bool { _, exists := b.hook.account(name); return exists }
 	b.hook.router = newRouter(b.hook, o)
@@ -126,19 +136,19 @@ func (b *Broker) bindAll(o Options) error {
 		if want.address == "" {
 			continue
 		}
-		l, err := bind(want.kind, want.address, b.network)
+		l, err := b.network.bind(want.kind, want.address)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
 		b.listeners[want.kind] = l
-		b.log.Info(fmt.Sprintf(want.words, portOf(l.addr())))
+		b.log.Info(fmt.Sprintf(want.words, portOf(l.Addr())))
 	}
 	if len(errs) == 0 {
 		return nil
 	}
 	for _, l := range b.listeners {
-		_ = l.close() // nothing was accepted
+		_ = l.Close() // nothing was accepted
 	}
 	return errors.Join(errs...)
 }
@@ -155,7 +165,7 @@ func portOf(a net.Addr) int {
 func (b *Broker) Addrs() Addrs {
 	addr := func(kind string) net.Addr {
 		if l := b.listeners[kind]; l != nil {
-			return l.addr()
+			return l.Addr()
 		}
 		return nil
 	}
@@ -178,7 +188,7 @@ func (b *Broker) Start() error {
 			select {
 			case <-b.closing:
 			default:
-				b.died <- fmt.Errorf("%s listener on %s ended: %w", kind, l.addr(), err)
+				b.died <- fmt.Errorf("%s listener on %s ended: %w", kind, l.Addr(), err)
 			}
 		})
 	}
@@ -191,13 +201,13 @@ func (b *Broker) Expect(local net.Addr) { b.network.expect(local) }
 // establish serves one connection until it ends. mochi's decoder can panic on what a client sends; serve recovers.
 func (b *Broker) establish(c *conn) error {
 	l := newLink(b.hook, c)
-	l.screen.Limit = b.network.limits.MaxPacketBytes
+	l.screen.Limit = b.maxPacketBytes
 	panicked := true
 	defer func() {
 		b.hook.settle(l, panicked)
 		b.hook.sessions.release(l)
 	}()
-	err := b.server.EstablishConnection(c.listener(), l)
+	err := b.server.EstablishConnection(c.listenerKind(), l)
 	panicked = false
 	return err
 }

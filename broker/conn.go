@@ -21,7 +21,7 @@ import (
 type conn struct {
 	socket             // the lower half; RemoteAddr and LocalAddr come from it
 	n         *network // shared
-	kind      string   // "tcp", "tls" or "websocket"
+	kind      string   // of its listener
 	establish func(*conn) error
 	stream    io.ReadWriter // the upper half: &socket, *tls.Conn or *webSocket; set by run
 
@@ -34,20 +34,20 @@ type conn struct {
 	waited  time.Duration // for, until since
 	since   time.Time     // the CONNECT deadline runs from; zero = it stands still
 
-	readMu  sync.Mutex // held by whoever reads from the socket: mochi, then linger
-	first   firstPacket
-	known   atomic.Bool             // admitted
-	user    atomic.Pointer[string]  // the account that has logged in; nil before
-	holding atomic.Pointer[holding] // of its account, whom its queue is charged to; nil before the login
-	closed  chan struct{}
-	dirty   atomic.Bool // somebody has put something into the queue and will kick
+	readMu sync.Mutex // held by whoever reads from the socket: mochi, then linger
+	first  firstPacket
+	known  atomic.Bool                     // admitted
+	user   atomic.Pointer[string]          // the account that has logged in; nil before
+	charge atomic.Pointer[func(units int)] // told of the queue; nil before chargeTo
+	closed chan struct{}
+	dirty  atomic.Bool // somebody has put something into the queue and will flush
 	writer
 }
 
 func newConn(n *network, kind string, raw net.Conn, establish func(*conn) error) *conn {
 	c := &conn{n: n, kind: kind, establish: establish, closed: make(chan struct{})}
 	c.socket.Conn, c.socket.writeTimeout = raw, n.writeTimeout
-	c.limit = max(queueBytes, 4*n.limits.MaxPacketBytes)
+	c.limit = max(queueBytes, 4*n.limits.maxPacketBytes)
 	return c
 }
 
@@ -75,21 +75,21 @@ func (c *conn) open() error {
 	c.stream = &c.socket
 	if err := c.awaitBytes(); err != nil {
 		switch c.kind {
-		case "tls":
+		case kindTLS:
 			return c.failed(handshakeReason(err), err)
-		case "websocket":
+		case kindWebSocket:
 			return c.failed(refusal.UpgradeFailed, err)
 		}
 		return err
 	}
 	switch c.kind {
-	case "tls":
+	case kindTLS:
 		t := tls.Server(&c.socket, c.n.tlsConfig)
 		c.stream = t
 		if err := t.Handshake(); err != nil {
 			return c.failed(handshakeReason(err), tlsCause(err))
 		}
-	case "websocket":
+	case kindWebSocket:
 		ws, err := c.upgrade()
 		if err != nil {
 			c.stream = &c.socket
@@ -136,7 +136,7 @@ func (c *conn) Read(p []byte) (int, error) {
 		return 0, net.ErrClosed
 	}
 	if n > 0 && !c.known.Load() {
-		if err := c.first.check(p[:n], min(firstPacketBytes, c.n.limits.MaxPacketBytes)); err != nil {
+		if err := c.first.check(p[:n], min(firstPacketBytes, c.n.limits.maxPacketBytes)); err != nil {
 			c.n.drop(c, *err, nil)
 			return 0, fmt.Errorf("read CONNECT: %w", *err)
 		}
@@ -146,12 +146,12 @@ func (c *conn) Read(p []byte) (int, error) {
 
 // Write copies p into the outgoing queue. It never waits for the socket. A full queue closes the connection.
 func (c *conn) Write(p []byte) (int, error) {
-	kick, err := c.put(p, nil)
+	idle, err := c.put(p, nil)
 	if err != nil {
 		return 0, err
 	}
-	if kick {
-		c.kick()
+	if idle {
+		c.flush()
 	}
 	return len(p), nil
 }
@@ -173,18 +173,25 @@ func (c *conn) abort(why refusal.Refusal, err error) {
 // SetDeadline, SetReadDeadline and SetWriteDeadline do nothing: the deadlines are ours (setReadTimeout, writeTimeout).
 func (c *conn) SetDeadline(time.Time) error { return nil }
 
-// admitted says that the CONNECT was accepted: the deadline, the first-packet limit and the count of the strangers end.
-func (c *conn) admitted() {
+// admitted says that the CONNECT of a user was accepted: the deadline, the first-packet limit and the count of the
+// strangers end. What the connection is closed for is put down to the user from now on, if it is not "".
+func (c *conn) admitted(user string) {
+	if user != "" {
+		c.user.Store(&user)
+	}
 	c.known.Store(true)
-	c.n.login(c)
+	c.n.loggedIn(c)
 }
 
-// hold stops the CONNECT deadline while the broker makes the client wait, and gives its place among the
+// pauseDeadline stops the CONNECT deadline while the broker makes the client wait, and gives its place among the
 // unauthenticated to the next one. Call it only after the client's credentials were found good.
-func (c *conn) hold() { c.n.pauseClock(c) }
+func (c *conn) pauseDeadline() { c.n.pauseClock(c) }
 
-// unhold lets the CONNECT deadline run again, where it stopped.
-func (c *conn) unhold() { c.n.resumeClock(c) }
+// resumeDeadline lets the CONNECT deadline run again, where it stopped.
+func (c *conn) resumeDeadline() { c.n.resumeClock(c) }
+
+// isClosing says that Close was called, or that the connection was closed for a reason.
+func (c *conn) isClosing() bool { return c.closing.Load() }
 
 // setReadTimeout makes Read fail when nothing is received for d; 0 = never. It holds from the next Read on.
 func (c *conn) setReadTimeout(d time.Duration) { c.readTimeout.Store(int64(d)) }
@@ -202,8 +209,8 @@ func (c *conn) tlsState() *tls.ConnectionState {
 // done is closed when the connection is closed, by whichever side.
 func (c *conn) done() <-chan struct{} { return c.closed }
 
-// listener is "tcp", "tls" or "websocket".
-func (c *conn) listener() string { return c.kind }
+// listenerKind is kindTCP, kindTLS or kindWebSocket.
+func (c *conn) listenerKind() string { return c.kind }
 
 // firstPacket follows the fixed header of the first packet.
 type firstPacket struct {

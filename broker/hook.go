@@ -34,8 +34,10 @@ type hook struct {
 	sessions *sessions
 	gate     *gate
 	gateWait time.Duration
-	refusals *refusal.Counters
-	accepted atomic.Int64 // CONNECTs answered with success
+
+	packetTimeout time.Duration // see defaultPacketTimeout
+	refusals      *refusal.Counters
+	accepted      atomic.Int64 // CONNECTs answered with success
 }
 
 func (h *hook) ID() string { return "plantops" }
@@ -127,7 +129,7 @@ func (h *hook) OnACLCheck(cl *mqtt.Client, filter string, write bool) bool {
 // refused counts and logs what a client that has logged in may not do.
 func (h *hook) refused(l *link, why refusal.Refusal, topic string) {
 	attrs := []slog.Attr{slog.String("user", l.account.Name), slog.String("client", l.client.ID),
-		slog.String("listener", l.listener()), slog.String("remote", l.RemoteAddr().String())}
+		slog.String("listener", l.listenerKind()), slog.String("remote", l.RemoteAddr().String())}
 	if topic != "" {
 		attrs = append(attrs, slog.String("topic", refusal.Clip(topic)))
 	}
@@ -158,7 +160,7 @@ func (h *hook) refusedAway(account, client string, why refusal.Refusal, topic st
 
 // attrs says which connection a log line is about.
 func (l *link) attrs() []any {
-	return []any{"user", l.account.Name, "client", l.client.ID, "listener", l.listener(), "remote", l.RemoteAddr().String()}
+	return []any{"user", l.account.Name, "client", l.client.ID, "listener", l.listenerKind(), "remote", l.RemoteAddr().String()}
 }
 
 // endReason puts why a connection ended into words: our reason, else the client's goodbye, else what the socket said.

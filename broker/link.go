@@ -49,6 +49,11 @@ type link struct {
 	cause       atomic.Pointer[string] // why we ended it, for the log
 }
 
+// defaultPacketTimeout, and another second for each KiB, is how long the rest of a packet may take. TCP doubles its
+// pauses between attempts, so after a gap of 100 s in a radio link the client is heard again within this time; 1 KiB/s
+// is less than a GPRS modem does. The keepalive does not help here: a byte now and then is a sign of life.
+const defaultPacketTimeout = 2 * time.Minute
+
 func newLink(h *hook, c *conn) *link { return &link{conn: c, hook: h, ended: make(chan struct{})} }
 
 // linkOf returns nil for a client without a connection of ours.
@@ -76,7 +81,7 @@ func (l *link) Read(p []byte) (int, error) {
 		return 0, l.hook.rejectForm(l, wrong)
 	}
 	underWay, fresh, size := l.screen.UnderWay()
-	l.awaitPacket(underWay, fresh, l.n.packetTimeout+time.Duration(size>>10)*time.Second)
+	l.awaitPacket(underWay, fresh, l.hook.packetTimeout+time.Duration(size>>10)*time.Second)
 	if err != nil && l.late() {
 		return 0, l.hook.rejectForm(l, validate.Violation(packets.Reserved, refusal.PacketUnfinished))
 	}

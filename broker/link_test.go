@@ -16,7 +16,7 @@ func dribble(t *testing.T, b *Broker, p []byte, pause time.Duration) (took time.
 	conn, err := net.Dial("tcp", b.Addrs().TCP.String())
 	require.NoError(t, err)
 	defer conn.Close()
-	require.NoError(t, conn.SetDeadline(time.Now().Add(soon)))
+	require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
 	_, err = conn.Write([]byte("\x10\x14\x00\x04MQTT\x04\xc2\x00\x00\x00\x02id\x00\x01u\x00\x01p"))
 	require.NoError(t, err)
 	connack := make([]byte, 4)
@@ -46,11 +46,11 @@ func dribble(t *testing.T, b *Broker, p []byte, pause time.Duration) (took time.
 
 func TestAPacketThatHasBegunMustBeFinishedInTime(t *testing.T) {
 	t.Parallel()
-	b, err := Listen(Options{TCP: "127.0.0.1:0", Backend: Backend{Username: "u", Password: "p"}})
+	b, err := Listen(complete(Options{TCP: "127.0.0.1:0", Backend: Backend{Username: "u", Password: "p"}}))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, b.Close()) })
 	const timeout = 200 * time.Millisecond
-	b.network.packetTimeout = timeout
+	b.hook.packetTimeout = timeout
 	require.NoError(t, b.Start())
 	b.AdmitDevices()
 

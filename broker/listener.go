@@ -18,7 +18,7 @@ const (
 	acceptPauseMax = time.Second
 )
 
-// netListener is one bound address.
+// netListener is one bound address; Addr tells which.
 type netListener struct {
 	net.Listener
 	kind    string
@@ -26,9 +26,16 @@ type netListener struct {
 	closing chan struct{}
 }
 
-// bind opens address for kind "tcp", "tls" or "websocket". It serves nobody yet; the kernel already queues
-// connections. The error names the address and the cause.
-func bind(kind, address string, n *network) (*netListener, error) {
+// The kinds of listeners.
+const (
+	kindTCP       = "tcp"
+	kindTLS       = "tls"
+	kindWebSocket = "websocket"
+)
+
+// bind opens an address for a kind of listener. It serves nobody yet; the kernel already queues connections. The error
+// names the address and the cause.
+func (n *network) bind(kind, address string) (*netListener, error) {
 	config := net.ListenConfig{
 		// A client that loses its power without a word, and has no MQTT keepalive, is found after two minutes.
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 60 * time.Second, Interval: 15 * time.Second, Count: 4},
@@ -49,11 +56,8 @@ func (n *network) adopt(kind string, inner net.Listener) *netListener {
 	return l
 }
 
-// addr is the bound address.
-func (l *netListener) addr() net.Addr { return l.Addr() }
-
-// close stops accepting; the connections stay. Safe to call twice.
-func (l *netListener) close() error {
+// Close stops accepting; the connections stay. The second call returns an error and does no harm.
+func (l *netListener) Close() error {
 	l.n.mu.Lock()
 	select {
 	case <-l.closing:
@@ -61,10 +65,10 @@ func (l *netListener) close() error {
 		close(l.closing)
 	}
 	l.n.mu.Unlock()
-	return l.Close()
+	return l.Listener.Close()
 }
 
-// serve accepts connections until close (then it returns nil) or until the listener breaks for good. establish
+// serve accepts connections until Close (then it returns nil) or until the listener breaks for good. establish
 // is called once per connection, in that connection's goroutine; when it returns, the connection is closed.
 //
 // An error of Accept (no file descriptors left, a client that has gone already) is no reason to end: it retries, and logs

@@ -24,11 +24,6 @@ const (
 	// defaultWriteTimeout is how long one piece of at most chunkBytes may take to get into the kernel.
 	defaultWriteTimeout = 15 * time.Second
 
-	// defaultPacketTimeout, and another second for each KiB, is how long the rest of a packet may take. TCP doubles its
-	// pauses between attempts, so after a gap of 100 s in a radio link the client is heard again within this time; 1 KiB/s
-	// is less than a GPRS modem does. The keepalive does not help here: a byte now and then is a sign of life.
-	defaultPacketTimeout = 2 * time.Minute
-
 	// flushTimeout bounds what is still written after Close, lingerTimeout and lingerBytes the wait for the
 	// client's end after that.
 	flushTimeout  = time.Second
@@ -36,15 +31,20 @@ const (
 	lingerBytes   = 1 << 20
 )
 
+// limits bound what connections may cost. There are no defaults.
+type limits struct {
+	maxConnections               int           // open ones, those that wait for their turn included
+	maxUnauthenticated           int           // served at one time that have not logged in yet
+	maxUnauthenticatedPerAddress int           // the same for one address (IPv6: one /64)
+	maxConnectionsPerAddress     int           // 0 = no limit
+	connectTimeout               time.Duration // for TLS handshake, websocket upgrade and CONNECT together
+	maxPacketBytes               int
+}
+
 // network is what the listeners of one broker share: limits, counts, and the record of every open connection.
 type network struct {
-	limits         Limits      // with the defaults filled in
-	tlsConfig      *tls.Config // for bind("tls", ...); set before bind
-	allowedOrigins []string    // for bind("websocket", ...); set before serve
-	log            *slog.Logger
-	refused        func(refusal.Refusal, refusal.Source)
-	writeTimeout   time.Duration
-	packetTimeout  time.Duration
+	options
+	writeTimeout time.Duration
 
 	received, sent atomic.Int64 // bytes, without TLS and websocket
 
@@ -57,16 +57,24 @@ type network struct {
 	work      sync.WaitGroup // one for each connection until its socket is closed, one for each served one
 }
 
-// newNetwork returns a network without listeners. refused may be nil; it must be quick and safe for concurrent use.
-func newNetwork(limits Limits, log *slog.Logger, refused func(refusal.Refusal, refusal.Source)) *network {
-	limits = limits.withDefaults()
-	if refused == nil {
-		refused = func(refusal.Refusal, refusal.Source) {}
-	}
-	return &network{limits: limits, log: log, refused: refused, writeTimeout: defaultWriteTimeout,
-		packetTimeout: defaultPacketTimeout, admission: newAdmission(), episodes: episodes{log: log}}
+// options are what the listeners of one network share.
+type options struct {
+	limits         limits
+	tlsConfig      *tls.Config                           // of kindTLS
+	allowedOrigins []string                              // websites that may open a websocket from a browser, besides the one of the same host
+	refused        func(refusal.Refusal, refusal.Source) // told of each connection that is dropped; nil: nobody is
+	log            *slog.Logger
 }
 
+// newNetwork returns a network without listeners. The refused of the options must be quick and safe for concurrent use.
+func newNetwork(o options) *network {
+	if o.refused == nil {
+		o.refused = func(refusal.Refusal, refusal.Source) {}
+	}
+	return &network{options: o, writeTimeout: defaultWriteTimeout, admission: newAdmission(), episodes: episodes{log: o.log}}
+}
+
+// bytes are what was received and sent so far, without TLS and websocket.
 func (n *network) bytes() (received, sent int64) { return n.received.Load(), n.sent.Load() }
 
 // close closes all listeners and connections and waits until every goroutine has ended or ctx has. What was
@@ -84,7 +92,7 @@ func (n *network) close(ctx context.Context) error {
 
 	n.episodes.end()
 	for _, l := range listeners {
-		l.close() // the only error is that it is closed already
+		l.Close() // the only error is that it is closed already
 	}
 	for _, c := range open {
 		c.shut(false)

@@ -1,9 +1,9 @@
 package broker
 
 import (
-	"cmp"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -29,51 +29,63 @@ type Options struct {
 
 	Accounts Accounts // nil: only the backend can log in
 	Backend  Backend
-	// IngestTopics and StallTimeout say which messages the backend must take, and how long they may wait for it.
+	// IngestTopics and StallTimeout say which messages the backend must take, and how long they may wait for it. StallTimeout
+	// must be set.
 	IngestTopics []string
 	StallTimeout time.Duration
-	Limits       Limits // zero fields have defaults
+	Limits       Limits // must be complete
 	// Refused is called for every message that is refused, with the account that sent it. It must not block. May be nil.
 	Refused func(device, reason string)
 	Log     *slog.Logger     // nil discards
 	Now     func() time.Time // nil is time.Now
 }
 
-// Limits bound what clients may cost. Zero means the default, except for MaxConnectionsPerAddress, where it means no limit.
+// Limits bound what clients may cost. All must be set, for their defaults stand in the configuration; only
+// MaxConnectionsPerAddress may be 0.
 type Limits struct {
-	MaxConnections               int           // 10000; open connections, those that wait for their turn included
-	MaxUnauthenticated           int           // 500; connections served at one time that have not logged in yet
-	MaxUnauthenticatedPerAddress int           // 100; the same for one address (IPv6: one /64)
+	MaxConnections               int           // open connections, those that wait for their turn included
+	MaxUnauthenticated           int           // connections served at one time that have not logged in yet
+	MaxUnauthenticatedPerAddress int           // the same for one address (IPv6: one /64)
 	MaxConnectionsPerAddress     int           // 0 = no limit
-	ConnectTimeout               time.Duration // 30 s; for TLS handshake, websocket upgrade and CONNECT together
-	MaxPacketBytes               int           // 262144
-	MaxTopicLevels               int           // 32
+	ConnectTimeout               time.Duration // for TLS handshake, websocket upgrade and CONNECT together
+	MaxPacketBytes               int
+	MaxTopicLevels               int
 
 	// What one account may have, or, without PerAccount, all together.
-	MaxConnectionsPerAccount   int // 2000
-	MaxSessionsPerAccount      int // 2000; of clients that are connected and of those that may come back
-	MaxSessions                int // 20000
-	MaxSubscriptionsPerAccount int // 10000
-	MaxRetainedPerAccount      int // 25000; messages
-	MaxQueuedBytesPerAccount   int // 67108864; what waits for its clients
-	MaxQueuedBytes             int // 134217728
+	MaxConnectionsPerAccount   int
+	MaxSessionsPerAccount      int // of clients that are connected and of those that may come back
+	MaxSessions                int
+	MaxSubscriptionsPerAccount int
+	MaxRetainedPerAccount      int // messages
+	MaxQueuedBytesPerAccount   int // what waits for its clients
+	MaxQueuedBytes             int
 }
 
-func (l Limits) withDefaults() Limits {
-	l.MaxConnections = cmp.Or(l.MaxConnections, 10_000)
-	l.MaxUnauthenticated = cmp.Or(l.MaxUnauthenticated, 500)
-	l.MaxUnauthenticatedPerAddress = cmp.Or(l.MaxUnauthenticatedPerAddress, 100)
-	l.ConnectTimeout = cmp.Or(l.ConnectTimeout, 30*time.Second)
-	l.MaxPacketBytes = cmp.Or(l.MaxPacketBytes, 256<<10)
-	l.MaxTopicLevels = cmp.Or(l.MaxTopicLevels, 32)
-	l.MaxConnectionsPerAccount = cmp.Or(l.MaxConnectionsPerAccount, 2000)
-	l.MaxSessionsPerAccount = cmp.Or(l.MaxSessionsPerAccount, 2000)
-	l.MaxSessions = cmp.Or(l.MaxSessions, 20_000)
-	l.MaxSubscriptionsPerAccount = cmp.Or(l.MaxSubscriptionsPerAccount, 10_000)
-	l.MaxRetainedPerAccount = cmp.Or(l.MaxRetainedPerAccount, 25_000)
-	l.MaxQueuedBytesPerAccount = cmp.Or(l.MaxQueuedBytesPerAccount, 64<<20)
-	l.MaxQueuedBytes = cmp.Or(l.MaxQueuedBytes, 128<<20)
-	return l
+// check names the first limit that is missing.
+func (l Limits) check() error {
+	for _, limit := range []struct {
+		name  string
+		value int64
+	}{
+		{"MaxConnections", int64(l.MaxConnections)},
+		{"MaxUnauthenticated", int64(l.MaxUnauthenticated)},
+		{"MaxUnauthenticatedPerAddress", int64(l.MaxUnauthenticatedPerAddress)},
+		{"ConnectTimeout", int64(l.ConnectTimeout)},
+		{"MaxPacketBytes", int64(l.MaxPacketBytes)},
+		{"MaxTopicLevels", int64(l.MaxTopicLevels)},
+		{"MaxConnectionsPerAccount", int64(l.MaxConnectionsPerAccount)},
+		{"MaxSessionsPerAccount", int64(l.MaxSessionsPerAccount)},
+		{"MaxSessions", int64(l.MaxSessions)},
+		{"MaxSubscriptionsPerAccount", int64(l.MaxSubscriptionsPerAccount)},
+		{"MaxRetainedPerAccount", int64(l.MaxRetainedPerAccount)},
+		{"MaxQueuedBytesPerAccount", int64(l.MaxQueuedBytesPerAccount)},
+		{"MaxQueuedBytes", int64(l.MaxQueuedBytes)},
+	} {
+		if limit.value <= 0 {
+			return fmt.Errorf("broker limits: %s is %d, it must be more than 0", limit.name, limit.value)
+		}
+	}
+	return nil
 }
 
 // Backend is the in-process subscriber's identity. No account of that name is asked for, and its client id is

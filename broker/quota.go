@@ -143,15 +143,6 @@ func (p *peer) scarce() bool {
 	return is
 }
 
-// queue accounts for bytes that come into the connection's queue, or leave it.
-func (c *conn) queue(n int) {
-	after := int(c.queued.Add(int64(n)))
-	units := after/session.FreeBytes - (after-n)/session.FreeBytes
-	if h := c.holding.Load(); units != 0 && h != nil {
-		h.hold(units)
-	}
-}
-
 // overflowed counts what there was no room for, in the session or in what its account may have waiting; p.mu is held. A
 // flood of it comes here message by message: the line is made when it is due.
 func (r *router) overflowed(p *peer, n int64) {

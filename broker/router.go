@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"cmp"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -35,13 +34,10 @@ type router struct {
 	received, sent, dropped atomic.Int64 // PUBLISH packets, and deliveries
 }
 
-// defaultStall is StallTimeout when none is given.
-const defaultStall = 10 * time.Second
-
 func newRouter(h *hook, o Options) *router {
-	r := &router{hook: h, index: h.server.Topics, ingestTopics: o.IngestTopics, stall: cmp.Or(o.StallTimeout, defaultStall),
+	r := &router{hook: h, index: h.server.Topics, ingestTopics: o.IngestTopics, stall: o.StallTimeout,
 		started: o.Now()}
-	r.quotas.limits = o.Limits.withDefaults()
+	r.quotas.limits = o.Limits
 	r.retained.store = session.Retained{MaxMessages: maxRetained, MaxBytes: maxRetainedBytes,
 		MaxOwned: r.quotas.limits.MaxRetainedPerAccount, MaxOwnedBytes: maxRetainedBytes / retainedShare}
 	return r
@@ -99,19 +95,19 @@ func (w *work) deliver(p *peer, m *session.Message, o session.Offer, now time.Ti
 	p.mu.Lock()
 	if p.scarce() {
 		o.Scarce = true
-		w.hush(p)
+		w.pause(p)
 	}
 	w.out = p.state.Deliver(now, m, o, w.out[:0])
 	w.apply(p)
 	p.mu.Unlock()
 }
 
-// hush makes the session wait for its connection, when that has something to write and its account holds too much.
-func (w *work) hush(p *peer) {
+// pause makes the session wait for its connection, when that has something to write and its account holds too much.
+func (w *work) pause(p *peer) {
 	if l := p.link; l != nil && l.queuedBytes() >= session.FreeBytes {
 		p.state.Pause()
 		l.awaitDrain()
-		w.stain(l.conn)
+		w.markDirty(l.conn)
 	}
 }
 
@@ -183,7 +179,7 @@ func (r *router) closing(l *link, reason session.Reason) {
 	if reason == session.ReceiveMaximumExceeded {
 		why = refusal.ReceiveMaximumExceeded.With(fmt.Sprintf("receive maximum %d", receiveMaximum))
 	}
-	if !l.closing.Load() && l.because(why.Reason) {
+	if !l.isClosing() && l.because(why.Reason) {
 		r.refused(l, why, "")
 	}
 	_ = l.Close()

@@ -16,14 +16,14 @@ import (
 // idle returns the router of a broker that serves nobody.
 func idle(t *testing.T) *router {
 	t.Helper()
-	b, err := Listen(Options{Backend: Backend{Username: "backend", Password: "secret", ClientID: "ingest"}})
+	b, err := Listen(complete(Options{Backend: Backend{Username: "backend", Password: "secret", ClientID: "ingest"}}))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, b.Close()) })
 	return b.hook.router
 }
 
 func newHolding(account string) *holding {
-	return &holding{quotas: &quotas{limits: Limits{}.withDefaults()}, owner: session.Owner{Account: account}}
+	return &holding{quotas: &quotas{limits: complete(Options{}).Limits}, owner: session.Owner{Account: account}}
 }
 
 func TestASessionEndsAlsoWhenItsConnectionWasNeverAttachedOrIsJustDetached(t *testing.T) {

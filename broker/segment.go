@@ -23,16 +23,3 @@ func (s segment) free() {
 		buffers.Put(s.own)
 	}
 }
-
-// join copies p to the end of the queue.
-func (w *writer) join(p []byte) {
-	if last := len(w.queue) - 1; last >= 0 {
-		if own := w.queue[last].own; own != nil && len(*own)+len(p) <= chunkBytes {
-			*own = append(*own, p...)
-			return
-		}
-	}
-	own := buffers.Get().(*[]byte)
-	*own = append(*own, p...)
-	w.queue = append(w.queue, segment{own: own})
-}

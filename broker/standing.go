@@ -120,8 +120,8 @@ func (s *standing) free(a netip.Prefix, now time.Time) float64 {
 	return freeFailures
 }
 
-// crowded says that an address has had its share of failures and now gets few places only.
-func (s *standing) crowded(a netip.Prefix, now time.Time) bool {
+// restricted says that an address has had its share of failures and now gets few places only.
+func (s *standing) restricted(a netip.Prefix, now time.Time) bool {
 	return !s.isGood(a, now) && s.failing.get(a).level(now) > freeFailures
 }
 

@@ -81,7 +81,7 @@ func TestRankOfAnAddress(t *testing.T) {
 	s.succeeded(family, "", epoch)
 	s.failTimes(10_000, family, "", epoch)
 	assert.Equal(t, rankKnown, s.rank(family, epoch), "guesses from one address do not make strangers of the devices behind it")
-	assert.False(t, s.crowded(family, epoch))
+	assert.False(t, s.restricted(family, epoch))
 	assert.Equal(t, rankStranger, s.rank(family, epoch.Add(goodFor)))
 }
 

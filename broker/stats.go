@@ -62,9 +62,9 @@ func (b *Broker) Stats() Stats {
 			continue
 		}
 		s.Connected++
-		s.ByListener[l.listener()]++
+		s.ByListener[l.listenerKind()]++
 		session := l.peer.stats()
-		s.Clients = append(s.Clients, ClientInfo{ID: l.client.ID, User: l.account.Name, Listener: l.listener(),
+		s.Clients = append(s.Clients, ClientInfo{ID: l.client.ID, User: l.account.Name, Listener: l.listenerKind(),
 			Remote: l.RemoteAddr().String(), Version: l.client.Properties.ProtocolVersion, Since: l.since,
 			QueuedBytes: l.queuedBytes(), Waiting: session.Queued, InFlight: session.InFlight})
 	}

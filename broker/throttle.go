@@ -50,8 +50,10 @@ type attempt struct {
 	of        *failures // while it counts among those of its name
 }
 
-// attempt says whether a password may be looked at, and how the wait for that is to be.
-func (n *network) attempt(c *conn, account access.Account) (t *attempt, w access.Wait, ok bool) {
+// attemptLogin says whether a password for an account may be looked at, and how the wait for that is to be. The account is
+// zero where there is none of that name. In any case right or wrong ends the attempt.
+func (c *conn) attemptLogin(account access.Account) (t *attempt, w access.Wait, ok bool) {
+	n := c.n
 	w.Gone = c.done()
 	n.mu.Lock()
 	t = &attempt{c: c, from: c.address.prefix, user: account.Name, guessable: account.Guessable && !c.own}
@@ -72,7 +74,8 @@ func (n *network) attempt(c *conn, account access.Account) (t *attempt, w access
 }
 
 // right ends an attempt with a password that is right.
-func (n *network) right(t *attempt) {
+func (t *attempt) right() {
+	n := t.c.n
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	t.c.judged = true
@@ -89,7 +92,8 @@ func (n *network) right(t *attempt) {
 
 // wrong ends an attempt with one that is not, or that was not looked at. It returns when the client may be told so, and
 // whether that was delayed.
-func (n *network) wrong(t *attempt, unseen bool) (delayed bool) {
+func (t *attempt) wrong(unseen bool) (delayed bool) {
+	n := t.c.n
 	delay := n.holdBack(t, unseen)
 	if delay > 0 {
 		timer := time.NewTimer(delay)
@@ -125,7 +129,7 @@ func (n *network) holdBack(t *attempt, unseen bool) time.Duration {
 	if ofName > 0 || unseen {
 		n.episodes.tell("user", t.user, *n.names.get(t.user), now)
 	}
-	if delay == 0 || a.rank == rankKnown && a.delayed >= max(n.limits.MaxUnauthenticatedPerAddress/4, 1) {
+	if delay == 0 || a.rank == rankKnown && a.delayed >= max(n.limits.maxUnauthenticatedPerAddress/4, 1) {
 		return 0
 	}
 	a.delayed++

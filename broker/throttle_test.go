@@ -40,12 +40,12 @@ func (n *network) knock(ip string, port int, establish func(c *conn)) (c *conn, 
 func (n *network) guesser(account access.Account, right bool, told chan<- time.Duration) func(c *conn) {
 	return func(c *conn) {
 		began := time.Now()
-		t, _, ok := n.attempt(c, account)
+		t, _, ok := c.attemptLogin(account)
 		if ok && right {
-			n.right(t)
-			c.admitted()
+			t.right()
+			c.admitted("")
 		} else {
-			n.wrong(t, !ok)
+			t.wrong(!ok)
 		}
 		told <- time.Since(began)
 	}
@@ -55,7 +55,7 @@ var device, person = access.Account{Name: "bed-1"}, access.Account{Name: "anna",
 
 func TestOnlyWrongPasswordsWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork(Limits{}, slog.New(slog.DiscardHandler), nil)
+		n := quietNetwork(limits{})
 		told := make(chan time.Duration, 1)
 		for i := range freeFailures {
 			n.knock("10.0.0.1", 1+i, n.guesser(device, false, told))
@@ -80,7 +80,7 @@ func TestOnlyWrongPasswordsWait(t *testing.T) {
 
 func TestAWaitingAnswerEndsWithItsConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork(Limits{}, slog.New(slog.DiscardHandler), nil)
+		n := quietNetwork(limits{})
 		for range 1000 {
 			n.failed(v4(1), "", time.Now())
 		}
@@ -101,16 +101,16 @@ func TestAWaitingAnswerEndsWithItsConnection(t *testing.T) {
 // stays is a client that logs in and then stays connected.
 func (n *network) stays(account access.Account) func(c *conn) {
 	return func(c *conn) {
-		t, _, _ := n.attempt(c, account)
-		n.right(t)
-		c.admitted()
+		t, _, _ := c.attemptLogin(account)
+		t.right()
+		c.admitted("")
 		<-c.done()
 	}
 }
 
 func TestAnAddressIsKnownWhileItsClientsStayConnected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork(Limits{}, slog.New(slog.DiscardHandler), nil)
+		n := quietNetwork(limits{})
 		_, first := n.knock("192.0.2.7", 1, n.stays(device))
 		_, second := n.knock("192.0.2.7", 2, n.stays(person))
 		synctest.Wait()
@@ -139,7 +139,7 @@ func TestAnAddressIsKnownWhileItsClientsStayConnected(t *testing.T) {
 
 func TestFailuresOfAnAddressAreForgottenWhileItIsConnected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork(Limits{}, slog.New(slog.DiscardHandler), nil)
+		n := quietNetwork(limits{})
 		n.expect(&net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 1})
 		n.knock("10.0.0.1", 1, n.stays(device)) // the program itself, which makes its address no better
 		synctest.Wait()
@@ -159,7 +159,7 @@ func TestFailuresOfAnAddressAreForgottenWhileItIsConnected(t *testing.T) {
 
 // The race detector looks at it.
 func TestTheProgramMayBeExpectedWhileItLogsIn(t *testing.T) {
-	n := newNetwork(Limits{}, slog.New(slog.DiscardHandler), nil)
+	n := quietNetwork(limits{})
 	told := make(chan time.Duration, 1)
 	c, _ := n.knock("127.0.0.1", 7, n.guesser(person, true, told))
 	n.expect(c.RemoteAddr())
@@ -172,7 +172,7 @@ func silent(c *conn) { <-c.done() }
 
 func TestKnownAddressesAndTheProgramItselfFindAPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork(Limits{MaxUnauthenticated: 20, MaxUnauthenticatedPerAddress: 10}, slog.New(slog.DiscardHandler), nil)
+		n := quietNetwork(limits{maxUnauthenticated: 20, maxUnauthenticatedPerAddress: 10})
 		told := make(chan time.Duration, 1)
 		n.knock("192.0.2.7", 1, n.guesser(device, true, told))
 		<-told
@@ -205,7 +205,7 @@ func TestKnownAddressesAndTheProgramItselfFindAPlace(t *testing.T) {
 
 func TestStrangersComeBeforeThoseWhoFailed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork(Limits{MaxUnauthenticated: 20, MaxUnauthenticatedPerAddress: 10, ConnectTimeout: 30 * time.Second}, slog.New(slog.DiscardHandler), nil)
+		n := quietNetwork(limits{maxUnauthenticated: 20, maxUnauthenticatedPerAddress: 10, connectTimeout: 30 * time.Second})
 		for round := range 3 {
 			for i := range 100 {
 				n.knock(v4(i).Addr().String(), 1+round, silent)
@@ -226,7 +226,7 @@ func TestStrangersComeBeforeThoseWhoFailed(t *testing.T) {
 
 func TestAnAddressWithManyFailuresHasFewPlaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork(Limits{}, slog.New(slog.DiscardHandler), nil)
+		n := quietNetwork(limits{})
 		for range 2 * freeFailures {
 			n.failed(v4(1), "", time.Now())
 		}
@@ -244,7 +244,7 @@ func TestAnAddressWithManyFailuresHasFewPlaces(t *testing.T) {
 // Behind one address guesses go on at full speed while 200 honest devices come back.
 func TestGuessesDoNotSlowTheDevicesBehindTheSameAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork(Limits{}, slog.New(slog.DiscardHandler), nil)
+		n := quietNetwork(limits{})
 		told := make(chan time.Duration, 2000)
 		n.knock("192.0.2.7", 1, n.guesser(device, true, told))
 		<-told

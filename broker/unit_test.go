@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/plantops/plantops/broker/refusal"
+	"github.com/plantops/plantops/config"
 )
 
 func TestGate(t *testing.T) {
@@ -39,8 +40,27 @@ func TestGate(t *testing.T) {
 	})
 }
 
+// complete adds what has no default: limits and patience as the configuration has them.
+func complete(o Options) Options {
+	o.Limits, o.StallTimeout = Limits(config.Default().Limits), config.Default().Ingest.StallTimeout
+	return o
+}
+
+func TestMissingLimitsAreRefusedByName(t *testing.T) {
+	for name, o := range map[string]Options{"MaxConnections": {}, "MaxQueuedBytes": complete(Options{}), "StallTimeout": complete(Options{})} {
+		switch name {
+		case "MaxQueuedBytes":
+			o.Limits.MaxQueuedBytes = 0
+		case "StallTimeout":
+			o.StallTimeout = 0
+		}
+		_, err := Listen(o)
+		assert.ErrorContains(t, err, name)
+	}
+}
+
 func TestAListenerThatEndsByItselfIsReported(t *testing.T) {
-	b, err := Listen(Options{TCP: "127.0.0.1:0"})
+	b, err := Listen(complete(Options{TCP: "127.0.0.1:0"}))
 	require.NoError(t, err)
 	require.NoError(t, b.Start())
 	require.NoError(t, b.listeners[kindTCP].Listener.Close()) // behind our back

@@ -69,7 +69,7 @@ func (c *conn) upgrade() (*webSocket, error) {
 	}
 	ws := &webSocket{Conn: inner}
 	ws.closeCode.Store(websocket.CloseNormalClosure)
-	inner.SetReadLimit(messageFactor * int64(c.n.limits.MaxPacketBytes))
+	inner.SetReadLimit(messageFactor * int64(c.n.limits.maxPacketBytes))
 	inner.SetPingHandler(func(data string) error { c.answerPing(data); return nil })
 	inner.SetCloseHandler(func(int, string) error { return nil }) // answered by writeClose
 	return ws, nil

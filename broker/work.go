@@ -8,10 +8,11 @@ import (
 )
 
 const (
-	// pauseBytes of deliveries in a connection's queue make its session wait, resumeBytes let it go on. Between
+	// pauseBytes of deliveries in a connection's queue make its session wait until the queue has drained. Between
 	// pauseBytes and the queue's limit there is room for acknowledgements.
-	pauseBytes       = 256 << 10
-	resumeBytes      = 64 << 10
+	pauseBytes = 256 << 10
+	// shareBytes: payloads from here on are shared between connections. Keeping a reference is cheaper than copying.
+	shareBytes       = 4 << 10
 	keptScratchBytes = 64 << 10
 )
 
@@ -97,7 +98,7 @@ func (w *work) apply(p *peer) {
 		if l.queuedBytes() > pauseBytes {
 			p.state.Pause()
 			l.awaitDrain()
-			w.stain(l.conn)
+			w.markDirty(l.conn)
 		}
 	}
 	p.charge()
@@ -113,14 +114,14 @@ func (w *work) apply(p *peer) {
 
 // write queues packets; tail is the payload of the last one and is shared.
 func (w *work) write(l *link, p, tail []byte) {
-	if kick, _ := l.put(p, tail); kick { // what cannot be queued, the connection's end tells its reader
-		w.stain(l.conn)
+	if idle, _ := l.put(p, tail); idle { // what cannot be queued, the connection's end tells its reader
+		w.markDirty(l.conn)
 	}
 }
 
-// stain notes that a connection must be flushed.
-func (w *work) stain(c *conn) {
-	if c.dirty.CompareAndSwap(false, true) {
+// markDirty notes that a connection must be flushed.
+func (w *work) markDirty(c *conn) {
+	if c.markDirty() {
 		w.dirty = append(w.dirty, c)
 	}
 }
@@ -148,7 +149,7 @@ func (w *work) flush() {
 		return
 	}
 	for i, c := range w.dirty {
-		c.kick()
+		c.flush()
 		w.dirty[i] = nil
 	}
 	w.dirty = w.dirty[:0]
@@ -166,7 +167,7 @@ func (w *work) resume(p *peer, l *link, now time.Time) {
 		w.apply(p)
 		if p.state.Paused() {
 			l.awaitDrain()
-			w.stain(l.conn)
+			w.markDirty(l.conn)
 		}
 	}
 	walks := len(p.walks) > 0

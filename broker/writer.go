@@ -12,10 +12,14 @@ import (
 )
 
 const (
-	chunkBytes = 64 << 10 // the most that one write takes; a connection that cannot take it within writeTimeout is dead
-	shareBytes = 4 << 10  // payloads from here on are shared between connections: keeping a reference is cheaper than copying
+	chunkBytes  = 64 << 10 // the most that one write takes; a connection that cannot take it within writeTimeout is dead
+	resumeBytes = 64 << 10 // when so little is left in the queue, it counts as drained
 )
 
+// chargeBytes is the unit in which the queue of a connection is charged, see chargeTo.
+const chargeBytes = 4 << 10
+
+// errQueueFull is the error of a write for which the queue has no room: the connection has been closed for it.
 var errQueueFull = fmt.Errorf("send: %w", refusal.SlowConsumer)
 
 // writer is the outgoing queue. Small packets are joined while the socket is busy, so under load one system call,
@@ -24,22 +28,22 @@ type writer struct {
 	mu      sync.Mutex
 	queue   []segment
 	pong    []byte // answer to the last websocket ping; nil = none
-	busy    bool   // flush runs
+	busy    bool   // writeAll runs
 	up      bool   // stream is set and may be used for the last words
 	dead    bool   // nothing more is written
 	limit   int
 	queued  atomic.Int64
 	drains  atomic.Bool // drained is to be called
-	drained func()      // called by flush when little is left in the queue; set before anything calls awaitDrain
-	written []segment   // the emptied half of the double buffer; only flush uses it
+	drained func()      // called by writeAll when little is left in the queue
+	written []segment   // the emptied half of the double buffer; only writeAll uses it
 }
 
-// queuedBytes is what was given to Write and send and has not reached the kernel.
+// queuedBytes is what was given to Write and put and has not reached the kernel.
 func (c *conn) queuedBytes() int { return int(c.queued.Load()) }
 
 // put queues p, followed by tail, which is shared: the caller must not change it any more. Unlike Write it leaves it to
-// the caller to kick the writer, and says whether that is necessary. A full queue closes the connection.
-func (c *conn) put(p, tail []byte) (kick bool, err error) {
+// the caller to flush, and says whether that is necessary. A full queue closes the connection.
+func (c *conn) put(p, tail []byte) (idle bool, err error) {
 	w := &c.writer
 	w.mu.Lock()
 	if c.closing.Load() {
@@ -51,20 +55,23 @@ func (c *conn) put(p, tail []byte) (kick bool, err error) {
 		c.abort(refusal.SlowConsumer, nil)
 		return false, errQueueFull
 	}
-	c.queue(len(p) + len(tail))
+	c.account(len(p) + len(tail))
 	if len(p) > 0 {
 		w.join(p)
 	}
 	if len(tail) > 0 {
 		w.queue = append(w.queue, segment{shared: tail})
 	}
-	kick = !c.busy
+	idle = !c.busy
 	w.mu.Unlock()
-	return kick, nil
+	return idle, nil
 }
 
-// kick makes the writer look at the queue.
-func (c *conn) kick() {
+// markDirty notes that there is something to flush, and reports whether that is new: then the caller flushes later.
+func (c *conn) markDirty() bool { return c.dirty.CompareAndSwap(false, true) }
+
+// flush makes the writer look at the queue. It does not wait for it.
+func (c *conn) flush() {
 	c.dirty.Store(false)
 	w := &c.writer
 	w.mu.Lock()
@@ -74,14 +81,18 @@ func (c *conn) kick() {
 	w.mu.Unlock()
 }
 
-// awaitDrain has drained called when the queue has become short. The caller kicks afterwards: it may be so already.
+// onDrained sets what awaitDrain has called, in the writer's goroutine. It is set once, before anything is awaited.
+func (c *conn) onDrained(f func()) { c.drained = f }
+
+// awaitDrain has the function of onDrained called when the queue has become short. The caller flushes afterwards: it may be
+// so already.
 func (c *conn) awaitDrain() { c.drains.Store(true) }
 
-// wake starts flush unless it runs. The caller holds writer.mu.
+// wake starts writeAll unless it runs. The caller holds writer.mu.
 func (c *conn) wake() {
 	if !c.busy {
 		c.busy = true
-		go c.flush()
+		go c.writeAll()
 	}
 }
 
@@ -95,8 +106,8 @@ func (c *conn) answerPing(data string) {
 	}
 }
 
-// flush writes until the queue is empty. After Close it ends the connection.
-func (c *conn) flush() {
+// writeAll writes until the queue is empty. After Close it ends the connection.
+func (c *conn) writeAll() {
 	w := &c.writer
 	for {
 		if w.drains.Load() && c.queuedBytes() <= resumeBytes && !c.closing.Load() && w.drains.CompareAndSwap(true, false) {
@@ -149,7 +160,7 @@ func (c *conn) writeBatch(batch []segment, pong []byte) error {
 			if _, err := c.stream.Write(chunk); err != nil {
 				return err
 			}
-			c.queue(-len(chunk))
+			c.account(-len(chunk))
 			c.n.sent.Add(int64(len(chunk)))
 			rest = rest[len(chunk):]
 		}
@@ -207,7 +218,7 @@ func (c *conn) shut(now bool) bool {
 // connection and take the last packet (a CONNACK or DISCONNECT with its reason) away from the client; so it
 // ends our side first and reads on until the client ends its own, for a bounded time.
 func (c *conn) finish(dead bool) {
-	c.queue(-c.queuedBytes()) // nobody puts anything in any more
+	c.account(-c.queuedBytes()) // nobody puts anything in any more
 	if !dead {
 		switch s := c.stream.(type) {
 		case *tls.Conn:
@@ -238,4 +249,30 @@ func (c *conn) linger() {
 		}
 		left -= n
 	}
+}
+
+// account accounts for bytes that come into the queue, or leave it.
+func (c *conn) account(n int) {
+	after := int(c.queued.Add(int64(n)))
+	units := after/chargeBytes - (after-n)/chargeBytes
+	if charge := c.charge.Load(); units != 0 && charge != nil {
+		(*charge)(units)
+	}
+}
+
+// chargeTo has charge told of the queue from now on: how many units of chargeBytes more, or less, are in it. It may be
+// called from any goroutine, and holds locks.
+func (c *conn) chargeTo(charge func(units int)) { c.charge.Store(&charge) }
+
+// join copies p to the end of the queue.
+func (w *writer) join(p []byte) {
+	if last := len(w.queue) - 1; last >= 0 {
+		if own := w.queue[last].own; own != nil && len(*own)+len(p) <= chunkBytes {
+			*own = append(*own, p...)
+			return
+		}
+	}
+	own := buffers.Get().(*[]byte)
+	*own = append(*own, p...)
+	w.queue = append(w.queue, segment{own: own})
 }

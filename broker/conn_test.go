@@ -22,12 +22,12 @@ func TestManyWritersArriveWholeAndInOrder(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			const writers, each = 8, 500
 			big := bytes.Repeat([]byte{7}, 3*chunkBytes+5) // shared, split into chunks
-			n := newTestNet(t, Limits{}).start(t, kind, func(c *conn) error {
+			n := newTestNet(t, limits{}).start(t, kind, func(c *conn) error {
 				r, err := readFirst(c)
 				if err != nil {
 					return err
 				}
-				c.admitted()
+				c.admitted("")
 				var all sync.WaitGroup
 				for w := range writers {
 					all.Go(func() {
@@ -43,7 +43,7 @@ func TestManyWritersArriveWholeAndInOrder(t *testing.T) {
 				if _, err := c.put(nil, big); err != nil {
 					return err
 				}
-				c.kick()
+				c.flush()
 				_, err = r.ReadByte()
 				return err
 			})
@@ -72,11 +72,11 @@ func TestClientThatNeverReadsIsClosed(t *testing.T) {
 	for _, kind := range listenerKinds {
 		t.Run(kind, func(t *testing.T) {
 			longest := make(chan time.Duration, 1)
-			n := newTestNet(t, Limits{}).start(t, kind, func(c *conn) error {
+			n := newTestNet(t, limits{}).start(t, kind, func(c *conn) error {
 				if _, err := readFirst(c); err != nil {
 					return err
 				}
-				c.admitted()
+				c.admitted("")
 				var worst time.Duration
 				packet := make([]byte, 1000)
 				for {
@@ -110,18 +110,18 @@ func TestClientThatStopsReadingRunsIntoTheWriteTimeout(t *testing.T) {
 	for _, kind := range listenerKinds {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			n := newTestNet(t, Limits{MaxPacketBytes: 16 << 20})
+			n := newTestNet(t, limits{maxPacketBytes: 16 << 20})
 			n.writeTimeout = 200 * time.Millisecond
 			n.start(t, kind, func(c *conn) error {
 				r, err := readFirst(c)
 				if err != nil {
 					return err
 				}
-				c.admitted()
+				c.admitted("")
 				if _, err := c.put(nil, make([]byte, 32<<20)); err != nil { // more than any socket buffer
 					return err
 				}
-				c.kick()
+				c.flush()
 				_, err = r.ReadByte()
 				assert.Error(t, err)
 				select {
@@ -146,7 +146,7 @@ func TestLastPacketArrivesAlthoughInputIsUnread(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			connack := []byte{0x20, 2, 0, 5}
 			closed := make(chan time.Duration, 1)
-			n := newTestNet(t, Limits{}).start(t, kind, func(c *conn) error {
+			n := newTestNet(t, limits{}).start(t, kind, func(c *conn) error {
 				if _, err := readFirst(c); err != nil {
 					return err
 				}
@@ -184,11 +184,11 @@ func TestCloseFreesABlockedReaderAtOnce(t *testing.T) {
 			t.Parallel()
 			conns := make(chan *conn, 1)
 			left := make(chan error, 1)
-			n := newTestNet(t, Limits{}).start(t, kind, func(c *conn) error {
+			n := newTestNet(t, limits{}).start(t, kind, func(c *conn) error {
 				if _, err := readFirst(c); err != nil {
 					return err
 				}
-				c.admitted()
+				c.admitted("")
 				c.setReadTimeout(time.Minute)
 				conns <- c
 				_, err := c.Read(make([]byte, 1))
@@ -216,11 +216,11 @@ func TestReadTimeoutRunsFromTheLastRead(t *testing.T) {
 			t.Parallel()
 			const timeout = 800 * time.Millisecond // a busy machine may well hold the client up for half of that
 			silent := make(chan time.Duration, 1)
-			n := newTestNet(t, Limits{}).start(t, kind, func(c *conn) error {
+			n := newTestNet(t, limits{}).start(t, kind, func(c *conn) error {
 				if _, err := readFirst(c); err != nil {
 					return err
 				}
-				c.admitted()
+				c.admitted("")
 				c.setReadTimeout(timeout)
 				assert.NoError(t, c.SetDeadline(time.Now().Add(time.Millisecond))) // mochi's, ignored
 				c.Write([]byte{1})
@@ -258,12 +258,12 @@ func TestReadTimeoutRunsFromTheLastRead(t *testing.T) {
 func TestReadTimeoutCanBeTakenAway(t *testing.T) {
 	t.Parallel()
 	conns := make(chan *conn, 1)
-	n := newTestNet(t, Limits{}).start(t, "tcp", func(c *conn) error {
+	n := newTestNet(t, limits{}).start(t, "tcp", func(c *conn) error {
 		c.setReadTimeout(50 * time.Millisecond)
 		if _, err := readFirst(c); err != nil {
 			return err
 		}
-		c.admitted()
+		c.admitted("")
 		c.setReadTimeout(0)
 		conns <- c
 		return readAll(c)
@@ -293,12 +293,12 @@ func isDone(c *conn) bool {
 func TestPanicEndsOneConnectionOnly(t *testing.T) {
 	for _, kind := range listenerKinds {
 		t.Run(kind, func(t *testing.T) {
-			n := newTestNet(t, Limits{}).start(t, kind, func(c *conn) error {
+			n := newTestNet(t, limits{}).start(t, kind, func(c *conn) error {
 				r, err := readFirst(c)
 				if err != nil {
 					return err
 				}
-				c.admitted()
+				c.admitted("")
 				c.Write([]byte{0x20, 2, 0, 0})
 				for {
 					b, err := r.ReadByte()
@@ -319,7 +319,7 @@ func TestPanicEndsOneConnectionOnly(t *testing.T) {
 			requireEnd(t, bad)
 			eventually(t, "counted", func() bool { return n.dropped(refusal.Panic) == 1 })
 			require.Contains(t, n.log.String(), "somebody's decoder")
-			require.Contains(t, n.log.String(), "net_conn_test.go", "the stack")
+			require.Contains(t, n.log.String(), "conn_test.go", "the stack")
 
 			_, err = good.Write([]byte("y"))
 			require.NoError(t, err)
@@ -334,7 +334,7 @@ func TestCloseOfTheNetworkEndsEverything(t *testing.T) {
 	for _, kind := range listenerKinds {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			n := newTestNet(t, Limits{MaxUnauthenticated: 3}).start(t, kind, login)
+			n := newTestNet(t, limits{maxUnauthenticated: 3}).start(t, kind, login)
 			loggedIn := n.dial(t)
 			requireLogin(t, loggedIn)
 			for range 5 {
@@ -356,7 +356,7 @@ func TestCloseOfTheNetworkEndsEverything(t *testing.T) {
 func TestCloseOfTheNetworkIsBounded(t *testing.T) {
 	release := make(chan struct{})
 	entered := make(chan struct{})
-	n := newTestNet(t, Limits{}).start(t, "tcp", func(c *conn) error {
+	n := newTestNet(t, limits{}).start(t, "tcp", func(c *conn) error {
 		close(entered)
 		<-release // a part that does not notice the end
 		return nil
@@ -406,7 +406,7 @@ func TestOversizeFirstPacketIsNotPassedOn(t *testing.T) {
 	for _, kind := range listenerKinds {
 		t.Run(kind, func(t *testing.T) {
 			passed := make(chan int, 1)
-			n := newTestNet(t, Limits{}).start(t, kind, func(c *conn) error {
+			n := newTestNet(t, limits{}).start(t, kind, func(c *conn) error {
 				all, err := io.ReadAll(c)
 				passed <- len(all)
 				return err
@@ -424,7 +424,7 @@ func TestOversizeFirstPacketIsNotPassedOn(t *testing.T) {
 // Who says nothing costs next to nothing: what belongs to a login is made when somebody begins one.
 func TestNothingIsMadeForASilentConnection(t *testing.T) {
 	var established atomic.Int64
-	n := newTestNet(t, Limits{}).start(t, "tcp", func(c *conn) error {
+	n := newTestNet(t, limits{}).start(t, "tcp", func(c *conn) error {
 		established.Add(1)
 		_, err := io.ReadAll(c)
 		return err

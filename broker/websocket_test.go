@@ -22,7 +22,7 @@ func echo(c *conn) error {
 	if err != nil {
 		return err
 	}
-	c.admitted()
+	c.admitted("")
 	if _, err := c.Write([]byte{0x20, 2, 0, 0}); err != nil {
 		return err
 	}
@@ -37,7 +37,7 @@ func (n *testNet) dialWebsocket(t *testing.T) (*websocket.Conn, net.Conn) {
 }
 
 func TestWebsocketPacketsMaySpanAndShareMessages(t *testing.T) {
-	n := newTestNet(t, Limits{}).start(t, "websocket", echo)
+	n := newTestNet(t, limits{}).start(t, "websocket", echo)
 	ws, stream := n.dialWebsocket(t)
 	for _, b := range connectPacket { // one packet in six messages
 		require.NoError(t, ws.WriteMessage(websocket.BinaryMessage, []byte{b}))
@@ -60,7 +60,7 @@ func TestWebsocketPacketsMaySpanAndShareMessages(t *testing.T) {
 }
 
 func TestWebsocketPingIsAnsweredWhileDataFlows(t *testing.T) {
-	n := newTestNet(t, Limits{}).start(t, "websocket", echo)
+	n := newTestNet(t, limits{}).start(t, "websocket", echo)
 	ws, stream := n.dialWebsocket(t)
 	requireLogin(t, stream)
 	pongs := make(chan string, 1000)
@@ -125,7 +125,7 @@ func TestWebsocketFramesThatAreNotAllowed(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			n := newTestNet(t, Limits{MaxPacketBytes: 1024}).start(t, "websocket", echo)
+			n := newTestNet(t, limits{maxPacketBytes: 1024}).start(t, "websocket", echo)
 			ws, stream := n.dialWebsocket(t)
 			requireLogin(t, stream)
 			require.NoError(t, test.send(ws, stream))
@@ -141,11 +141,11 @@ func TestWebsocketFramesThatAreNotAllowed(t *testing.T) {
 
 func TestWebsocketCloseIsAnswered(t *testing.T) {
 	ended := make(chan error, 1)
-	n := newTestNet(t, Limits{}).start(t, "websocket", func(c *conn) error {
+	n := newTestNet(t, limits{}).start(t, "websocket", func(c *conn) error {
 		if _, err := readFirst(c); err != nil {
 			return err
 		}
-		c.admitted()
+		c.admitted("")
 		_, err := c.Read(make([]byte, 1))
 		ended <- err
 		c.Write([]byte("last words"))
@@ -185,14 +185,14 @@ func TestWebsocketUpgrade(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			n := newTestNet(t, Limits{})
+			n := newTestNet(t, limits{})
 			n.allowedOrigins = test.allowed
 			n.start(t, "websocket", login)
 			for key, values := range test.header {
-				values[0] = strings.Replace(values[0], "HOST", n.l.addr().String(), 1)
+				values[0] = strings.Replace(values[0], "HOST", n.l.Addr().String(), 1)
 				test.header[key] = values
 			}
-			ws, answer, err := (&websocket.Dialer{HandshakeTimeout: soon}).Dial("ws://"+n.l.addr().String()+"/any/path", test.header)
+			ws, answer, err := (&websocket.Dialer{HandshakeTimeout: soon}).Dial("ws://"+n.l.Addr().String()+"/any/path", test.header)
 			require.NotNil(t, answer, "%v", err)
 			assert.Equal(t, test.status, answer.StatusCode)
 			assert.Equal(t, test.speaks, answer.Header.Get("Sec-WebSocket-Protocol"))
@@ -208,8 +208,8 @@ func TestWebsocketUpgrade(t *testing.T) {
 }
 
 func TestWebsocketPortAnswersABrowserAndNonsense(t *testing.T) {
-	n := newTestNet(t, Limits{}).start(t, "websocket", login)
-	answer, err := http.Get("http://" + n.l.addr().String() + "/")
+	n := newTestNet(t, limits{}).start(t, "websocket", login)
+	answer, err := http.Get("http://" + n.l.Addr().String() + "/")
 	require.NoError(t, err)
 	answer.Body.Close()
 	require.Equal(t, 400, answer.StatusCode)

@@ -3,6 +3,7 @@ package broker
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -23,6 +24,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/plantops/plantops/broker/refusal"
+	"github.com/plantops/plantops/config"
 )
 
 // soon is how long a test waits for what must happen.
@@ -60,15 +62,33 @@ func (b *lockedBuffer) String() string {
 	return b.Buffer.String()
 }
 
+// completed are limits of which those that are 0 are as the configuration has them by default.
+func completed(some limits) limits {
+	d := config.Default().Limits
+	return limits{
+		maxConnections:               cmp.Or(some.maxConnections, d.MaxConnections),
+		maxUnauthenticated:           cmp.Or(some.maxUnauthenticated, d.MaxUnauthenticated),
+		maxUnauthenticatedPerAddress: cmp.Or(some.maxUnauthenticatedPerAddress, d.MaxUnauthenticatedPerAddress),
+		maxConnectionsPerAddress:     cmp.Or(some.maxConnectionsPerAddress, d.MaxConnectionsPerAddress),
+		connectTimeout:               cmp.Or(some.connectTimeout, d.ConnectTimeout),
+		maxPacketBytes:               cmp.Or(some.maxPacketBytes, d.MaxPacketBytes),
+	}
+}
+
+// quietNetwork is a network that nobody hears of.
+func quietNetwork(some limits) *network {
+	return newNetwork(options{limits: completed(some), log: slog.New(slog.DiscardHandler)})
+}
+
 // newTestNet makes a network that is closed, with every goroutine waited for, when the test ends.
-func newTestNet(t testing.TB, limits Limits) *testNet {
+func newTestNet(t testing.TB, some limits) *testNet {
 	n := &testNet{reasons: map[string]int{}}
 	log := slog.New(slog.NewTextHandler(&n.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	n.network = newNetwork(limits, log, func(why refusal.Refusal, _ refusal.Source) {
+	n.network = newNetwork(options{limits: completed(some), log: log, refused: func(why refusal.Refusal, _ refusal.Source) {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		n.reasons[why.Reason]++
-	})
+	}})
 	n.tlsConfig = &tls.Config{Certificates: []tls.Certificate{testCertificate(t)}}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), soon)
@@ -86,7 +106,7 @@ func newTestNet(t testing.TB, limits Limits) *testNet {
 // start serves kind with establish on a free port.
 func (n *testNet) start(t testing.TB, kind string, establish func(*conn) error) *testNet {
 	t.Helper()
-	l, err := bind(kind, "127.0.0.1:0", n.network)
+	l, err := n.bind(kind, "127.0.0.1:0")
 	require.NoError(t, err)
 	n.serveOn(l, establish)
 	return n
@@ -116,7 +136,7 @@ func (n *testNet) rawDial(t testing.TB, from string) net.Conn {
 	if from != "" {
 		d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(from)}
 	}
-	c, err := d.Dial("tcp", n.l.addr().String())
+	c, err := d.Dial("tcp", n.l.Addr().String())
 	require.NoError(t, err)
 	t.Cleanup(func() { c.Close() })
 	require.NoError(t, c.SetDeadline(time.Now().Add(soon)))
@@ -127,7 +147,7 @@ func (n *testNet) rawDial(t testing.TB, from string) net.Conn {
 func (n *testNet) requireRefused(t testing.TB, from string) {
 	t.Helper()
 	d := net.Dialer{Timeout: soon, LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
-	c, err := d.Dial("tcp", n.l.addr().String())
+	c, err := d.Dial("tcp", n.l.Addr().String())
 	if err != nil {
 		require.ErrorIs(t, err, syscall.ECONNRESET)
 		return
@@ -156,7 +176,7 @@ func (n *testNet) handshake(t testing.TB, raw net.Conn) net.Conn {
 			NetDial:      func(string, string) (net.Conn, error) { return raw, nil },
 			Subprotocols: []string{"mqtt"},
 		}
-		ws, _, err := d.Dial("ws://"+n.l.addr().String()+"/mqtt", nil)
+		ws, _, err := d.Dial("ws://"+n.l.Addr().String()+"/mqtt", nil)
 		require.NoError(t, err)
 		return &wsClient{Conn: raw, ws: ws}
 	}
@@ -224,7 +244,7 @@ func login(c *conn) error {
 	if err != nil {
 		return err
 	}
-	c.admitted()
+	c.admitted("")
 	if _, err := c.Write([]byte{0x20, 2, 0, 0}); err != nil {
 		return err
 	}

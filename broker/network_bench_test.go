@@ -15,7 +15,7 @@ func BenchmarkSmallWrites(b *testing.B) {
 	for _, kind := range listenerKinds {
 		b.Run(kind, func(b *testing.B) {
 			sent := make(chan *countingConn, 1)
-			n := newTestNet(b, Limits{})
+			n := newTestNet(b, limits{})
 			inner, err := net.Listen("tcp", "127.0.0.1:0")
 			require.NoError(b, err)
 			n.serveOn(n.adopt(kind, &countingListener{inner}), func(c *conn) error {
@@ -23,7 +23,7 @@ func BenchmarkSmallWrites(b *testing.B) {
 				if err != nil {
 					return err
 				}
-				c.admitted()
+				c.admitted("")
 				packet := []byte{0x40, 2, 0, 1}
 				b.ResetTimer()
 				for range b.N {
@@ -66,12 +66,12 @@ func (l *countingListener) Accept() (net.Conn, error) {
 func BenchmarkPingPong(b *testing.B) {
 	for _, kind := range listenerKinds {
 		b.Run(kind, func(b *testing.B) {
-			n := newTestNet(b, Limits{}).start(b, kind, func(c *conn) error {
+			n := newTestNet(b, limits{}).start(b, kind, func(c *conn) error {
 				r, err := readFirst(c)
 				if err != nil {
 					return err
 				}
-				c.admitted()
+				c.admitted("")
 				c.setReadTimeout(time.Minute)
 				p := make([]byte, 64)
 				for {
@@ -104,11 +104,11 @@ func BenchmarkAcknowledgements(b *testing.B) {
 	for _, kind := range listenerKinds {
 		b.Run(kind, func(b *testing.B) {
 			conns := make(chan *conn, devices)
-			n := newTestNet(b, Limits{}).start(b, kind, func(c *conn) error {
+			n := newTestNet(b, limits{}).start(b, kind, func(c *conn) error {
 				if _, err := readFirst(c); err != nil {
 					return err
 				}
-				c.admitted()
+				c.admitted("")
 				conns <- c
 				<-c.done()
 				return nil
@@ -148,12 +148,12 @@ func BenchmarkIdleConnections(b *testing.B) {
 	for _, kind := range listenerKinds {
 		for name, places := range map[string]int{"idle": clients, "waiting": 1} {
 			b.Run(kind+"/"+name, func(b *testing.B) {
-				n := newTestNet(b, Limits{MaxUnauthenticated: places, MaxUnauthenticatedPerAddress: places}).start(b, kind, func(c *conn) error {
+				n := newTestNet(b, limits{maxUnauthenticated: places, maxUnauthenticatedPerAddress: places}).start(b, kind, func(c *conn) error {
 					var p [64]byte
 					if _, err := c.Read(p[:]); err != nil {
 						return err
 					}
-					c.admitted()
+					c.admitted("")
 					if _, err := c.Write([]byte{0x20, 2, 0, 0}); err != nil {
 						return err
 					}

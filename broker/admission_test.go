@@ -3,7 +3,6 @@ package broker
 import (
 	"crypto/tls"
 	"errors"
-	"log/slog"
 	"net"
 	"os"
 	"sync"
@@ -41,7 +40,7 @@ func TestConnectTimeout(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			const timeout = 300 * time.Millisecond
-			n := newTestNet(t, Limits{ConnectTimeout: timeout}).start(t, attack.kind, login)
+			n := newTestNet(t, limits{connectTimeout: timeout}).start(t, attack.kind, login)
 			begin := time.Now()
 			var client net.Conn
 			if name == "TLS done, then silence" {
@@ -91,15 +90,15 @@ func TestConnectTimeoutStandsStillWhileWeMakeTheClientWait(t *testing.T) {
 	t.Parallel()
 	const timeout = 200 * time.Millisecond
 	held, let := make(chan struct{}), make(chan struct{})
-	n := newTestNet(t, Limits{ConnectTimeout: timeout, MaxUnauthenticated: 1}).start(t, "tcp", func(c *conn) error {
+	n := newTestNet(t, limits{connectTimeout: timeout, maxUnauthenticated: 1}).start(t, "tcp", func(c *conn) error {
 		if _, err := readFirst(c); err != nil {
 			return err
 		}
-		c.hold()
+		c.pauseDeadline()
 		held <- struct{}{}
 		<-let
-		c.unhold()
-		c.admitted()
+		c.resumeDeadline()
+		c.admitted("")
 		_, err := c.Write([]byte{0x20, 2, 0, 0})
 		if err != nil {
 			return err
@@ -129,7 +128,7 @@ func TestBurstFromOneAddressIsServedCompletely(t *testing.T) {
 			if kind == "tls" {
 				clients = 300 // the same path; handshakes under -race are slow
 			}
-			n := newTestNet(t, Limits{MaxUnauthenticated: 50, MaxUnauthenticatedPerAddress: 10}).start(t, kind, func(c *conn) error {
+			n := newTestNet(t, limits{maxUnauthenticated: 50, maxUnauthenticatedPerAddress: 10}).start(t, kind, func(c *conn) error {
 				n, serving := c.n, 0
 				n.mu.Lock()
 				serving = n.serving
@@ -157,7 +156,7 @@ func TestBurstFromOneAddressIsServedCompletely(t *testing.T) {
 }
 
 func TestSilentSocketsOfOneAddressDoNotKeepOthersWaiting(t *testing.T) {
-	n := newTestNet(t, Limits{MaxUnauthenticated: 8, MaxUnauthenticatedPerAddress: 4, ConnectTimeout: time.Minute}).start(t, "tcp", login)
+	n := newTestNet(t, limits{maxUnauthenticated: 8, maxUnauthenticatedPerAddress: 4, connectTimeout: time.Minute}).start(t, "tcp", login)
 	for range 100 {
 		n.rawDial(t, "127.0.0.2")
 	}
@@ -171,7 +170,7 @@ func TestSilentSocketsOfOneAddressDoNotKeepOthersWaiting(t *testing.T) {
 func TestSilentSocketsInAllPlacesAreReplacedSooner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const timeout = 900 * time.Millisecond
-		n := newNetwork(Limits{MaxUnauthenticated: 4, MaxUnauthenticatedPerAddress: 4, ConnectTimeout: timeout}, slog.New(slog.DiscardHandler), nil)
+		n := quietNetwork(limits{maxUnauthenticated: 4, maxUnauthenticatedPerAddress: 4, connectTimeout: timeout})
 		told := make(chan time.Duration, 1)
 		for i := range 40 {
 			n.knock("127.0.0.2", 1+i, silent)
@@ -187,7 +186,7 @@ func TestSilentSocketsInAllPlacesAreReplacedSooner(t *testing.T) {
 }
 
 func TestAboveMaxConnectionsTheLongestQueueLoses(t *testing.T) {
-	n := newTestNet(t, Limits{MaxConnections: 20, MaxUnauthenticated: 6, MaxUnauthenticatedPerAddress: 2, ConnectTimeout: time.Minute}).start(t, "tcp", login)
+	n := newTestNet(t, limits{maxConnections: 20, maxUnauthenticated: 6, maxUnauthenticatedPerAddress: 2, connectTimeout: time.Minute}).start(t, "tcp", login)
 	requireLogin(t, n.rawDial(t, "127.0.0.3"))
 	for range 3 {
 		n.rawDial(t, "127.0.0.5")
@@ -211,7 +210,7 @@ func TestAboveMaxConnectionsTheLongestQueueLoses(t *testing.T) {
 }
 
 func TestMaxConnectionsPerAddress(t *testing.T) {
-	n := newTestNet(t, Limits{MaxConnectionsPerAddress: 2}).start(t, "tcp", login)
+	n := newTestNet(t, limits{maxConnectionsPerAddress: 2}).start(t, "tcp", login)
 	first := n.rawDial(t, "127.0.0.2")
 	requireLogin(t, first)
 	requireLogin(t, n.rawDial(t, "127.0.0.2"))
@@ -245,7 +244,7 @@ func TestAcceptErrorsDoNotEndTheListener(t *testing.T) {
 	for _, err := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ECONNABORTED, syscall.ENOBUFS, errors.New("odd")} {
 		l.fail <- err
 	}
-	n := newTestNet(t, Limits{})
+	n := newTestNet(t, limits{})
 	n.serveOn(n.adopt("tcp", l), login)
 	requireLogin(t, n.rawDial(t, ""))
 	require.Contains(t, n.log.String(), "accepting connections fails")
@@ -256,7 +255,7 @@ func TestWaitingConnectionsAreGivenUpWhenDescriptorsRunOut(t *testing.T) {
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	l := &failingListener{inner, make(chan error, 1)}
-	n := newTestNet(t, Limits{MaxUnauthenticated: 1, ConnectTimeout: time.Minute})
+	n := newTestNet(t, limits{maxUnauthenticated: 1, connectTimeout: time.Minute})
 	n.serveOn(n.adopt("tcp", l), login)
 	for range 5 {
 		n.rawDial(t, "127.0.0.2")
@@ -265,32 +264,32 @@ func TestWaitingConnectionsAreGivenUpWhenDescriptorsRunOut(t *testing.T) {
 	l.fail <- syscall.EMFILE
 	// One more wakes the accept that is under way. It may itself be the one that is given up, before Dial returns.
 	d := net.Dialer{Timeout: soon, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
-	if c, err := d.Dial("tcp", n.l.addr().String()); err == nil {
+	if c, err := d.Dial("tcp", n.l.Addr().String()); err == nil {
 		defer c.Close()
 	}
 	eventually(t, "one was given up", func() bool { return n.dropped(refusal.TooManyConnections) == 1 })
 }
 
 func TestABrokenListenerIsReported(t *testing.T) {
-	n := newTestNet(t, Limits{}).start(t, "tcp", login)
+	n := newTestNet(t, limits{}).start(t, "tcp", login)
 	n.l.Listener.Close() // not by us
 	select {
 	case err := <-n.served:
 		require.ErrorIs(t, err, net.ErrClosed)
-		require.ErrorContains(t, err, n.l.addr().String())
+		require.ErrorContains(t, err, n.l.Addr().String())
 	case <-time.After(soon):
 		require.Fail(t, "serve goes on")
 	}
 }
 
 func TestBindNamesAddressAndCause(t *testing.T) {
-	n := newTestNet(t, Limits{}).start(t, "tcp", login)
-	_, err := bind("tls", n.l.addr().String(), n.network)
+	n := newTestNet(t, limits{}).start(t, "tcp", login)
+	_, err := n.bind("tls", n.l.Addr().String())
 	require.ErrorIs(t, err, syscall.EADDRINUSE)
-	require.ErrorContains(t, err, n.l.addr().String())
-	require.NoError(t, n.l.close())
+	require.ErrorContains(t, err, n.l.Addr().String())
+	require.NoError(t, n.l.Close())
 	require.NoError(t, <-n.served)
-	require.Error(t, n.l.close(), "closed already")
+	require.Error(t, n.l.Close(), "closed already")
 }
 
 func TestTLSHandshakeFailuresSayWhatIsWrong(t *testing.T) {
@@ -319,7 +318,7 @@ func TestTLSHandshakeFailuresSayWhatIsWrong(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			n := newTestNet(t, Limits{})
+			n := newTestNet(t, limits{})
 			if test.server != nil {
 				test.server(n.tlsConfig)
 			}
@@ -334,8 +333,8 @@ func TestTLSHandshakeFailuresSayWhatIsWrong(t *testing.T) {
 func TestTLSState(t *testing.T) {
 	for _, kind := range listenerKinds {
 		t.Run(kind, func(t *testing.T) {
-			n := newTestNet(t, Limits{}).start(t, kind, func(c *conn) error {
-				assert.Equal(t, kind, c.listener())
+			n := newTestNet(t, limits{}).start(t, kind, func(c *conn) error {
+				assert.Equal(t, kind, c.listenerKind())
 				state := c.tlsState()
 				if kind == "tls" {
 					if assert.NotNil(t, state) {
