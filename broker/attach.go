@@ -20,7 +20,7 @@ const maxSessionExpiry = 30 * 24 * time.Hour
 func (r *router) attach(l *link, pk *packets.Packet) {
 	w := &work{r: r}
 	l.work, l.now = w, r.now()
-	l.onDrained(func() { r.resume(l) })
+	l.OnDrained(func() { r.resume(l) })
 	c := connection(l, pk)
 	p := l.peer
 	p.mu.Lock()

@@ -42,15 +42,15 @@ func (h *hook) admit(l *link, pk packets.Packet) error {
 		return refusal.CertificateRevoked
 	}
 	if !h.isIngest(l) {
-		l.pauseDeadline()
-		err := h.gate.pass(l.done(), h.gateWait)
-		l.resumeDeadline()
+		l.PauseDeadline()
+		err := h.gate.pass(l.Done(), h.gateWait)
+		l.ResumeDeadline()
 		if err != nil {
 			return err
 		}
 	}
-	l.admitted(l.account.Name)
-	l.setReadTimeout(keepalive + keepalive/2) // [MQTT-3.1.2-22]
+	l.Admitted(l.account.Name)
+	l.SetReadTimeout(keepalive + keepalive/2) // [MQTT-3.1.2-22]
 	return nil
 }
 
@@ -88,16 +88,16 @@ func (h *hook) login(l *link, pk packets.Packet) (access.Account, error) {
 // attempt looks at a password, if it may, and gives a wrong one its answer when it is time to.
 func (h *hook) attempt(l *link, user string, password []byte) (access.Account, error) {
 	asked, _ := h.account(user)
-	try, wait, ok := l.attemptLogin(asked)
+	try, wait, ok := l.Attempt(asked)
 	err := error(refusal.TooManyFailedLogins)
 	if ok {
 		var account access.Account
 		if account, err = h.authenticate(user, password, wait); err == nil {
-			try.right()
+			try.Right()
 			return account, nil
 		}
 	}
-	delayed := try.wrong(!ok)
+	delayed := try.Wrong(!ok)
 	if delayed {
 		h.refusals.Count(refusal.AnswerDelayed, 1, refusal.Source{Account: asked.Name, Remote: l.RemoteAddr()})
 	}
@@ -141,7 +141,7 @@ func (h *hook) account(name string) (access.Account, bool) {
 // certificateFits compares the name in a client certificate with the user name, where certificates are required: the
 // two are one identity. A certificate with several names is nobody's.
 func (h *hook) certificateFits(l *link, user string) bool {
-	state := l.tlsState()
+	state := l.TLSState()
 	if !h.mustCert || state == nil {
 		return true
 	}
@@ -165,7 +165,7 @@ func (h *hook) certificateRevoked(l *link) bool {
 	if !h.mustCert || h.isRevoked == nil {
 		return false
 	}
-	state := l.tlsState()
+	state := l.TLSState()
 	return state != nil && h.isRevoked(state.VerifiedChains)
 }
 
@@ -205,7 +205,7 @@ func (h *hook) checkWill(l *link, pk packets.Packet) error {
 func (h *hook) refuseConnect(l *link, pk packets.Packet, r refusal.Refusal) {
 	l.cause.CompareAndSwap(nil, &r.Reason)
 	attrs := []slog.Attr{slog.String("user", refusal.Clip(string(pk.Connect.Username))), slog.String("client", refusal.Clip(l.client.ID)),
-		slog.String("listener", l.listenerKind()), slog.String("remote", l.RemoteAddr().String())}
+		slog.String("listener", l.Kind()), slog.String("remote", l.RemoteAddr().String())}
 	if pk.Connect.WillFlag && (r == refusal.WillNotAllowed || r == refusal.InvalidWillTopic) {
 		attrs = append(attrs, slog.String("topic", refusal.Clip(pk.Connect.WillTopic)))
 	}

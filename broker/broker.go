@@ -24,6 +24,7 @@ import (
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 
+	"github.com/plantops/plantops/broker/network"
 	"github.com/plantops/plantops/broker/refusal"
 )
 
@@ -32,8 +33,8 @@ type Broker struct {
 	log            *slog.Logger
 	server         *mqtt.Server
 	hook           *hook
-	network        *network
-	listeners      map[string]*netListener
+	network        *network.Network
+	listeners      map[string]*network.Listener
 	maxPacketBytes int
 
 	died      chan error
@@ -74,19 +75,19 @@ func Listen(o Options) (*Broker, error) {
 	refused := refusal.NewCounters(o.Log, o.Now)
 	b := &Broker{
 		log:            o.Log,
-		listeners:      map[string]*netListener{},
+		listeners:      map[string]*network.Listener{},
 		maxPacketBytes: o.Limits.MaxPacketBytes,
 		died:           make(chan error, 3),
 		closing:        make(chan struct{}),
 	}
-	b.network = newNetwork(options{
-		limits: limits{
-			maxConnections: o.Limits.MaxConnections, maxUnauthenticated: o.Limits.MaxUnauthenticated,
-			maxUnauthenticatedPerAddress: o.Limits.MaxUnauthenticatedPerAddress, maxConnectionsPerAddress: o.Limits.MaxConnectionsPerAddress,
-			connectTimeout: o.Limits.ConnectTimeout, maxPacketBytes: o.Limits.MaxPacketBytes,
+	b.network = network.New(network.Options{
+		Limits: network.Limits{
+			MaxConnections: o.Limits.MaxConnections, MaxUnauthenticated: o.Limits.MaxUnauthenticated,
+			MaxUnauthenticatedPerAddress: o.Limits.MaxUnauthenticatedPerAddress, MaxConnectionsPerAddress: o.Limits.MaxConnectionsPerAddress,
+			ConnectTimeout: o.Limits.ConnectTimeout, MaxPacketBytes: o.Limits.MaxPacketBytes,
 		},
-		tlsConfig: o.TLSConfig, allowedOrigins: o.AllowedOrigins, log: o.Log,
-		refused: func(why refusal.Refusal, from refusal.Source) { refused.Count(why, 1, from) },
+		TLSConfig: o.TLSConfig, AllowedOrigins: o.AllowedOrigins, Log: o.Log,
+		Refused: func(why refusal.Refusal, from refusal.Source) { refused.Count(why, 1, from) },
 	})
 	if err := b.bindAll(o); err != nil {
 		return nil, err
@@ -129,14 +130,14 @@ func serverOptions(limits Limits, log *slog.Logger) *mqtt.Options {
 func (b *Broker) bindAll(o Options) error {
 	var errs []error
 	for _, want := range []struct{ kind, address, words string }{
-		{kindTCP, o.TCP, "Opening ipv4 listen socket on port %d."},
-		{kindTLS, o.TLS, "Opening ipv4 listen socket on port %d."},
-		{kindWebSocket, o.WebSocket, "Opening websockets listen socket on port %d."},
+		{network.TCP, o.TCP, "Opening ipv4 listen socket on port %d."},
+		{network.TLS, o.TLS, "Opening ipv4 listen socket on port %d."},
+		{network.WebSocket, o.WebSocket, "Opening websockets listen socket on port %d."},
 	} {
 		if want.address == "" {
 			continue
 		}
-		l, err := b.network.bind(want.kind, want.address)
+		l, err := b.network.Bind(want.kind, want.address)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -169,7 +170,7 @@ func (b *Broker) Addrs() Addrs {
 		}
 		return nil
 	}
-	return Addrs{TCP: addr(kindTCP), TLS: addr(kindTLS), WebSocket: addr(kindWebSocket)}
+	return Addrs{TCP: addr(network.TCP), TLS: addr(network.TLS), WebSocket: addr(network.WebSocket)}
 }
 
 // Start lets connections in. Every client but the backend's subscriber waits after its login for AdmitDevices, for half a
@@ -184,7 +185,7 @@ func (b *Broker) Start() error {
 	b.serving.Go(func() { b.hook.router.run(b.closing) })
 	for kind, l := range b.listeners {
 		b.serving.Go(func() {
-			err := l.serve(b.establish)
+			err := l.Serve(b.establish)
 			select {
 			case <-b.closing:
 			default:
@@ -196,10 +197,10 @@ func (b *Broker) Start() error {
 }
 
 // Expect says that the connection from this address is made by this program: it comes in whoever else waits.
-func (b *Broker) Expect(local net.Addr) { b.network.expect(local) }
+func (b *Broker) Expect(local net.Addr) { b.network.Expect(local) }
 
 // establish serves one connection until it ends. mochi's decoder can panic on what a client sends; serve recovers.
-func (b *Broker) establish(c *conn) error {
+func (b *Broker) establish(c *network.Conn) error {
 	l := newLink(b.hook, c)
 	l.screen.Limit = b.maxPacketBytes
 	panicked := true
@@ -207,7 +208,7 @@ func (b *Broker) establish(c *conn) error {
 		b.hook.settle(l, panicked)
 		b.hook.sessions.release(l)
 	}()
-	err := b.server.EstablishConnection(c.listenerKind(), l)
+	err := b.server.EstablishConnection(c.Kind(), l)
 	panicked = false
 	return err
 }
@@ -282,7 +283,7 @@ func (b *Broker) close() error {
 	for _, l := range b.hook.sessions.live() {
 		b.hook.sessions.end(l, packets.ErrServerShuttingDown)
 	}
-	errs := []error{b.network.close(ctx)}
+	errs := []error{b.network.Close(ctx)}
 
 	stopped := make(chan error, 1)
 	go func() {

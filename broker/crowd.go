@@ -120,6 +120,6 @@ func (w *work) yield(l *link) {
 	w.flush()
 	select {
 	case <-gone:
-	case <-l.done():
+	case <-l.Done():
 	}
 }

@@ -166,7 +166,7 @@ func (h *hook) reject(l *link, r refusal.Refusal, topic string) error {
 func (h *hook) rejectForm(l *link, f *validate.Fault) error {
 	l.because(f.Error())
 	from := refusal.Source{Remote: l.RemoteAddr()}
-	attrs := []slog.Attr{slog.String("listener", l.listenerKind()), slog.String("remote", l.RemoteAddr().String()),
+	attrs := []slog.Attr{slog.String("listener", l.Kind()), slog.String("remote", l.RemoteAddr().String()),
 		slog.String("packet", packets.PacketNames[f.Kind])}
 	if f.Detail != "" {
 		attrs = append(attrs, slog.String("detail", f.Detail))

@@ -49,7 +49,7 @@ func (b *Broker) Counted() (all map[string]Held, queued int) {
 			h.Subscriptions += p.state.Subscriptions()
 			h.Queued += (p.state.Stats().Bytes + p.state.WillBytes()) / session.FreeBytes * session.FreeBytes
 			if !p.owner.hasEnded() { // of one that has ended nothing is queued, a moment later
-				h.Queued += p.owner.queuedBytes() / session.FreeBytes * session.FreeBytes
+				h.Queued += p.owner.QueuedBytes() / session.FreeBytes * session.FreeBytes
 			}
 		})
 		p.mu.Unlock()

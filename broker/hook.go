@@ -13,6 +13,7 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/plantops/plantops/broker/access"
+	"github.com/plantops/plantops/broker/network"
 	"github.com/plantops/plantops/broker/refusal"
 )
 
@@ -129,7 +130,7 @@ func (h *hook) OnACLCheck(cl *mqtt.Client, filter string, write bool) bool {
 // refused counts and logs what a client that has logged in may not do.
 func (h *hook) refused(l *link, why refusal.Refusal, topic string) {
 	attrs := []slog.Attr{slog.String("user", l.account.Name), slog.String("client", l.client.ID),
-		slog.String("listener", l.listenerKind()), slog.String("remote", l.RemoteAddr().String())}
+		slog.String("listener", l.Kind()), slog.String("remote", l.RemoteAddr().String())}
 	if topic != "" {
 		attrs = append(attrs, slog.String("topic", refusal.Clip(topic)))
 	}
@@ -160,7 +161,7 @@ func (h *hook) refusedAway(account, client string, why refusal.Refusal, topic st
 
 // attrs says which connection a log line is about.
 func (l *link) attrs() []any {
-	return []any{"user", l.account.Name, "client", l.client.ID, "listener", l.listenerKind(), "remote", l.RemoteAddr().String()}
+	return []any{"user", l.account.Name, "client", l.client.ID, "listener", l.Kind(), "remote", l.RemoteAddr().String()}
 }
 
 // endReason puts why a connection ended into words: our reason, else the client's goodbye, else what the socket said.
@@ -183,7 +184,7 @@ func endReason(l *link, err error) string {
 // brokenPacket is the refusal of a packet that mochi could not read or would not take, when that is why it ended a connection.
 func brokenPacket(err error) (refusal.Refusal, bool) {
 	switch code, _ := errors.AsType[packets.Code](err); {
-	case err == nil, errors.Is(err, errQueueFull), errors.Is(err, net.ErrClosed), code == packets.ErrRejectPacket: // our own
+	case err == nil, errors.Is(err, network.ErrQueueFull), errors.Is(err, net.ErrClosed), code == packets.ErrRejectPacket: // our own
 		return refusal.Refusal{}, false
 	case code == packets.ErrPacketTooLarge:
 		return refusal.PacketTooLarge, true

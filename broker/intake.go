@@ -137,7 +137,7 @@ func (t *intake) wait(l *link, r *receipt) bool {
 	select {
 	case <-q.granted:
 		return true
-	case <-l.done():
+	case <-l.Done():
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()

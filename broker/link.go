@@ -8,6 +8,7 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/plantops/plantops/broker/access"
+	"github.com/plantops/plantops/broker/network"
 	"github.com/plantops/plantops/broker/refusal"
 	"github.com/plantops/plantops/broker/validate"
 )
@@ -16,7 +17,7 @@ import (
 // it as cl.Net.Conn. Everything about it happens in its reader's goroutine (mochi's hooks are called there), except
 // where a field says otherwise.
 type link struct {
-	*conn
+	*network.Conn
 	hook  *hook
 	ended chan struct{} // closed when mochi has let go of the connection
 
@@ -54,7 +55,9 @@ type link struct {
 // is less than a GPRS modem does. The keepalive does not help here: a byte now and then is a sign of life.
 const defaultPacketTimeout = 2 * time.Minute
 
-func newLink(h *hook, c *conn) *link { return &link{conn: c, hook: h, ended: make(chan struct{})} }
+func newLink(h *hook, c *network.Conn) *link {
+	return &link{Conn: c, hook: h, ended: make(chan struct{})}
+}
 
 // linkOf returns nil for a client without a connection of ours.
 func linkOf(cl *mqtt.Client) *link {
@@ -72,7 +75,7 @@ func (l *link) Read(p []byte) (int, error) {
 	if l.wrong != nil {
 		return 0, l.hook.rejectForm(l, l.wrong)
 	}
-	n, err := l.conn.Read(p)
+	n, err := l.Conn.Read(p)
 	if l.work != nil {
 		l.now, l.lost = l.work.r.now(), err != nil
 	}
@@ -81,8 +84,8 @@ func (l *link) Read(p []byte) (int, error) {
 		return 0, l.hook.rejectForm(l, wrong)
 	}
 	underWay, fresh, size := l.screen.UnderWay()
-	l.awaitPacket(underWay, fresh, l.hook.packetTimeout+time.Duration(size>>10)*time.Second)
-	if err != nil && l.late() {
+	l.AwaitPacket(underWay, fresh, l.hook.packetTimeout+time.Duration(size>>10)*time.Second)
+	if err != nil && l.Late() {
 		return 0, l.hook.rejectForm(l, validate.Violation(packets.Reserved, refusal.PacketUnfinished))
 	}
 	return good, err

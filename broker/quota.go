@@ -5,9 +5,13 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/plantops/plantops/broker/network"
 	"github.com/plantops/plantops/broker/refusal"
 	"github.com/plantops/plantops/broker/session"
 )
+
+// The network charges the queue of a connection in the units in which a session is charged.
+var _ = [1]struct{}{}[network.ChargeBytes-session.FreeBytes]
 
 const (
 	maxRetained      = 100_000

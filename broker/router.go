@@ -104,10 +104,10 @@ func (w *work) deliver(p *peer, m *session.Message, o session.Offer, now time.Ti
 
 // pause makes the session wait for its connection, when that has something to write and its account holds too much.
 func (w *work) pause(p *peer) {
-	if l := p.link; l != nil && l.queuedBytes() >= session.FreeBytes {
+	if l := p.link; l != nil && l.QueuedBytes() >= session.FreeBytes {
 		p.state.Pause()
-		l.awaitDrain()
-		w.markDirty(l.conn)
+		l.AwaitDrain()
+		w.markDirty(l.Conn)
 	}
 }
 
@@ -179,7 +179,7 @@ func (r *router) closing(l *link, reason session.Reason) {
 	if reason == session.ReceiveMaximumExceeded {
 		why = refusal.ReceiveMaximumExceeded.With(fmt.Sprintf("receive maximum %d", receiveMaximum))
 	}
-	if !l.isClosing() && l.because(why.Reason) {
+	if !l.IsClosing() && l.because(why.Reason) {
 		r.refused(l, why, "")
 	}
 	_ = l.Close()

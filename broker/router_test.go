@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/plantops/plantops/broker/network"
 	"github.com/plantops/plantops/broker/session"
 )
 
@@ -28,7 +29,7 @@ func newHolding(account string) *holding {
 
 func TestASessionEndsAlsoWhenItsConnectionWasNeverAttachedOrIsJustDetached(t *testing.T) {
 	r := idle(t)
-	l := newLink(nil, new(conn))
+	l := newLink(nil, new(network.Conn))
 	l.client, l.account.Name = &mqtt.Client{ID: "esp"}, "bed-1"
 	require.NoError(t, r.sessions.claim(l, r.sessions.evictionCount(), false))
 	l.peer.state.Connect(r.now(), session.Connection{Expiry: time.Hour}, nil)

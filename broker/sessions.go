@@ -101,7 +101,7 @@ func (s *sessions) take(l *link, p *peer, ingest bool) error {
 	}
 	h.connections++
 	if !ingest {
-		l.chargeTo(h.hold)
+		l.ChargeTo(h.hold)
 	}
 	p.owner, l.peer = l, p
 	return nil

@@ -56,17 +56,17 @@ func (b *Broker) Stats() Stats {
 		Dropped:         r.dropped.Load(),
 		Ingest:          r.tallies.stats(),
 	}
-	s.BytesReceived, s.BytesSent = b.network.bytes()
+	s.BytesReceived, s.BytesSent = b.network.Bytes()
 	for _, l := range h.sessions.live() {
 		if !l.established.Load() {
 			continue
 		}
 		s.Connected++
-		s.ByListener[l.listenerKind()]++
+		s.ByListener[l.Kind()]++
 		session := l.peer.stats()
-		s.Clients = append(s.Clients, ClientInfo{ID: l.client.ID, User: l.account.Name, Listener: l.listenerKind(),
+		s.Clients = append(s.Clients, ClientInfo{ID: l.client.ID, User: l.account.Name, Listener: l.Kind(),
 			Remote: l.RemoteAddr().String(), Version: l.client.Properties.ProtocolVersion, Since: l.since,
-			QueuedBytes: l.queuedBytes(), Waiting: session.Queued, InFlight: session.InFlight})
+			QueuedBytes: l.QueuedBytes(), Waiting: session.Queued, InFlight: session.InFlight})
 	}
 	return s
 }

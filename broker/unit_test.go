@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/plantops/plantops/broker/network"
 	"github.com/plantops/plantops/broker/refusal"
 	"github.com/plantops/plantops/config"
 )
@@ -63,7 +64,7 @@ func TestAListenerThatEndsByItselfIsReported(t *testing.T) {
 	b, err := Listen(complete(Options{TCP: "127.0.0.1:0"}))
 	require.NoError(t, err)
 	require.NoError(t, b.Start())
-	require.NoError(t, b.listeners[kindTCP].Listener.Close()) // behind our back
+	require.NoError(t, b.listeners[network.TCP].Listener.Close()) // behind our back
 	select {
 	case err := <-b.Died():
 		assert.ErrorContains(t, err, "tcp listener")
@@ -97,7 +98,7 @@ func TestOnlyBrokenPacketsAreBroken(t *testing.T) {
 		fmt.Errorf("%w: more", packets.ErrMalformedTopic): refusal.MalformedPacket.Reason,
 		packets.ErrRejectPacket:                           "",
 		net.ErrClosed:                                     "",
-		errQueueFull:                                      "",
+		network.ErrQueueFull:                              "",
 	} {
 		r, broken := brokenPacket(err)
 		assert.Equal(t, want != "", broken, err)

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/plantops/plantops/broker/network"
 	"github.com/plantops/plantops/broker/session"
 )
 
@@ -23,7 +24,7 @@ type work struct {
 	r     *router
 	out   []session.Effect // of the call that runs
 	after []consequence    // still to be done
-	dirty []*conn          // given something and not flushed
+	dirty []*network.Conn  // given something and not flushed
 	buf   []byte
 
 	crowded *peer // a session that publishers should wait for
@@ -95,10 +96,10 @@ func (w *work) apply(p *peer) {
 	if sent > 0 {
 		w.r.sent.Add(sent)
 		p.crowd.sent += uint64(sent)
-		if l.queuedBytes() > pauseBytes {
+		if l.QueuedBytes() > pauseBytes {
 			p.state.Pause()
-			l.awaitDrain()
-			w.markDirty(l.conn)
+			l.AwaitDrain()
+			w.markDirty(l.Conn)
 		}
 	}
 	p.charge()
@@ -114,14 +115,14 @@ func (w *work) apply(p *peer) {
 
 // write queues packets; tail is the payload of the last one and is shared.
 func (w *work) write(l *link, p, tail []byte) {
-	if idle, _ := l.put(p, tail); idle { // what cannot be queued, the connection's end tells its reader
-		w.markDirty(l.conn)
+	if idle, _ := l.Put(p, tail); idle { // what cannot be queued, the connection's end tells its reader
+		w.markDirty(l.Conn)
 	}
 }
 
-// markDirty notes that a connection must be flushed.
-func (w *work) markDirty(c *conn) {
-	if c.markDirty() {
+// MarkDirty notes that a connection must be flushed.
+func (w *work) markDirty(c *network.Conn) {
+	if c.MarkDirty() {
 		w.dirty = append(w.dirty, c)
 	}
 }
@@ -149,7 +150,7 @@ func (w *work) flush() {
 		return
 	}
 	for i, c := range w.dirty {
-		c.flush()
+		c.Flush()
 		w.dirty[i] = nil
 	}
 	w.dirty = w.dirty[:0]
@@ -163,11 +164,11 @@ func (w *work) resume(p *peer, l *link, now time.Time) {
 		if p.scarce() {
 			room = session.FreeBytes
 		}
-		w.out = p.state.Resume(now, room-l.queuedBytes(), w.out[:0])
+		w.out = p.state.Resume(now, room-l.QueuedBytes(), w.out[:0])
 		w.apply(p)
 		if p.state.Paused() {
-			l.awaitDrain()
-			w.markDirty(l.conn)
+			l.AwaitDrain()
+			w.markDirty(l.Conn)
 		}
 	}
 	walks := len(p.walks) > 0

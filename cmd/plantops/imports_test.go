@@ -40,7 +40,7 @@ var homes = map[string][]string{
 	"github.com/mochi-mqtt/server/v2":         {"broker", "broker/brokertest"},
 	"github.com/mochi-mqtt/server/v2/packets": {"broker", "broker/brokertest", "broker/network", "broker/refusal", "broker/validate"},
 
-	"github.com/gorilla/websocket":     {"broker", "broker/network", "broker/brokertest"},
+	"github.com/gorilla/websocket":     {"broker/network", "broker/brokertest"},
 	"github.com/eclipse/paho.golang":   {"ingest"},
 	"github.com/spf13/viper":           {"config"},
 	"github.com/go-viper/mapstructure": {"config"},

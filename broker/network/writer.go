@@ -1,4 +1,4 @@
-package broker
+package network
 
 import (
 	"crypto/tls"
@@ -16,11 +16,11 @@ const (
 	resumeBytes = 64 << 10 // when so little is left in the queue, it counts as drained
 )
 
-// chargeBytes is the unit in which the queue of a connection is charged, see chargeTo.
-const chargeBytes = 4 << 10
+// ChargeBytes is the unit in which the queue of a connection is charged, see ChargeTo.
+const ChargeBytes = 4 << 10
 
-// errQueueFull is the error of a write for which the queue has no room: the connection has been closed for it.
-var errQueueFull = fmt.Errorf("send: %w", refusal.SlowConsumer)
+// ErrQueueFull is the error of a write for which the queue has no room: the connection has been closed for it.
+var ErrQueueFull = fmt.Errorf("send: %w", refusal.SlowConsumer)
 
 // writer is the outgoing queue. Small packets are joined while the socket is busy, so under load one system call,
 // one TLS record or one websocket message carries many of them.
@@ -38,12 +38,12 @@ type writer struct {
 	written []segment   // the emptied half of the double buffer; only writeAll uses it
 }
 
-// queuedBytes is what was given to Write and put and has not reached the kernel.
-func (c *conn) queuedBytes() int { return int(c.queued.Load()) }
+// QueuedBytes is what was given to Write and put and has not reached the kernel.
+func (c *Conn) QueuedBytes() int { return int(c.queued.Load()) }
 
-// put queues p, followed by tail, which is shared: the caller must not change it any more. Unlike Write it leaves it to
+// Put queues p, followed by tail, which is shared: the caller must not change it any more. Unlike Write it leaves it to
 // the caller to flush, and says whether that is necessary. A full queue closes the connection.
-func (c *conn) put(p, tail []byte) (idle bool, err error) {
+func (c *Conn) Put(p, tail []byte) (idle bool, err error) {
 	w := &c.writer
 	w.mu.Lock()
 	if c.closing.Load() {
@@ -53,7 +53,7 @@ func (c *conn) put(p, tail []byte) (idle bool, err error) {
 	if int(w.queued.Load())+len(p)+len(tail) > w.limit {
 		w.mu.Unlock()
 		c.abort(refusal.SlowConsumer, nil)
-		return false, errQueueFull
+		return false, ErrQueueFull
 	}
 	c.account(len(p) + len(tail))
 	if len(p) > 0 {
@@ -67,11 +67,11 @@ func (c *conn) put(p, tail []byte) (idle bool, err error) {
 	return idle, nil
 }
 
-// markDirty notes that there is something to flush, and reports whether that is new: then the caller flushes later.
-func (c *conn) markDirty() bool { return c.dirty.CompareAndSwap(false, true) }
+// MarkDirty notes that there is something to flush, and reports whether that is new: then the caller flushes later.
+func (c *Conn) MarkDirty() bool { return c.dirty.CompareAndSwap(false, true) }
 
-// flush makes the writer look at the queue. It does not wait for it.
-func (c *conn) flush() {
+// Flush makes the writer look at the queue. It does not wait for it.
+func (c *Conn) Flush() {
 	c.dirty.Store(false)
 	w := &c.writer
 	w.mu.Lock()
@@ -81,15 +81,15 @@ func (c *conn) flush() {
 	w.mu.Unlock()
 }
 
-// onDrained sets what awaitDrain has called, in the writer's goroutine. It is set once, before anything is awaited.
-func (c *conn) onDrained(f func()) { c.drained = f }
+// OnDrained sets what AwaitDrain has called, in the writer's goroutine. It is set once, before anything is awaited.
+func (c *Conn) OnDrained(f func()) { c.drained = f }
 
-// awaitDrain has the function of onDrained called when the queue has become short. The caller flushes afterwards: it may be
+// AwaitDrain has the function of OnDrained called when the queue has become short. The caller flushes afterwards: it may be
 // so already.
-func (c *conn) awaitDrain() { c.drains.Store(true) }
+func (c *Conn) AwaitDrain() { c.drains.Store(true) }
 
 // wake starts writeAll unless it runs. The caller holds writer.mu.
-func (c *conn) wake() {
+func (c *Conn) wake() {
 	if !c.busy {
 		c.busy = true
 		go c.writeAll()
@@ -97,7 +97,7 @@ func (c *conn) wake() {
 }
 
 // answerPing queues the answer to a websocket ping; only the last of several pings needs one (RFC 6455, 5.5.3).
-func (c *conn) answerPing(data string) {
+func (c *Conn) answerPing(data string) {
 	c.writer.mu.Lock()
 	defer c.writer.mu.Unlock()
 	if !c.closing.Load() {
@@ -107,10 +107,10 @@ func (c *conn) answerPing(data string) {
 }
 
 // writeAll writes until the queue is empty. After Close it ends the connection.
-func (c *conn) writeAll() {
+func (c *Conn) writeAll() {
 	w := &c.writer
 	for {
-		if w.drains.Load() && c.queuedBytes() <= resumeBytes && !c.closing.Load() && w.drains.CompareAndSwap(true, false) {
+		if w.drains.Load() && c.QueuedBytes() <= resumeBytes && !c.closing.Load() && w.drains.CompareAndSwap(true, false) {
 			w.drained()
 		}
 		w.mu.Lock()
@@ -147,7 +147,7 @@ func (c *conn) writeAll() {
 	}
 }
 
-func (c *conn) writeBatch(batch []segment, pong []byte) error {
+func (c *Conn) writeBatch(batch []segment, pong []byte) error {
 	if ws, ok := c.stream.(*webSocket); ok && pong != nil {
 		if err := ws.writePong(pong); err != nil {
 			return err
@@ -169,7 +169,7 @@ func (c *conn) writeBatch(batch []segment, pong []byte) error {
 }
 
 // writeFailed: the client is gone, or takes nothing any more.
-func (c *conn) writeFailed() {
+func (c *Conn) writeFailed() {
 	if c.writeLate.Load() {
 		c.abort(refusal.WriteTimeout, nil) // counted unless Close came before
 		return
@@ -178,14 +178,14 @@ func (c *conn) writeFailed() {
 }
 
 // ready says that the connection is up, or that bringing it up has failed and the client should hear of it.
-func (c *conn) ready() {
+func (c *Conn) ready() {
 	c.writer.mu.Lock()
 	defer c.writer.mu.Unlock()
 	c.up = true
 }
 
 // shut begins to close the connection, at once or after flushing, and says whether this call was the first.
-func (c *conn) shut(now bool) bool {
+func (c *Conn) shut(now bool) bool {
 	w := &c.writer
 	w.mu.Lock()
 	first := !c.closing.Load()
@@ -217,8 +217,8 @@ func (c *conn) shut(now bool) bool {
 // finish closes the socket. Closing it while bytes of the client are unread, or while more arrive, would reset the
 // connection and take the last packet (a CONNACK or DISCONNECT with its reason) away from the client; so it
 // ends our side first and reads on until the client ends its own, for a bounded time.
-func (c *conn) finish(dead bool) {
-	c.account(-c.queuedBytes()) // nobody puts anything in any more
+func (c *Conn) finish(dead bool) {
+	c.account(-c.QueuedBytes()) // nobody puts anything in any more
 	if !dead {
 		switch s := c.stream.(type) {
 		case *tls.Conn:
@@ -233,7 +233,7 @@ func (c *conn) finish(dead bool) {
 	c.n.forget(c)
 }
 
-func (c *conn) linger() {
+func (c *Conn) linger() {
 	c.readMu.Lock() // the interrupted reader has left, or is about to
 	defer c.readMu.Unlock()
 	if c.peerGone() {
@@ -252,17 +252,17 @@ func (c *conn) linger() {
 }
 
 // account accounts for bytes that come into the queue, or leave it.
-func (c *conn) account(n int) {
+func (c *Conn) account(n int) {
 	after := int(c.queued.Add(int64(n)))
-	units := after/chargeBytes - (after-n)/chargeBytes
+	units := after/ChargeBytes - (after-n)/ChargeBytes
 	if charge := c.charge.Load(); units != 0 && charge != nil {
 		(*charge)(units)
 	}
 }
 
-// chargeTo has charge told of the queue from now on: how many units of chargeBytes more, or less, are in it. It may be
-// called from any goroutine, and holds locks.
-func (c *conn) chargeTo(charge func(units int)) { c.charge.Store(&charge) }
+// ChargeTo has charge told of the queue from now on: how many units of ChargeBytes more, or less, are in it. It may be
+// called from any goroutine, under the lock of a writer, and must not wait.
+func (c *Conn) ChargeTo(charge func(units int)) { c.charge.Store(&charge) }
 
 // join copies p to the end of the queue.
 func (w *writer) join(p []byte) {

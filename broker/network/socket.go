@@ -1,4 +1,4 @@
-package broker
+package network
 
 import (
 	"cmp"
@@ -36,9 +36,9 @@ func (s *socket) startRead() {
 	}
 }
 
-// awaitPacket sets a deadline for the rest of a packet of which the beginning was read, or takes it away. fresh says
+// AwaitPacket sets a deadline for the rest of a packet of which the beginning was read, or takes it away. fresh says
 // that it began in the last Read.
-func (s *socket) awaitPacket(underWay, fresh bool, allowed time.Duration) {
+func (s *socket) AwaitPacket(underWay, fresh bool, allowed time.Duration) {
 	if !underWay {
 		s.packetBy = time.Time{}
 		return
@@ -49,8 +49,8 @@ func (s *socket) awaitPacket(underWay, fresh bool, allowed time.Duration) {
 	s.packetBy = s.begun.Add(allowed)
 }
 
-// late says that the last Read ended because a packet was not complete in time.
-func (s *socket) late() bool {
+// Late says that the last Read ended because a packet was not complete in time.
+func (s *socket) Late() bool {
 	return !s.packetBy.IsZero() && s.readBy.Equal(s.packetBy) && errors.Is(s.readErr, os.ErrDeadlineExceeded)
 }
 

@@ -1,4 +1,4 @@
-package broker
+package network
 
 import (
 	"crypto/tls"
@@ -13,16 +13,16 @@ import (
 	"github.com/plantops/plantops/broker/refusal"
 )
 
-// conn is one client's connection; mochi sees it as a net.Conn. Bytes pass through
+// Conn is one client's connection; mochi sees it as a net.Conn. Bytes pass through
 // conn (first-packet limit, outgoing queue) - TLS or websocket, where there is one - socket (deadlines) - TCP.
 //
 // One goroutine (run) belongs to it from the time it is served; a second one lives only while there is
 // something to write and ends with closing the socket, so an idle connection costs one stack.
-type conn struct {
+type Conn struct {
 	socket             // the lower half; RemoteAddr and LocalAddr come from it
-	n         *network // shared
+	n         *Network // shared
 	kind      string   // of its listener
-	establish func(*conn) error
+	establish func(*Conn) error
 	stream    io.ReadWriter // the upper half: &socket, *tls.Conn or *webSocket; set by run
 
 	// guarded by n.mu
@@ -38,21 +38,21 @@ type conn struct {
 	first  firstPacket
 	known  atomic.Bool                     // admitted
 	user   atomic.Pointer[string]          // the account that has logged in; nil before
-	charge atomic.Pointer[func(units int)] // told of the queue; nil before chargeTo
+	charge atomic.Pointer[func(units int)] // told of the queue; nil before ChargeTo
 	closed chan struct{}
 	dirty  atomic.Bool // somebody has put something into the queue and will flush
 	writer
 }
 
-func newConn(n *network, kind string, raw net.Conn, establish func(*conn) error) *conn {
-	c := &conn{n: n, kind: kind, establish: establish, closed: make(chan struct{})}
+func newConn(n *Network, kind string, raw net.Conn, establish func(*Conn) error) *Conn {
+	c := &Conn{n: n, kind: kind, establish: establish, closed: make(chan struct{})}
 	c.socket.Conn, c.socket.writeTimeout = raw, n.writeTimeout
-	c.limit = max(queueBytes, 4*n.limits.maxPacketBytes)
+	c.limit = max(queueBytes, 4*n.options.Limits.MaxPacketBytes)
 	return c
 }
 
 // run brings the connection up, lets establish use it, and closes it. A panic in there ends this connection only.
-func (c *conn) run() {
+func (c *Conn) run() {
 	defer c.n.work.Done()
 	defer c.Close()
 	defer func() {
@@ -66,30 +66,30 @@ func (c *conn) run() {
 		return
 	}
 	if err := c.establish(c); err != nil {
-		c.n.log.Debug("connection ended", "listener", c.kind, "remote", c.RemoteAddr().String(), "err", err)
+		c.n.options.Log.Debug("connection ended", "listener", c.kind, "remote", c.RemoteAddr().String(), "err", err)
 	}
 }
 
 // open does the TLS handshake or the websocket upgrade. It accounts for its own errors.
-func (c *conn) open() error {
+func (c *Conn) open() error {
 	c.stream = &c.socket
 	if err := c.awaitBytes(); err != nil {
 		switch c.kind {
-		case kindTLS:
+		case TLS:
 			return c.failed(handshakeReason(err), err)
-		case kindWebSocket:
+		case WebSocket:
 			return c.failed(refusal.UpgradeFailed, err)
 		}
 		return err
 	}
 	switch c.kind {
-	case kindTLS:
-		t := tls.Server(&c.socket, c.n.tlsConfig)
+	case TLS:
+		t := tls.Server(&c.socket, c.n.options.TLSConfig)
 		c.stream = t
 		if err := t.Handshake(); err != nil {
 			return c.failed(handshakeReason(err), tlsCause(err))
 		}
-	case kindWebSocket:
+	case WebSocket:
 		ws, err := c.upgrade()
 		if err != nil {
 			c.stream = &c.socket
@@ -103,7 +103,7 @@ func (c *conn) open() error {
 }
 
 // failed reports err unless the network itself has closed the connection.
-func (c *conn) failed(why refusal.Refusal, err error) error {
+func (c *Conn) failed(why refusal.Refusal, err error) error {
 	if !c.closing.Load() {
 		c.n.drop(c, why, err)
 	}
@@ -112,7 +112,7 @@ func (c *conn) failed(why refusal.Refusal, err error) error {
 
 // Read reads what the client sent. Before the login it refuses a first packet that is too large as soon as it is
 // announced, so nobody allocates memory for it.
-func (c *conn) Read(p []byte) (int, error) {
+func (c *Conn) Read(p []byte) (int, error) {
 	if c.closing.Load() {
 		return 0, net.ErrClosed // linger may have the lock
 	}
@@ -136,7 +136,7 @@ func (c *conn) Read(p []byte) (int, error) {
 		return 0, net.ErrClosed
 	}
 	if n > 0 && !c.known.Load() {
-		if err := c.first.check(p[:n], min(firstPacketBytes, c.n.limits.maxPacketBytes)); err != nil {
+		if err := c.first.check(p[:n], min(firstPacketBytes, c.n.options.Limits.MaxPacketBytes)); err != nil {
 			c.n.drop(c, *err, nil)
 			return 0, fmt.Errorf("read CONNECT: %w", *err)
 		}
@@ -145,37 +145,37 @@ func (c *conn) Read(p []byte) (int, error) {
 }
 
 // Write copies p into the outgoing queue. It never waits for the socket. A full queue closes the connection.
-func (c *conn) Write(p []byte) (int, error) {
-	idle, err := c.put(p, nil)
+func (c *Conn) Write(p []byte) (int, error) {
+	idle, err := c.Put(p, nil)
 	if err != nil {
 		return 0, err
 	}
 	if idle {
-		c.flush()
+		c.Flush()
 	}
 	return len(p), nil
 }
 
 // Close returns at once. The queue is still written (for at most flushTimeout), then the client is given a moment to
 // read it, see finish.
-func (c *conn) Close() error {
+func (c *Conn) Close() error {
 	c.shut(false)
 	return nil
 }
 
 // abort closes the connection at once without flushing, counted and logged as why; err may be nil.
-func (c *conn) abort(why refusal.Refusal, err error) {
+func (c *Conn) abort(why refusal.Refusal, err error) {
 	if c.shut(true) {
 		c.n.drop(c, why, err)
 	}
 }
 
-// SetDeadline, SetReadDeadline and SetWriteDeadline do nothing: the deadlines are ours (setReadTimeout, writeTimeout).
-func (c *conn) SetDeadline(time.Time) error { return nil }
+// SetDeadline, SetReadDeadline and SetWriteDeadline do nothing: the deadlines are ours (SetReadTimeout, writeTimeout).
+func (c *Conn) SetDeadline(time.Time) error { return nil }
 
-// admitted says that the CONNECT of a user was accepted: the deadline, the first-packet limit and the count of the
+// Admitted says that the CONNECT of a user was accepted: the deadline, the first-packet limit and the count of the
 // strangers end. What the connection is closed for is put down to the user from now on, if it is not "".
-func (c *conn) admitted(user string) {
+func (c *Conn) Admitted(user string) {
 	if user != "" {
 		c.user.Store(&user)
 	}
@@ -183,21 +183,21 @@ func (c *conn) admitted(user string) {
 	c.n.loggedIn(c)
 }
 
-// pauseDeadline stops the CONNECT deadline while the broker makes the client wait, and gives its place among the
+// PauseDeadline stops the CONNECT deadline while the broker makes the client wait, and gives its place among the
 // unauthenticated to the next one. Call it only after the client's credentials were found good.
-func (c *conn) pauseDeadline() { c.n.pauseClock(c) }
+func (c *Conn) PauseDeadline() { c.n.pauseClock(c) }
 
-// resumeDeadline lets the CONNECT deadline run again, where it stopped.
-func (c *conn) resumeDeadline() { c.n.resumeClock(c) }
+// ResumeDeadline lets the CONNECT deadline run again, where it stopped.
+func (c *Conn) ResumeDeadline() { c.n.resumeClock(c) }
 
-// isClosing says that Close was called, or that the connection was closed for a reason.
-func (c *conn) isClosing() bool { return c.closing.Load() }
+// IsClosing says that Close was called, or that the connection was closed for a reason.
+func (c *Conn) IsClosing() bool { return c.closing.Load() }
 
-// setReadTimeout makes Read fail when nothing is received for d; 0 = never. It holds from the next Read on.
-func (c *conn) setReadTimeout(d time.Duration) { c.readTimeout.Store(int64(d)) }
+// SetReadTimeout makes Read fail when nothing is received for d; 0 = never. It holds from the next Read on.
+func (c *Conn) SetReadTimeout(d time.Duration) { c.readTimeout.Store(int64(d)) }
 
-// tlsState is nil on a connection without TLS.
-func (c *conn) tlsState() *tls.ConnectionState {
+// TLSState is nil on a connection without TLS.
+func (c *Conn) TLSState() *tls.ConnectionState {
 	t, ok := c.stream.(*tls.Conn)
 	if !ok {
 		return nil
@@ -206,11 +206,11 @@ func (c *conn) tlsState() *tls.ConnectionState {
 	return &state
 }
 
-// done is closed when the connection is closed, by whichever side.
-func (c *conn) done() <-chan struct{} { return c.closed }
+// Done is closed when the connection is closed, by whichever side.
+func (c *Conn) Done() <-chan struct{} { return c.closed }
 
-// listenerKind is kindTCP, kindTLS or kindWebSocket.
-func (c *conn) listenerKind() string { return c.kind }
+// Kind is TCP, TLS or WebSocket.
+func (c *Conn) Kind() string { return c.kind }
 
 // firstPacket follows the fixed header of the first packet.
 type firstPacket struct {

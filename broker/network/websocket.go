@@ -1,4 +1,4 @@
-package broker
+package network
 
 import (
 	"bufio"
@@ -35,7 +35,7 @@ var websocketBuffers sync.Pool // write buffers; a connection has one only while
 //
 // A client that offers no sub-protocol is let in although [MQTT-6.0.0-3] demands one: simple tools do that and it
 // harms nobody. One that offers only others is refused, it means something else. Any path will do.
-func (c *conn) upgrade() (*webSocket, error) {
+func (c *Conn) upgrade() (*webSocket, error) {
 	limited := &io.LimitedReader{R: &c.socket, N: upgradeBytes}
 	request := bufio.NewReader(limited)
 	r, err := http.ReadRequest(request)
@@ -52,7 +52,7 @@ func (c *conn) upgrade() (*webSocket, error) {
 		http.Error(w, "this is an MQTT server: offer the sub-protocol mqtt", http.StatusBadRequest)
 		return nil, fmt.Errorf("the client offers only the sub-protocols %.64q", offered)
 	}
-	if origin := r.Header.Get("Origin"); !originAllowed(origin, r.Host, c.n.allowedOrigins) {
+	if origin := r.Header.Get("Origin"); !originAllowed(origin, r.Host, c.n.options.AllowedOrigins) {
 		http.Error(w, "this origin is not allowed", http.StatusForbidden)
 		return nil, fmt.Errorf("the origin %.128q is not in allowed_origins", origin)
 	}
@@ -69,7 +69,7 @@ func (c *conn) upgrade() (*webSocket, error) {
 	}
 	ws := &webSocket{Conn: inner}
 	ws.closeCode.Store(websocket.CloseNormalClosure)
-	inner.SetReadLimit(messageFactor * int64(c.n.limits.maxPacketBytes))
+	inner.SetReadLimit(messageFactor * int64(c.n.options.Limits.MaxPacketBytes))
 	inner.SetPingHandler(func(data string) error { c.answerPing(data); return nil })
 	inner.SetCloseHandler(func(int, string) error { return nil }) // answered by writeClose
 	return ws, nil
@@ -90,7 +90,7 @@ func originAllowed(origin, host string, allowed []string) bool {
 
 // upgradeWriter lets the upgrader answer on a bare connection.
 type upgradeWriter struct {
-	c       *conn
+	c       *Conn
 	request *bufio.Reader
 	header  http.Header
 	status  int

@@ -1,4 +1,4 @@
-package broker
+package network
 
 import (
 	"io"
@@ -25,9 +25,9 @@ type from struct {
 func (f from) RemoteAddr() net.Addr { return &f.remote }
 
 // knock lets a connection from ip in; establish is what it does when it is served. hang up ends it.
-func (n *network) knock(ip string, port int, establish func(c *conn)) (c *conn, hangUp func()) {
+func (n *Network) knock(ip string, port int, establish func(c *Conn)) (c *Conn, hangUp func()) {
 	ours, theirs := net.Pipe()
-	c = newConn(n, "tcp", from{ours, net.TCPAddr{IP: net.ParseIP(ip), Port: port}}, func(c *conn) error {
+	c = newConn(n, "tcp", from{ours, net.TCPAddr{IP: net.ParseIP(ip), Port: port}}, func(c *Conn) error {
 		establish(c)
 		return nil
 	})
@@ -37,15 +37,15 @@ func (n *network) knock(ip string, port int, establish func(c *conn)) (c *conn, 
 }
 
 // guesser shows one password and says how long it took to be told.
-func (n *network) guesser(account access.Account, right bool, told chan<- time.Duration) func(c *conn) {
-	return func(c *conn) {
+func (n *Network) guesser(account access.Account, right bool, told chan<- time.Duration) func(c *Conn) {
+	return func(c *Conn) {
 		began := time.Now()
-		t, _, ok := c.attemptLogin(account)
+		t, _, ok := c.Attempt(account)
 		if ok && right {
-			t.right()
-			c.admitted("")
+			t.Right()
+			c.Admitted("")
 		} else {
-			t.wrong(!ok)
+			t.Wrong(!ok)
 		}
 		told <- time.Since(began)
 	}
@@ -55,7 +55,7 @@ var device, person = access.Account{Name: "bed-1"}, access.Account{Name: "anna",
 
 func TestOnlyWrongPasswordsWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := quietNetwork(limits{})
+		n := quietNetwork(Limits{})
 		told := make(chan time.Duration, 1)
 		for i := range freeFailures {
 			n.knock("10.0.0.1", 1+i, n.guesser(device, false, told))
@@ -73,14 +73,14 @@ func TestOnlyWrongPasswordsWait(t *testing.T) {
 		n.knock("10.0.0.1", 1003, n.guesser(device, true, told))
 		assert.Zero(t, <-told, "a right one never waits")
 		synctest.Wait()
-		require.NoError(t, n.close(t.Context()))
+		require.NoError(t, n.Close(t.Context()))
 		require.Zero(t, n.serving)
 	})
 }
 
 func TestAWaitingAnswerEndsWithItsConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := quietNetwork(limits{})
+		n := quietNetwork(Limits{})
 		for range 1000 {
 			n.failed(v4(1), "", time.Now())
 		}
@@ -94,23 +94,23 @@ func TestAWaitingAnswerEndsWithItsConnection(t *testing.T) {
 		synctest.Wait()
 		assert.Zero(t, n.serving)
 		assert.Empty(t, n.names.get("anna").waiting)
-		require.NoError(t, n.close(t.Context()))
+		require.NoError(t, n.Close(t.Context()))
 	})
 }
 
 // stays is a client that logs in and then stays connected.
-func (n *network) stays(account access.Account) func(c *conn) {
-	return func(c *conn) {
-		t, _, _ := c.attemptLogin(account)
-		t.right()
-		c.admitted("")
-		<-c.done()
+func (n *Network) stays(account access.Account) func(c *Conn) {
+	return func(c *Conn) {
+		t, _, _ := c.Attempt(account)
+		t.Right()
+		c.Admitted("")
+		<-c.Done()
 	}
 }
 
 func TestAnAddressIsKnownWhileItsClientsStayConnected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := quietNetwork(limits{})
+		n := quietNetwork(Limits{})
 		_, first := n.knock("192.0.2.7", 1, n.stays(device))
 		_, second := n.knock("192.0.2.7", 2, n.stays(person))
 		synctest.Wait()
@@ -133,14 +133,14 @@ func TestAnAddressIsKnownWhileItsClientsStayConnected(t *testing.T) {
 		assert.False(t, fresh(n.homes.get(home{device.Name, family}), time.Now()))
 		time.Sleep(goodFor)
 		assert.NotEqual(t, rankKnown, n.rank(family, time.Now()))
-		require.NoError(t, n.close(t.Context()))
+		require.NoError(t, n.Close(t.Context()))
 	})
 }
 
 func TestFailuresOfAnAddressAreForgottenWhileItIsConnected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := quietNetwork(limits{})
-		n.expect(&net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 1})
+		n := quietNetwork(Limits{})
+		n.Expect(&net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 1})
 		n.knock("10.0.0.1", 1, n.stays(device)) // the program itself, which makes its address no better
 		synctest.Wait()
 		for range 2 * freeFailures {
@@ -153,26 +153,26 @@ func TestFailuresOfAnAddressAreForgottenWhileItIsConnected(t *testing.T) {
 		synctest.Wait()
 		assert.Equal(t, rankStranger, n.addresses[v4(1)].rank)
 		assert.Equal(t, 100, n.addresses[v4(1)].places)
-		require.NoError(t, n.close(t.Context()))
+		require.NoError(t, n.Close(t.Context()))
 	})
 }
 
 // The race detector looks at it.
 func TestTheProgramMayBeExpectedWhileItLogsIn(t *testing.T) {
-	n := quietNetwork(limits{})
+	n := quietNetwork(Limits{})
 	told := make(chan time.Duration, 1)
 	c, _ := n.knock("127.0.0.1", 7, n.guesser(person, true, told))
-	n.expect(c.RemoteAddr())
+	n.Expect(c.RemoteAddr())
 	<-told
-	require.NoError(t, n.close(t.Context()))
+	require.NoError(t, n.Close(t.Context()))
 }
 
 // silent is a client that says nothing.
-func silent(c *conn) { <-c.done() }
+func silent(c *Conn) { <-c.Done() }
 
 func TestKnownAddressesAndTheProgramItselfFindAPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := quietNetwork(limits{maxUnauthenticated: 20, maxUnauthenticatedPerAddress: 10})
+		n := quietNetwork(Limits{MaxUnauthenticated: 20, MaxUnauthenticatedPerAddress: 10})
 		told := make(chan time.Duration, 1)
 		n.knock("192.0.2.7", 1, n.guesser(device, true, told))
 		<-told
@@ -191,21 +191,21 @@ func TestKnownAddressesAndTheProgramItselfFindAPlace(t *testing.T) {
 		own, _ := n.knock("10.0.0.7", 7, n.guesser(device, true, told)) // behind an address of the attackers
 		synctest.Wait()
 		require.Empty(t, told)
-		n.expect(own.RemoteAddr())
+		n.Expect(own.RemoteAddr())
 		<-told
-		n.expect(&net.TCPAddr{IP: net.IPv4(10, 0, 0, 8), Port: 8})
+		n.Expect(&net.TCPAddr{IP: net.IPv4(10, 0, 0, 8), Port: 8})
 		n.knock("10.0.0.8", 8, n.guesser(device, true, told))
 		<-told
 		assert.Zero(t, time.Since(began))
 		synctest.Wait()
 		require.Equal(t, rankStranger, n.rank(v4(7), time.Now()), "its logins say nothing of its address")
-		require.NoError(t, n.close(t.Context()))
+		require.NoError(t, n.Close(t.Context()))
 	})
 }
 
 func TestStrangersComeBeforeThoseWhoFailed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := quietNetwork(limits{maxUnauthenticated: 20, maxUnauthenticatedPerAddress: 10, connectTimeout: 30 * time.Second})
+		n := quietNetwork(Limits{MaxUnauthenticated: 20, MaxUnauthenticatedPerAddress: 10, ConnectTimeout: 30 * time.Second})
 		for round := range 3 {
 			for i := range 100 {
 				n.knock(v4(i).Addr().String(), 1+round, silent)
@@ -220,13 +220,13 @@ func TestStrangersComeBeforeThoseWhoFailed(t *testing.T) {
 		n.knock("192.0.2.7", 1, n.guesser(device, true, told))
 		<-told
 		assert.Zero(t, time.Since(began))
-		require.NoError(t, n.close(t.Context()))
+		require.NoError(t, n.Close(t.Context()))
 	})
 }
 
 func TestAnAddressWithManyFailuresHasFewPlaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := quietNetwork(limits{})
+		n := quietNetwork(Limits{})
 		for range 2 * freeFailures {
 			n.failed(v4(1), "", time.Now())
 		}
@@ -237,14 +237,14 @@ func TestAnAddressWithManyFailuresHasFewPlaces(t *testing.T) {
 		synctest.Wait()
 		assert.Equal(t, 10, n.addresses[v4(1)].serving)
 		assert.Equal(t, 50, n.addresses[v4(2)].serving)
-		require.NoError(t, n.close(t.Context()))
+		require.NoError(t, n.Close(t.Context()))
 	})
 }
 
 // Behind one address guesses go on at full speed while 200 honest devices come back.
 func TestGuessesDoNotSlowTheDevicesBehindTheSameAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := quietNetwork(limits{})
+		n := quietNetwork(Limits{})
 		told := make(chan time.Duration, 2000)
 		n.knock("192.0.2.7", 1, n.guesser(device, true, told))
 		<-told
@@ -266,7 +266,7 @@ func TestGuessesDoNotSlowTheDevicesBehindTheSameAddress(t *testing.T) {
 		synctest.Wait()
 		assert.Equal(t, 25, n.addresses[family].delayed, "the others are refused at once, most of them unseen")
 		assert.LessOrEqual(t, len(n.names.get("anna").waiting), guessesAtATime)
-		require.NoError(t, n.close(t.Context()))
+		require.NoError(t, n.Close(t.Context()))
 	})
 }
 

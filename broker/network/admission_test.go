@@ -1,4 +1,4 @@
-package broker
+package network
 
 import (
 	"crypto/tls"
@@ -40,7 +40,7 @@ func TestConnectTimeout(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			const timeout = 300 * time.Millisecond
-			n := newTestNet(t, limits{connectTimeout: timeout}).start(t, attack.kind, login)
+			n := newTestNet(t, Limits{ConnectTimeout: timeout}).start(t, attack.kind, login)
 			begin := time.Now()
 			var client net.Conn
 			if name == "TLS done, then silence" {
@@ -90,15 +90,15 @@ func TestConnectTimeoutStandsStillWhileWeMakeTheClientWait(t *testing.T) {
 	t.Parallel()
 	const timeout = 200 * time.Millisecond
 	held, let := make(chan struct{}), make(chan struct{})
-	n := newTestNet(t, limits{connectTimeout: timeout, maxUnauthenticated: 1}).start(t, "tcp", func(c *conn) error {
+	n := newTestNet(t, Limits{ConnectTimeout: timeout, MaxUnauthenticated: 1}).start(t, "tcp", func(c *Conn) error {
 		if _, err := readFirst(c); err != nil {
 			return err
 		}
-		c.pauseDeadline()
+		c.PauseDeadline()
 		held <- struct{}{}
 		<-let
-		c.resumeDeadline()
-		c.admitted("")
+		c.ResumeDeadline()
+		c.Admitted("")
 		_, err := c.Write([]byte{0x20, 2, 0, 0})
 		if err != nil {
 			return err
@@ -128,7 +128,7 @@ func TestBurstFromOneAddressIsServedCompletely(t *testing.T) {
 			if kind == "tls" {
 				clients = 300 // the same path; handshakes under -race are slow
 			}
-			n := newTestNet(t, limits{maxUnauthenticated: 50, maxUnauthenticatedPerAddress: 10}).start(t, kind, func(c *conn) error {
+			n := newTestNet(t, Limits{MaxUnauthenticated: 50, MaxUnauthenticatedPerAddress: 10}).start(t, kind, func(c *Conn) error {
 				n, serving := c.n, 0
 				n.mu.Lock()
 				serving = n.serving
@@ -156,7 +156,7 @@ func TestBurstFromOneAddressIsServedCompletely(t *testing.T) {
 }
 
 func TestSilentSocketsOfOneAddressDoNotKeepOthersWaiting(t *testing.T) {
-	n := newTestNet(t, limits{maxUnauthenticated: 8, maxUnauthenticatedPerAddress: 4, connectTimeout: time.Minute}).start(t, "tcp", login)
+	n := newTestNet(t, Limits{MaxUnauthenticated: 8, MaxUnauthenticatedPerAddress: 4, ConnectTimeout: time.Minute}).start(t, "tcp", login)
 	for range 100 {
 		n.rawDial(t, "127.0.0.2")
 	}
@@ -170,7 +170,7 @@ func TestSilentSocketsOfOneAddressDoNotKeepOthersWaiting(t *testing.T) {
 func TestSilentSocketsInAllPlacesAreReplacedSooner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const timeout = 900 * time.Millisecond
-		n := quietNetwork(limits{maxUnauthenticated: 4, maxUnauthenticatedPerAddress: 4, connectTimeout: timeout})
+		n := quietNetwork(Limits{MaxUnauthenticated: 4, MaxUnauthenticatedPerAddress: 4, ConnectTimeout: timeout})
 		told := make(chan time.Duration, 1)
 		for i := range 40 {
 			n.knock("127.0.0.2", 1+i, silent)
@@ -181,12 +181,12 @@ func TestSilentSocketsInAllPlacesAreReplacedSooner(t *testing.T) {
 		n.knock("127.0.0.3", 1, n.guesser(device, true, told))
 		<-told
 		require.Less(t, time.Since(begin), timeout*2/3, "36 sockets were there before, one turn is enough")
-		require.NoError(t, n.close(t.Context()))
+		require.NoError(t, n.Close(t.Context()))
 	})
 }
 
 func TestAboveMaxConnectionsTheLongestQueueLoses(t *testing.T) {
-	n := newTestNet(t, limits{maxConnections: 20, maxUnauthenticated: 6, maxUnauthenticatedPerAddress: 2, connectTimeout: time.Minute}).start(t, "tcp", login)
+	n := newTestNet(t, Limits{MaxConnections: 20, MaxUnauthenticated: 6, MaxUnauthenticatedPerAddress: 2, ConnectTimeout: time.Minute}).start(t, "tcp", login)
 	requireLogin(t, n.rawDial(t, "127.0.0.3"))
 	for range 3 {
 		n.rawDial(t, "127.0.0.5")
@@ -195,8 +195,8 @@ func TestAboveMaxConnectionsTheLongestQueueLoses(t *testing.T) {
 		n.rawDial(t, "127.0.0.2")
 	}
 	queued := func(ip string) int {
-		n.network.mu.Lock()
-		defer n.network.mu.Unlock()
+		n.Network.mu.Lock()
+		defer n.Network.mu.Unlock()
 		return len(n.addresses[refusal.AddressKey(&net.TCPAddr{IP: net.ParseIP(ip)})].queue)
 	}
 	eventually(t, "full", func() bool { o, s, w := n.count(); return o == 20 && s == 4 && w == 15 })
@@ -210,7 +210,7 @@ func TestAboveMaxConnectionsTheLongestQueueLoses(t *testing.T) {
 }
 
 func TestMaxConnectionsPerAddress(t *testing.T) {
-	n := newTestNet(t, limits{maxConnectionsPerAddress: 2}).start(t, "tcp", login)
+	n := newTestNet(t, Limits{MaxConnectionsPerAddress: 2}).start(t, "tcp", login)
 	first := n.rawDial(t, "127.0.0.2")
 	requireLogin(t, first)
 	requireLogin(t, n.rawDial(t, "127.0.0.2"))
@@ -244,7 +244,7 @@ func TestAcceptErrorsDoNotEndTheListener(t *testing.T) {
 	for _, err := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ECONNABORTED, syscall.ENOBUFS, errors.New("odd")} {
 		l.fail <- err
 	}
-	n := newTestNet(t, limits{})
+	n := newTestNet(t, Limits{})
 	n.serveOn(n.adopt("tcp", l), login)
 	requireLogin(t, n.rawDial(t, ""))
 	require.Contains(t, n.log.String(), "accepting connections fails")
@@ -255,7 +255,7 @@ func TestWaitingConnectionsAreGivenUpWhenDescriptorsRunOut(t *testing.T) {
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	l := &failingListener{inner, make(chan error, 1)}
-	n := newTestNet(t, limits{maxUnauthenticated: 1, connectTimeout: time.Minute})
+	n := newTestNet(t, Limits{MaxUnauthenticated: 1, ConnectTimeout: time.Minute})
 	n.serveOn(n.adopt("tcp", l), login)
 	for range 5 {
 		n.rawDial(t, "127.0.0.2")
@@ -271,7 +271,7 @@ func TestWaitingConnectionsAreGivenUpWhenDescriptorsRunOut(t *testing.T) {
 }
 
 func TestABrokenListenerIsReported(t *testing.T) {
-	n := newTestNet(t, limits{}).start(t, "tcp", login)
+	n := newTestNet(t, Limits{}).start(t, "tcp", login)
 	n.l.Listener.Close() // not by us
 	select {
 	case err := <-n.served:
@@ -283,8 +283,8 @@ func TestABrokenListenerIsReported(t *testing.T) {
 }
 
 func TestBindNamesAddressAndCause(t *testing.T) {
-	n := newTestNet(t, limits{}).start(t, "tcp", login)
-	_, err := n.bind("tls", n.l.Addr().String())
+	n := newTestNet(t, Limits{}).start(t, "tcp", login)
+	_, err := n.Bind("tls", n.l.Addr().String())
 	require.ErrorIs(t, err, syscall.EADDRINUSE)
 	require.ErrorContains(t, err, n.l.Addr().String())
 	require.NoError(t, n.l.Close())
@@ -318,9 +318,9 @@ func TestTLSHandshakeFailuresSayWhatIsWrong(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			n := newTestNet(t, limits{})
+			n := newTestNet(t, Limits{})
 			if test.server != nil {
-				test.server(n.tlsConfig)
+				test.server(n.options.TLSConfig)
 			}
 			n.start(t, "tls", login)
 			test.client(n, t)
@@ -333,9 +333,9 @@ func TestTLSHandshakeFailuresSayWhatIsWrong(t *testing.T) {
 func TestTLSState(t *testing.T) {
 	for _, kind := range listenerKinds {
 		t.Run(kind, func(t *testing.T) {
-			n := newTestNet(t, limits{}).start(t, kind, func(c *conn) error {
-				assert.Equal(t, kind, c.listenerKind())
-				state := c.tlsState()
+			n := newTestNet(t, Limits{}).start(t, kind, func(c *Conn) error {
+				assert.Equal(t, kind, c.Kind())
+				state := c.TLSState()
 				if kind == "tls" {
 					if assert.NotNil(t, state) {
 						assert.True(t, state.HandshakeComplete)

@@ -1,4 +1,4 @@
-package broker
+package network
 
 import (
 	"net"
@@ -9,9 +9,9 @@ import (
 	"github.com/plantops/plantops/broker/refusal"
 )
 
-// expect says that a connection from this address is the program's own: it needs no place, and no failures of others
+// Expect says that a connection from this address is the program's own: it needs no place, and no failures of others
 // that share its address concern it. It may have been accepted already. One is expected at a time.
-func (n *network) expect(remote net.Addr) {
+func (n *Network) Expect(remote net.Addr) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.expected = remote.String()
@@ -33,16 +33,16 @@ func (n *network) expect(remote net.Addr) {
 	}
 }
 
-func (n *network) serveOwn(c *conn) {
+func (n *Network) serveOwn(c *Conn) {
 	n.expected, c.own = "", true
 	if !n.closed {
 		n.begin(c)
 	}
 }
 
-// attempt is one password that is looked at, or refused unseen. Its fields do not change, but for of.
-type attempt struct {
-	c         *conn
+// Attempt is one password that is looked at, or refused unseen. Its fields do not change, but for of.
+type Attempt struct {
+	c         *Conn
 	from      netip.Prefix
 	user      string // "" when there is no such account
 	guessable bool
@@ -50,13 +50,13 @@ type attempt struct {
 	of        *failures // while it counts among those of its name
 }
 
-// attemptLogin says whether a password for an account may be looked at, and how the wait for that is to be. The account is
+// Attempt says whether a password for an account may be looked at, and how the wait for that is to be. The account is
 // zero where there is none of that name. In any case right or wrong ends the attempt.
-func (c *conn) attemptLogin(account access.Account) (t *attempt, w access.Wait, ok bool) {
+func (c *Conn) Attempt(account access.Account) (t *Attempt, w access.Wait, ok bool) {
 	n := c.n
-	w.Gone = c.done()
+	w.Gone = c.Done()
 	n.mu.Lock()
-	t = &attempt{c: c, from: c.address.prefix, user: account.Name, guessable: account.Guessable && !c.own}
+	t = &Attempt{c: c, from: c.address.prefix, user: account.Name, guessable: account.Guessable && !c.own}
 	if !t.guessable {
 		n.mu.Unlock()
 		return t, w, true
@@ -73,8 +73,8 @@ func (c *conn) attemptLogin(account access.Account) (t *attempt, w access.Wait, 
 	return t, w, ok
 }
 
-// right ends an attempt with a password that is right.
-func (t *attempt) right() {
+// Right ends an attempt with a password that is right.
+func (t *Attempt) Right() {
 	n := t.c.n
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -90,9 +90,9 @@ func (t *attempt) right() {
 	n.assess(t.c.address, time.Now())
 }
 
-// wrong ends an attempt with one that is not, or that was not looked at. It returns when the client may be told so, and
+// Wrong ends an attempt with one that is not, or that was not looked at. It returns when the client may be told so, and
 // whether that was delayed.
-func (t *attempt) wrong(unseen bool) (delayed bool) {
+func (t *Attempt) Wrong(unseen bool) (delayed bool) {
 	n := t.c.n
 	delay := n.holdBack(t, unseen)
 	if delay > 0 {
@@ -100,7 +100,7 @@ func (t *attempt) wrong(unseen bool) (delayed bool) {
 		defer timer.Stop()
 		select {
 		case <-timer.C:
-		case <-t.c.done():
+		case <-t.c.Done():
 		}
 	}
 	n.mu.Lock()
@@ -115,7 +115,7 @@ func (t *attempt) wrong(unseen bool) (delayed bool) {
 // holdBack counts a failed attempt and says how long the answer is to be held back; the CONNECT deadline stands still
 // meanwhile. An address that somebody logged in from does so with a quarter of its places at most, for the sake of the
 // others behind it; answers beyond that are given at once.
-func (n *network) holdBack(t *attempt, unseen bool) time.Duration {
+func (n *Network) holdBack(t *Attempt, unseen bool) time.Duration {
 	now, c, a := time.Now(), t.c, t.c.address
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -129,7 +129,7 @@ func (n *network) holdBack(t *attempt, unseen bool) time.Duration {
 	if ofName > 0 || unseen {
 		n.episodes.tell("user", t.user, *n.names.get(t.user), now)
 	}
-	if delay == 0 || a.rank == rankKnown && a.delayed >= max(n.limits.maxUnauthenticatedPerAddress/4, 1) {
+	if delay == 0 || a.rank == rankKnown && a.delayed >= max(n.options.Limits.MaxUnauthenticatedPerAddress/4, 1) {
 		return 0
 	}
 	a.delayed++

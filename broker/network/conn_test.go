@@ -1,4 +1,4 @@
-package broker
+package network
 
 import (
 	"bytes"
@@ -22,12 +22,12 @@ func TestManyWritersArriveWholeAndInOrder(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			const writers, each = 8, 500
 			big := bytes.Repeat([]byte{7}, 3*chunkBytes+5) // shared, split into chunks
-			n := newTestNet(t, limits{}).start(t, kind, func(c *conn) error {
+			n := newTestNet(t, Limits{}).start(t, kind, func(c *Conn) error {
 				r, err := readFirst(c)
 				if err != nil {
 					return err
 				}
-				c.admitted("")
+				c.Admitted("")
 				var all sync.WaitGroup
 				for w := range writers {
 					all.Go(func() {
@@ -40,10 +40,10 @@ func TestManyWritersArriveWholeAndInOrder(t *testing.T) {
 					})
 				}
 				all.Wait()
-				if _, err := c.put(nil, big); err != nil {
+				if _, err := c.Put(nil, big); err != nil {
 					return err
 				}
-				c.flush()
+				c.Flush()
 				_, err = r.ReadByte()
 				return err
 			})
@@ -72,18 +72,18 @@ func TestClientThatNeverReadsIsClosed(t *testing.T) {
 	for _, kind := range listenerKinds {
 		t.Run(kind, func(t *testing.T) {
 			longest := make(chan time.Duration, 1)
-			n := newTestNet(t, limits{}).start(t, kind, func(c *conn) error {
+			n := newTestNet(t, Limits{}).start(t, kind, func(c *Conn) error {
 				if _, err := readFirst(c); err != nil {
 					return err
 				}
-				c.admitted("")
+				c.Admitted("")
 				var worst time.Duration
 				packet := make([]byte, 1000)
 				for {
 					begin := time.Now()
 					_, err := c.Write(packet)
 					worst = max(worst, time.Since(begin))
-					assert.LessOrEqual(t, c.queuedBytes(), c.limit)
+					assert.LessOrEqual(t, c.QueuedBytes(), c.limit)
 					if err != nil {
 						longest <- worst
 						return err
@@ -110,22 +110,22 @@ func TestClientThatStopsReadingRunsIntoTheWriteTimeout(t *testing.T) {
 	for _, kind := range listenerKinds {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			n := newTestNet(t, limits{maxPacketBytes: 16 << 20})
+			n := newTestNet(t, Limits{MaxPacketBytes: 16 << 20})
 			n.writeTimeout = 200 * time.Millisecond
-			n.start(t, kind, func(c *conn) error {
+			n.start(t, kind, func(c *Conn) error {
 				r, err := readFirst(c)
 				if err != nil {
 					return err
 				}
-				c.admitted("")
-				if _, err := c.put(nil, make([]byte, 32<<20)); err != nil { // more than any socket buffer
+				c.Admitted("")
+				if _, err := c.Put(nil, make([]byte, 32<<20)); err != nil { // more than any socket buffer
 					return err
 				}
-				c.flush()
+				c.Flush()
 				_, err = r.ReadByte()
 				assert.Error(t, err)
 				select {
-				case <-c.done():
+				case <-c.Done():
 				default:
 					assert.Fail(t, "done is not closed")
 				}
@@ -146,7 +146,7 @@ func TestLastPacketArrivesAlthoughInputIsUnread(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			connack := []byte{0x20, 2, 0, 5}
 			closed := make(chan time.Duration, 1)
-			n := newTestNet(t, limits{}).start(t, kind, func(c *conn) error {
+			n := newTestNet(t, Limits{}).start(t, kind, func(c *Conn) error {
 				if _, err := readFirst(c); err != nil {
 					return err
 				}
@@ -182,14 +182,14 @@ func TestCloseFreesABlockedReaderAtOnce(t *testing.T) {
 	for _, kind := range listenerKinds {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			conns := make(chan *conn, 1)
+			conns := make(chan *Conn, 1)
 			left := make(chan error, 1)
-			n := newTestNet(t, limits{}).start(t, kind, func(c *conn) error {
+			n := newTestNet(t, Limits{}).start(t, kind, func(c *Conn) error {
 				if _, err := readFirst(c); err != nil {
 					return err
 				}
-				c.admitted("")
-				c.setReadTimeout(time.Minute)
+				c.Admitted("")
+				c.SetReadTimeout(time.Minute)
 				conns <- c
 				_, err := c.Read(make([]byte, 1))
 				left <- err
@@ -216,12 +216,12 @@ func TestReadTimeoutRunsFromTheLastRead(t *testing.T) {
 			t.Parallel()
 			const timeout = 800 * time.Millisecond // a busy machine may well hold the client up for half of that
 			silent := make(chan time.Duration, 1)
-			n := newTestNet(t, limits{}).start(t, kind, func(c *conn) error {
+			n := newTestNet(t, Limits{}).start(t, kind, func(c *Conn) error {
 				if _, err := readFirst(c); err != nil {
 					return err
 				}
-				c.admitted("")
-				c.setReadTimeout(timeout)
+				c.Admitted("")
+				c.SetReadTimeout(timeout)
 				assert.NoError(t, c.SetDeadline(time.Now().Add(time.Millisecond))) // mochi's, ignored
 				c.Write([]byte{1})
 				for {
@@ -257,14 +257,14 @@ func TestReadTimeoutRunsFromTheLastRead(t *testing.T) {
 
 func TestReadTimeoutCanBeTakenAway(t *testing.T) {
 	t.Parallel()
-	conns := make(chan *conn, 1)
-	n := newTestNet(t, limits{}).start(t, "tcp", func(c *conn) error {
-		c.setReadTimeout(50 * time.Millisecond)
+	conns := make(chan *Conn, 1)
+	n := newTestNet(t, Limits{}).start(t, "tcp", func(c *Conn) error {
+		c.SetReadTimeout(50 * time.Millisecond)
 		if _, err := readFirst(c); err != nil {
 			return err
 		}
-		c.admitted("")
-		c.setReadTimeout(0)
+		c.Admitted("")
+		c.SetReadTimeout(0)
 		conns <- c
 		return readAll(c)
 	})
@@ -276,14 +276,14 @@ func TestReadTimeoutCanBeTakenAway(t *testing.T) {
 }
 
 // readAll reads until the end.
-func readAll(c *conn) error {
+func readAll(c *Conn) error {
 	_, err := io.Copy(io.Discard, c)
 	return err
 }
 
-func isDone(c *conn) bool {
+func isDone(c *Conn) bool {
 	select {
-	case <-c.done():
+	case <-c.Done():
 		return true
 	default:
 		return false
@@ -293,12 +293,12 @@ func isDone(c *conn) bool {
 func TestPanicEndsOneConnectionOnly(t *testing.T) {
 	for _, kind := range listenerKinds {
 		t.Run(kind, func(t *testing.T) {
-			n := newTestNet(t, limits{}).start(t, kind, func(c *conn) error {
+			n := newTestNet(t, Limits{}).start(t, kind, func(c *Conn) error {
 				r, err := readFirst(c)
 				if err != nil {
 					return err
 				}
-				c.admitted("")
+				c.Admitted("")
 				c.Write([]byte{0x20, 2, 0, 0})
 				for {
 					b, err := r.ReadByte()
@@ -334,7 +334,7 @@ func TestCloseOfTheNetworkEndsEverything(t *testing.T) {
 	for _, kind := range listenerKinds {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			n := newTestNet(t, limits{maxUnauthenticated: 3}).start(t, kind, login)
+			n := newTestNet(t, Limits{MaxUnauthenticated: 3}).start(t, kind, login)
 			loggedIn := n.dial(t)
 			requireLogin(t, loggedIn)
 			for range 5 {
@@ -346,7 +346,7 @@ func TestCloseOfTheNetworkEndsEverything(t *testing.T) {
 			})
 			ctx, cancel := context.WithTimeout(context.Background(), soon)
 			defer cancel()
-			require.NoError(t, n.close(ctx))
+			require.NoError(t, n.Close(ctx))
 			require.NoError(t, <-n.served)
 			requireEnd(t, loggedIn)
 		})
@@ -356,7 +356,7 @@ func TestCloseOfTheNetworkEndsEverything(t *testing.T) {
 func TestCloseOfTheNetworkIsBounded(t *testing.T) {
 	release := make(chan struct{})
 	entered := make(chan struct{})
-	n := newTestNet(t, limits{}).start(t, "tcp", func(c *conn) error {
+	n := newTestNet(t, Limits{}).start(t, "tcp", func(c *Conn) error {
 		close(entered)
 		<-release // a part that does not notice the end
 		return nil
@@ -367,7 +367,7 @@ func TestCloseOfTheNetworkIsBounded(t *testing.T) {
 	<-entered
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
-	require.ErrorIs(t, n.close(ctx), context.DeadlineExceeded)
+	require.ErrorIs(t, n.Close(ctx), context.DeadlineExceeded)
 	close(release)
 }
 
@@ -406,7 +406,7 @@ func TestOversizeFirstPacketIsNotPassedOn(t *testing.T) {
 	for _, kind := range listenerKinds {
 		t.Run(kind, func(t *testing.T) {
 			passed := make(chan int, 1)
-			n := newTestNet(t, limits{}).start(t, kind, func(c *conn) error {
+			n := newTestNet(t, Limits{}).start(t, kind, func(c *Conn) error {
 				all, err := io.ReadAll(c)
 				passed <- len(all)
 				return err
@@ -424,7 +424,7 @@ func TestOversizeFirstPacketIsNotPassedOn(t *testing.T) {
 // Who says nothing costs next to nothing: what belongs to a login is made when somebody begins one.
 func TestNothingIsMadeForASilentConnection(t *testing.T) {
 	var established atomic.Int64
-	n := newTestNet(t, limits{}).start(t, "tcp", func(c *conn) error {
+	n := newTestNet(t, Limits{}).start(t, "tcp", func(c *Conn) error {
 		established.Add(1)
 		_, err := io.ReadAll(c)
 		return err

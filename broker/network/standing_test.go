@@ -1,4 +1,4 @@
-package broker
+package network
 
 import (
 	"fmt"
@@ -86,8 +86,8 @@ func TestRankOfAnAddress(t *testing.T) {
 }
 
 // asks makes an attempt for a user's name.
-func (s *standing) asks(a netip.Prefix, name string, now time.Time) (t *attempt, victims []*attempt, ok bool) {
-	t = &attempt{from: a, user: name, guessable: true}
+func (s *standing) asks(a netip.Prefix, name string, now time.Time) (t *Attempt, victims []*Attempt, ok bool) {
+	t = &Attempt{from: a, user: name, guessable: true}
 	victims, ok = s.guess(t, now)
 	return t, victims, ok
 }
@@ -142,7 +142,7 @@ func TestNoHistoryKeepsALoginFromAnotherAddressOut(t *testing.T) {
 		random := rand.New(rand.NewPCG(seed, 3))
 		s, now := newStanding(), epoch
 		s.succeeded(family, "anna", now)
-		var running []*attempt
+		var running []*Attempt
 		for range 20_000 {
 			now = now.Add(time.Duration(random.IntN(20)) * time.Millisecond)
 			a, name := v4(random.IntN(6000)), []string{"anna", "bert", "bed-1", ""}[random.IntN(4)]

@@ -1,4 +1,4 @@
-package broker
+package network
 
 import (
 	"io"
@@ -15,19 +15,19 @@ func BenchmarkSmallWrites(b *testing.B) {
 	for _, kind := range listenerKinds {
 		b.Run(kind, func(b *testing.B) {
 			sent := make(chan *countingConn, 1)
-			n := newTestNet(b, limits{})
+			n := newTestNet(b, Limits{})
 			inner, err := net.Listen("tcp", "127.0.0.1:0")
 			require.NoError(b, err)
-			n.serveOn(n.adopt(kind, &countingListener{inner}), func(c *conn) error {
+			n.serveOn(n.adopt(kind, &countingListener{inner}), func(c *Conn) error {
 				r, err := readFirst(c)
 				if err != nil {
 					return err
 				}
-				c.admitted("")
+				c.Admitted("")
 				packet := []byte{0x40, 2, 0, 1}
 				b.ResetTimer()
 				for range b.N {
-					for c.queuedBytes() > queueBytes/2 {
+					for c.QueuedBytes() > queueBytes/2 {
 						runtime.Gosched()
 					}
 					if _, err := c.Write(packet); err != nil {
@@ -66,13 +66,13 @@ func (l *countingListener) Accept() (net.Conn, error) {
 func BenchmarkPingPong(b *testing.B) {
 	for _, kind := range listenerKinds {
 		b.Run(kind, func(b *testing.B) {
-			n := newTestNet(b, limits{}).start(b, kind, func(c *conn) error {
+			n := newTestNet(b, Limits{}).start(b, kind, func(c *Conn) error {
 				r, err := readFirst(c)
 				if err != nil {
 					return err
 				}
-				c.admitted("")
-				c.setReadTimeout(time.Minute)
+				c.Admitted("")
+				c.SetReadTimeout(time.Minute)
 				p := make([]byte, 64)
 				for {
 					k, err := r.Read(p)
@@ -103,17 +103,17 @@ func BenchmarkAcknowledgements(b *testing.B) {
 	const devices, burst = 100, 10
 	for _, kind := range listenerKinds {
 		b.Run(kind, func(b *testing.B) {
-			conns := make(chan *conn, devices)
-			n := newTestNet(b, limits{}).start(b, kind, func(c *conn) error {
+			conns := make(chan *Conn, devices)
+			n := newTestNet(b, Limits{}).start(b, kind, func(c *Conn) error {
 				if _, err := readFirst(c); err != nil {
 					return err
 				}
-				c.admitted("")
+				c.Admitted("")
 				conns <- c
-				<-c.done()
+				<-c.Done()
 				return nil
 			})
-			var all []*conn
+			var all []*Conn
 			clients := make([]net.Conn, devices)
 			for i := range clients {
 				clients[i] = n.dial(b)
@@ -131,7 +131,7 @@ func BenchmarkAcknowledgements(b *testing.B) {
 					}
 				}
 				for _, c := range all {
-					for c.queuedBytes() > 0 {
+					for c.QueuedBytes() > 0 {
 						runtime.Gosched()
 					}
 				}
@@ -148,12 +148,12 @@ func BenchmarkIdleConnections(b *testing.B) {
 	for _, kind := range listenerKinds {
 		for name, places := range map[string]int{"idle": clients, "waiting": 1} {
 			b.Run(kind+"/"+name, func(b *testing.B) {
-				n := newTestNet(b, limits{maxUnauthenticated: places, maxUnauthenticatedPerAddress: places}).start(b, kind, func(c *conn) error {
+				n := newTestNet(b, Limits{MaxUnauthenticated: places, MaxUnauthenticatedPerAddress: places}).start(b, kind, func(c *Conn) error {
 					var p [64]byte
 					if _, err := c.Read(p[:]); err != nil {
 						return err
 					}
-					c.admitted("")
+					c.Admitted("")
 					if _, err := c.Write([]byte{0x20, 2, 0, 0}); err != nil {
 						return err
 					}

@@ -1,4 +1,4 @@
-package broker
+package network
 
 import (
 	"context"
@@ -18,24 +18,24 @@ const (
 	acceptPauseMax = time.Second
 )
 
-// netListener is one bound address; Addr tells which.
-type netListener struct {
+// Listener is one bound address; Addr tells which.
+type Listener struct {
 	net.Listener
 	kind    string
-	n       *network
+	n       *Network
 	closing chan struct{}
 }
 
-// The kinds of listeners.
+// The kinds of listeners, as counters and the log name them.
 const (
-	kindTCP       = "tcp"
-	kindTLS       = "tls"
-	kindWebSocket = "websocket"
+	TCP       = "tcp"
+	TLS       = "tls"
+	WebSocket = "websocket"
 )
 
-// bind opens an address for a kind of listener. It serves nobody yet; the kernel already queues connections. The error
+// Bind opens an address for a kind of listener. It serves nobody yet; the kernel already queues connections. The error
 // names the address and the cause.
-func (n *network) bind(kind, address string) (*netListener, error) {
+func (n *Network) Bind(kind, address string) (*Listener, error) {
 	config := net.ListenConfig{
 		// A client that loses its power without a word, and has no MQTT keepalive, is found after two minutes.
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 60 * time.Second, Interval: 15 * time.Second, Count: 4},
@@ -48,8 +48,8 @@ func (n *network) bind(kind, address string) (*netListener, error) {
 }
 
 // adopt makes inner one of the network's listeners.
-func (n *network) adopt(kind string, inner net.Listener) *netListener {
-	l := &netListener{Listener: inner, kind: kind, n: n, closing: make(chan struct{})}
+func (n *Network) adopt(kind string, inner net.Listener) *Listener {
+	l := &Listener{Listener: inner, kind: kind, n: n, closing: make(chan struct{})}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.listeners = append(n.listeners, l)
@@ -57,7 +57,7 @@ func (n *network) adopt(kind string, inner net.Listener) *netListener {
 }
 
 // Close stops accepting; the connections stay. The second call returns an error and does no harm.
-func (l *netListener) Close() error {
+func (l *Listener) Close() error {
 	l.n.mu.Lock()
 	select {
 	case <-l.closing:
@@ -68,12 +68,12 @@ func (l *netListener) Close() error {
 	return l.Listener.Close()
 }
 
-// serve accepts connections until Close (then it returns nil) or until the listener breaks for good. establish
+// Serve accepts connections until Close (then it returns nil) or until the listener breaks for good. establish
 // is called once per connection, in that connection's goroutine; when it returns, the connection is closed.
 //
 // An error of Accept (no file descriptors left, a client that has gone already) is no reason to end: it retries, and logs
 // the begin, once a minute, and the end.
-func (l *netListener) serve(establish func(c *conn) error) error {
+func (l *Listener) Serve(establish func(c *Conn) error) error {
 	var trouble acceptTrouble
 	for {
 		raw, err := l.Accept()
@@ -108,7 +108,7 @@ type acceptTrouble struct {
 	count         int
 }
 
-func (t *acceptTrouble) pause(l *netListener, err error) time.Duration {
+func (t *acceptTrouble) pause(l *Listener, err error) time.Duration {
 	now := time.Now()
 	t.count++
 	t.wait = min(max(2*t.wait, acceptPauseMin), acceptPauseMax)
@@ -117,14 +117,14 @@ func (t *acceptTrouble) pause(l *netListener, err error) time.Duration {
 	}
 	if now.Sub(t.logged) >= time.Minute {
 		t.logged = now
-		l.n.log.Error("accepting connections fails, retrying", "listener", l.kind, "count", t.count, "err", err)
+		l.n.options.Log.Error("accepting connections fails, retrying", "listener", l.kind, "count", t.count, "err", err)
 	}
 	return t.wait
 }
 
-func (t *acceptTrouble) over(l *netListener) {
+func (t *acceptTrouble) over(l *Listener) {
 	if t.count > 0 {
-		l.n.log.Info("accepting connections again", "listener", l.kind, "count", t.count, "took", time.Since(t.since))
+		l.n.options.Log.Info("accepting connections again", "listener", l.kind, "count", t.count, "took", time.Since(t.since))
 		*t = acceptTrouble{}
 	}
 }

@@ -1,4 +1,4 @@
-package broker
+package network
 
 import (
 	"math"
@@ -58,7 +58,7 @@ type home struct {
 type failures struct {
 	count   float64
 	at      time.Time
-	waiting []*attempt // that are looked at, or wait for their answer; of names only
+	waiting []*Attempt // that are looked at, or wait for their answer; of names only
 }
 
 func newStanding() standing {
@@ -154,7 +154,7 @@ func (s *standing) delay(a netip.Prefix, name string, now time.Time) (ofAddress,
 
 // guess says whether a password for a name that can be guessed is looked at. If so, the caller calls answered when it
 // has been. In any case it ends victims, which made room.
-func (s *standing) guess(t *attempt, now time.Time) (victims []*attempt, ok bool) {
+func (s *standing) guess(t *Attempt, now time.Time) (victims []*Attempt, ok bool) {
 	n := s.names.touch(t.user)
 	t.of, t.home = n, fresh(s.homes.get(home{t.user, t.from}), now)
 	if n.level(now) >= guessedAtFrom {
@@ -183,7 +183,7 @@ func (s *standing) guess(t *attempt, now time.Time) (victims []*attempt, ok bool
 }
 
 // worst is the attempt from the address with the most failures, of equals the oldest, of those that are not at home.
-func (s *standing) worst(n *failures, now time.Time) (found *attempt, most float64) {
+func (s *standing) worst(n *failures, now time.Time) (found *Attempt, most float64) {
 	most = -1
 	for _, t := range n.waiting {
 		if level := s.failing.get(t.from).level(now); !t.home && level > most {
@@ -194,9 +194,9 @@ func (s *standing) worst(n *failures, now time.Time) (found *attempt, most float
 }
 
 // answered ends an attempt that was looked at. Calling it again does nothing.
-func (s *standing) answered(t *attempt) {
+func (s *standing) answered(t *Attempt) {
 	if t.of != nil {
-		t.of.waiting = slices.DeleteFunc(t.of.waiting, func(other *attempt) bool { return other == t })
+		t.of.waiting = slices.DeleteFunc(t.of.waiting, func(other *Attempt) bool { return other == t })
 		t.of = nil
 	}
 }

@@ -1,4 +1,4 @@
-package broker
+package network
 
 import (
 	"bufio"
@@ -37,8 +37,8 @@ var listenerKinds = []string{"tcp", "tls", "websocket"}
 
 // testNet is a network with one listener.
 type testNet struct {
-	*network
-	l       *netListener
+	*Network
+	l       *Listener
 	served  chan error // what serve returned
 	mu      sync.Mutex
 	reasons map[string]int
@@ -63,37 +63,37 @@ func (b *lockedBuffer) String() string {
 }
 
 // completed are limits of which those that are 0 are as the configuration has them by default.
-func completed(some limits) limits {
+func completed(some Limits) Limits {
 	d := config.Default().Limits
-	return limits{
-		maxConnections:               cmp.Or(some.maxConnections, d.MaxConnections),
-		maxUnauthenticated:           cmp.Or(some.maxUnauthenticated, d.MaxUnauthenticated),
-		maxUnauthenticatedPerAddress: cmp.Or(some.maxUnauthenticatedPerAddress, d.MaxUnauthenticatedPerAddress),
-		maxConnectionsPerAddress:     cmp.Or(some.maxConnectionsPerAddress, d.MaxConnectionsPerAddress),
-		connectTimeout:               cmp.Or(some.connectTimeout, d.ConnectTimeout),
-		maxPacketBytes:               cmp.Or(some.maxPacketBytes, d.MaxPacketBytes),
+	return Limits{
+		MaxConnections:               cmp.Or(some.MaxConnections, d.MaxConnections),
+		MaxUnauthenticated:           cmp.Or(some.MaxUnauthenticated, d.MaxUnauthenticated),
+		MaxUnauthenticatedPerAddress: cmp.Or(some.MaxUnauthenticatedPerAddress, d.MaxUnauthenticatedPerAddress),
+		MaxConnectionsPerAddress:     cmp.Or(some.MaxConnectionsPerAddress, d.MaxConnectionsPerAddress),
+		ConnectTimeout:               cmp.Or(some.ConnectTimeout, d.ConnectTimeout),
+		MaxPacketBytes:               cmp.Or(some.MaxPacketBytes, d.MaxPacketBytes),
 	}
 }
 
 // quietNetwork is a network that nobody hears of.
-func quietNetwork(some limits) *network {
-	return newNetwork(options{limits: completed(some), log: slog.New(slog.DiscardHandler)})
+func quietNetwork(some Limits) *Network {
+	return New(Options{Limits: completed(some), Log: slog.New(slog.DiscardHandler)})
 }
 
 // newTestNet makes a network that is closed, with every goroutine waited for, when the test ends.
-func newTestNet(t testing.TB, some limits) *testNet {
+func newTestNet(t testing.TB, some Limits) *testNet {
 	n := &testNet{reasons: map[string]int{}}
 	log := slog.New(slog.NewTextHandler(&n.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	n.network = newNetwork(options{limits: completed(some), log: log, refused: func(why refusal.Refusal, _ refusal.Source) {
+	n.Network = New(Options{Limits: completed(some), Log: log, Refused: func(why refusal.Refusal, _ refusal.Source) {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		n.reasons[why.Reason]++
 	}})
-	n.tlsConfig = &tls.Config{Certificates: []tls.Certificate{testCertificate(t)}}
+	n.options.TLSConfig = &tls.Config{Certificates: []tls.Certificate{testCertificate(t)}}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), soon)
 		defer cancel()
-		require.NoError(t, n.close(ctx), "a goroutine of the network does not end")
+		require.NoError(t, n.Close(ctx), "a goroutine of the network does not end")
 		require.Empty(t, n.conns)
 		require.Empty(t, n.strangers)
 		require.Empty(t, n.addresses)
@@ -104,17 +104,17 @@ func newTestNet(t testing.TB, some limits) *testNet {
 }
 
 // start serves kind with establish on a free port.
-func (n *testNet) start(t testing.TB, kind string, establish func(*conn) error) *testNet {
+func (n *testNet) start(t testing.TB, kind string, establish func(*Conn) error) *testNet {
 	t.Helper()
-	l, err := n.bind(kind, "127.0.0.1:0")
+	l, err := n.Bind(kind, "127.0.0.1:0")
 	require.NoError(t, err)
 	n.serveOn(l, establish)
 	return n
 }
 
-func (n *testNet) serveOn(l *netListener, establish func(*conn) error) {
+func (n *testNet) serveOn(l *Listener, establish func(*Conn) error) {
 	n.l, n.served = l, make(chan error, 1)
-	go func() { n.served <- l.serve(establish) }()
+	go func() { n.served <- l.Serve(establish) }()
 }
 
 func (n *testNet) dropped(why refusal.Refusal) int {
@@ -124,8 +124,8 @@ func (n *testNet) dropped(why refusal.Refusal) int {
 }
 
 func (n *testNet) count() (open, serving, waiting int) {
-	n.network.mu.Lock()
-	defer n.network.mu.Unlock()
+	n.Network.mu.Lock()
+	defer n.Network.mu.Unlock()
 	return len(n.conns), n.serving, n.waiting
 }
 
@@ -217,7 +217,7 @@ func (c *wsClient) Read(p []byte) (int, error) {
 }
 
 // readFirst reads the first packet as mochi does.
-func readFirst(c *conn) (*bufio.Reader, error) {
+func readFirst(c *Conn) (*bufio.Reader, error) {
 	r := bufio.NewReaderSize(c, 2048)
 	if _, err := r.ReadByte(); err != nil {
 		return r, err
@@ -239,12 +239,12 @@ func readFirst(c *conn) (*bufio.Reader, error) {
 }
 
 // login reads the first packet, admits the client, answers with a CONNACK and reads on until the end.
-func login(c *conn) error {
+func login(c *Conn) error {
 	r, err := readFirst(c)
 	if err != nil {
 		return err
 	}
-	c.admitted("")
+	c.Admitted("")
 	if _, err := c.Write([]byte{0x20, 2, 0, 0}); err != nil {
 		return err
 	}

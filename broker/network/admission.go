@@ -1,4 +1,4 @@
-package broker
+package network
 
 import (
 	"net/netip"
@@ -23,8 +23,8 @@ import (
 // Connections are refused only above MaxConnections (waiting ones count): then the address with
 // the longest queue loses its newest waiting connection, which may be the newcomer.
 type admission struct {
-	conns     map[*conn]struct{} // every open connection
-	strangers map[*conn]struct{} // the served ones that have not logged in
+	conns     map[*Conn]struct{} // every open connection
+	strangers map[*Conn]struct{} // the served ones that have not logged in
 	addresses map[netip.Prefix]*address
 	turn      [ranks][]*address // those with a queue, next one first
 	serving   int               // places taken
@@ -42,7 +42,7 @@ type address struct {
 	known   int     // of these, by others than this program: have logged in
 	serving int     // places taken
 	delayed int     // of these, by answers that are held back
-	queue   []*conn // waiting connections in the order of arrival
+	queue   []*Conn // waiting connections in the order of arrival
 	inTurn  bool
 	rank    rank // these two are kept up to date by assess
 	places  int  // that it may take
@@ -50,15 +50,15 @@ type address struct {
 
 func newAdmission() admission {
 	return admission{
-		conns:     make(map[*conn]struct{}),
-		strangers: make(map[*conn]struct{}),
+		conns:     make(map[*Conn]struct{}),
+		strangers: make(map[*Conn]struct{}),
 		addresses: make(map[netip.Prefix]*address),
 		standing:  newStanding(),
 	}
 }
 
 // enter takes in an accepted connection: it is served now or later, or refused.
-func (n *network) enter(c *conn) {
+func (n *Network) enter(c *Conn) {
 	n.mu.Lock()
 	if n.closed {
 		n.mu.Unlock()
@@ -73,7 +73,7 @@ func (n *network) enter(c *conn) {
 		n.addresses[key] = a
 	}
 	n.assess(a, time.Now())
-	full := len(n.conns) >= n.limits.maxConnections
+	full := len(n.conns) >= n.options.Limits.MaxConnections
 	n.conns[c] = struct{}{}
 	c.address = a
 	a.open++
@@ -88,9 +88,9 @@ func (n *network) enter(c *conn) {
 		a.inTurn = true
 		n.turn[a.rank] = append(n.turn[a.rank], a)
 	}
-	var victim *conn
+	var victim *Conn
 	why := refusal.TooManyConnections
-	if limit := n.limits.maxConnectionsPerAddress; limit > 0 && a.open > limit {
+	if limit := n.options.Limits.MaxConnectionsPerAddress; limit > 0 && a.open > limit {
 		victim, why = n.newestOf(a), refusal.TooManyFromAddress
 	} else if full {
 		victim = n.newestOfLongest()
@@ -103,7 +103,7 @@ func (n *network) enter(c *conn) {
 }
 
 // shed gives up a waiting connection when file descriptors have run out.
-func (n *network) shed() {
+func (n *Network) shed() {
 	n.mu.Lock()
 	victim := n.newestOfLongest()
 	n.mu.Unlock()
@@ -112,7 +112,7 @@ func (n *network) shed() {
 	}
 }
 
-func (n *network) newestOfLongest() *conn {
+func (n *Network) newestOfLongest() *Conn {
 	var longest *address
 	for _, turn := range n.turn {
 		for _, a := range turn {
@@ -127,7 +127,7 @@ func (n *network) newestOfLongest() *conn {
 	return n.newestOf(longest)
 }
 
-func (n *network) newestOf(a *address) *conn {
+func (n *Network) newestOf(a *address) *Conn {
 	last := len(a.queue) - 1
 	if last < 0 {
 		return nil
@@ -138,7 +138,7 @@ func (n *network) newestOf(a *address) *conn {
 }
 
 // unqueue takes out a waiting connection.
-func (n *network) unqueue(a *address, i int) {
+func (n *Network) unqueue(a *address, i int) {
 	a.queue = slices.Delete(a.queue, i, i+1)
 	n.waiting--
 	if len(a.queue) == 0 {
@@ -147,12 +147,12 @@ func (n *network) unqueue(a *address, i int) {
 	}
 }
 
-func (n *network) removeFromTurn(a *address) {
+func (n *Network) removeFromTurn(a *address) {
 	n.turn[a.rank] = slices.DeleteFunc(n.turn[a.rank], func(b *address) bool { return a == b })
 }
 
 // emptyQueues is for the end: nobody is served any more.
-func (n *network) emptyQueues() {
+func (n *Network) emptyQueues() {
 	for i, turn := range n.turn {
 		for _, a := range turn {
 			a.queue, a.inTurn = nil, false
@@ -163,8 +163,8 @@ func (n *network) emptyQueues() {
 }
 
 // share is how many places may be taken for an address of this rank to be served.
-func (n *network) share(r rank) int {
-	all := n.limits.maxUnauthenticated
+func (n *Network) share(r rank) int {
+	all := n.options.Limits.MaxUnauthenticated
 	switch r {
 	case rankKnown:
 		return all
@@ -178,12 +178,12 @@ func (n *network) share(r rank) int {
 }
 
 // assess brings an address up to date with its standing.
-func (n *network) assess(a *address, now time.Time) {
+func (n *Network) assess(a *address, now time.Time) {
 	before := a.rank
 	if a.known > 0 { // for days, perhaps
 		n.succeeded(a.prefix, "", now)
 	}
-	a.places = n.limits.maxUnauthenticatedPerAddress
+	a.places = n.options.Limits.MaxUnauthenticatedPerAddress
 	if n.restricted(a.prefix, now) {
 		a.places = max(a.places/10, 1)
 	}
@@ -196,7 +196,7 @@ func (n *network) assess(a *address, now time.Time) {
 }
 
 // dispatch serves waiting connections while there are places, one address after the other.
-func (n *network) dispatch() {
+func (n *Network) dispatch() {
 	if n.closed {
 		return
 	}
@@ -226,7 +226,7 @@ func (n *network) dispatch() {
 }
 
 // serve gives c a place.
-func (n *network) serve(c *conn) {
+func (n *Network) serve(c *Conn) {
 	c.place = true
 	c.address.serving++
 	n.serving++
@@ -234,7 +234,7 @@ func (n *network) serve(c *conn) {
 }
 
 // begin lets c run as a stranger.
-func (n *network) begin(c *conn) {
+func (n *Network) begin(c *Conn) {
 	c.since = time.Now()
 	n.strangers[c] = struct{}{}
 	n.work.Add(1)
@@ -246,7 +246,7 @@ func (n *network) begin(c *conn) {
 }
 
 // leavePlace gives c's place to the next one.
-func (n *network) leavePlace(c *conn) {
+func (n *Network) leavePlace(c *Conn) {
 	if !c.place {
 		return
 	}
@@ -257,7 +257,7 @@ func (n *network) leavePlace(c *conn) {
 }
 
 // loggedIn ends c's time as a stranger.
-func (n *network) loggedIn(c *conn) {
+func (n *Network) loggedIn(c *Conn) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	delete(n.strangers, c)
@@ -269,7 +269,7 @@ func (n *network) loggedIn(c *conn) {
 
 // giveUp is loggedIn for a connection that ends. Whoever was served and has shown no password has cost a place.
 // One that ends while its password waits to be looked at may count here and in wrong.
-func (n *network) giveUp(c *conn) {
+func (n *Network) giveUp(c *Conn) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if _, stranger := n.strangers[c]; stranger && !c.judged && !c.own {
@@ -281,7 +281,7 @@ func (n *network) giveUp(c *conn) {
 }
 
 // forget is called once when c's socket is closed.
-func (n *network) forget(c *conn) {
+func (n *Network) forget(c *Conn) {
 	n.mu.Lock()
 	delete(n.conns, c)
 	a := c.address
@@ -297,8 +297,8 @@ func (n *network) forget(c *conn) {
 	n.work.Done()
 }
 
-// pauseClock and resumeClock are pauseDeadline and resumeDeadline.
-func (n *network) pauseClock(c *conn) {
+// pauseClock and resumeClock are PauseDeadline and ResumeDeadline.
+func (n *Network) pauseClock(c *Conn) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if !c.since.IsZero() {
@@ -308,7 +308,7 @@ func (n *network) pauseClock(c *conn) {
 	n.leavePlace(c)
 }
 
-func (n *network) resumeClock(c *conn) {
+func (n *Network) resumeClock(c *Conn) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if c.since.IsZero() {
@@ -318,15 +318,15 @@ func (n *network) resumeClock(c *conn) {
 
 // sweepEvery makes the deadline exact to a thirtieth: a second by default. One sweep for all costs less than a
 // timer for each, and there is none while nobody is logging in.
-func (n *network) sweepEvery() time.Duration {
-	return max(n.limits.connectTimeout/30, time.Millisecond)
+func (n *Network) sweepEvery() time.Duration {
+	return max(n.options.Limits.ConnectTimeout/30, time.Millisecond)
 }
 
 // sweep closes the strangers whose time is up.
-func (n *network) sweep() {
+func (n *Network) sweep() {
 	n.mu.Lock()
 	now := time.Now()
-	var late []*conn
+	var late []*Conn
 	for c := range n.strangers {
 		if !c.since.IsZero() && c.waited+now.Sub(c.since) >= n.patience(c) {
 			late = append(late, c)
@@ -348,8 +348,8 @@ func (n *network) sweep() {
 }
 
 // patience is how long a stranger may take.
-func (n *network) patience(c *conn) time.Duration {
-	limit := n.limits.connectTimeout
+func (n *Network) patience(c *Conn) time.Duration {
+	limit := n.options.Limits.ConnectTimeout
 	switch {
 	case n.waiting == 0 || c.own:
 		return limit

@@ -1,4 +1,4 @@
-package broker
+package network
 
 import (
 	"fmt"
@@ -17,12 +17,12 @@ import (
 )
 
 // echo admits the client and sends back what it reads after the first packet.
-func echo(c *conn) error {
+func echo(c *Conn) error {
 	r, err := readFirst(c)
 	if err != nil {
 		return err
 	}
-	c.admitted("")
+	c.Admitted("")
 	if _, err := c.Write([]byte{0x20, 2, 0, 0}); err != nil {
 		return err
 	}
@@ -37,7 +37,7 @@ func (n *testNet) dialWebsocket(t *testing.T) (*websocket.Conn, net.Conn) {
 }
 
 func TestWebsocketPacketsMaySpanAndShareMessages(t *testing.T) {
-	n := newTestNet(t, limits{}).start(t, "websocket", echo)
+	n := newTestNet(t, Limits{}).start(t, "websocket", echo)
 	ws, stream := n.dialWebsocket(t)
 	for _, b := range connectPacket { // one packet in six messages
 		require.NoError(t, ws.WriteMessage(websocket.BinaryMessage, []byte{b}))
@@ -60,7 +60,7 @@ func TestWebsocketPacketsMaySpanAndShareMessages(t *testing.T) {
 }
 
 func TestWebsocketPingIsAnsweredWhileDataFlows(t *testing.T) {
-	n := newTestNet(t, limits{}).start(t, "websocket", echo)
+	n := newTestNet(t, Limits{}).start(t, "websocket", echo)
 	ws, stream := n.dialWebsocket(t)
 	requireLogin(t, stream)
 	pongs := make(chan string, 1000)
@@ -125,7 +125,7 @@ func TestWebsocketFramesThatAreNotAllowed(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			n := newTestNet(t, limits{maxPacketBytes: 1024}).start(t, "websocket", echo)
+			n := newTestNet(t, Limits{MaxPacketBytes: 1024}).start(t, "websocket", echo)
 			ws, stream := n.dialWebsocket(t)
 			requireLogin(t, stream)
 			require.NoError(t, test.send(ws, stream))
@@ -141,11 +141,11 @@ func TestWebsocketFramesThatAreNotAllowed(t *testing.T) {
 
 func TestWebsocketCloseIsAnswered(t *testing.T) {
 	ended := make(chan error, 1)
-	n := newTestNet(t, limits{}).start(t, "websocket", func(c *conn) error {
+	n := newTestNet(t, Limits{}).start(t, "websocket", func(c *Conn) error {
 		if _, err := readFirst(c); err != nil {
 			return err
 		}
-		c.admitted("")
+		c.Admitted("")
 		_, err := c.Read(make([]byte, 1))
 		ended <- err
 		c.Write([]byte("last words"))
@@ -185,8 +185,8 @@ func TestWebsocketUpgrade(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			n := newTestNet(t, limits{})
-			n.allowedOrigins = test.allowed
+			n := newTestNet(t, Limits{})
+			n.options.AllowedOrigins = test.allowed
 			n.start(t, "websocket", login)
 			for key, values := range test.header {
 				values[0] = strings.Replace(values[0], "HOST", n.l.Addr().String(), 1)
@@ -208,7 +208,7 @@ func TestWebsocketUpgrade(t *testing.T) {
 }
 
 func TestWebsocketPortAnswersABrowserAndNonsense(t *testing.T) {
-	n := newTestNet(t, limits{}).start(t, "websocket", login)
+	n := newTestNet(t, Limits{}).start(t, "websocket", login)
 	answer, err := http.Get("http://" + n.l.Addr().String() + "/")
 	require.NoError(t, err)
 	answer.Body.Close()
