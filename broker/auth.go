@@ -3,7 +3,6 @@ package broker
 import (
 	"crypto/subtle"
 	"encoding/asn1"
-	"log/slog"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
@@ -16,14 +15,14 @@ import (
 var everything = []string{"#"}
 
 // admit lets a client in or says why not. When it returns nil the client owns its client id and has passed the gate.
-func (h *hook) admit(l *link, pk packets.Packet) error {
+func (h *hook) admit(l *clientLink, pk packets.Packet) error {
 	keepalive := normalise(l.client)
 	if pk.Connect.WillFlag {
 		l.willBytes = pk.FixedHeader.Remaining
 	}
 	for {
 		evictions := h.sessions.evictionCount()
-		account, err := h.login(l, pk)
+		account, err := h.identify(l, pk)
 		if err != nil {
 			return err
 		}
@@ -54,8 +53,8 @@ func (h *hook) admit(l *link, pk packets.Packet) error {
 	return nil
 }
 
-// login finds out who the client is.
-func (h *hook) login(l *link, pk packets.Packet) (access.Account, error) {
+// identify finds out who the client is.
+func (h *hook) identify(l *clientLink, pk packets.Packet) (access.Account, error) {
 	user, clientID := string(pk.Connect.Username), l.client.ID
 	switch {
 	case pk.Properties.AuthenticationMethod != "":
@@ -69,7 +68,7 @@ func (h *hook) login(l *link, pk packets.Packet) (access.Account, error) {
 	case len(pk.Connect.Password) == 0:
 		return access.Account{}, refusal.NoPassword
 	}
-	account, err := h.attempt(l, user, pk.Connect.Password)
+	account, err := h.checkPassword(l, user, pk.Connect.Password)
 	if err != nil {
 		return access.Account{}, err
 	}
@@ -85,8 +84,8 @@ func (h *hook) login(l *link, pk packets.Packet) (access.Account, error) {
 	return account, nil
 }
 
-// attempt looks at a password, if it may, and gives a wrong one its answer when it is time to.
-func (h *hook) attempt(l *link, user string, password []byte) (access.Account, error) {
+// checkPassword looks at a password, if it may, and gives a wrong one its answer when it is time to.
+func (h *hook) checkPassword(l *clientLink, user string, password []byte) (access.Account, error) {
 	asked, _ := h.account(user)
 	try, wait, ok := l.Attempt(asked)
 	err := error(refusal.TooManyFailedLogins)
@@ -140,7 +139,7 @@ func (h *hook) account(name string) (access.Account, bool) {
 
 // certificateFits compares the name in a client certificate with the user name, where certificates are required: the
 // two are one identity. A certificate with several names is nobody's.
-func (h *hook) certificateFits(l *link, user string) bool {
+func (h *hook) certificateFits(l *clientLink, user string) bool {
 	state := l.TLSState()
 	if !h.mustCert || state == nil {
 		return true
@@ -161,7 +160,7 @@ func (h *hook) certificateFits(l *link, user string) bool {
 var commonName = asn1.ObjectIdentifier{2, 5, 4, 3}
 
 // certificateRevoked reports whether the certificate with which l was connected has been revoked since.
-func (h *hook) certificateRevoked(l *link) bool {
+func (h *hook) certificateRevoked(l *clientLink) bool {
 	if !h.mustCert || h.isRevoked == nil {
 		return false
 	}
@@ -181,12 +180,12 @@ func (h *hook) mayUseClientID(user, clientID string) bool {
 	return !taken
 }
 
-func (h *hook) isIngest(l *link) bool {
+func (h *hook) isIngest(l *clientLink) bool {
 	return l.account.Name == h.backend.Username && l.client.ID == h.backend.ClientID
 }
 
 // checkWill applies the rules for publishing to the will, which mochi would send unseen.
-func (h *hook) checkWill(l *link, pk packets.Packet) error {
+func (h *hook) checkWill(l *clientLink, pk packets.Packet) error {
 	if !pk.Connect.WillFlag {
 		return nil
 	}
@@ -199,35 +198,4 @@ func (h *hook) checkWill(l *link, pk packets.Packet) error {
 		return refusal.WillNotAllowed
 	}
 	return nil
-}
-
-// refuseConnect counts, logs and answers a refused CONNECT.
-func (h *hook) refuseConnect(l *link, pk packets.Packet, r refusal.Refusal) {
-	l.cause.CompareAndSwap(nil, &r.Reason)
-	attrs := []slog.Attr{slog.String("user", refusal.Clip(string(pk.Connect.Username))), slog.String("client", refusal.Clip(l.client.ID)),
-		slog.String("listener", l.Kind()), slog.String("remote", l.RemoteAddr().String())}
-	if pk.Connect.WillFlag && (r == refusal.WillNotAllowed || r == refusal.InvalidWillTopic) {
-		attrs = append(attrs, slog.String("topic", refusal.Clip(pk.Connect.WillTopic)))
-	}
-	if r.Rule != "" {
-		attrs = append(attrs, slog.String("rule", r.Rule))
-	}
-	if r == refusal.WillNotAllowed {
-		attrs = append(attrs, slog.String("rule", l.rights.MayPublishText()))
-	}
-	from := refusal.Source{Account: l.account.Name, Proved: l.account.Name != "", Remote: l.RemoteAddr()}
-	if !from.Proved { // its owner should hear of it all the same
-		from.Account = string(pk.Connect.Username)
-	}
-	if l.throttled { // episodes tell of it
-		h.refusals.Count(r, 1, from)
-	} else {
-		h.refusals.Add(r, from, attrs...)
-	}
-
-	code := r.V5
-	if l.client.Properties.ProtocolVersion < 5 {
-		code = packets.Code{Code: r.V3, Reason: r.Reason}
-	}
-	_ = h.server.SendConnack(l.client, code, false, nil) // the connection is closed either way
 }

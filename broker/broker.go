@@ -205,10 +205,10 @@ func (b *Broker) establish(c *network.Conn) error {
 	l.screen.Limit = b.maxPacketBytes
 	panicked := true
 	defer func() {
-		b.hook.settle(l, panicked)
+		b.hook.connectionEnded(l, panicked)
 		b.hook.sessions.release(l)
 	}()
-	err := b.server.EstablishConnection(c.Kind(), l)
+	err := b.server.EstablishConnection(c.Kind(), readLoop{l})
 	panicked = false
 	return err
 }
@@ -240,7 +240,7 @@ func (b *Broker) EndRevoked() int {
 // publishing their wills. It returns when they are gone or ctx has ended.
 func (b *Broker) DisconnectDevices(ctx context.Context) error {
 	b.hook.gate.close()
-	var sent []*link
+	var sent []*clientLink
 	for _, l := range b.hook.sessions.live() {
 		if !b.hook.isIngest(l) {
 			b.hook.sessions.end(l, packets.ErrServerShuttingDown)

@@ -13,7 +13,7 @@ func (b *Broker) Charged() map[string]func() Held {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := map[string]func() Held{}
-	for name, h := range s.holdings {
+	for name, h := range s.usages {
 		all[name] = func() Held {
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -29,7 +29,7 @@ func (b *Broker) Charged() map[string]func() Held {
 func (b *Broker) Counted() (all map[string]Held, queued int) {
 	s, t := b.hook.sessions, &b.hook.router.retained
 	all = map[string]Held{}
-	add := func(h *holding, more func(*Held)) {
+	add := func(h *usage, more func(*Held)) {
 		held := all[h.owner.Account]
 		more(&held)
 		all[h.owner.Account] = held
@@ -38,7 +38,7 @@ func (b *Broker) Counted() (all map[string]Held, queued int) {
 	defer s.mu.Unlock()
 	for _, p := range s.byID {
 		p.mu.Lock()
-		add(p.holding, func(h *Held) {
+		add(p.usage, func(h *Held) {
 			h.Sessions++
 			if !p.owner.hasEnded() {
 				h.Connections++

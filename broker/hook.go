@@ -3,7 +3,6 @@ package broker
 import (
 	"crypto/x509"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"sync/atomic"
@@ -100,8 +99,8 @@ func (h *hook) OnDisconnect(cl *mqtt.Client, err error, _ bool) {
 	}
 }
 
-// settle ends a connection's session when mochi has let go of the connection, in whatever way.
-func (h *hook) settle(l *link, panicked bool) {
+// connectionEnded ends a connection's session when mochi has let go of the connection, in whatever way.
+func (h *hook) connectionEnded(l *clientLink, panicked bool) {
 	if panicked && l.peer != nil {
 		if l.because(refusal.MalformedPacket.Reason) {
 			h.refused(l, refusal.MalformedPacket, "")
@@ -125,60 +124,6 @@ func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, er
 func (h *hook) OnACLCheck(cl *mqtt.Client, filter string, write bool) bool {
 	l := linkOf(cl)
 	return l != nil && !write && l.rights.MayRead(filter)
-}
-
-// refused counts and logs what a client that has logged in may not do.
-func (h *hook) refused(l *link, why refusal.Refusal, topic string) {
-	attrs := []slog.Attr{slog.String("user", l.account.Name), slog.String("client", l.client.ID),
-		slog.String("listener", l.Kind()), slog.String("remote", l.RemoteAddr().String())}
-	if topic != "" {
-		attrs = append(attrs, slog.String("topic", refusal.Clip(topic)))
-	}
-	if why.Rule != "" {
-		attrs = append(attrs, slog.String("rule", why.Rule))
-	}
-	h.refusals.Add(why, refusal.Source{Account: l.account.Name, Proved: true, Remote: l.RemoteAddr()}, attrs...)
-}
-
-// reportPublish adds a refused message to its account's figures.
-func (h *hook) reportPublish(account string, why refusal.Refusal) {
-	t := h.router.tallies.of(account)
-	t.received.Add(1)
-	t.refused.Add(1)
-	if h.reported != nil {
-		h.reported(account, why.Reason)
-	}
-}
-
-// refusedAway counts and logs what is refused to a client that need not be connected any more.
-func (h *hook) refusedAway(account, client string, why refusal.Refusal, topic string) {
-	attrs := []slog.Attr{slog.String("user", account), slog.String("client", client), slog.String("topic", refusal.Clip(topic))}
-	if why.Rule != "" {
-		attrs = append(attrs, slog.String("rule", why.Rule))
-	}
-	h.refusals.Add(why, refusal.Source{Account: account, Proved: true}, attrs...)
-}
-
-// attrs says which connection a log line is about.
-func (l *link) attrs() []any {
-	return []any{"user", l.account.Name, "client", l.client.ID, "listener", l.Kind(), "remote", l.RemoteAddr().String()}
-}
-
-// endReason puts why a connection ended into words: our reason, else the client's goodbye, else what the socket said.
-func endReason(l *link, err error) string {
-	if cause := l.cause.Load(); cause != nil {
-		return *cause
-	}
-	if err == nil {
-		return "disconnected by client"
-	}
-	if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
-		return "keepalive timeout"
-	}
-	if errors.Is(err, io.EOF) {
-		return "connection closed by client"
-	}
-	return err.Error()
 }
 
 // brokenPacket is the refusal of a packet that mochi could not read or would not take, when that is why it ended a connection.

@@ -30,11 +30,11 @@ const (
 // them: credits bound what waits for it, and nothing of it may be lost.
 type quotas struct {
 	limits Limits
-	queued atomic.Int64 // of all holdings
+	queued atomic.Int64 // of all accounts
 }
 
-// holding is what an account holds: one for each account that has logged in, until the account is removed.
-type holding struct {
+// usage is what an account has in the broker: one for each account that has logged in, until the account is removed.
+type usage struct {
 	quotas *quotas
 	// guarded by sessions.mu
 	sessions, connections int
@@ -48,7 +48,7 @@ type holding struct {
 
 // admit says why the account may not have one connection more, and one session more if the connection needs a new
 // one. all counts the sessions of all accounts. The caller holds sessions.mu.
-func (h *holding) admit(newSession bool, all int) error {
+func (h *usage) admit(newSession bool, all int) error {
 	limits := &h.quotas.limits
 	switch {
 	case h.connections >= limits.MaxConnectionsPerAccount:
@@ -71,15 +71,15 @@ func weight(filter string) int64 {
 
 // admitWill says why the account may not leave a will with us, which waits like a message to it. A CONNECT that is
 // smaller than what waits for free is never refused for it.
-func (h *holding) admitWill(connectBytes int) error {
-	if rule, scarce := h.scarce(); scarce && connectBytes >= session.FreeBytes {
+func (h *usage) admitWill(connectBytes int) error {
+	if rule, scarce := h.exhausted(); scarce && connectBytes >= session.FreeBytes {
 		return refusal.TooMuchWaits.With(rule)
 	}
 	return nil
 }
 
 // subscribe takes room for a subscription, if there is some left.
-func (h *holding) subscribe(filter string) bool {
+func (h *usage) subscribe(filter string) bool {
 	w := weight(filter)
 	for {
 		n := h.subscriptions.Load()
@@ -92,22 +92,15 @@ func (h *holding) subscribe(filter string) bool {
 	}
 }
 
-// unsubscribed gives the room of a subscription back. The caller holds p.mu.
-func (p *peer) unsubscribed(filter string) {
-	if !p.ingest {
-		p.holding.subscriptions.Add(-weight(filter))
-	}
-}
-
-// hold notes that so many units more, or less, wait for the account's clients.
-func (h *holding) hold(units int) {
+// charge notes that so many units more, or less, wait for the account's clients.
+func (h *usage) charge(units int) {
 	h.queued.Add(int64(units) * session.FreeBytes)
 	h.quotas.queued.Add(int64(units) * session.FreeBytes)
 }
 
-// scarce says why nothing more should wait for the account's clients. It is asked for each message: for an account for
+// exhausted says why nothing more should wait for the account's clients. It is asked for each message: for an account for
 // which little waits it is one load.
-func (h *holding) scarce() (rule string, is bool) {
+func (h *usage) exhausted() (rule string, is bool) {
 	limits, queued := &h.quotas.limits, h.queued.Load()
 	switch {
 	case queued >= int64(limits.MaxQueuedBytesPerAccount):
@@ -118,9 +111,9 @@ func (h *holding) scarce() (rule string, is bool) {
 	return "", false
 }
 
-// tight says that half of what may wait for the account waits, and pressed that three quarters do: time for publishers to
+// nearQuota says that half of what may wait for the account waits, and urgent that three quarters do: time for publishers to
 // wait, so that a burst to many clients of one account that read is not cut off.
-func (h *holding) tight() (is, pressed bool) {
+func (h *usage) nearQuota() (is, urgent bool) {
 	limits, queued := &h.quotas.limits, h.queued.Load()
 	used := 4 * queued / int64(limits.MaxQueuedBytesPerAccount)
 	if queued >= assuredBytes {
@@ -129,30 +122,12 @@ func (h *holding) tight() (is, pressed bool) {
 	return used >= 2, used >= 3
 }
 
-// charge brings what the account is charged for the session up to date. The caller holds p.mu.
-func (p *peer) charge() {
-	_, bytes := p.state.Backlog()
-	if units := (bytes + p.state.WillBytes()) / session.FreeBytes; units != p.charged && !p.ingest {
-		p.holding.hold(units - p.charged)
-		p.charged = units
-	}
-}
-
-// scarce says whether no more should wait for the client. The caller holds p.mu.
-func (p *peer) scarce() bool {
-	if p.ingest {
-		return false
-	}
-	_, is := p.holding.scarce()
-	return is
-}
-
 // overflowed counts what there was no room for, in the session or in what its account may have waiting; p.mu is held. A
 // flood of it comes here message by message: the line is made when it is due.
 func (r *router) overflowed(p *peer, n int64) {
 	r.dropped.Add(n)
 	why := refusal.SubscriberTooSlow
-	limit, scarce := p.holding.scarce()
+	limit, scarce := p.usage.exhausted()
 	if scarce {
 		why = refusal.TooMuchWaits
 	}

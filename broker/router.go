@@ -1,13 +1,10 @@
 package broker
 
 import (
-	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
-	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/plantops/plantops/broker/refusal"
 	"github.com/plantops/plantops/broker/session"
@@ -24,7 +21,7 @@ type router struct {
 
 	intake  intake
 	tallies tallies
-	routes  routes
+	cache   subscriberCache
 
 	shares   shares
 	retained retained
@@ -43,31 +40,12 @@ func newRouter(h *hook, o Options) *router {
 	return r
 }
 
-// tallies counts by device.
-type tallies struct {
-	mu       sync.Mutex
-	byDevice map[string]*tally
-}
-
-func (t *tallies) of(device string) *tally {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	one := t.byDevice[device]
-	if one == nil {
-		if t.byDevice == nil {
-			t.byDevice = map[string]*tally{}
-		}
-		one = new(tally)
-		t.byDevice[device] = one
-	}
-	return one
-}
-
-// publish puts a message into the sessions of its subscribers. receipt is nil when ingest need not store it; from is nil when it comes from no client.
-func (r *router) publish(w *work, rt *route, m *session.Message, receipt *receipt, from *peer, now time.Time) {
+// publish puts a message into the sessions of its subscribers. receipt is nil when ingest need not store it; from is nil
+// when it comes from no client.
+func (r *router) publish(w *work, to *subscribers, m *session.Message, receipt *receipt, from *peer, now time.Time) {
 	taken := receipt == nil
-	for i := range rt.targets {
-		t := &rt.targets[i]
+	for i := range to.direct {
+		t := &to.direct[i]
 		offer := &t.offer
 		if t.peer == from {
 			if !t.wantsOwn {
@@ -82,8 +60,8 @@ func (r *router) publish(w *work, rt *route, m *session.Message, receipt *receip
 		}
 		w.deliver(t.peer, m, *offer, now)
 	}
-	for i := range rt.shares {
-		r.deliverToOne(w, &rt.shares[i], m, now)
+	for i := range to.groups {
+		r.deliverToOne(w, &to.groups[i], m, now)
 	}
 	if !taken {
 		r.giveBack(w, receipt)
@@ -93,7 +71,7 @@ func (r *router) publish(w *work, rt *route, m *session.Message, receipt *receip
 // deliver puts a message into one session.
 func (w *work) deliver(p *peer, m *session.Message, o session.Offer, now time.Time) {
 	p.mu.Lock()
-	if p.scarce() {
+	if p.exhausted() {
 		o.Scarce = true
 		w.pause(p)
 	}
@@ -131,6 +109,14 @@ func (r *router) complete(w *work, p *peer, t session.Ticket, reason session.Rea
 	p.mu.Unlock()
 }
 
+// abandon takes a message out of the row of acknowledgements: its sender gets none, and has it still.
+func (r *router) abandon(w *work, p *peer, t session.Ticket) {
+	p.mu.Lock()
+	w.out = p.state.Abandon(t, w.out[:0])
+	w.apply(p)
+	p.mu.Unlock()
+}
+
 // resolve ends the story of a token.
 func (r *router) resolve(w *work, c *consequence) {
 	switch token := c.Token.(type) {
@@ -157,11 +143,7 @@ func (r *router) giveBack(w *work, c *receipt) {
 		r.notStored(c)
 		return
 	}
-	p := c.link.peer
-	p.mu.Lock()
-	w.out = p.state.Abandon(c.ticket, w.out[:0])
-	w.apply(p)
-	p.mu.Unlock()
+	r.abandon(w, c.link.peer, c.ticket)
 }
 
 // notStored refuses a message that nobody sends again.
@@ -172,28 +154,12 @@ func (r *router) notStored(c *receipt) {
 
 func (r *router) stallText() string { return "ingest.stall_timeout " + r.stall.String() }
 
-// closing is called when the session ends its connection, after its last packet was queued.
-func (r *router) closing(l *link, reason session.Reason) {
-	l.over = true
-	why := refusal.NotStoredInTime
-	if reason == session.ReceiveMaximumExceeded {
-		why = refusal.ReceiveMaximumExceeded.With(fmt.Sprintf("receive maximum %d", receiveMaximum))
-	}
-	if !l.IsClosing() && l.because(why.Reason) {
-		r.refused(l, why, "")
-	}
-	_ = l.Close()
-}
-
 // sweep is called by the clock: it ends connections whose messages have waited too long.
 func (r *router) sweep(now time.Time) {
 	for _, l := range r.intake.overdue(now.Add(-r.stall), nil) {
 		if l.hasEnded() {
 			continue
 		}
-		if l.because(refusal.NotStoredInTime.Reason) { // it is listed once for each message
-			r.refused(l, refusal.NotStoredInTime.With(r.stallText()), "")
-		}
-		r.sessions.end(l, packets.Code{Code: refusal.NotStoredInTime.V5.Code, Reason: refusal.NotStoredInTime.Reason})
+		r.refuseElsewhere(l, refusal.NotStoredInTime.With(r.stallText())) // it is listed once for each message
 	}
 }

@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"maps"
 	"time"
 
 	"github.com/plantops/plantops/broker/refusal"
@@ -74,18 +73,3 @@ func (b *Broker) Stats() Stats {
 // Refusals returns what each account was refused since the start, the latest first; accounts without any are left out. It
 // includes logins that failed under the name of an account. It may be called at any time.
 func (b *Broker) Refusals() map[string][]refusal.AccountRefusal { return b.hook.refusals.Accounts() }
-
-func (t *tallies) stats() IngestStats {
-	t.mu.Lock()
-	all := maps.Clone(t.byDevice)
-	t.mu.Unlock()
-	s := IngestStats{Devices: make(map[string]DeviceStats, len(all))}
-	for name, one := range all {
-		d := DeviceStats{Pending: one.pending.Load(), Refused: one.refused.Load(), Received: one.received.Load()}
-		s.Received += d.Received
-		s.Refused += d.Refused
-		s.Pending += d.Pending
-		s.Devices[name] = d
-	}
-	return s
-}

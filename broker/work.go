@@ -19,7 +19,7 @@ const (
 
 // work is what one goroutine does in the router: it calls one session after the other, writes the packets that come
 // of it to their connections' queues while it holds the session's lock, and what concerns other sessions after that.
-// Sockets are written to at the end, by flush.
+// Sockets are written to at the end, by flush; for a connection's reader that is the end of its round, see loop.go.
 type work struct {
 	r     *router
 	out   []session.Effect // of the call that runs
@@ -27,8 +27,8 @@ type work struct {
 	dirty []*network.Conn  // given something and not flushed
 	buf   []byte
 
-	crowded *peer // a session that publishers should wait for
-	pressed bool  // before they go on
+	slowReader *peer // that publishers should wait for, see backpressure.go; nil: none
+	urgent     bool  // before the next message of the round
 }
 
 // consequence is an effect that leads away from the session that it came from.
@@ -49,7 +49,7 @@ func (r *router) begin() *work {
 func (w *work) finish() {
 	w.settle()
 	w.flush()
-	w.crowded, w.pressed = nil, false
+	w.slowReader, w.urgent = nil, false
 	spareWork.Put(w)
 }
 
@@ -67,7 +67,7 @@ func (w *work) apply(p *peer) {
 				for filter := range e.Subscriptions {
 					p.unsubscribed(filter)
 				}
-				p.walks = nil
+				p.retainedDue = nil
 			}
 			w.after = append(w.after, consequence{p, *e})
 		case l == nil || l.over:
@@ -84,7 +84,7 @@ func (w *work) apply(p *peer) {
 			buf = e.AppendPacket(buf, p.state.Version())
 			w.write(l, buf, nil)
 			buf = buf[:0]
-			w.r.closing(l, e.Reason)
+			w.r.endedBySession(l, e.Reason)
 		default:
 			buf = e.AppendPacket(buf, p.state.Version())
 		}
@@ -95,7 +95,7 @@ func (w *work) apply(p *peer) {
 	}
 	if sent > 0 {
 		w.r.sent.Add(sent)
-		p.crowd.sent += uint64(sent)
+		p.backpressure.sent += uint64(sent)
 		if l.QueuedBytes() > pauseBytes {
 			p.state.Pause()
 			l.AwaitDrain()
@@ -103,7 +103,7 @@ func (w *work) apply(p *peer) {
 		}
 	}
 	p.charge()
-	w.crowding(p)
+	w.checkBackpressure(p)
 	if lost := p.state.Overflowed(); lost != p.lost {
 		w.r.overflowed(p, int64(lost-p.lost))
 		p.lost = lost
@@ -114,7 +114,7 @@ func (w *work) apply(p *peer) {
 }
 
 // write queues packets; tail is the payload of the last one and is shared.
-func (w *work) write(l *link, p, tail []byte) {
+func (w *work) write(l *clientLink, p, tail []byte) {
 	if idle, _ := l.Put(p, tail); idle { // what cannot be queued, the connection's end tells its reader
 		w.markDirty(l.Conn)
 	}
@@ -134,7 +134,7 @@ func (w *work) settle() {
 		switch c.Kind {
 		case session.Delivered, session.Dropped:
 			w.r.resolve(w, &c)
-		case session.Will:
+		case session.WillDue:
 			w.r.publishWill(w, c.from, c.Message)
 		case session.Ended:
 			w.r.forget(c.from, c.Subscriptions)
@@ -157,11 +157,11 @@ func (w *work) flush() {
 }
 
 // resume sends what waits for a client, as far as its connection has room.
-func (w *work) resume(p *peer, l *link, now time.Time) {
+func (w *work) resume(p *peer, l *clientLink, now time.Time) {
 	p.mu.Lock()
 	if p.link == l && !l.over {
 		room := pauseBytes
-		if p.scarce() {
+		if p.exhausted() {
 			room = session.FreeBytes
 		}
 		w.out = p.state.Resume(now, room-l.QueuedBytes(), w.out[:0])
@@ -171,9 +171,9 @@ func (w *work) resume(p *peer, l *link, now time.Time) {
 			w.markDirty(l.Conn)
 		}
 	}
-	walks := len(p.walks) > 0
+	retained := len(p.retainedDue) > 0
 	p.mu.Unlock()
-	if walks {
-		w.feed(p, now)
+	if retained {
+		w.deliverRetained(p, now)
 	}
 }

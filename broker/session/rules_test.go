@@ -14,7 +14,7 @@ func show(out []Effect) []string {
 	lines := []string{}
 	for _, e := range out {
 		line := map[Kind]string{Publish: "PUBLISH", Puback: "PUBACK", Pubrec: "PUBREC", Pubrel: "PUBREL", Pubcomp: "PUBCOMP",
-			Close: "close", Delivered: "delivered", Dropped: "dropped", Will: "will", Ended: "ended"}[e.Kind]
+			Close: "close", Delivered: "delivered", Dropped: "dropped", WillDue: "will", Ended: "ended"}[e.Kind]
 		if e.Message != nil {
 			line += " " + e.Message.Topic
 		}
@@ -144,7 +144,7 @@ func TestWindow(t *testing.T) {
 				seen[out[0].PacketID] = true
 			}
 			assert.Len(t, seen, c.want, "every id once")
-			assert.LessOrEqual(t, len(s.outbound.flights.slots), max(8, min(4*c.want, 65_536)), "the table is bounded")
+			assert.LessOrEqual(t, len(s.outgoing.flights.slots), max(8, min(4*c.want, 65_536)), "the table is bounded")
 			assert.NotContains(t, seen, uint16(0))
 			assert.Empty(t, deliver(s, "waits", 1))
 			out := s.Puback(noon, 1, 0, nil)

@@ -68,12 +68,12 @@ type Session struct {
 	exists   bool // there is state to be present at the next CONNECT
 	expiry   time.Duration
 	expires  time.Time // while disconnected; zero: never
-	will     *Testament
+	will     *Will
 	willDue  time.Time // while disconnected; zero: not waiting
 	filters  map[string]Subscription
 	stats    Stats
-	outbound outbound
-	inbound  inbound
+	outgoing outgoing
+	incoming incoming
 }
 
 // Stats are counted since New; the first three are current.
@@ -108,15 +108,15 @@ func (s *Session) Version() byte { return s.version }
 // Stats returns the session's counters.
 func (s *Session) Stats() Stats {
 	st := s.stats
-	st.Queued = s.outbound.queue.n + s.outbound.queue0.n
-	st.InFlight = s.outbound.flights.n
-	st.Bytes = s.outbound.bytes
+	st.Queued = s.outgoing.queue.n + s.outgoing.queue0.n
+	st.InFlight = s.outgoing.flights.n
+	st.Bytes = s.outgoing.bytes
 	return st
 }
 
 // Backlog returns how many messages wait to be sent, and the bytes of those and of the unacknowledged ones.
 func (s *Session) Backlog() (messages, bytes int) {
-	return s.outbound.queue.n + s.outbound.queue0.n, s.outbound.bytes
+	return s.outgoing.queue.n + s.outgoing.queue0.n, s.outgoing.bytes
 }
 
 // Overflowed returns how many messages the session had no room for.
@@ -129,7 +129,7 @@ type Connection struct {
 	Expiry            time.Duration // Session Expiry Interval; for 3.1.1 0 with Clean, else Forever
 	ReceiveMaximum    uint16        // 0: not given
 	MaximumPacketSize uint32        // 0: not given
-	Will              *Testament    // nil: none
+	Will              *Will         // nil: none
 }
 
 // Connect attaches a connection and reports whether a session was present. It
@@ -154,7 +154,7 @@ func (s *Session) Connect(now time.Time, c Connection, out []Effect) (present bo
 	s.maxPacketSize = int(min(c.MaximumPacketSize, math.MaxInt32))
 	s.expiry, s.expires = c.Expiry, time.Time{}
 	s.will, s.willDue = c.Will, time.Time{} // a delayed will of the last connection is not sent [MQTT-3.1.3-9]
-	s.outbound.resend = s.outbound.flights.resendOrder()
+	s.outgoing.resend = s.outgoing.flights.resendOrder()
 	return present, out
 }
 
@@ -186,11 +186,11 @@ func (s *Session) Disconnect(now time.Time, cause Cause, out []Effect) []Effect 
 		return out
 	}
 	s.connected = false
-	s.inbound.connectionLost()
-	s.outbound.flights.connectionLost()
+	s.incoming.connectionLost()
+	s.outgoing.flights.connectionLost()
 	if !s.options.QueueQoS0 {
-		for s.outbound.queue0.n > 0 {
-			out = s.dropFirst(&s.outbound.queue0, DropOffline, out)
+		for s.outgoing.queue0.n > 0 {
+			out = s.dropFirst(&s.outgoing.queue0, DropOffline, out)
 		}
 	}
 	out = s.leaveWill(now, cause, out)
@@ -239,7 +239,7 @@ func (s *Session) end(now time.Time, out []Effect) []Effect {
 	out = s.publishWill(now, out)
 	out = s.dropAll(out)
 	out = append(out, Effect{Kind: Ended, Subscriptions: s.filters})
-	s.inbound = inbound{}
+	s.incoming = incoming{}
 	s.filters = nil
 	s.expires = time.Time{}
 	s.exists = false

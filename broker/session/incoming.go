@@ -19,8 +19,8 @@ const (
 	TooMany                  // above Receive Maximum: the Close among the effects ends the connection
 )
 
-// inbound is what the client has sent and has not been told the end of.
-type inbound struct {
+// incoming is what the client has sent and has not been told the end of.
+type incoming struct {
 	pubacks row
 	pubrecs row
 	held    map[uint16]*held // QoS 2 ids from PUBLISH to PUBREL
@@ -80,7 +80,7 @@ func (s *Session) Receive(id uint16, qos byte, out []Effect) (Ticket, Verdict, [
 	if qos == 0 || !s.connected {
 		return Ticket{}, Route, out
 	}
-	in := &s.inbound
+	in := &s.incoming
 	h := in.held[id]
 	if qos == 2 && h != nil && h.epoch == s.epoch {
 		return Ticket{}, Duplicate, s.repeat(h, out)
@@ -108,18 +108,18 @@ func (s *Session) Receive(id uint16, qos byte, out []Effect) (Ticket, Verdict, [
 // Reused takes notice of a QoS 2 PUBLISH without DUP, before Receive. Where an older connection has left its id, the client
 // has forgotten that exchange, as one does that was restarted and keeps nothing: this is another message.
 func (s *Session) Reused(id uint16) {
-	if h := s.inbound.held[id]; h != nil && h.epoch != s.epoch {
-		s.inbound.forget(id)
+	if h := s.incoming.held[id]; h != nil && h.epoch != s.epoch {
+		s.incoming.forget(id)
 	}
 }
 
 // repeat answers a PUBLISH that came twice on one connection: the PUBREC that
 // is still to come serves both.
 func (s *Session) repeat(h *held, out []Effect) []Effect {
-	if s.inbound.pubrecs.at(h.place) != nil {
+	if s.incoming.pubrecs.at(h.place) != nil {
 		return out
 	}
-	h.place = s.inbound.pubrecs.add(place{id: h.ticket.id})
+	h.place = s.incoming.pubrecs.add(place{id: h.ticket.id})
 	return s.leave(h, out)
 }
 
@@ -128,7 +128,7 @@ func (s *Session) repeat(h *held, out []Effect) []Effect {
 // now due. It may come in any order and from any connection's time: what was
 // owed on a connection that is gone is not sent on the next.
 func (s *Session) Complete(t Ticket, reason Reason, out []Effect) []Effect {
-	in := &s.inbound
+	in := &s.incoming
 	switch t.qos {
 	case 1:
 		p := in.pubacks.at(t.place)
@@ -156,7 +156,7 @@ func (s *Session) Complete(t Ticket, reason Reason, out []Effect) []Effect {
 // never acknowledged; the connection that waits for it is closed, and the
 // message is routed again when the client repeats it.
 func (s *Session) Abandon(t Ticket, out []Effect) []Effect {
-	in := &s.inbound
+	in := &s.incoming
 	waits := s.connected && t.epoch == s.epoch
 	switch t.qos {
 	case 1:
@@ -183,7 +183,7 @@ func (s *Session) Pubrel(id uint16, out []Effect) []Effect {
 	if !s.connected {
 		return out
 	}
-	in := &s.inbound
+	in := &s.incoming
 	h := in.held[id]
 	if h == nil {
 		s.stats.Stray++
@@ -201,7 +201,7 @@ func (s *Session) Pubrel(id uint16, out []Effect) []Effect {
 
 // owed reports whether the current connection waits for h's PUBREC.
 func (s *Session) owed(h *held) bool {
-	return s.connected && h.epoch == s.epoch && s.inbound.pubrecs.at(h.place) != nil
+	return s.connected && h.epoch == s.epoch && s.incoming.pubrecs.at(h.place) != nil
 }
 
 // leave lets h's PUBREC go when it is due and its turn.
@@ -209,24 +209,24 @@ func (s *Session) leave(h *held, out []Effect) []Effect {
 	if !h.done || !s.owed(h) {
 		return out
 	}
-	p := s.inbound.pubrecs.at(h.place)
+	p := s.incoming.pubrecs.at(h.place)
 	p.due, p.reason = true, h.reason
 	return s.releasePubrecs(out)
 }
 
 func (s *Session) releasePubacks(out []Effect) []Effect {
 	for {
-		p, ok := s.inbound.pubacks.next()
+		p, ok := s.incoming.pubacks.next()
 		if !ok {
 			return out
 		}
-		s.inbound.open--
+		s.incoming.open--
 		out = append(out, Effect{Kind: Puback, PacketID: p.id, Reason: p.reason})
 	}
 }
 
 func (s *Session) releasePubrecs(out []Effect) []Effect {
-	in := &s.inbound
+	in := &s.incoming
 	for {
 		p, ok := in.pubrecs.next()
 		if !ok {
@@ -244,12 +244,12 @@ func (s *Session) releasePubrecs(out []Effect) []Effect {
 }
 
 // connectionLost forgets what was owed; QoS 2 ids stay.
-func (in *inbound) connectionLost() {
+func (in *incoming) connectionLost() {
 	in.pubacks, in.pubrecs, in.open, in.spare = row{}, row{}, 0, nil
 }
 
 // hold returns an empty held.
-func (in *inbound) hold() *held {
+func (in *incoming) hold() *held {
 	if in.held == nil {
 		in.held = make(map[uint16]*held)
 	}
@@ -263,7 +263,7 @@ func (in *inbound) hold() *held {
 }
 
 // forget lets an id go.
-func (in *inbound) forget(id uint16) {
+func (in *incoming) forget(id uint16) {
 	h := in.held[id]
 	*h = held{}
 	in.spare = append(in.spare, h)

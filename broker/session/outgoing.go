@@ -27,8 +27,8 @@ type entry struct {
 	retain  bool
 }
 
-// outbound is what is on its way to the client.
-type outbound struct {
+// outgoing is what is on its way to the client.
+type outgoing struct {
 	flights flights
 	resend  []uint16    // ids in use that the connection has yet to see
 	queue   ring[entry] // QoS 1 and 2, never sent
@@ -45,7 +45,7 @@ func (s *Session) Deliver(now time.Time, m *Message, o Offer, out []Effect) []Ef
 		e.qos = min(1, o.QoS)
 	}
 	e.retain = o.Retained || (m.Retain && o.RetainAsPublished) // [MQTT-3.3.1-12, -13]
-	b := &s.outbound
+	b := &s.outgoing
 	ready := s.connected && !s.paused
 	switch {
 	case !s.exists:
@@ -71,7 +71,7 @@ const FreeBytes = 4096
 // fits reports whether the bytes of e may be held. What is larger than the
 // limit by itself fits when nothing else is held, unless memory is scarce.
 func (s *Session) fits(e *entry, scarce bool) bool {
-	b := &s.outbound
+	b := &s.outgoing
 	if scarce {
 		return b.bytes+e.message.costBytes() <= FreeBytes
 	}
@@ -81,7 +81,7 @@ func (s *Session) fits(e *entry, scarce bool) bool {
 // enqueue makes room for QoS 1 and 2 by dropping waiting QoS 0 messages, the
 // oldest first; where that does not do, the newcomer is dropped.
 func (s *Session) enqueue(e *entry, out []Effect) []Effect {
-	b := &s.outbound
+	b := &s.outgoing
 	for b.queue.n+b.queue0.n >= s.options.MaxQueued || !s.fits(e, false) {
 		if e.qos == 0 || b.queue0.n == 0 {
 			return s.drop(e, DropQueueFull, 0, out)
@@ -112,8 +112,8 @@ func (s *Session) send(now time.Time, e *entry, out []Effect) []Effect {
 		s.stats.Delivered++
 		return resolve(e.token, Effect{Kind: Delivered}, out)
 	}
-	s.outbound.bytes += m.costBytes()
-	out[len(out)-1].PacketID = s.outbound.flights.add(*e)
+	s.outgoing.bytes += m.costBytes()
+	out[len(out)-1].PacketID = s.outgoing.flights.add(*e)
 	return out
 }
 
@@ -133,7 +133,7 @@ func (s *Session) tooLarge(now time.Time, e *entry) bool {
 // Room returns how many QoS 1 and 2 messages would be sent at once. Retained
 // messages are delivered at the connection's pace by offering no more.
 func (s *Session) Room() int {
-	b := &s.outbound
+	b := &s.outgoing
 	if !s.connected || s.paused {
 		return 0
 	}
@@ -156,7 +156,7 @@ func (s *Session) Resume(now time.Time, room int, out []Effect) []Effect {
 	}
 	out, room = s.sendAgain(now, room, out)
 	out, room = s.sendQueue(now, room, out)
-	b := &s.outbound
+	b := &s.outgoing
 	for b.queue0.n > 0 && room > 0 {
 		e := s.shift(&b.queue0)
 		room -= e.message.costBytes()
@@ -182,7 +182,7 @@ func (s *Session) advance(now time.Time, out []Effect) []Effect {
 // within the window [MQTT-3.3.4-9]. Delivery has begun, so expiry no longer
 // matters [MQTT-4.3.3-7].
 func (s *Session) sendAgain(now time.Time, room int, out []Effect) ([]Effect, int) {
-	b := &s.outbound
+	b := &s.outgoing
 	for len(b.resend) > 0 && room > 0 {
 		f := b.flights.find(b.resend[0])
 		switch {
@@ -207,7 +207,7 @@ func (s *Session) sendAgain(now time.Time, room int, out []Effect) ([]Effect, in
 // sendQueue sends new messages while the window is open. That it is open, and
 // room left, means that nothing is to be sent again.
 func (s *Session) sendQueue(now time.Time, room int, out []Effect) ([]Effect, int) {
-	b := &s.outbound
+	b := &s.outgoing
 	for b.queue.n > 0 && room > 0 && b.flights.outstanding() < s.window {
 		e := s.shift(&b.queue)
 		room -= e.message.costBytes()
@@ -219,6 +219,6 @@ func (s *Session) sendQueue(now time.Time, room int, out []Effect) ([]Effect, in
 // shift takes the first entry out of a queue.
 func (s *Session) shift(queue *ring[entry]) entry {
 	e := queue.pop()
-	s.outbound.bytes -= e.message.costBytes()
+	s.outgoing.bytes -= e.message.costBytes()
 	return e
 }

@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"log/slog"
 	"strings"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
@@ -16,8 +15,7 @@ import (
 // never in flight.
 var nothing = packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puback}}
 
-// OnPacketRead is the door: every packet a client sends passes here after decoding and before mochi acts on it. The
-// only error mochi heeds is ErrRejectPacket, which closes the connection.
+// OnPacketRead takes every packet that a client sends, after decoding and before mochi acts on it. The only error mochi heeds is ErrRejectPacket, which closes the connection.
 func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
 	l := linkOf(cl)
 	if l == nil {
@@ -26,7 +24,7 @@ func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 	if l.client == nil { // readConnectionPacket has made sure that it is a CONNECT
 		l.client = cl
 		pk.Connect.ClientIdentifier = strings.Clone(pk.Connect.ClientIdentifier) // the session keeps it, not the packet
-		if l.wordless = pk.Connect.WillFlag && len(pk.Connect.WillPayload) == 0; l.wordless {
+		if l.emptyWill = pk.Connect.WillFlag && len(pk.Connect.WillPayload) == 0; l.emptyWill {
 			pk.Connect.WillPayload = []byte{0} // mochi refuses a will without a payload, which may be sent
 		}
 		pk.Connect.WillRetain = pk.Connect.WillRetain && pk.Connect.WillFlag // mochi refuses the one without the other in MQTT 3.1 too
@@ -40,41 +38,39 @@ func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 	}
 	switch pk.FixedHeader.Type {
 	case packets.Publish:
-		return nothing, h.judgePublish(l, &pk)
+		return nothing, h.takePublish(l, &pk)
 	case packets.Puback, packets.Pubrec, packets.Pubrel, packets.Pubcomp:
 		return nothing, h.router.acknowledged(l, &pk)
 	case packets.Subscribe:
-		return pk, h.judgeFilters(l, &pk)
+		return pk, h.checkFilters(l, &pk)
 	case packets.Unsubscribe:
-		return pk, h.judgeFilters(l, &pk)
+		return pk, h.checkFilters(l, &pk)
 	case packets.Disconnect:
 		return pk, h.leave(l, &pk)
 	}
 	return pk, nil
 }
 
-// judgePublish decides what becomes of a message: it goes on to the router, or it is refused and answered, or the
+// takePublish decides what becomes of a message: it goes on to the router, or it is refused and answered, or the
 // connection ends.
-func (h *hook) judgePublish(l *link, pk *packets.Packet) error {
+func (h *hook) takePublish(l *clientLink, pk *packets.Packet) error {
 	h.router.received.Add(1)
-	if pk.TopicName == l.allowed && pk.TopicName != "" && !special(pk) {
+	if pk.TopicName == l.lastTopic && pk.TopicName != "" && !special(pk) {
 		return h.router.receive(l, pk)
 	}
 	if r, broken := h.brokenPublish(pk); broken {
 		h.reportPublish(l.account.Name, r)
-		return h.reject(l, r, pk.TopicName)
+		return h.refuseConnection(l, validate.Violation(packets.Publish, r), pk.TopicName)
 	}
 	why := refusal.PublishNotAllowed
 	switch err := topic.Check(pk.TopicName, h.maxLevels); {
 	case err == topic.ErrReserved:
 		why = refusal.ReservedTopic
 	case l.rights.MayPublish(pk.TopicName):
-		l.allowed = strings.Clone(pk.TopicName)
+		l.lastTopic = strings.Clone(pk.TopicName)
 		return h.router.receive(l, pk)
 	}
-	why = why.With(l.rights.MayPublishText())
-	h.refused(l, why, pk.TopicName)
-	return h.answerRefused(l, pk, why)
+	return h.refusePublish(l, pk, why.With(l.rights.MayPublishText()), nil)
 }
 
 // special says that there is more to judge about a PUBLISH than its topic.
@@ -101,25 +97,10 @@ func (h *hook) brokenPublish(pk *packets.Packet) (refusal.Refusal, bool) {
 	return refusal.Refusal{}, false
 }
 
-// answerRefused tells the sender of a refused message. MQTT 5 has words for it, and the answer takes its place in the
-// row of acknowledgements; in MQTT 3.1.1 an acknowledgement would mean success, so the connection ends. A QoS 0
-// message is refused in silence in both.
-func (h *hook) answerRefused(l *link, pk *packets.Packet, why refusal.Refusal) error {
-	if pk.FixedHeader.Qos > 0 && l.client.Properties.ProtocolVersion >= 5 {
-		return h.router.refuse(l, pk, why)
-	}
-	h.reportPublish(l.account.Name, why)
-	if pk.FixedHeader.Qos == 0 {
-		return nil
-	}
-	l.because(why.Reason)
-	return packets.ErrRejectPacket
-}
-
 // leave takes a DISCONNECT: only one without a reason means that the will is not to be sent.
-func (h *hook) leave(l *link, pk *packets.Packet) error {
+func (h *hook) leave(l *clientLink, pk *packets.Packet) error {
 	if pk.Properties.SessionExpiryIntervalFlag && !h.router.setExpiry(l.peer, expiry(pk.Properties.SessionExpiryInterval)) {
-		return h.reject(l, refusal.ExpiryRaisedFromZero, "")
+		return h.refuseConnection(l, validate.Violation(pk.FixedHeader.Type, refusal.ExpiryRaisedFromZero), "")
 	}
 	l.goodbye = l.screen.Farewell == packets.CodeDisconnect.Code // mochi leaves the code out when it stands alone
 	return nil
@@ -129,65 +110,21 @@ func (h *hook) leave(l *link, pk *packets.Packet) error {
 // quota: each takes some 10 µs. Home Assistant sends 500 at a time.
 const maxFilters = 1000
 
-// judgeFilters ends the connection of a client whose SUBSCRIBE or UNSUBSCRIBE would cost others: mochi holds the lock
+// checkFilters ends the connection of a client whose SUBSCRIBE or UNSUBSCRIBE would cost others: mochi holds the lock
 // of its index for seconds over a filter of some ten thousand levels.
-func (h *hook) judgeFilters(l *link, pk *packets.Packet) error {
+func (h *hook) checkFilters(l *clientLink, pk *packets.Packet) error {
 	if len(pk.Filters) > maxFilters {
-		return h.reject(l, refusal.TooManyFilters, "")
+		return h.refuseConnection(l, validate.Violation(pk.FixedHeader.Type, refusal.TooManyFilters), "")
 	}
 	total := int64(0)
 	for _, sub := range pk.Filters {
 		if err := topic.CheckFilter(sub.Filter, h.maxLevels); err == topic.ErrFilterTooDeep {
-			return h.reject(l, refusal.TooManyFilterLevels, sub.Filter)
+			return h.refuseConnection(l, validate.Violation(pk.FixedHeader.Type, refusal.TooManyFilterLevels), sub.Filter)
 		}
 		total += weight(sub.Filter)
 	}
 	if total > maxFilters {
-		return h.reject(l, refusal.TooManyFilters, "")
+		return h.refuseConnection(l, validate.Violation(pk.FixedHeader.Type, refusal.TooManyFilters), "")
 	}
 	return nil
-}
-
-// reject ends a connection for what it sent. An MQTT 5 client is told why. topic may be empty.
-func (h *hook) reject(l *link, r refusal.Refusal, topic string) error {
-	h.refused(l, r, topic)
-	l.because(r.Reason)
-	if l.client.Properties.ProtocolVersion >= 5 {
-		_ = l.client.WritePacket(packets.Packet{ // the connection is closed either way
-			FixedHeader: packets.FixedHeader{Type: packets.Disconnect},
-			ReasonCode:  r.V5.Code,
-			Properties:  packets.Properties{ReasonString: r.Reason},
-		})
-	}
-	return packets.ErrRejectPacket
-}
-
-// rejectForm ends a connection for a packet that mochi need not see. Before the login the answer is a CONNACK.
-func (h *hook) rejectForm(l *link, f *validate.Fault) error {
-	l.because(f.Error())
-	from := refusal.Source{Remote: l.RemoteAddr()}
-	attrs := []slog.Attr{slog.String("listener", l.Kind()), slog.String("remote", l.RemoteAddr().String()),
-		slog.String("packet", packets.PacketNames[f.Kind])}
-	if f.Detail != "" {
-		attrs = append(attrs, slog.String("detail", f.Detail))
-	}
-	if l.work != nil {
-		from.Account, from.Proved = l.account.Name, true
-		attrs = append(attrs, slog.String("user", l.account.Name), slog.String("client", l.client.ID))
-	}
-	h.refusals.Add(f.Refusal, from, attrs...)
-	switch {
-	case l.work != nil && l.screen.Version == 5:
-		_ = l.client.WritePacket(packets.Packet{ // the connection is closed either way
-			FixedHeader: packets.FixedHeader{Type: packets.Disconnect},
-			ReasonCode:  f.V5.Code,
-			Properties:  packets.Properties{ReasonString: f.Error()},
-		})
-	case l.work != nil:
-	case l.screen.Version == 5:
-		_, _ = l.Write([]byte{packets.Connack << 4, 3, 0, f.V5.Code, 0})
-	case f.V3 > 0:
-		_, _ = l.Write([]byte{packets.Connack << 4, 2, 0, f.V3})
-	}
-	return f
 }
