@@ -1,15 +1,3 @@
-// Package broker is the MQTT broker: listeners and connections, identity and access, around the embedded mochi server.
-//
-// The network half (network.go, listener.go, websocket.go, conn.go, writer.go) owns sockets, deadlines and limits. The
-// core half is one mochi hook (hook.go): auth.go says who a client is, access.go and topic.go what it may do, gate.go
-// keeps clients out until the program is ready, door.go judges every packet before mochi acts on it.
-//
-// mochi speaks MQTT and keeps the index of subscriptions; routing is ours. door.go takes every message and acknowledgement out of
-// mochi's hands and gives them to the router (router.go), which asks route.go for the subscribers and puts the message
-// into their sessions: one peer (peer.go) for each client id, with a state machine of package session. sessions.go
-// lets one connection at a time have a client id, attach.go begins and ends it. work.go does what the state machines
-// say; intake.go sees to it that nothing is acknowledged that is not stored, and that no more comes in than fits.
-// What is in a message is for others: the broker stores nothing.
 package broker
 
 import (

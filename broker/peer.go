@@ -59,7 +59,7 @@ func newPeer(id string, h *usage, ingest bool) *peer {
 		o.RaiseQoS0 = true
 	}
 	account := h.owner.Account
-	return &peer{id: id, account: account, usage: h, ingest: ingest, ended: true, state: session.New(id, account, o)}
+	return &peer{id: id, account: account, usage: h, ingest: ingest, ended: true, state: session.New(id, o)}
 }
 
 // unsubscribed gives the room of a subscription back. The caller holds p.mu.

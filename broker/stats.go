@@ -1,6 +1,9 @@
 package broker
 
 import (
+	"maps"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/plantops/plantops/broker/refusal"
@@ -20,7 +23,7 @@ type Stats struct {
 	Clients                               []ClientInfo // the connected ones, in no order
 }
 
-// IngestStats accounts for what the backend's subscriber must store, as seen at the door: of all messages that were
+// IngestStats accounts for what the backend's subscriber must store, as the broker sees it come in: of all messages that were
 // received, those were refused, those are pending, and the rest has an outcome in the store. The figures are read
 // while work goes on; together they are exact when nothing moves.
 type IngestStats struct {
@@ -73,3 +76,43 @@ func (b *Broker) Stats() Stats {
 // Refusals returns what each account was refused since the start, the latest first; accounts without any are left out. It
 // includes logins that failed under the name of an account. It may be called at any time.
 func (b *Broker) Refusals() map[string][]refusal.AccountRefusal { return b.hook.refusals.Accounts() }
+
+// tally counts the messages of one device.
+type tally struct{ received, refused, pending atomic.Int64 }
+
+// tallies counts by device.
+type tallies struct {
+	mu       sync.Mutex
+	byDevice map[string]*tally
+}
+
+// of returns the tally of a device, which is made if there is none.
+func (t *tallies) of(device string) *tally {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	one := t.byDevice[device]
+	if one == nil {
+		if t.byDevice == nil {
+			t.byDevice = map[string]*tally{}
+		}
+		one = new(tally)
+		t.byDevice[device] = one
+	}
+	return one
+}
+
+// stats adds up what every device has.
+func (t *tallies) stats() IngestStats {
+	t.mu.Lock()
+	all := maps.Clone(t.byDevice)
+	t.mu.Unlock()
+	s := IngestStats{Devices: make(map[string]DeviceStats, len(all))}
+	for name, one := range all {
+		d := DeviceStats{Pending: one.pending.Load(), Refused: one.refused.Load(), Received: one.received.Load()}
+		s.Received += d.Received
+		s.Refused += d.Refused
+		s.Pending += d.Pending
+		s.Devices[name] = d
+	}
+	return s
+}

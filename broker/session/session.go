@@ -24,9 +24,6 @@ type Options struct {
 	// ReceiveMaximum is what CONNACK announced to an MQTT 5 client: so many
 	// QoS 1 and 2 messages may be unacknowledged by us. Default 65535.
 	ReceiveMaximum int
-	// QueueQoS0 keeps QoS 0 messages for a client that is away. Without it
-	// they are dropped, which MQTT leaves to the server.
-	QueueQoS0 bool
 	// RaiseQoS0 delivers at QoS 1 what was published at QoS 0, where the
 	// subscription grants it, so that it is acknowledged and redelivered.
 	RaiseQoS0 bool
@@ -53,7 +50,6 @@ func (o Options) withDefaults() Options {
 // value is not usable, see New.
 type Session struct {
 	clientID string
-	account  string
 	options  Options
 
 	// The connection, if any.
@@ -87,17 +83,10 @@ type Stats struct {
 }
 
 // New returns the session of a client id, without state and without a
-// connection. The account is remembered so that the router can refuse the
-// client id to another one.
-func New(clientID, account string, o Options) *Session {
-	return &Session{clientID: clientID, account: account, options: o.withDefaults()}
+// connection.
+func New(clientID string, o Options) *Session {
+	return &Session{clientID: clientID, options: o.withDefaults()}
 }
-
-// ClientID returns the client identifier.
-func (s *Session) ClientID() string { return s.clientID }
-
-// Account returns the account that owns the session.
-func (s *Session) Account() string { return s.account }
 
 // Connected reports whether a connection is attached.
 func (s *Session) Connected() bool { return s.connected }
@@ -188,10 +177,8 @@ func (s *Session) Disconnect(now time.Time, cause Cause, out []Effect) []Effect 
 	s.connected = false
 	s.incoming.connectionLost()
 	s.outgoing.flights.connectionLost()
-	if !s.options.QueueQoS0 {
-		for s.outgoing.queue0.n > 0 {
-			out = s.dropFirst(&s.outgoing.queue0, DropOffline, out)
-		}
+	for s.outgoing.queue0.n > 0 { // MQTT leaves it to the server whether QoS 0 waits for a client that is away
+		out = s.dropFirst(&s.outgoing.queue0, DropOffline, out)
 	}
 	out = s.leaveWill(now, cause, out)
 	switch {

@@ -1,5 +1,6 @@
 // Package topic is the syntax of MQTT topic names and topic filters: what is well formed, what a filter matches and what
 // it covers. It knows the standard library only, and every package of ours may import it; who may use a topic is judged elsewhere.
+// Everything stands in topic.go.
 package topic
 
 import (
