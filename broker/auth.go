@@ -37,7 +37,7 @@ func (h *hook) admit(l *clientLink, pk packets.Packet) error {
 			return err
 		}
 	}
-	if h.certificateRevoked(l) { // since login looked: EndRevoked has not seen l if it came before claim
+	if h.certificateRevoked(l) { // since identify looked: EndRevoked has not seen l if it came before claim
 		return refusal.CertificateRevoked
 	}
 	if !h.isIngest(l) {

@@ -15,7 +15,8 @@ import (
 // never in flight.
 var nothing = packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puback}}
 
-// OnPacketRead takes every packet that a client sends, after decoding and before mochi acts on it. The only error mochi heeds is ErrRejectPacket, which closes the connection.
+// OnPacketRead takes every packet that a client sends, after decoding and before mochi acts on it. The only error that mochi
+// heeds is ErrRejectPacket, which closes the connection.
 func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
 	l := linkOf(cl)
 	if l == nil {
@@ -29,7 +30,7 @@ func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 		}
 		pk.Connect.WillRetain = pk.Connect.WillRetain && pk.Connect.WillFlag // mochi refuses the one without the other in MQTT 3.1 too
 		if len(pk.Connect.Password) == 0 {
-			pk.Connect.PasswordFlag = false // login has a word for it
+			pk.Connect.PasswordFlag = false // identify in auth.go has a word for it
 		}
 		return pk, nil
 	}

@@ -36,7 +36,7 @@
 //	mochilog.go      what mochi logs
 //	auth.go          CONNECT: who a client is and whether it is let in
 //	gate.go          keeps clients out until the program is ready
-//	sessions.go      one connection at a time has a client id, and its session; taking over, evicting
+//	sessions.go      who has a client id: the same account takes over, another one is refused (claim); evicting
 //	attach.go        a connection begins or ends to use its session; the will
 //	normalise.go     what mochi gets to see of a CONNECT, and what its packets say
 //	link.go          one connection as the core sees it

@@ -16,9 +16,9 @@ import (
 	"github.com/plantops/plantops/broker/validate"
 )
 
-// clientLink is one connection as the core sees it: the network's conn, mochi's client, and who is behind them. mochi holds
-// it, in a readLoop, as cl.Net.Conn. Everything about it happens in its reader's goroutine (mochi's hooks are called there), except
-// where a field says otherwise.
+// clientLink is one connection as the core sees it: the network's Conn, mochi's client, and who is behind them. mochi holds
+// it, in a readLoop, as cl.Net.Conn. Everything about it happens in its reader's goroutine (mochi's hooks are called there),
+// except where a field says otherwise.
 type clientLink struct {
 	*network.Conn
 	hook  *hook

@@ -200,7 +200,8 @@ func (s *sessions) endStored(w *work, p *peer) {
 }
 
 // evict ends the sessions of an account, live and stored, with everything that waits in them, and removes what it has
-// retained and may not publish any more. It returns how many were connected. Who is logging in with the old rights at this moment is sent through the login again.
+// retained and may not publish any more. It returns how many were connected. Who is logging in with the old rights at this
+// moment is sent through the login again.
 func (s *sessions) evict(account string, code packets.Code, wait time.Duration) (connected int) {
 	_, exists := s.router.account(account)
 	w := s.router.begin()

@@ -87,7 +87,8 @@ func Start(t testing.TB, accounts ...Account) *Broker {
 }
 
 // Listen binds a broker and leaves Start and AdmitDevices to the test. edit may be nil, or change the
-// options, whose limits are those of the default configuration; with RequireCertificate the TLS listener asks for certificates of the broker's CA.
+// options, whose limits are those of the default configuration; with RequireCertificate the TLS listener asks for
+// certificates of the broker's CA.
 func Listen(t testing.TB, edit func(*broker.Options), accounts ...Account) *Broker {
 	t.Helper()
 	b := &Broker{

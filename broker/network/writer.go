@@ -255,7 +255,10 @@ func (c *Conn) linger() {
 func (c *Conn) account(n int) {
 	after := int(c.queued.Add(int64(n)))
 	units := after/ChargeBytes - (after-n)/ChargeBytes
-	if charge := c.charge.Load(); units != 0 && charge != nil {
+	if units == 0 {
+		return
+	}
+	if charge := c.charge.Load(); charge != nil {
 		(*charge)(units)
 	}
 }

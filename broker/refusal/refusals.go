@@ -23,6 +23,7 @@ type Refusal struct {
 	Rule   string       // what was exceeded, for the log; may be empty
 }
 
+// Error is the reason.
 func (r Refusal) Error() string { return r.Reason }
 
 // With returns the refusal with the rule that it comes from, for the log.

@@ -42,6 +42,7 @@ const (
 
 var dropNames = [numDrops]string{"expired", "too large", "queue full", "offline", "refused", "session ended"}
 
+// String is the reason in words, for a log line.
 func (d Drop) String() string { return dropNames[d] }
 
 // Effect is one thing for the router to do. Only the fields that its Kind

@@ -129,7 +129,7 @@ func (f *form) connect() {
 		f.binary()
 	}
 	if flags&connectUser != 0 {
-		f.binary() // login refuses what is no UTF-8, and much else
+		f.binary() // package broker refuses what is no UTF-8, and much else
 	}
 	if flags&connectPassword != 0 {
 		f.binary()
