@@ -18,7 +18,7 @@ HAVE_DOCKER := $(shell docker info >/dev/null 2>&1 && docker compose version >/d
 export VERSION COMMIT BUILD_DATE
 
 .DEFAULT_GOAL := build
-.PHONY: build run certs up down logs test check fmt tidy vet staticcheck cross compose-check interop torture fuzz bench vuln clean help
+.PHONY: build run certs up down logs test check fmt tidy vet staticcheck cross compose-check interop torture fuzz bench vuln notices clean help
 
 build: ## bin/plantops for this machine
 	$(BUILD) -ldflags "$(LDFLAGS)" -o bin/plantops ./cmd/plantops
@@ -70,9 +70,10 @@ vet:
 staticcheck:
 	go run $(STATICCHECK) ./...
 
-# Stripped, as they are released; the largest may have 25 MB.
+# Stripped, as they are released, with the notices that must go with them; the largest may have 25 MB.
 cross: ## dist/plantops-linux-{amd64,arm64,armv6,armv7}, without cgo
 	@mkdir -p dist
+	@cp LICENSE NOTICE THIRD_PARTY_NOTICES.md dist/
 	@for target in amd64 arm64 arm-6 arm-7; do \
 		arch=$${target%-*}; arm=$${target#*-}; name=$$(echo $$target | sed 's/-/v/'); \
 		env GOOS=linux GOARCH=$$arch GOARM=$$arm \
@@ -110,6 +111,9 @@ bench: ## speed and memory, measured
 
 vuln: ## known vulnerabilities; needs the vulnerability database from the network
 	go run $(GOVULNCHECK) ./...
+
+notices: ## THIRD_PARTY_NOTICES.md, after a change of go.mod
+	PLANTOPS_WRITE_NOTICES=1 go test -count=1 -run '^TestNoticesOfWhatIsLinkedInAreThere$$' ./cmd/plantops
 
 clean: ## remove what was built; data/ stays
 	rm -rf bin dist
