@@ -57,17 +57,17 @@ test: ## all tests
 check: fmt tidy vet staticcheck cross compose-check ## everything CI runs: format, go.mod, vet, staticcheck, cross-builds, tests with -race
 	go test -race ./...
 
-fmt:
+fmt: ## every file is gofmt-ed
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
 	if [ -n "$$unformatted" ]; then echo "not gofmt-ed (run gofmt -w):"; echo "$$unformatted"; exit 1; fi
 
-tidy:
+tidy: ## go.mod and go.sum are tidy
 	@go mod tidy -diff || { echo "go.mod or go.sum is not tidy (run go mod tidy)"; exit 1; }
 
-vet:
+vet: ## go vet
 	go vet ./...
 
-staticcheck:
+staticcheck: ## staticcheck
 	go run $(STATICCHECK) ./...
 
 # Stripped, as they are released, with the notices that must go with them; the largest may have 25 MB.
@@ -118,5 +118,5 @@ notices: ## THIRD_PARTY_NOTICES.md, after a change of go.mod
 clean: ## remove what was built; data/ stays
 	rm -rf bin dist
 
-help:
+help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | expand -t 16
