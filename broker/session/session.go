@@ -177,7 +177,7 @@ func (s *Session) Disconnect(now time.Time, cause Cause, out []Effect) []Effect 
 	s.connected = false
 	s.incoming.connectionLost()
 	s.outgoing.flights.connectionLost()
-	for s.outgoing.queue0.n > 0 { // MQTT leaves it to the server whether QoS 0 waits for a client that is away
+	for s.outgoing.queue0.n > 0 {
 		out = s.dropFirst(&s.outgoing.queue0, DropOffline, out)
 	}
 	out = s.leaveWill(now, cause, out)
