@@ -99,7 +99,7 @@ func (h *hook) refuseSubscribe(l *clientLink, r refusal.Refusal, filter string) 
 
 // refuseConnection ends a connection for what came on it. topic may be empty. The error that it returns makes mochi let go
 // of the connection. It is called by the connection's reader.
-func (h *hook) refuseConnection(l *clientLink, f *validate.Fault, topic string) error {
+func (h *hook) refuseConnection(l *clientLink, f *validate.PacketFault, topic string) error {
 	l.because(f.Error())
 	attrs := []slog.Attr{slog.String("packet", packets.PacketNames[f.Kind])}
 	if f.Detail != "" {

@@ -32,19 +32,19 @@ type clientLink struct {
 	willBytes int  // of the CONNECT, if there is a will in it
 	throttled bool // its password was refused unseen, or answered late
 
-	peer            *peer           // set by claim
-	work            *work           // set by attach
-	turn            turn            // its place in the queue for credits
-	present         bool            // there was a session: for the CONNACK
-	goodbye         bool            // the client sent DISCONNECT 0x00: no will
-	lost            bool            // nothing more can be read
-	now             time.Time       // of the last Read: a clock for what was read together
-	screen          validate.Screen // what is read goes through it
-	wrong           *validate.Fault // with the packet after those that were read
-	emptyWill       bool            // the will has no payload
-	lastTopic       string          // the topic that it published to last, judged and found right
-	lastSubscribers *subscribers    // of that topic
-	unsuback        []byte          // the codes for the UNSUBACK under way
+	peer            *peer                 // set by claim
+	work            *work                 // set by attach
+	turn            turn                  // its place in the queue for credits
+	present         bool                  // there was a session: for the CONNACK
+	goodbye         bool                  // the client sent DISCONNECT 0x00: no will
+	lost            bool                  // nothing more can be read
+	now             time.Time             // of the last Read: a clock for what was read together
+	screen          validate.Screen       // what is read goes through it
+	wrong           *validate.PacketFault // with the packet after those that were read
+	emptyWill       bool                  // the will has no payload
+	lastTopic       string                // the topic that it published to last, judged and found right
+	lastSubscribers *subscribers          // of that topic
+	unsuback        []byte                // the codes for the UNSUBACK under way
 
 	over        bool                   // finished, nothing more may be written; guarded by peer.mu
 	established atomic.Bool            // CONNACK sent

@@ -16,7 +16,7 @@ func (l readLoop) Read(p []byte) (int, error) {
 		l.endRound()
 	}
 	n, err := l.clientLink.Read(p)
-	if fault, wrong := err.(*validate.Fault); wrong {
+	if fault, wrong := err.(*validate.PacketFault); wrong {
 		_ = l.hook.refuseConnection(l.clientLink, fault, "") // the loop ends with the fault itself
 	}
 	return n, err

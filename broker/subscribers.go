@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/plantops/plantops/broker/session"
+	"github.com/plantops/plantops/broker/topic"
 )
 
 // subscribers are who gets the messages of one topic. They are found once and used until a subscription changes.
@@ -86,16 +87,16 @@ func (r *router) subscribersOf(topic string) *subscribers {
 
 // findSubscribers asks mochi's index who may want the topic, and each session what exactly. The sessions know better where
 // filters overlap.
-func (r *router) findSubscribers(topic string) *subscribers {
-	to := &subscribers{topic: topic, generation: r.cache.generation.Load()}
+func (r *router) findSubscribers(name string) *subscribers {
+	to := &subscribers{topic: name, generation: r.cache.generation.Load()}
 	for _, filter := range r.ingestTopics {
-		if session.Matches(filter, topic) {
-			to.ingest, to.tally = true, r.tallies.of(deviceIn(filter, topic))
+		if topic.Matches(filter, name) {
+			to.ingest, to.tally = true, r.tallies.of(deviceIn(filter, name))
 			break
 		}
 	}
-	found := r.index.Subscribers(topic)
-	m := session.Message{Topic: topic}
+	found := r.index.Subscribers(name)
+	m := session.Message{Topic: name}
 	for id := range found.Subscriptions {
 		if p := r.sessions.peer(id); p != nil {
 			if t, ok := p.asSubscriber(m); ok {
@@ -107,7 +108,7 @@ func (r *router) findSubscribers(topic string) *subscribers {
 	for filter, members := range found.Shared {
 		for id := range members {
 			if p := r.sessions.peer(id); p != nil {
-				p.joinGroups(groups, filter, topic)
+				p.joinGroups(groups, filter, name)
 			}
 		}
 	}

@@ -15,10 +15,10 @@ type form struct {
 	kind    byte
 	version byte // of the protocol; of a CONNECT it is read from the packet
 	rest    []byte
-	wrong   *Fault
+	wrong   *PacketFault
 }
 
-func (f *form) fail(wrong *Fault) {
+func (f *form) fail(wrong *PacketFault) {
 	if f.wrong == nil {
 		f.wrong, f.rest = wrong, nil
 	}

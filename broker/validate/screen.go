@@ -43,7 +43,7 @@ type Screen struct {
 
 // Pass takes the next bytes. It returns how many of them belong to packets that are in order so far, and what is wrong
 // with the packet after those; nothing may be passed after that.
-func (s *Screen) Pass(p []byte) (good int, wrong *Fault) {
+func (s *Screen) Pass(p []byte) (good int, wrong *PacketFault) {
 	s.fresh = false
 	for good < len(p) {
 		switch {
@@ -128,7 +128,7 @@ func (s *Screen) sameAgain(b []byte) (size int) {
 
 // look judges the packet that begins with b. When b is too short for that, need is how many bytes must be there; with
 // need 0 it is in order, and s.size bytes long.
-func (s *Screen) look(b []byte) (need int, wrong *Fault) {
+func (s *Screen) look(b []byte) (need int, wrong *PacketFault) {
 	kind, flags := b[0]>>4, b[0]&0xf
 	if wrong := s.mayCome(kind, flags); wrong != nil {
 		return 0, wrong
@@ -162,7 +162,7 @@ func (s *Screen) look(b []byte) (need int, wrong *Fault) {
 }
 
 // lookAtPublish needs a PUBLISH up to its payload only. head is the length of the fixed header.
-func (s *Screen) lookAtPublish(flags byte, body []byte, head, remaining int) (need int, wrong *Fault) {
+func (s *Screen) lookAtPublish(flags byte, body []byte, head, remaining int) (need int, wrong *PacketFault) {
 	if len(body) < 2 && remaining > len(body) {
 		return head + min(2, remaining), nil
 	}
@@ -195,7 +195,7 @@ func (s *Screen) lookAtPublish(flags byte, body []byte, head, remaining int) (ne
 }
 
 // mayCome judges the first byte of a packet by itself.
-func (s *Screen) mayCome(kind, flags byte) *Fault {
+func (s *Screen) mayCome(kind, flags byte) *PacketFault {
 	if kind == packets.Publish && s.Version > 0 {
 		if flags&6 == 6 || flags&0xe == 8 { // QoS 3, and DUP with QoS 0
 			return malformed(kind, "flags")
@@ -226,7 +226,7 @@ func (s *Screen) mayCome(kind, flags byte) *Fault {
 }
 
 // judge judges a whole packet other than PUBLISH.
-func (s *Screen) judge(kind byte, body []byte) *Fault {
+func (s *Screen) judge(kind byte, body []byte) *PacketFault {
 	f := form{kind: kind, version: s.Version, rest: body}
 	switch kind {
 	case packets.Connect:
@@ -247,7 +247,7 @@ func (s *Screen) judge(kind byte, body []byte) *Fault {
 }
 
 // judgePublish judges a PUBLISH up to its payload, whatever of that is in body.
-func (s *Screen) judgePublish(flags byte, body []byte) *Fault {
+func (s *Screen) judgePublish(flags byte, body []byte) *PacketFault {
 	f := form{kind: packets.Publish, version: s.Version, rest: body}
 	topic := f.text()
 	if flags&6 != 0 {

@@ -88,7 +88,7 @@ func usual(version byte) []byte {
 }
 
 // screened passes p in pieces of at most step bytes.
-func screened(version byte, p []byte, step int) (wrong *Fault, s *Screen) {
+func screened(version byte, p []byte, step int) (wrong *PacketFault, s *Screen) {
 	s = &Screen{Limit: 256 << 10, Version: version}
 	for len(p) > 0 {
 		n := min(step, len(p))
@@ -223,9 +223,9 @@ func TestAPacketCutAnywhereIsNoPacket(t *testing.T) {
 
 func TestPacketsOfWrongForm(t *testing.T) {
 	cases := map[string]struct {
-		version byte
-		packet  string
-		Fault   string
+		version     byte
+		packet      string
+		PacketFault string
 	}{
 		"not CONNECT first":        {0, "\xc0\x00", "first packet is not CONNECT"},
 		"a second CONNECT":         {4, "\x10\x0e\x00\x04MQTT\x04\x02\x00\x3c\x00\x02id", "second CONNECT"},
@@ -279,7 +279,7 @@ func TestPacketsOfWrongForm(t *testing.T) {
 		for _, step := range []int{len(p), 1} {
 			wrong, _ := screened(c.version, p, step)
 			if assert.NotNil(t, wrong, name) {
-				assert.Equal(t, c.Fault, wrong.Error(), name)
+				assert.Equal(t, c.PacketFault, wrong.Error(), name)
 			}
 		}
 	}
@@ -370,7 +370,7 @@ func FuzzScreen(f *testing.F) {
 		require.NoError(t, decoded(version, p[:good]))
 
 		inPieces, total := Screen{Limit: 64 << 10, Version: version}, 0
-		var then *Fault
+		var then *PacketFault
 		for rest := p; len(rest) > 0 && then == nil; {
 			n := min(int(step)+1, len(rest))
 			var some int
