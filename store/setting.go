@@ -33,3 +33,13 @@ func (s *Store) SetSetting(ctx context.Context, name, value string) error {
 	}
 	return nil
 }
+
+type settingStatements struct {
+	setSetting *statement
+}
+
+func (q *settingStatements) all() []compile {
+	return []compile{
+		{&q.setSetting, `INSERT INTO setting (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value`},
+	}
+}
