@@ -102,3 +102,6 @@ func (ca *CA) template(name string) *x509.Certificate {
 		NotAfter:     time.Now().Add(time.Hour),
 	}
 }
+
+// Certificate is what clients trust.
+func (ca *CA) Certificate() *x509.Certificate { return ca.certificate }
