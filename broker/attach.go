@@ -108,7 +108,7 @@ func expiry(seconds uint32) time.Duration {
 // willOf takes the will over from mochi.
 func willOf(l *clientLink, pk *packets.Packet) *session.Will {
 	l.client.Properties.Will = mqtt.Will{}
-	if !pk.Connect.WillFlag {
+	if !pk.Connect.WillFlag || l.noWill {
 		return nil
 	}
 	t := &session.Will{Message: session.Message{

@@ -65,6 +65,8 @@ func (h *hook) takePublish(l *clientLink, pk *packets.Packet) error {
 	}
 	why := refusal.PublishNotAllowed
 	switch err := topic.Check(pk.TopicName, h.maxLevels); {
+	case err == topic.ErrReserved && isBridgeState(pk.TopicName):
+		return h.ignoreBridgeState(l, pk)
 	case err == topic.ErrReserved:
 		why = refusal.ReservedTopic
 	case l.rights.MayPublish(pk.TopicName):
