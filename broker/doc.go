@@ -44,6 +44,7 @@
 //	dispatch.go      every packet of a client, and what may be published
 //	receive.go       messages and acknowledgements that come in
 //	subscribe.go     SUBSCRIBE, UNSUBSCRIBE and the index
+//	bridge.go        Mosquitto's bridges, with what they send beside MQTT
 //	answer.go        what a client is told when it is refused
 //	router.go        from publishers' sessions to subscribers', and acknowledgements back
 //	subscribers.go   who gets the messages of a topic

@@ -2,7 +2,7 @@
 // and none that a client must not send. It has no rights in mind and sends nothing.
 //
 // screen.go follows the packets through the bytes as they come in; form.go reads one packet, properties.go its properties
-// of MQTT 5; fault.go is what is wrong with it.
+// of MQTT 5; bridge.go takes away what Mosquitto's bridges add to the version; fault.go is what is wrong with it.
 package validate
 
 import (
