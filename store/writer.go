@@ -47,6 +47,10 @@ type writer struct {
 	insertAccount, updateSecret, dropAccount *statement
 	insertRule                               *statement
 	selectBoot, writeBoot, forgetBoots       *statement
+	selectSkipped, countSkipped              *statement
+	writeSkipped, sumOriginals               *statement
+	insertOriginal, deleteOriginals          *statement
+	deleteOldestOriginals                    *statement
 }
 
 func connectWriter(ctx context.Context, dsn string) (*writer, error) {
@@ -72,7 +76,7 @@ func (w *writer) prepare() error {
 		{&w.commit, `COMMIT`},
 		{&w.rollback, `ROLLBACK`},
 		{&w.version, `PRAGMA data_version`},
-		{&w.insertReading, `INSERT OR IGNORE INTO reading (device, time, received, flags, body) VALUES (?, ?, ?, ?, ?)`},
+		{&w.insertReading, `INSERT OR IGNORE INTO reading (device, time, received, flags, body, given) VALUES (?, ?, ?, ?, ?, ?)`},
 		{&w.selectBody, `SELECT body FROM reading WHERE device = ? AND time = ?`},
 		{&w.updateBody, `UPDATE reading SET body = ? WHERE device = ? AND time = ?`},
 		{&w.oldestReadings, `SELECT count(*), max(time) FROM (SELECT time FROM reading WHERE device = ? AND time < ? ORDER BY time LIMIT ?)`},
@@ -81,7 +85,7 @@ func (w *writer) prepare() error {
 		{&w.insertMetric, `INSERT INTO metric (name, device) VALUES (?, ?)`},
 		{&w.insertCounter, `INSERT INTO counter (device) VALUES (?)`},
 		{&w.updateCounter, `UPDATE counter SET stored = ?, duplicate = ?, quarantined = ?, refused = ?, rows = ?, last_seen = ?,
-			last_reading = ?, dropped = ? WHERE device = ?`},
+			last_reading = ?, dropped = ?, skipped = ? WHERE device = ?`},
 		{&w.addRefusal, `INSERT INTO refusal (reason, count) VALUES (?, ?)
 			ON CONFLICT (reason) DO UPDATE SET count = count + excluded.count`},
 		{&w.insertEntry, `INSERT INTO quarantine (time, device, flags, size, topic, reason, payload) VALUES (?, ?, ?, ?, ?, ?, ?)`},
@@ -107,6 +111,18 @@ func (w *writer) prepare() error {
 			ON CONFLICT (device, boot) DO UPDATE SET used = excluded.used, seen = excluded.seen`},
 		{&w.forgetBoots, `DELETE FROM boot WHERE device = ?1 AND used <=
 			(SELECT used FROM boot WHERE device = ?1 ORDER BY used DESC LIMIT 1 OFFSET ?2)`},
+		{&w.selectSkipped, `SELECT text FROM skipped WHERE device = ? AND field = ?`},
+		{&w.countSkipped, `SELECT count(*) FROM skipped WHERE device = ?`},
+		{&w.writeSkipped, `INSERT INTO skipped (device, field, count, first, last, text) VALUES (?, ?, ?, ?, ?, ?)
+			ON CONFLICT (device, field) DO UPDATE SET count = count + excluded.count,
+				first = min(first, excluded.first), last = max(last, excluded.last), text = excluded.text`},
+		{&w.sumOriginals, `SELECT coalesce(sum(length(payload) + octet_length(topic) + ?), 0) FROM original`},
+		{&w.insertOriginal, `INSERT INTO original (device, number, time, flags, size, topic, payload)
+			VALUES (?1, (SELECT coalesce(max(number), 0) + 1 FROM original WHERE device = ?1), ?2, ?3, ?4, ?5, ?6)`},
+		{&w.deleteOriginals, `DELETE FROM original WHERE device = ?1 AND number <=
+			(SELECT max(number) FROM original WHERE device = ?1) - ?2 RETURNING length(payload) + octet_length(topic)`},
+		{&w.deleteOldestOriginals, `DELETE FROM original WHERE id IN (SELECT id FROM original ORDER BY id LIMIT ?)
+			RETURNING length(payload) + octet_length(topic)`},
 	} {
 		if *p.to, err = w.statement(p.text); err != nil {
 			return fmt.Errorf("prepare %.40q: %w", p.text, err)

@@ -25,7 +25,8 @@ var arrows = map[string][]string{
 	"cmd/plantops":           {"broker", "certs", "config", "config/mosquitto", "ingest", "store"},
 	"config":                 {},
 	"config/mosquitto":       {},
-	"ingest":                 {"store"},
+	"ingest":                 {"ingest/payload", "store"},
+	"ingest/payload":         {"store"},
 	"store":                  {},
 	"store/storetest":        {"store"},
 }

@@ -47,7 +47,7 @@ func brokerOptions(cfg config.Config, password string, db *store.Store, authorit
 		RequireCertificate: l.TLS.RequireCertificate,
 		Accounts:           accounts{db},
 		Backend:            broker.Backend{Username: cfg.MQTT.BackendUsername, Password: password, ClientID: ingestClientID},
-		IngestTopics:       cfg.Ingest.Topics,
+		IngestTopics:       cfg.IngestTopics(),
 		StallTimeout:       cfg.Ingest.StallTimeout,
 		Limits:             broker.Limits(cfg.Limits),
 		Refused:            func(device, reason string) { db.AddRefused(device, reason, 1) },
@@ -75,7 +75,7 @@ func ingestOptions(cfg config.Config, port int, password string, tlsConfig *tls.
 		Username:   cfg.MQTT.BackendUsername,
 		Password:   password,
 		ClientID:   ingestClientID,
-		Topics:     cfg.Ingest.Topics,
+		Topics:     cfg.IngestTopics(),
 		ProbeTopic: probeTopic(cfg),
 		MaxBatch:   cfg.Ingest.MaxBatch,
 		// What the embedded broker takes from a device comes with a few bytes more.

@@ -1,4 +1,4 @@
-package ingest
+package payload
 
 import (
 	"math"
@@ -9,14 +9,12 @@ import (
 	"github.com/plantops/plantops/store"
 )
 
-// maxAge bounds the age of a reading, in milliseconds, while our own clock is no measure of it.
-const maxAge = 10 * 365 * 24 * 3600 * 1000
-
-// told is what a device says about the message beside its readings. A device that has no time says how old a reading is,
-// and numbers its messages so that one that it sends again is known.
+// told is what a device says about a message beside its readings. A device that has no time says how old a reading is
+// (age_ms, when it is sent), and it numbers its messages (sequence, from each start on, which boot_id names), so that one
+// that it sends again is known. dropped is how many readings it had to give up since it last said so.
 type told struct {
 	numbering store.Numbering
-	age       int64 // ms from the reading to the moment of sending
+	age       int64 // ms
 	aged      bool  // there is an age
 }
 
@@ -29,32 +27,30 @@ func isTold(key []byte) bool {
 	return false
 }
 
-// tell reads what the device says. A message with neither boot_id nor age_ms says nothing: its sequence and dropped, if it
-// has them, are readings.
-func tell(o *fastjson.Object) (t told, ok bool) {
+// tell reads what the device says. ok is false for a message with neither boot_id nor age_ms, which says nothing: its
+// sequence and dropped, if it has them, are readings. unread is told of each field that is there and makes no sense.
+func tell(o *fastjson.Object, unread func(key string, v *fastjson.Value)) (t told, ok bool) {
 	id, age := o.Get("boot_id"), o.Get("age_ms")
 	if id == nil && age == nil {
 		return told{}, false
 	}
+	number := func(key string) (n int64, ok bool) {
+		v := o.Get(key)
+		if n, ok = whole(v); !ok && v != nil && v.Type() != fastjson.TypeNull {
+			unread(key, v)
+		}
+		return n, ok
+	}
 	boot, named := bootID(id)
-	sequence, numbered := whole(o.Get("sequence"))
-	if named && numbered {
+	if !named && id != nil && id.Type() != fastjson.TypeNull {
+		unread("boot_id", id)
+	}
+	if sequence, numbered := number("sequence"); named && numbered {
 		t.numbering.Boot, t.numbering.Sequence = boot, sequence
 	}
-	t.numbering.Dropped, _ = whole(o.Get("dropped"))
-	t.age, t.aged = whole(age)
+	t.numbering.Dropped, _ = number("dropped")
+	t.age, t.aged = number("age_ms")
 	return t, true
-}
-
-// when dates a message that arrived at received and has no time of its own.
-func (t *told) when(received int64, clockUnsure bool) (int64, store.TimeSource) {
-	switch {
-	case !t.aged:
-		return received, store.FromArrival
-	case clockUnsure && t.age <= maxAge, !clockUnsure && t.age <= received-earliest:
-		return received - t.age, store.FromAge
-	}
-	return received, store.FromArrivalImpossible
 }
 
 const maxBootID = 32
@@ -77,11 +73,11 @@ func bootID(v *fastjson.Value) (string, bool) {
 
 // whole reads a whole number from 0 to 2^63-1.
 func whole(v *fastjson.Value) (int64, bool) {
-	text := string(scalar(v))
-	if n, err := strconv.ParseUint(text, 10, 63); err == nil {
+	text := scalar(v)
+	if n, err := strconv.ParseUint(string(text), 10, 63); err == nil {
 		return int64(n), true
 	}
-	if n, err := strconv.ParseFloat(text, 64); err == nil && n >= 0 && n <= 1<<53 && n == math.Trunc(n) && isNumber([]byte(text)) {
+	if n, ok := Number(text); ok && n >= 0 && n <= 1<<53 && n == math.Trunc(n) {
 		return int64(n), true
 	}
 	return 0, false
