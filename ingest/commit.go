@@ -15,6 +15,7 @@ func (s *Subscriber) commitUntilDrained(ctx context.Context) error {
 	var (
 		decoder  = newDecoder(s.o.ProbeTopic)
 		again    = newRedelivery(2 * int(s.o.ReceiveMaximum))
+		unread   = newUnread(s.o.Log)
 		items    []item
 		fresh    []item // of them, not stored yet
 		outcomes []store.Outcome
@@ -41,6 +42,7 @@ func (s *Subscriber) commitUntilDrained(ctx context.Context) error {
 				return fmt.Errorf("store the last %d messages: %w", s.Stats().Pending, err)
 			}
 			s.count.committed(outcomes, s.o.Now())
+			unread.committed(batch, outcomes, s.o.Now())
 		}
 		ids = acknowledge(items, ids)
 	}
