@@ -47,8 +47,12 @@ func (r *router) receive(l *link, pk *packets.Packet) error {
 		return r.refuseTaken(l, pk, ticket, why)
 	}
 	r.publish(w, rt, m, nil, p, now)
+	reason := session.Success
+	if r.nobodyReads(l, rt, m.Retain) {
+		reason = session.NobodyReads
+	}
 	if qos > 0 {
-		r.complete(w, p, ticket, session.Success)
+		r.complete(w, p, ticket, reason)
 	}
 	w.settle()
 	if w.pressed {

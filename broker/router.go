@@ -32,6 +32,7 @@ type router struct {
 	retained retained
 	sleepers sleepers
 	quotas   quotas
+	unread   *unread
 
 	received, sent, dropped atomic.Int64 // PUBLISH packets, and deliveries
 }
@@ -42,6 +43,7 @@ const defaultStall = 10 * time.Second
 func newRouter(h *hook, o Options) *router {
 	r := &router{hook: h, index: h.server.Topics, ingestTopics: o.IngestTopics, stall: cmp.Or(o.StallTimeout, defaultStall),
 		started: o.Now(), seed: maphash.MakeSeed()}
+	r.unread = newUnread(o.IngestTopics, h.log)
 	r.quotas.limits = o.Limits.withDefaults()
 	r.retained.store = session.Retained{MaxMessages: maxRetained, MaxBytes: maxRetainedBytes,
 		MaxOwned: r.quotas.limits.MaxRetainedPerAccount, MaxOwnedBytes: maxRetainedBytes / retainedShare}
