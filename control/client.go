@@ -56,6 +56,11 @@ func (c *Client) Refusals(ctx context.Context) (Refusals, error) {
 	return ask[Refusals](ctx, c, http.MethodGet, "/refusals", nil)
 }
 
+// Unread implements Operator.
+func (c *Client) Unread(ctx context.Context) (Unread, error) {
+	return ask[Unread](ctx, c, http.MethodGet, "/unread", nil)
+}
+
 // AddDevice implements Operator.
 func (c *Client) AddDevice(ctx context.Context, id string) (string, error) {
 	reply, err := ask[secretReply](ctx, c, http.MethodPost, "/devices/add", deviceRequest{id})

@@ -6,6 +6,7 @@
 //	equation.go   the equation, read until both sides agree
 //	device.go     a device as people and programs are shown it
 //	refusals.go   what each account was refused
+//	unread.go     what could not be read of a device's messages, and topics that nobody reads
 //	socket.go     the control socket, through which other processes reach the Server
 //	client.go     Client: the other end of it
 //	lock.go       the lock of the data directory, whose holder owns the socket
@@ -33,6 +34,8 @@ type Operator interface {
 	Contact(ctx context.Context) (Contact, error)
 	// Refusals are those of the embedded broker; empty without one.
 	Refusals(ctx context.Context) (Refusals, error)
+	// Unread are the topics that nobody reads, of the embedded broker; empty without one.
+	Unread(ctx context.Context) (Unread, error)
 	// AddDevice registers a device and returns its secret, which nobody can be told again.
 	AddDevice(ctx context.Context, id string) (secret string, err error)
 	// RotateDevice gives a device a new secret and ends the session that the old one opened.

@@ -112,6 +112,7 @@ func handler(o Operator) http.Handler {
 	}
 	handle("GET /status", func(r *http.Request) (any, error) { return o.Status(r.Context()) })
 	handle("GET /contact", func(r *http.Request) (any, error) { return o.Contact(r.Context()) })
+	handle("GET /unread", func(r *http.Request) (any, error) { return o.Unread(r.Context()) })
 	handle("GET /refusals", func(r *http.Request) (any, error) { return o.Refusals(r.Context()) })
 	handle("POST /devices/add", func(r *http.Request) (any, error) {
 		device, err := body[deviceRequest](r)

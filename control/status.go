@@ -24,6 +24,7 @@ type Status struct {
 	Messages      Equation       `json:"messages"`
 	Devices       []DeviceStatus `json:"devices"`
 	Refusals      Refusals       `json:"refusals,omitempty"` // of all accounts, since the start
+	Unread        Unread         `json:"unread,omitempty"`   // of all accounts, since the start
 	Storage       Storage        `json:"storage"`
 	Certificates  []certs.Info   `json:"certificates"`
 }
@@ -150,8 +151,9 @@ func (st *Status) addRunning(r *Running, now time.Time) {
 	b := r.Broker.Stats()
 	st.Connections = &Connections{Now: b.Connected, Total: b.ConnectedTotal, Refused: b.Refused}
 	st.Refusals = newRefusals(r.Broker.Refusals())
+	st.Unread = newUnread(r.Broker.Unread())
 	for i, d := range st.Devices {
-		st.Devices[i] = d.WithRefusals(st.Refusals)
+		st.Devices[i] = d.WithRefusals(st.Refusals).WithUnread(st.Unread)
 	}
 	reach := Bound(r.Broker.Addrs())
 	st.Listeners = &reach

@@ -167,14 +167,21 @@ func newDeviceShow(a *app) *cobra.Command {
 				for i, r := range newest {
 					latest[i] = latestValue{r.Metric, r.Value, control.Moment(r.Time)}
 				}
-				device := control.NewDeviceStatus(known, cfg.Ingest.OfflineAfter, a.now()).WithRefusals(a.refusals(cmd.Context(), cfg))
+				all, err := db.SkippedFields(cmd.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				skipped := control.SkippedFields(all)
+				device := control.NewDeviceStatus(known, cfg.Ingest.OfflineAfter, a.now()).
+					WithRefusals(a.refusals(cmd.Context(), cfg)).WithUnread(a.unread(cmd.Context(), cfg))
 				if asJSON {
 					return printJSON(a.stdout, struct {
 						control.DeviceStatus
-						Latest []latestValue `json:"latest"`
-					}{device, latest})
+						Latest        []latestValue          `json:"latest"`
+						SkippedFields []control.SkippedField `json:"skipped_fields"`
+					}{device, latest, skipped})
 				}
-				return printDevice(a, device, latest)
+				return printDevice(a, device, latest, skipped)
 			})
 		},
 	}
@@ -182,7 +189,7 @@ func newDeviceShow(a *app) *cobra.Command {
 	return cmd
 }
 
-func printDevice(a *app, d control.DeviceStatus, latest []latestValue) error {
+func printDevice(a *app, d control.DeviceStatus, latest []latestValue, skipped []control.SkippedField) error {
 	now := a.now()
 	rows := [][]string{
 		{"device", d.ID},
@@ -195,6 +202,15 @@ func printDevice(a *app, d control.DeviceStatus, latest []latestValue) error {
 	}
 	for _, r := range d.Refusals {
 		rows = append(rows, []string{"refused", refusalText(r, now)})
+	}
+	if d.Dropped > 0 {
+		rows = append(rows, []string{"given up", fmt.Sprintf("%d readings, which the device could not keep", d.Dropped)})
+	}
+	for _, f := range skipped {
+		rows = append(rows, []string{"not read", skippedText(f, now)})
+	}
+	if d.Unread != nil {
+		rows = append(rows, []string{"nobody reads", unreadText(*d.Unread, now)})
 	}
 	for _, l := range latest {
 		rows = append(rows, []string{l.Metric, fmt.Sprintf("%s at %s", number(l.Value), local(l.Time))})

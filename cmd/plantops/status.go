@@ -141,6 +141,9 @@ func printStatus(a *app, s control.Status) error {
 			return err
 		}
 	}
+	if err := printUnread(a, s, now); err != nil {
+		return err
+	}
 	return printRefusals(a, s.Refusals, now)
 }
 
