@@ -16,6 +16,6 @@ func TestLogKeepsTheNewestLines(t *testing.T) {
 		fmt.Fprintf(some, "line %d\n", i)
 	}
 	assert.Len(t, all.Lines(), 100)
-	assert.Equal(t, []string{"line 7", "line 70", "line 71"}, all.Lines("line", "7")[:3])
+	assert.Equal(t, []string{"line 7", "line 17", "line 27"}, all.Lines("line", "7")[:3])
 	assert.Equal(t, "line 98\nline 99\n", some.String())
 }
