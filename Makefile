@@ -94,8 +94,9 @@ torture: export PLANTOPS_POWERCUTS ?= 1000
 torture: export PLANTOPS_POWERCUT_LOAD ?= 5s
 torture: export PLANTOPS_STALL ?= 60s
 torture: export PLANTOPS_RELOADS ?= 1000
-torture: ## kill -9, power cuts, storage that stalls and reloads, over and over: about six minutes
-	.ci/test-by-name TestKilledServer TestPowerCut TestStalledStorage TestReloads -- -timeout 2h -p 1 ./cmd/plantops/outside/...
+torture: export PLANTOPS_CONTROL ?= 1
+torture: ## kill -9, power cuts, stalled storage and reloads, over and over, and attacks on other brokers: about seven minutes
+	.ci/test-by-name TestKilledServer TestPowerCut TestStalledStorage TestReloads TestControlsFall -- -timeout 2h -p 1 ./cmd/plantops/outside/...
 
 # Targets are found by their names. What fails is kept under testdata/fuzz, from where every later `make test` runs it.
 fuzz: ## every fuzz target in turn, each for FUZZTIME (30s), until one fails
