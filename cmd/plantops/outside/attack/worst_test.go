@@ -306,7 +306,7 @@ func (w *worst) idle(witness *door.Intruder) time.Duration {
 // waits for a moment at most. PLANTOPS_WORST=1 is the long form, which asks for ten times as much and has a bound of its
 // own, for a machine that does nothing else; any other value is the long form of those that have it in their name.
 func TestV06TheMostExpensivePacketsCostLittle(t *testing.T) {
-	w, cpu, blocked := &worst{size: 1000}, 250*time.Millisecond, time.Second
+	w, cpu, blocked := &worst{size: 1000}, 100*time.Millisecond, time.Second
 	long := os.Getenv("PLANTOPS_WORST")
 	if long != "" {
 		w.size, cpu, blocked = 10_000, setting.Patience, 250*time.Millisecond
