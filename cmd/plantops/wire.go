@@ -79,7 +79,7 @@ func ingestOptions(cfg config.Config, port int, password string, tlsConfig *tls.
 		ProbeTopic: probeTopic(cfg),
 		MaxBatch:   cfg.Ingest.MaxBatch,
 		// What the embedded broker takes from a device comes with a few bytes more.
-		MaxPacketBytes: max(4<<20, 2*cfg.Limits.MaxPacketBytes),
+		MaxPacketBytes: 2 * cfg.Limits.MaxPacketBytes,
 		StallTimeout:   cfg.Ingest.StallTimeout,
 		Embedded:       cfg.Embedded(),
 		ClockUnsure:    unsure,
