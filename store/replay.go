@@ -31,7 +31,7 @@ type replayStatements struct {
 
 func (q *replayStatements) all() []compile {
 	return []compile{
-		{&q.selectEntry, `SELECT device, flags, size FROM quarantine WHERE id = ?`},
+		{&q.selectEntry, `SELECT device, flags, size, reason FROM quarantine WHERE id = ?`},
 		{&q.updateEntry, `UPDATE quarantine SET flags = ?, reason = ? WHERE id = ?`},
 	}
 }
@@ -53,6 +53,9 @@ func (s *Store) replay(id int64, m *Message) (Outcome, error) {
 	before, flags, size := s.state.byID[entry[0].(int64)], entry[1].(int64), entry[2].(int64)
 	if flags&flagUncounted != 0 && m.Kind == Telemetry && m.TimeSource != FromDevice {
 		return Quarantined, nil // a row of its own has taken all that it can; another one would hold that twice
+	}
+	if m.Numbering.Boot != "" && entry[3].(string) == reasonConflict {
+		return Quarantined, nil // its number is taken by another message
 	}
 
 	d, reason, err := s.deviceOf(m)

@@ -12,6 +12,8 @@ type transaction struct {
 	touched []*device // next differs from the facts
 	devices []*device // created
 	metrics []newMetric
+	seen    map[boot]*seen // of the starts whose numbered messages came
+	boots   []boot         // the keys of seen, in order of use
 
 	version    int64 // PRAGMA data_version when the state was last known to be right
 	quarantine quarantineSize
@@ -37,7 +39,7 @@ func (q *transactionStatements) all() []compile {
 		{&q.rollback, `ROLLBACK`},
 		{&q.version, `PRAGMA data_version`},
 		{&q.updateCounter, `UPDATE counter SET stored = ?, duplicate = ?, quarantined = ?, refused = ?, rows = ?, last_seen = ?,
-			last_reading = ? WHERE device = ?`},
+			last_reading = ?, dropped = ? WHERE device = ?`},
 		{&q.addRefusal, `INSERT INTO refusal (reason, count) VALUES (?, ?)
 			ON CONFLICT (reason) DO UPDATE SET count = count + excluded.count`},
 	}
@@ -56,6 +58,9 @@ func (s *Store) transact(change func() error) error {
 	}
 	if err == nil {
 		err = s.writeCounters()
+	}
+	if err == nil {
+		err = s.writeSeen()
 	}
 	if err == nil {
 		err = s.w.commit.run()
@@ -109,7 +114,7 @@ func (s *Store) writeCounters() error {
 	for _, d := range s.tx.touched {
 		n := &d.next
 		err := s.w.updateCounter.run(n.counts.Stored, n.counts.Duplicate, n.counts.Quarantined, n.counts.Refused,
-			n.rows, n.lastSeen, n.lastReading, d.id)
+			n.rows, n.lastSeen, n.lastReading, n.dropped, d.id)
 		if err != nil {
 			return fmt.Errorf("write counters of device %q: %w", d.name, err)
 		}
@@ -179,5 +184,7 @@ func (s *Store) undo() {
 
 func (t *transaction) forget() {
 	clear(t.touched) // so that they can be collected after a reload
+	clear(t.seen)
+	t.boots = t.boots[:0]
 	t.touched, t.devices, t.metrics = t.touched[:0], t.devices[:0], t.metrics[:0]
 }
