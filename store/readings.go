@@ -177,7 +177,7 @@ func (s *Store) metricName(ctx context.Context, id uint32) (name string, err err
 	if known {
 		return name, nil
 	}
-	if err := s.db.QueryRowContext(ctx, `SELECT name FROM metric WHERE id = ?`, id).Scan(&name); err != nil {
+	if err := s.db.Load().QueryRowContext(ctx, `SELECT name FROM metric WHERE id = ?`, id).Scan(&name); err != nil {
 		return "", fmt.Errorf("metric %d: %w", id, err)
 	}
 	return name, nil

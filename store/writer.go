@@ -45,6 +45,8 @@ type writer struct {
 	replayStatements
 	accountStatements
 	bootStatements
+	salvageStatements
+	asideStatements
 }
 
 func connectWriter(ctx context.Context, dsn string) (*writer, error) {
@@ -68,7 +70,8 @@ type compile struct {
 // prepare compiles every statement; the schema must be there.
 func (w *writer) prepare() (err error) {
 	for _, c := range slices.Concat(w.transactionStatements.all(), w.creationStatements.all(), w.readingStatements.all(),
-		w.retentionStatements.all(), w.quarantineStatements.all(), w.replayStatements.all(), w.accountStatements.all(), w.bootStatements.all()) {
+		w.retentionStatements.all(), w.quarantineStatements.all(), w.replayStatements.all(), w.accountStatements.all(), w.bootStatements.all(),
+		w.salvageStatements.all(), w.asideStatements.all()) {
 		if *c.to, err = w.statement(c.text); err != nil {
 			return fmt.Errorf("prepare %.40q: %w", c.text, err)
 		}

@@ -20,6 +20,8 @@ import (
 // ErrUnreadable wraps everything that is wrong with a page.
 var ErrUnreadable = errors.New("unreadable page")
 
+const magic = "SQLite format 3\x00"
+
 const (
 	headerBytes    = 100
 	minPageBytes   = 512
@@ -67,6 +69,15 @@ func (f *File) Close() error {
 	return errors.Join(f.log.Close(), f.db.Close())
 }
 
+// ApplicationID returns what the header says whose file this is; zero where it cannot be read.
+func (f *File) ApplicationID() uint32 {
+	first, err := f.page(1)
+	if err != nil || string(first[:16]) != magic {
+		return 0
+	}
+	return binary.BigEndian.Uint32(first[68:])
+}
+
 // Pages returns how many pages there are, those that are only in the log included.
 func (f *File) Pages() uint32 { return f.pages }
 
@@ -80,7 +91,7 @@ func (f *File) readHeader() error {
 		return fmt.Errorf("read the header: %w", err)
 	}
 	reserved := 0
-	if string(h[:16]) == "SQLite format 3\x00" {
+	if string(h[:16]) == magic {
 		if size := int(binary.BigEndian.Uint16(h[16:])); validPageSize(size) {
 			f.pageSize = size
 		} else if size == 1 {
@@ -187,7 +198,7 @@ func (f *File) page(n uint32) ([]byte, error) {
 func (f *File) freePages() map[uint32]bool {
 	free := map[uint32]bool{}
 	header := f.free
-	if first, err := f.page(1); err == nil && string(first[:16]) == "SQLite format 3\x00" {
+	if first, err := f.page(1); err == nil && string(first[:16]) == magic {
 		header = binary.BigEndian.Uint32(first[32:]) // the log may know better than the file
 	}
 	for trunk := header; trunk != 0 && !free[trunk]; {

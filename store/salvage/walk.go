@@ -105,3 +105,18 @@ func (w *Walk) Tables() (tables []Table, lost Damage) {
 	})
 	return tables, lost
 }
+
+// Scan reads the pages from one on in the order of the file, whatever points to them, and gives the rows of each that has
+// some and is not free to yield. It ends when yield says so. Rows that cannot be read are passed over: a count of what
+// should be there is the only way to know, since a page that goes on from another looks like a damaged one.
+func (f *File) Scan(from uint32, yield func(page uint32, table bool, rows []Row) bool) {
+	free := f.freePages()
+	for n := max(from, 1); n <= f.pages; n++ {
+		if free[n] {
+			continue
+		}
+		if c, err := f.read(n); err == nil && len(c.rows) > 0 && !yield(n, c.tree() == tableLeaf, c.rows) {
+			return
+		}
+	}
+}

@@ -1,0 +1,168 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+)
+
+const (
+	asideSuffix = ".aside"
+	// maxAsideBytes bounds the side file. Beyond it nothing is acknowledged that the database refuses.
+	maxAsideBytes = 64 << 20
+)
+
+// aside is a file beside the database for messages that the database refuses even for its quarantine. They are in it, and
+// synced, before they are acknowledged; the next start takes them into the quarantine. The first line names the file.
+type aside struct {
+	path string
+
+	mu       sync.Mutex
+	size     int64
+	byDevice map[string]int64 // messages that no counter has yet
+}
+
+// asideLine is one message, or the name of the file.
+type asideLine struct {
+	File     string `json:"file,omitempty"`
+	Device   string `json:"device,omitempty"`
+	Topic    string `json:"topic,omitempty"`
+	Received int64  `json:"received,omitempty"` // UTC ms
+	Unsure   bool   `json:"clock_unsure,omitempty"`
+	Reason   string `json:"reason,omitempty"`
+	Payload  []byte `json:"payload,omitempty"`
+}
+
+// add writes a message and returns when it is on disk.
+func (a *aside) add(m *Message, reason string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var text []byte
+	if a.size == 0 {
+		text = appendLine(text, asideLine{File: hex.EncodeToString(random(16))})
+	}
+	text = appendLine(text, asideLine{Device: m.Device, Topic: m.Topic, Received: m.Received, Unsure: m.ClockUnsure, Reason: reason, Payload: m.Payload})
+	if a.size+int64(len(text)) > maxAsideBytes {
+		return fmt.Errorf("%s has its %d MiB: stop the server and look at the disk", a.path, maxAsideBytes>>20)
+	}
+	file, err := os.OpenFile(a.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	if _, err = file.Write(text); err == nil {
+		err = file.Sync()
+	}
+	if err = errors.Join(err, file.Close()); err == nil && a.size == 0 {
+		err = syncDir(a.path)
+	}
+	if err != nil {
+		_ = os.Truncate(a.path, a.size) // a torn line would be there before the next one
+		return err
+	}
+	a.size += int64(len(text))
+	a.byDevice[m.Device]++
+	return nil
+}
+
+func appendLine(to []byte, line asideLine) []byte {
+	text, _ := json.Marshal(line) // of texts, numbers and bytes: it cannot fail
+	return append(append(to, text...), '\n')
+}
+
+// read returns what the file holds. A last line that is torn was never acknowledged.
+func (a *aside) read() (name string, lines []asideLine, err error) {
+	text, err := os.ReadFile(a.path)
+	if err != nil {
+		return "", nil, err
+	}
+	for text := range bytes.Lines(text) {
+		var line asideLine
+		if json.Unmarshal(text, &line) != nil {
+			continue
+		}
+		if line.File != "" {
+			name = line.File
+			continue
+		}
+		lines = append(lines, line)
+	}
+	return name, lines, nil
+}
+
+// takeAside brings the messages of the side file into the quarantine, once, and removes it. Where the database refuses them
+// still they stay, and count.
+func (s *Store) takeAside(ctx context.Context) error {
+	name, lines, err := s.aside.read()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("messages beside the database: %w", err)
+	}
+	known, err := s.w.countTaken.number(name)
+	if err == nil && known == 0 {
+		err = s.transact(func() error {
+			for _, l := range lines {
+				m := Message{Kind: Bad, Device: l.Device, Topic: l.Topic, Received: l.Received, ClockUnsure: l.Unsure, Payload: l.Payload, Reason: l.Reason}
+				if _, err := s.appendMessage(&m); err != nil {
+					return err
+				}
+			}
+			return s.w.noteTaken.run(name)
+		})
+	}
+	if err != nil {
+		s.log.Error("messages beside the database cannot be taken in", "file", s.aside.path, "count", len(lines), "err", err)
+		return s.aside.keep(lines)
+	}
+	if known == 0 {
+		s.log.Warn("messages that the database had refused are in its quarantine now", "count", len(lines))
+	}
+	return errors.Join(os.Remove(s.aside.path), syncDir(s.aside.path))
+}
+
+// keep counts what stays in the file.
+func (a *aside) keep(lines []asideLine) error {
+	info, err := os.Stat(a.path)
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.size = info.Size()
+	for _, l := range lines {
+		a.byDevice[l.Device]++
+	}
+	return nil
+}
+
+// quarantined returns how many messages of a device are in the file, or of all with "*".
+func (a *aside) quarantined(device string) (n int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if device != "*" {
+		return a.byDevice[device]
+	}
+	for _, more := range a.byDevice {
+		n += more
+	}
+	return n
+}
+
+// asideStatements say which side files were taken in.
+type asideStatements struct {
+	countTaken, noteTaken *statement
+}
+
+func (q *asideStatements) all() []compile {
+	return []compile{
+		{&q.countTaken, `SELECT count(*) FROM taken WHERE file = ?`},
+		{&q.noteTaken, `INSERT INTO taken (file) VALUES (?)`},
+	}
+}
