@@ -138,16 +138,14 @@ func (c *carrier) walk(f *salvage.File) error {
 			c.lost = append(c.lost, fmt.Sprintf("what stood on %d pages and in %d single rows of table %s", len(damage.Pages), damage.Rows, t.name))
 		}
 	}
-	for _, index := range named {
-		if index.Name == "reading" || !strings.HasPrefix(index.Name, "sqlite_autoindex_") {
+	for _, index := range named { // also to know that their pages are no table's
+		if c.table(index.Name) != nil || notCarried(index.Name) && !strings.HasPrefix(index.Name, autoIndex) {
 			continue
 		}
-		table, _, _ := strings.Cut(strings.TrimPrefix(index.Name, "sqlite_autoindex_"), "_")
-		damage, err := w.Tree(index.Root, func(row salvage.Row) error { return c.nameOf(table, row, names) })
-		if err != nil {
+		table, _, _ := strings.Cut(strings.TrimPrefix(index.Name, autoIndex), "_")
+		if _, err := w.Tree(index.Root, func(row salvage.Row) error { return c.nameOf(table, row, names) }); err != nil {
 			return err
 		}
-		_ = damage // the table has it all
 	}
 	if missing {
 		if _, err := w.Rest(func(table bool, row salvage.Row) error {
@@ -160,6 +158,18 @@ func (c *carrier) walk(f *salvage.File) error {
 		}
 	}
 	return c.insertNames(names)
+}
+
+// autoIndex begins the names of indexes that SQLite makes for UNIQUE; the table follows.
+const autoIndex = "sqlite_autoindex_"
+
+func (c *carrier) table(name string) *carried {
+	for _, t := range c.tables {
+		if t.name == name {
+			return t
+		}
+	}
+	return nil
 }
 
 // insert carries one row over. One that the schema does not accept is lost: it is damaged.
@@ -250,8 +260,8 @@ func (c *carrier) tableOf(rowid bool, row salvage.Row) (found *carried) {
 				continue
 			}
 		}
-		if len(t.columns) == 2 && !rowid {
-			return nil // every index looks like this
+		if !rowid && (len(t.columns) == 2 || t.name == "salvage_device") {
+			return nil // indexes look like this
 		}
 		if found != nil {
 			return nil

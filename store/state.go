@@ -197,8 +197,9 @@ func (s *Store) load(ctx context.Context) error {
 		devices[d.name], byID[d.id] = d, d
 		return err
 	}, `SELECT id, name, created, stored, duplicate, quarantined, refused, rows, last_seen, last_reading, dropped,
-		(SELECT count(*) FROM metric WHERE metric.device = device.id)
-		FROM device JOIN counter ON counter.device = device.id`)
+		coalesce(brought.metrics, 0)
+		FROM device JOIN counter ON counter.device = device.id
+		LEFT JOIN (SELECT device, count(*) AS metrics FROM metric GROUP BY device) AS brought ON brought.device = device.id`)
 	if err != nil {
 		return err
 	}

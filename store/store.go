@@ -97,6 +97,9 @@ type Store struct {
 	state    state // as committed, with its own lock
 	accounts atomic.Pointer[map[string]credential]
 
+	entries atomic.Int64     // of the quarantine, plus one; zero: not counted yet
+	said    map[refusal]bool // what the log has said of the quarantine; for who writes
+
 	slow    slowQueue
 	markKey []byte // of the marks of right passwords; new at each start
 }
@@ -106,7 +109,7 @@ type Store struct {
 // log of an unclean stop may be copied into it.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	o.defaults()
-	s := &Store{options: o, log: o.Log, writing: make(chan struct{}, 1), rebuilt: make(chan struct{}, 1), markKey: random(sha256.Size)}
+	s := &Store{options: o, log: o.Log, writing: make(chan struct{}, 1), rebuilt: make(chan struct{}, 1), said: map[refusal]bool{}, markKey: random(sha256.Size)}
 	if err := s.open(ctx); err != nil {
 		_ = s.disconnect() // the first error is the one that matters
 		return nil, fmt.Errorf("open store %s: %w", o.Path, err)

@@ -155,7 +155,10 @@ func (s *Store) apply(refused map[refusal]int64) {
 		}
 	}
 	s.tx.forget()
-	s.tx.quarantine.committed = s.tx.quarantine.next
+	q := &s.tx.quarantine
+	if q.committed, q.entries = q.next, q.nextEntries; q.known {
+		s.entries.Store(q.entries + 1)
+	}
 }
 
 // undo rolls the transaction back, in the file and in memory.
@@ -179,7 +182,7 @@ func (s *Store) undo() {
 		delete(s.state.metrics, m.name)
 	}
 	s.tx.forget()
-	s.tx.quarantine.next = s.tx.quarantine.committed
+	s.tx.quarantine.next, s.tx.quarantine.nextEntries = s.tx.quarantine.committed, s.tx.quarantine.entries
 }
 
 func (t *transaction) forget() {

@@ -23,3 +23,6 @@ CREATE TABLE salvage_device (
 CREATE TABLE taken (
 	file TEXT NOT NULL PRIMARY KEY
 ) STRICT, WITHOUT ROWID;
+
+-- Whose entries make room, and which of them.
+CREATE INDEX quarantine_of_device ON quarantine (device, id, size);
