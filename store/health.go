@@ -72,7 +72,7 @@ func (s *Store) health(ctx context.Context) (Health, error) {
 		`SELECT coalesce(sum(rows), 0) FROM counter`: &h.Readings,
 	} {
 		if err := s.db.Load().QueryRowContext(ctx, query).Scan(to); err != nil {
-			return h, err
+			return h, s.suspect(err)
 		}
 	}
 	h.Quarantined, err = s.countQuarantined(ctx)

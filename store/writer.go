@@ -47,6 +47,7 @@ type writer struct {
 	bootStatements
 	salvageStatements
 	asideStatements
+	purgeStatements
 }
 
 func connectWriter(ctx context.Context, dsn string) (*writer, error) {
@@ -71,7 +72,7 @@ type compile struct {
 func (w *writer) prepare() (err error) {
 	for _, c := range slices.Concat(w.transactionStatements.all(), w.creationStatements.all(), w.readingStatements.all(),
 		w.retentionStatements.all(), w.quarantineStatements.all(), w.replayStatements.all(), w.accountStatements.all(), w.bootStatements.all(),
-		w.salvageStatements.all(), w.asideStatements.all()) {
+		w.salvageStatements.all(), w.asideStatements.all(), w.purgeStatements.all()) {
 		if *c.to, err = w.statement(c.text); err != nil {
 			return fmt.Errorf("prepare %.40q: %w", c.text, err)
 		}
