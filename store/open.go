@@ -57,13 +57,35 @@ func (s *Store) open(ctx context.Context) error {
 		return err
 	}
 	err = s.openFile(ctx, unclean)
+	if s.isFull(err) {
+		err = s.openFull(ctx, unclean, err)
+	}
 	if isDamage(err) && !s.options.ReadOnly {
 		err = s.rebuild(ctx, err)
 	}
 	if err != nil || s.options.ReadOnly {
 		return err
 	}
+	s.keepReserve()
 	return s.takeAside(ctx)
+}
+
+// openFull opens a file for which there is no room: with what was held in reserve, or, when it is only to be read and its log
+// is empty, as a file that nobody changes.
+func (s *Store) openFull(ctx context.Context, unclean bool, cause error) error {
+	_ = s.disconnect() // cause is the error that matters
+	s.w = nil
+	if !s.options.ReadOnly {
+		if !s.giveReserve() {
+			return cause
+		}
+		return s.openFile(ctx, unclean)
+	}
+	if wal, err := os.Stat(s.path + walSuffix); err == nil && wal.Size() > 0 {
+		return cause
+	}
+	s.immutable = true
+	return s.openFile(ctx, unclean)
 }
 
 // openFile opens what is there and reads what is kept in memory of it.
@@ -141,6 +163,9 @@ func reason(err error) error {
 func (s *Store) dsn(mode string, pragmas ...string) string {
 	query := url.Values{"mode": {mode}, "_error_rc": {"1"}, "_dqs": {"0"}}
 	query["_pragma"] = append([]string{"busy_timeout(1000)", "foreign_keys(1)", "temp_store(memory)"}, pragmas...)
+	if s.immutable {
+		query.Set("immutable", "1")
+	}
 	name := url.URL{Path: s.path}
 	return "file:" + name.EscapedPath() + "?" + query.Encode()
 }

@@ -3,12 +3,14 @@ package store
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -84,6 +86,53 @@ func TestNoRoomForANewFileIsNamedAsRoot(t *testing.T) {
 	require.ErrorIs(t, err, ErrFull)
 	require.ErrorContains(t, err, path)
 }
+
+func TestAFullDiskIsReadAndCanMakeRoomAsRoot(t *testing.T) {
+	dir := mountDisk(t, "size=90m")
+	path := filepath.Join(dir, "plantops.db")
+	s, err := Open(t.Context(), Options{Path: path})
+	require.NoError(t, err)
+	for i := range int64(20) {
+		var batch []Message
+		for j := range int64(500) {
+			batch = append(batch, telemetry("bed-1", noon+i*500+j, Value{"ph", 6}))
+		}
+		mustAppend(t, s, batch...)
+	}
+	require.FileExists(t, path+reserveSuffix)
+	require.NoError(t, s.Close())
+	fill, err := os.Create(filepath.Join(dir, "fill"))
+	require.NoError(t, err)
+	_, err = io.Copy(fill, zeros{})
+	require.ErrorIs(t, err, syscall.ENOSPC)
+	require.NoError(t, fill.Close())
+
+	count := func(s *Store) (n int) {
+		for _, err := range s.Readings(t.Context(), Query{}) {
+			require.NoError(t, err)
+			n++
+		}
+		return n
+	}
+	reader, err := Open(t.Context(), Options{Path: path, ReadOnly: true})
+	require.NoError(t, err)
+	assert.Equal(t, 10_000, count(reader))
+	require.NoError(t, reader.Close())
+
+	s, err = Open(t.Context(), Options{Path: path})
+	require.NoError(t, err)
+	assert.Equal(t, 10_000, count(s))
+	deleted, err := s.DeleteBefore(t.Context(), time.UnixMilli(noon+9000))
+	require.NoError(t, err)
+	assert.EqualValues(t, 9000, deleted)
+	mustAppend(t, s, telemetry("bed-1", noon+20_000, Value{"ph", 6}))
+	require.NoError(t, s.Close())
+}
+
+// zeros never ends.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 func TestNewFileIsPrivateAndInWALMode(t *testing.T) {
 	s := openTest(t, Options{Path: filepath.Join(t.TempDir(), "odd ?#%41 name.db")})

@@ -94,6 +94,9 @@ type Store struct {
 
 	rebuilt chan struct{} // tells Regain
 
+	immutable bool      // opened for reading on a full disk
+	reserved  time.Time // when the reserve was last looked at
+
 	state    state // as committed, with its own lock
 	accounts atomic.Pointer[map[string]credential]
 
@@ -213,6 +216,7 @@ func (s *Store) whenIdle() {
 	if found := s.suspected.Swap(nil); found != nil {
 		err = s.mend(context.Background(), *found)
 	}
+	s.keepReserve()
 	if err == nil {
 		err = s.flush()
 	}
