@@ -65,7 +65,7 @@ func (c *carrier) run(ctx context.Context, old string, cause error, now time.Tim
 		return "", err
 	}
 	if !c.ours(f) {
-		return "", fmt.Errorf("%w: nothing in it is of this program", ErrForeign)
+		return "", errors.New("nothing in it is of this program")
 	}
 	if err := c.complete(ctx); err != nil {
 		return "", err

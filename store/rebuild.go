@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -100,7 +101,8 @@ func (s *Store) carryOver(ctx context.Context, old string, cause error) (lost st
 			return "", err
 		}
 	}
-	fresh := &Store{options: Options{Path: making, Log: s.log, Now: s.options.Now}, log: s.log, writing: make(chan struct{}, 1)}
+	quiet := slog.New(slog.DiscardHandler) // of migrations of a file that nobody knows yet
+	fresh := &Store{options: Options{Path: making, Log: quiet, Now: s.options.Now}, log: quiet, writing: make(chan struct{}, 1)}
 	c := carrier{from: s.path, to: fresh}
 	if err = fresh.open(ctx); err == nil {
 		lost, err = c.run(ctx, old, cause, s.options.Now())
