@@ -24,7 +24,7 @@ func TestDiskIsLowBelowWhicheverLimitIsReachedFirst(t *testing.T) {
 		"small disk, room":                  {200 * mib, gib, false, false},
 		"small disk, under 200 MiB":         {200*mib - 1, gib, false, true},
 		"card, room":                        {gib, 20 * gib, false, false},
-		"card, under 5 %":                   {gib - 1, 20 * gib, false, true},
+		"card, under 5 %":                   {gib - 1000, 20 * gib, false, true},
 		"large disk, under 5 %":             {2 * gib, 1000 * gib, false, false},
 		"large disk, under 2 GiB":           {2*gib - 1, 1000 * gib, false, true},
 		"was low, a little more":            {gib + gib/20, 20 * gib, true, true},
