@@ -42,6 +42,8 @@ type Operator interface {
 	RotateDevice(ctx context.Context, id string) (secret string, err error)
 	// RemoveDevice takes a device's access and ends its session; its readings stay.
 	RemoveDevice(ctx context.Context, id string) error
+	// PurgeDevice deletes all readings of a device that was removed, and returns how many messages that were.
+	PurgeDevice(ctx context.Context, id string) (int64, error)
 	// AddUser lets a person or another program in.
 	AddUser(ctx context.Context, u store.NewUser) error
 	// SetPassword gives a user another password and ends the sessions that the old one opened.
