@@ -49,11 +49,15 @@ func regained(t *testing.T, path string) (*Store, error) {
 		return nil, err
 	}
 	t.Cleanup(func() { assert.NoError(t, s.Close()) })
-	if err := s.regainAll(t.Context()); isDamage(err) { // where it keeps what is to be done
+	mustRegain(t, s)
+	return s, nil
+}
+
+func mustRegain(t *testing.T, s *Store) {
+	if err := s.regainAll(t.Context()); isDamage(err) { // where it keeps what is to be done: the next message mends that
 		mustAppend(t, s, Message{Kind: Heartbeat, Device: "bed-1", Received: noon})
 	}
 	require.NoError(t, s.regainAll(t.Context()))
-	return s, nil
 }
 
 // held is what a store has: rows by device, accounts, quarantine entries.
@@ -161,7 +165,7 @@ func TestAFileThatIsDamagedWhileTheServerRunsStopsNobody(t *testing.T) {
 			outcomes := mustAppend(t, s, batch...)
 			assert.Equal(t, len(batch), len(outcomes))
 			assert.NotContains(t, outcomes, Duplicate)
-			require.NoError(t, s.regainAll(t.Context()))
+			mustRegain(t, s)
 			list, err := s.Salvages(t.Context())
 			require.NoError(t, err)
 			if len(list) > 0 {
