@@ -61,7 +61,12 @@ func (h *hook) refusePublish(l *clientLink, pk *packets.Packet, r refusal.Refusa
 		ticket = *received
 	} else if qos > 0 && l.isTold() {
 		var verdict session.Verdict
+		print := h.router.print(pk)
 		p.mu.Lock()
+		if p.state.Repeated(pk.PacketID, qos, print) {
+			p.mu.Unlock()
+			return nil
+		}
 		ticket, verdict, w.out = p.state.Receive(pk.PacketID, qos, w.out[:0])
 		w.apply(p)
 		p.mu.Unlock()

@@ -21,6 +21,7 @@ import (
 
 	"github.com/plantops/plantops/broker"
 	"github.com/plantops/plantops/broker/brokertest"
+	"github.com/plantops/plantops/certs/certstest"
 )
 
 // canary is a password that must never be in a log.
@@ -190,9 +191,7 @@ func TestClientCertificateIsNotQuoted(t *testing.T) {
 // Each device with an old ca.crt is to be found, and many strangers do not fill the log.
 func TestHandshakeFailuresAreNamedForEachAddress(t *testing.T) {
 	b := brokertest.Start(t)
-	other := brokertest.NewCA(t)
-	roots := x509.NewCertPool()
-	roots.AddCert(other.Certificate())
+	roots := certstest.New(t).Roots()
 	fail := func(from byte) {
 		raw, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, from)}}).Dial("tcp", b.Addrs().TLS.String())
 		require.NoError(t, err)

@@ -48,6 +48,7 @@
 //	answer.go        what a client is told when it is refused
 //	router.go        from publishers' sessions to subscribers', and acknowledgements back
 //	subscribers.go   who gets the messages of a topic
+//	unread.go        topics of devices that nobody reads
 //	shares.go        share groups
 //	retained.go      retained messages: kept, delivered, removed
 //	work.go          does what session says

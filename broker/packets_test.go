@@ -9,13 +9,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/plantops/plantops/broker/brokertest"
+	"github.com/plantops/plantops/broker/brokertest/rawmqtt"
 )
 
 func TestABrokenCONNECTIsAnsweredAndCounted(t *testing.T) {
 	connect := func(version, flags byte, rest string) []byte {
 		body := append([]byte("\x00\x04MQTT"), version, flags, 0, 60)
 		body = append(body, rest...)
-		return append([]byte{0x10, byte(len(body))}, body...)
+		return rawmqtt.Encode(rawmqtt.Connect<<4, body)
 	}
 	for name, c := range map[string]struct {
 		sent   []byte
@@ -52,7 +53,7 @@ func TestMQTT31MayLeaveWillBitsSet(t *testing.T) {
 			client := brokertest.Open(t, b, kind, nil)
 			rest := "\x00\x01a\x00\x05bed-1" + string([]byte{0, byte(len(brokertest.Password("bed-1")))}) + brokertest.Password("bed-1")
 			body := "\x00\x06MQIsdp\x03" + string([]byte{flags}) + "\x00\x3c" + rest
-			client.SendBytes(append([]byte{0x10, byte(len(body))}, body...))
+			client.SendBytes(rawmqtt.Encode(rawmqtt.Connect<<4, []byte(body)))
 			assert.Zero(t, client.Await(packets.Connack).ReasonCode, "flags %#x over %s", flags, kind)
 			client.Ping()
 			client.Disconnect()

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"encoding/binary"
+	"hash/maphash"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -18,7 +19,12 @@ func (r *router) receive(l *clientLink, pk *packets.Packet) error {
 	var ticket session.Ticket
 	if qos > 0 {
 		var verdict session.Verdict
+		print := r.print(pk)
 		p.mu.Lock()
+		if p.state.Repeated(pk.PacketID, qos, print) {
+			p.mu.Unlock()
+			return nil
+		}
 		if qos == 2 && !pk.FixedHeader.Dup {
 			p.state.Reused(pk.PacketID)
 		}
@@ -43,14 +49,28 @@ func (r *router) receive(l *clientLink, pk *packets.Packet) error {
 		return r.refusePublish(l, pk, why, &ticket)
 	}
 	r.publish(w, to, m, nil, p, now)
+	reason := session.Success
+	if r.nobodyReads(l, to, m.Retain) {
+		reason = session.NobodyReads
+	}
 	if qos > 0 {
-		r.complete(w, p, ticket, session.Success)
+		r.complete(w, p, ticket, reason)
 	}
 	w.settle()
 	if w.urgent {
 		w.waitForReader(l)
 	}
 	return nil
+}
+
+// print is a fingerprint of what a PUBLISH says.
+func (r *router) print(pk *packets.Packet) uint64 {
+	var hash maphash.Hash
+	hash.SetSeed(r.seed)
+	_, _ = hash.WriteString(pk.TopicName) // it never fails
+	_ = hash.WriteByte(0)                 // no topic has it
+	_, _ = hash.Write(pk.Payload)
+	return hash.Sum64()
 }
 
 // acknowledged takes what a client says about deliveries to it, and the PUBREL for its own.

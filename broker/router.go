@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"hash/maphash"
 	"sync/atomic"
 	"time"
 
@@ -18,6 +19,7 @@ type router struct {
 	ingestTopics []string
 	stall        time.Duration
 	started      time.Time
+	seed         maphash.Seed // of the fingerprints of messages
 
 	intake  intake
 	tallies tallies
@@ -27,13 +29,15 @@ type router struct {
 	retained retained
 	sleepers sleepers
 	quotas   quotas
+	unread   *unread
 
 	received, sent, dropped atomic.Int64 // PUBLISH packets, and deliveries
 }
 
 func newRouter(h *hook, o Options) *router {
 	r := &router{hook: h, index: h.server.Topics, ingestTopics: o.IngestTopics, stall: o.StallTimeout,
-		started: o.Now()}
+		started: o.Now(), seed: maphash.MakeSeed()}
+	r.unread = newUnread(o.IngestTopics, h.log)
 	r.quotas.limits = o.Limits
 	r.retained.store = session.Retained{MaxMessages: maxRetained, MaxBytes: maxRetainedBytes,
 		MaxOwned: r.quotas.limits.MaxRetainedPerAccount, MaxOwnedBytes: maxRetainedBytes / retainedShare}

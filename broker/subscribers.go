@@ -17,6 +17,9 @@ type subscribers struct {
 	tally      *tally // of their device, when ingest is set
 	direct     []subscriber
 	groups     []shareGroup
+
+	ofDevices bool   // the topic begins as those that ingest reads
+	meant     string // the one that it may have meant, when nobody reads it
 }
 
 // subscriber is one of them, with its overlapping subscriptions merged: for what others publish and for what it publishes
@@ -114,6 +117,9 @@ func (r *router) findSubscribers(name string) *subscribers {
 	}
 	for filter, members := range groups {
 		to.groups = append(to.groups, shareGroup{filter: filter, members: members})
+	}
+	if to.ofDevices = r.unread.concerns(name); to.ofDevices && !to.readBy(nil) && len(name) <= maxCachedTopicBytes {
+		to.meant = topic.Meant(name, r.ingestTopics)
 	}
 	return to
 }

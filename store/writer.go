@@ -41,10 +41,15 @@ type writer struct {
 	creationStatements
 	readingStatements
 	retentionStatements
+	sequenceStatements
+	skippedStatements
 	quarantineStatements
 	replayStatements
 	accountStatements
 	settingStatements
+	salvageStatements
+	asideStatements
+	purgeStatements
 }
 
 func connectWriter(ctx context.Context, dsn string) (*writer, error) {
@@ -68,8 +73,8 @@ type compile struct {
 // prepare compiles every statement; the schema must be there.
 func (w *writer) prepare() (err error) {
 	for _, c := range slices.Concat(w.transactionStatements.all(), w.creationStatements.all(), w.readingStatements.all(),
-		w.retentionStatements.all(), w.quarantineStatements.all(), w.replayStatements.all(), w.accountStatements.all(),
-		w.settingStatements.all()) {
+		w.retentionStatements.all(), w.sequenceStatements.all(), w.skippedStatements.all(), w.quarantineStatements.all(), w.replayStatements.all(), w.accountStatements.all(),
+		w.settingStatements.all(), w.salvageStatements.all(), w.asideStatements.all(), w.purgeStatements.all()) {
 		if *c.to, err = w.statement(c.text); err != nil {
 			return fmt.Errorf("prepare %.40q: %w", c.text, err)
 		}

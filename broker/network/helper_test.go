@@ -2,17 +2,11 @@ package network
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -23,7 +17,9 @@ import (
 	"github.com/gorilla/websocket"
 	"github.com/stretchr/testify/require"
 
+	"github.com/plantops/plantops/broker/brokertest/logtest"
 	"github.com/plantops/plantops/broker/refusal"
+	"github.com/plantops/plantops/certs/certstest"
 	"github.com/plantops/plantops/config"
 )
 
@@ -45,22 +41,7 @@ type testNet struct {
 	log     lockedBuffer
 }
 
-type lockedBuffer struct {
-	mu sync.Mutex
-	bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.Buffer.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.Buffer.String()
-}
+type lockedBuffer = logtest.Log
 
 // completed are limits of which those that are 0 are as the configuration has them by default.
 func completed(some Limits) Limits {
@@ -284,24 +265,9 @@ func eventually(t testing.TB, what string, f func() bool) {
 	require.Eventually(t, f, soon, 2*time.Millisecond, what)
 }
 
-var testCertificateOnce = sync.OnceValues(func() (tls.Certificate, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, err
-})
-
 func testCertificate(t testing.TB) tls.Certificate {
 	t.Helper()
-	c, err := testCertificateOnce()
-	require.NoError(t, err)
-	return c
+	return certstest.New(t).Issue("localhost")
 }
 
 // countingConn counts the writes that reach the kernel.

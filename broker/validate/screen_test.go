@@ -13,6 +13,8 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/plantops/plantops/broker/brokertest/rawmqtt"
 )
 
 // The letters are the packets of table 2-4 of the standard that clients send: C CONNECT, W will, P PUBLISH,
@@ -55,7 +57,7 @@ func values(kind string) (right, wrong []string) {
 func around(letter rune, section string) []byte {
 	properties := string(binary.AppendUvarint(nil, uint64(len(section)))) + section
 	packet := func(first byte, body string) []byte {
-		return append(binary.AppendUvarint([]byte{first}, uint64(len(body))), body...)
+		return rawmqtt.Encode(first, []byte(body))
 	}
 	switch letter {
 	case 'C':

@@ -157,6 +157,7 @@ func (s *service) serve(ctx context.Context) (err error) {
 		life.onStop("devices", br.DisconnectDevices)
 		br.AdmitDevices()
 	}
+	life.start("salvage", db.Regain)
 	if keep := cfg.Store.Retention; keep > 0 {
 		life.start("retention", retain(keep, now, w.unsure, log, db.DeleteBefore))
 	}
