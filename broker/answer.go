@@ -59,23 +59,11 @@ func (h *hook) refusePublish(l *clientLink, pk *packets.Packet, r refusal.Refusa
 	var ticket session.Ticket
 	if received != nil {
 		ticket = *received
-	} else if qos > 0 && l.isTold() {
-		var verdict session.Verdict
-		print := h.router.print(pk)
-		p.mu.Lock()
-		if p.state.Repeated(pk.PacketID, qos, print) {
-			p.mu.Unlock()
-			return nil
-		}
-		ticket, verdict, w.out = p.state.Receive(pk.PacketID, qos, w.out[:0])
-		w.apply(p)
-		p.mu.Unlock()
-		switch verdict {
-		case session.Duplicate:
-			return nil
-		case session.TooMany:
-			h.reportPublish(l.account.Name, refusal.ReceiveMaximumExceeded)
-			return packets.ErrRejectPacket
+	} else if l.isTold() {
+		var known bool
+		var err error
+		if ticket, known, err = h.router.takeTicket(l, pk); known || err != nil {
+			return err
 		}
 	}
 	h.reportPublish(l.account.Name, r)
