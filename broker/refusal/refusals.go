@@ -2,8 +2,8 @@
 // codes that a client is told (refusals.go). counters.go counts refusals by reason and by account and logs them, at the
 // rate that ratelimit.go allows. What is refused is judged elsewhere; the answers are sent by answer.go of package broker.
 //
-// A new refusal is a variable here, the place that returns it, and a row in broker/refusals_test.go; the test in
-// broker/refusals_table_test.go fails until there is one.
+// A new refusal is a variable here, the place that returns it, and a row in refusals_test.go of package broker; the test in its
+// refusals_table_test.go fails until there is one.
 package refusal
 
 import (
