@@ -129,6 +129,7 @@ type Login struct {
 	Properties             []byte // MQTT 5: instead of those of the fields above
 }
 
+// Encode is the CONNECT as bytes. It never fails: what does not fit the standard is sent as it is.
 func (l Login) Encode() []byte {
 	const userFlag, passwordFlag, willFlag, cleanFlag, minute = 0x80, 0x40, 0x0c, 0x02, 60 // a will has QoS 1
 	flags, keepalive := byte(0), byte(minute)
