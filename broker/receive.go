@@ -28,7 +28,7 @@ func (r *router) receive(l *clientLink, pk *packets.Packet) error {
 	if why, kept := r.keep(m, p.usage); !kept {
 		return r.refusePublish(l, pk, why, &ticket)
 	}
-	r.publish(w, to, m, nil, p, now)
+	r.publish(w, publication{to: to, message: m, from: p, now: now})
 	reason := session.Success
 	if r.nobodyReads(l, to, m.Retain) {
 		reason = session.NobodyReads
@@ -135,7 +135,7 @@ func (r *router) receiveForIngest(l *clientLink, to *subscribers, pk *packets.Pa
 		r.refused(l, why, pk.TopicName)
 	}
 	c.tally.received.Add(1)
-	r.publish(w, to, &c.message, c, p, now)
+	r.publish(w, publication{to: to, message: &c.message, receipt: c, from: p, now: now})
 	w.settle()
 	if w.urgent {
 		w.waitForReader(l)
