@@ -222,7 +222,7 @@ func (d *Device) publishDue() (p []byte) {
 }
 
 func (d *Device) encode(number int, dup bool) []byte {
-	return rawmqtt.EncodePublish(d.Version, d.QoS, dup, "devices/"+d.ID+"/telemetry", packetID(number), d.Payload(number))
+	return rawmqtt.Message{QoS: d.QoS, Again: dup, V4: d.Version == 4, Topic: "devices/" + d.ID + "/telemetry", ID: packetID(number), Payload: d.Payload(number)}.Encode()
 }
 
 // receive takes note of a packet and returns the answer to it.
