@@ -66,7 +66,7 @@ func newLink(h *hook, c *network.Conn) *clientLink {
 }
 
 // Read reads what has come and judges the form of it. It ends before a packet of wrong form, and the next call returns what
-// is wrong with that, a *validate.Fault. It sends nothing.
+// is wrong with that, a *validate.PacketFault. It sends nothing.
 func (l *clientLink) Read(p []byte) (int, error) {
 	if l.wrong != nil {
 		return 0, l.wrong

@@ -1,5 +1,5 @@
 // Package access says who an account is and what it may do: the rules of accounts, with names filled in, against topics
-// and filters. Where accounts come from is for others. Everything stands in access.go.
+// and filters. Where accounts come from is for others.
 package access
 
 import (

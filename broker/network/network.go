@@ -148,10 +148,11 @@ func finished(ended <-chan struct{}, ctx context.Context) bool {
 	}
 }
 
-// drop logs and counts why a connection was or will be closed. err may be nil.
+// drop logs and counts why a connection was or will be closed. err may be nil. It has lines of its own, "dropped connection"
+// by listener and reason: of most connections that end here nobody is known, and refusal.Counters has its lines by account.
 func (n *Network) drop(c *Conn, why refusal.Refusal, err error) {
 	from := refusal.Source{Remote: c.RemoteAddr()}
-	if user := c.user.Load(); user != nil && why != refusal.Panic { // which is put down to the packet, see settle
+	if user := c.user.Load(); user != nil && why != refusal.Panic { // which is put down to the packet, see connectionEnded in broker's hook.go
 		from.Account, from.Proved = *user, true
 	}
 	if revoked, ok := errors.AsType[revokedCertificate](err); ok { // its owner should hear of it

@@ -38,7 +38,7 @@ type Screen struct {
 	need  int    // as many bytes of it say more
 	rest  int    // bytes of a packet that is in order
 	size  int    // of the packet under way, as far as it is known
-	fresh bool   // it began in the last call of pass
+	fresh bool   // it began in the last call of Pass
 }
 
 // Pass takes the next bytes. It returns how many of them belong to packets that are in order so far, and what is wrong
