@@ -40,13 +40,12 @@
 //	sessions.go      who has a client id: the same account takes over, another one is refused (claim); evicting. An id that
 //	                 is the name of another account is refused in auth.go (mayUseClientID)
 //	attach.go        a connection begins or ends to use its session; the will
-//	normalise.go     what mochi gets to see of a CONNECT, and what its packets say
+//	normalise.go     what mochi gets to see of a CONNECT, and what its packets say; bridges of Mosquitto, with what they send beside MQTT
 //	link.go          one connection as the core sees it
 //	loop.go          what is done between two reads
 //	dispatch.go      every packet of a client, and what may be published
 //	receive.go       messages and acknowledgements that come in
 //	subscribe.go     SUBSCRIBE, UNSUBSCRIBE and the index
-//	bridge.go        Mosquitto's bridges, with what they send beside MQTT
 //	answer.go        what a client is told when it is refused
 //	router.go        from publishers' sessions to subscribers', and acknowledgements back
 //	subscribers.go   who gets the messages of a topic
