@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 )
@@ -56,7 +57,10 @@ func (a *aside) add(m *Message, reason string) error {
 	if err != nil {
 		return err
 	}
-	if _, err = file.Write(text); err == nil {
+	if err = giveToOwnerOf(filepath.Dir(a.path), file); err == nil {
+		_, err = file.Write(text)
+	}
+	if err == nil {
 		err = file.Sync()
 	}
 	if err = errors.Join(err, file.Close()); err == nil && a.size == 0 {

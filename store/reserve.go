@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 	"time"
 )
@@ -58,7 +59,10 @@ func (s *Store) keepReserve() {
 	if err != nil {
 		return
 	}
-	_, err = file.Write(make([]byte, reserveBytes)) // really written: not every file system takes it from the free room otherwise
+	err = giveToOwnerOf(filepath.Dir(path), file)
+	if err == nil {
+		_, err = file.Write(make([]byte, reserveBytes)) // really written: not every file system takes it from the free room otherwise
+	}
 	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			s.log.Debug("remove the reserve", "err", err)
