@@ -37,9 +37,9 @@ func TestPacketsAreWhatTheStandardSays(t *testing.T) {
 // RFC 6455, 5.2: the length of the content in 7 bits, in 2 bytes or in 8.
 func TestFramesAreWhatTheStandardSays(t *testing.T) {
 	for want, n := range map[string]int{
-		"\x82\xfd":                                 125,
-		"\x82\xfe\x00\x7e":                         126,
-		"\x82\xfe\xff\xff":                         1<<16 - 1,
+		"\x82\xfd":         125,
+		"\x82\xfe\x00\x7e": 126,
+		"\x82\xfe\xff\xff": 1<<16 - 1,
 		"\x82\xff\x00\x00\x00\x00\x00\x01\x00\x00": 1 << 16,
 	} {
 		assert.Equal(t, want+"\x00\x00\x00\x00"+string(make([]byte, n)), string(rawmqtt.EncodeFrame(0x82, make([]byte, n))), "%d bytes", n)
