@@ -32,6 +32,8 @@ const (
 //   - soil_moisture, temperature, humidity and light_level may also be written as strings ("22.5").
 //   - null is no value. Other strings, objects and arrays are no readings; they are left out.
 //   - "timestamp" is described at timestamp.
+//   - "boot_id", "sequence", "age_ms" and "dropped" come from a device that numbers its messages or has no time; they are
+//     described at tell. Without a timestamp that can be, the time is that of arrival less the age.
 //   - The whole message is Bad when a number does not fit a float64, when a metric's name is not 1 to 64 bytes of
 //     printable text, or when no reading is left.
 func Decode(topic string, payload []byte, received int64, clockUnsure bool) store.Message {
@@ -157,12 +159,17 @@ func (d *decoder) telemetry(m *store.Message) (reason string) {
 		return "not a JSON object"
 	}
 	fields := fields{decoder: d, start: len(d.values)}
+	told, tells := tell(object)
+	m.Numbering = told.numbering
+	m.Time, m.TimeSource = told.when(m.Received, m.ClockUnsure)
 	object.Visit(func(key []byte, v *fastjson.Value) {
-		if reason != "" {
+		if reason != "" || tells && isTold(key) {
 			return
 		}
 		if string(key) == "timestamp" {
-			m.Time, m.TimeSource = timestamp(v, m.Received, m.ClockUnsure)
+			if at, source := timestamp(v, m.Received, m.ClockUnsure); source == store.FromDevice || !told.aged && source != store.FromArrival {
+				m.Time, m.TimeSource = at, source
+			}
 			return
 		}
 		reason = fields.add(key, v)

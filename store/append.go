@@ -72,8 +72,16 @@ func (s *Store) appendMessage(m *Message) (Outcome, error) {
 	} else { // even if it is earlier: a clock that was ahead for a while must not keep a dead device online
 		d.next.lastSeen = m.Received
 	}
+	standing, err := s.recognise(d, m)
+	if err != nil {
+		return 0, err
+	}
 	outcome, leftover := Stored, ""
 	switch {
+	case standing == seenAgain:
+		outcome = Duplicate
+	case standing == seenOther:
+		outcome, leftover = Quarantined, reasonConflict
 	case m.Kind == Bad:
 		outcome, leftover = Quarantined, cmp.Or(m.Reason, reasonNone)
 	case reason != "":
@@ -83,6 +91,9 @@ func (s *Store) appendMessage(m *Message) (Outcome, error) {
 	}
 	if err == nil && leftover != "" {
 		err = s.addEntry(d, m, leftover, outcome)
+	}
+	if standing == seenNew {
+		d.next.dropped += min(m.Numbering.Dropped, math.MaxInt64-d.next.dropped)
 	}
 	d.next.counts.add(outcome, 1)
 	return outcome, err
@@ -136,13 +147,16 @@ func (s *Store) appendReading(d *device, m *Message) (outcome Outcome, leftover 
 	}
 	s.tx.body = appendBody(s.tx.body[:0], s.tx.pairs)
 	outcome = Stored
-	if m.TimeSource == FromDevice {
+	switch m.TimeSource {
+	case FromDevice:
 		var isNew bool
 		if isNew, err = s.insertReading(d, m, m.Time); err == nil && !isNew {
 			outcome, leftover, err = s.merge(d, m)
 		}
-	} else {
-		err = s.insertAtArrival(d, m)
+	case FromAge:
+		err = s.insertAtFree(d, m, m.Time)
+	default:
+		err = s.insertAtFree(d, m, m.Received)
 	}
 	if err != nil {
 		return 0, "", fmt.Errorf("reading of device %q: %w", d.name, err)
@@ -241,9 +255,9 @@ func (s *Store) insertReading(d *device, m *Message, time int64) (isNew bool, er
 	return true, nil
 }
 
-// insertAtArrival inserts the row at the first free millisecond from the time of arrival on.
-func (s *Store) insertAtArrival(d *device, m *Message) error {
-	time, taken := m.Received, &d.next.arrivals
+// insertAtFree inserts the row at the first free millisecond from a time on.
+func (s *Store) insertAtFree(d *device, m *Message, time int64) error {
+	taken := &d.next.arrivals
 	if taken.first <= time && time <= taken.last {
 		time = taken.last + 1
 	} else {

@@ -16,7 +16,8 @@ type TimeSource uint8
 const (
 	FromDevice            TimeSource = iota
 	FromArrival                      // the device gave no time
-	FromArrivalImpossible            // the device gave a time that cannot be
+	FromArrivalImpossible            // the device gave a time or an age that cannot be
+	FromAge                          // the time of arrival less the age that the device gave
 )
 
 // Value is one metric of a message.
@@ -30,13 +31,14 @@ type Message struct {
 	Kind        Kind
 	Device      string // from the topic; empty when the topic names none
 	Topic       string
-	Time        int64 // UTC ms, of the readings; used when TimeSource is FromDevice
+	Time        int64 // UTC ms, of the readings; used when TimeSource is FromDevice or FromAge
 	Received    int64 // UTC ms, time of arrival
 	TimeSource  TimeSource
 	ClockUnsure bool // this machine's clock was not to be trusted at arrival
 	Values      []Value
-	Payload     []byte // as it came, kept when the message goes to quarantine
-	Reason      string // Bad only: why
+	Numbering   Numbering // how the device numbers its messages; zero: it does not
+	Payload     []byte    // as it came, kept when the message goes to quarantine
+	Reason      string    // Bad only: why
 }
 
 // Outcome is what became of a message. Each message has exactly one.

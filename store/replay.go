@@ -43,6 +43,9 @@ func (s *Store) replay(id int64, m *Message) (Outcome, error) {
 	if flags&flagUncounted != 0 && m.Kind == Telemetry && m.TimeSource != FromDevice {
 		return Quarantined, nil // a row of its own has taken all that it can; another one would hold that twice
 	}
+	if m.Numbering.Boot != "" && entry[3].(string) == reasonConflict {
+		return Quarantined, nil // its number is taken by another message
+	}
 
 	d, reason, err := s.deviceOf(m)
 	if err != nil || reason != "" {

@@ -12,6 +12,8 @@ type transaction struct {
 	touched []*device // next differs from the facts
 	devices []*device // created
 	metrics []newMetric
+	seen    map[boot]*seen // of the starts whose numbered messages came
+	boots   []boot         // the keys of seen, in order of use
 
 	version    int64 // PRAGMA data_version when the state was last known to be right
 	quarantine quarantineSize
@@ -39,6 +41,9 @@ func (s *Store) transact(change func() error) error {
 	}
 	if err == nil {
 		err = s.writeCounters()
+	}
+	if err == nil {
+		err = s.writeSeen()
 	}
 	if err == nil {
 		err = s.w.commit.run()
@@ -92,7 +97,7 @@ func (s *Store) writeCounters() error {
 	for _, d := range s.tx.touched {
 		n := &d.next
 		err := s.w.updateCounter.run(n.counts.Stored, n.counts.Duplicate, n.counts.Quarantined, n.counts.Refused,
-			n.rows, n.lastSeen, n.lastReading, d.id)
+			n.rows, n.lastSeen, n.lastReading, n.dropped, d.id)
 		if err != nil {
 			return fmt.Errorf("write counters of device %q: %w", d.name, err)
 		}
@@ -162,5 +167,7 @@ func (s *Store) undo() {
 
 func (t *transaction) forget() {
 	clear(t.touched) // so that they can be collected after a reload
+	clear(t.seen)
+	t.boots = t.boots[:0]
 	t.touched, t.devices, t.metrics = t.touched[:0], t.devices[:0], t.metrics[:0]
 }

@@ -46,6 +46,7 @@ type writer struct {
 	deleteAllEntries, deleteSummary          *statement
 	insertAccount, updateSecret, dropAccount *statement
 	insertRule                               *statement
+	selectBoot, writeBoot, forgetBoots       *statement
 }
 
 func connectWriter(ctx context.Context, dsn string) (*writer, error) {
@@ -80,7 +81,7 @@ func (w *writer) prepare() error {
 		{&w.insertMetric, `INSERT INTO metric (name, device) VALUES (?, ?)`},
 		{&w.insertCounter, `INSERT INTO counter (device) VALUES (?)`},
 		{&w.updateCounter, `UPDATE counter SET stored = ?, duplicate = ?, quarantined = ?, refused = ?, rows = ?, last_seen = ?,
-			last_reading = ? WHERE device = ?`},
+			last_reading = ?, dropped = ? WHERE device = ?`},
 		{&w.addRefusal, `INSERT INTO refusal (reason, count) VALUES (?, ?)
 			ON CONFLICT (reason) DO UPDATE SET count = count + excluded.count`},
 		{&w.insertEntry, `INSERT INTO quarantine (time, device, flags, size, topic, reason, payload) VALUES (?, ?, ?, ?, ?, ?, ?)`},
@@ -93,13 +94,19 @@ func (w *writer) prepare() error {
 		{&w.deleteEntries, `DELETE FROM quarantine WHERE id <= ?`},
 		{&w.deleteAllEntries, `DELETE FROM quarantine`},
 		{&w.deleteSummary, `DELETE FROM quarantine_summary`},
-		{&w.selectEntry, `SELECT device, flags, size FROM quarantine WHERE id = ?`},
+		{&w.selectEntry, `SELECT device, flags, size, reason FROM quarantine WHERE id = ?`},
 		{&w.deleteEntry, `DELETE FROM quarantine WHERE id = ?`},
 		{&w.updateEntry, `UPDATE quarantine SET flags = ?, reason = ? WHERE id = ?`},
 		{&w.insertAccount, `INSERT INTO account (name, role, algorithm, salt, hash, created, admin) VALUES (?, ?, ?, ?, ?, ?, ?)`},
 		{&w.insertRule, `INSERT OR IGNORE INTO rule (account, action, filter) VALUES (?, ?, ?)`},
 		{&w.updateSecret, `UPDATE account SET algorithm = ?, salt = ?, hash = ? WHERE name = ?`},
 		{&w.dropAccount, `DELETE FROM account WHERE name = ?`},
+		{&w.selectBoot, `SELECT seen FROM boot WHERE device = ? AND boot = ?`},
+		{&w.writeBoot, `INSERT INTO boot (device, boot, used, seen)
+			VALUES (?1, ?2, (SELECT coalesce(max(used), 0) + 1 FROM boot WHERE device = ?1), ?3)
+			ON CONFLICT (device, boot) DO UPDATE SET used = excluded.used, seen = excluded.seen`},
+		{&w.forgetBoots, `DELETE FROM boot WHERE device = ?1 AND used <=
+			(SELECT used FROM boot WHERE device = ?1 ORDER BY used DESC LIMIT 1 OFFSET ?2)`},
 	} {
 		if *p.to, err = w.statement(p.text); err != nil {
 			return fmt.Errorf("prepare %.40q: %w", p.text, err)
