@@ -5,17 +5,16 @@ package brokertest
 
 import (
 	"crypto/tls"
-	"crypto/x509"
-	"io"
 	"log/slog"
 	"net"
-	"strings"
 	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/plantops/plantops/broker"
+	"github.com/plantops/plantops/broker/brokertest/logtest"
+	"github.com/plantops/plantops/certs/certstest"
 )
 
 // Account is an account and its password.
@@ -72,8 +71,8 @@ type Broker struct {
 	*broker.Broker
 	Accounts *Accounts
 	Backend  broker.Backend
-	CA       *CA
-	Log      *Log
+	CA       *certstest.CA
+	Log      *logtest.Log
 }
 
 // Start starts a broker that admits clients at once and is closed at the end of the test.
@@ -92,8 +91,8 @@ func Listen(t testing.TB, edit func(*broker.Options), accounts ...Account) *Brok
 	b := &Broker{
 		Accounts: &Accounts{byName: map[string]Account{}},
 		Backend:  broker.Backend{Username: "plantops_backend", Password: "backend secret", ClientID: "plantops-ingest"},
-		CA:       NewCA(t),
-		Log:      &Log{},
+		CA:       certstest.New(t),
+		Log:      &logtest.Log{},
 	}
 	for _, account := range accounts {
 		b.Accounts.Set(account)
@@ -142,48 +141,9 @@ func (b *Broker) addr(kind Kind) net.Addr {
 }
 
 func (b *Broker) clientTLS(certificate *tls.Certificate) *tls.Config {
-	roots := x509.NewCertPool()
-	roots.AddCert(b.CA.certificate)
-	config := &tls.Config{RootCAs: roots, ServerName: "localhost", MinVersion: tls.VersionTLS12}
+	config := &tls.Config{RootCAs: b.CA.Roots(), ServerName: "localhost", MinVersion: tls.VersionTLS12}
 	if certificate != nil {
 		config.Certificates = []tls.Certificate{*certificate}
 	}
 	return config
-}
-
-// Log collects what the broker logs, as text.
-type Log struct {
-	mu   sync.Mutex
-	text []byte
-}
-
-var _ io.Writer = (*Log)(nil)
-
-func (l *Log) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.text = append(l.text, p...)
-	return len(p), nil
-}
-
-// String is everything logged so far.
-func (l *Log) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return string(l.text)
-}
-
-// Lines returns the lines of the log that hold all the words.
-func (l *Log) Lines(words ...string) []string {
-	var found []string
-	for line := range strings.Lines(l.String()) {
-		fits := true
-		for _, word := range words {
-			fits = fits && strings.Contains(line, word)
-		}
-		if fits {
-			found = append(found, strings.TrimSpace(line))
-		}
-	}
-	return found
 }

@@ -16,19 +16,45 @@ const module = "github.com/plantops/plantops"
 // arrows are the packages of ours that a package may know. Nobody knows cmd.
 var arrows = map[string][]string{
 	"broker":            {"broker/session", "broker/topic"},
-	"broker/brokertest": {"broker"},
+	"broker/brokertest": {"broker", "broker/brokertest/logtest", "certs/certstest"},
 	"broker/session":    {},
 	"broker/topic":      {},
 
-	"broker/topic/topictest": {},
-	"certs":                  {},
-	"cmd/plantops":           {"broker", "certs", "config", "config/mosquitto", "ingest", "store"},
-	"config":                 {},
-	"config/mosquitto":       {},
-	"ingest":                 {"store"},
-	"store":                  {},
-	"store/storetest":        {"store"},
+	"broker/brokertest/logtest": {},
+	"broker/brokertest/rawmqtt": {},
+	"broker/topic/topictest":    {},
+	"certs":                     {},
+	"certs/certstest":           {},
+	"cmd/plantops":              {"broker", "certs", "config", "config/mosquitto", "ingest", "store"},
+	"config":                    {},
+	"config/mosquitto":          {},
+	"ingest":                    {"store"},
+	"store":                     {},
+	"store/storetest":           {"store"},
+
+	// What the tests from outside share. They speak MQTT with rawmqtt, not with a library: they send what a library would not.
+	outside:              {},
+	outside + "/door":    {"broker/brokertest/rawmqtt", outside + "/setting"},
+	outside + "/fleet":   {"broker/brokertest/rawmqtt", outside + "/door", outside + "/program", outside + "/setting", "store"},
+	outside + "/load":    {"broker/brokertest/rawmqtt", outside + "/setting"},
+	outside + "/program": {"broker/brokertest/logtest", "certs/certstest", outside + "/setting", "store"},
+	outside + "/setting": {},
+	outside + "/siege":   {"broker/brokertest/rawmqtt", outside + "/door", outside + "/program", outside + "/setting"},
+
+	// Folders of tests only, whose imports are those of their tests.
+	outside + "/attack":   append(helpers, "certs/certstest"),
+	outside + "/bench":    helpers,
+	outside + "/powercut": helpers,
+	outside + "/reload":   append(helpers, "certs/certstest"),
+	outside + "/torture":  append(helpers, "broker", "broker/brokertest", "broker/brokertest/logtest", "ingest"),
 }
+
+// outside are the tests that know only the outside of the program.
+const outside = "cmd/plantops/outside"
+
+// helpers are what those tests may use. Of the program itself it is the store, to look at a file that no server uses.
+var helpers = []string{"broker/brokertest/rawmqtt", outside + "/door", outside + "/fleet", outside + "/load", outside + "/program",
+	outside + "/setting", outside + "/siege", "store"}
 
 // homes are the only packages that may import a library.
 var homes = map[string][]string{
@@ -49,10 +75,12 @@ var homes = map[string][]string{
 type listed struct {
 	ImportPath, Doc string
 	Imports         []string
+
+	TestImports, XTestImports []string
 }
 
 func listPackages(t *testing.T) []listed {
-	out, err := exec.Command("go", "list", "-json=ImportPath,Doc,Imports", module+"/...").Output()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Doc,Imports,TestImports,XTestImports", module+"/...").Output()
 	require.NoError(t, err)
 	var packages []listed
 	for dec := json.NewDecoder(strings.NewReader(string(out))); dec.More(); {
@@ -71,7 +99,11 @@ func TestPackagesKnowOnlyWhomTheyMay(t *testing.T) {
 		if !assert.True(t, known, "%s: say in arrows whom it may know", name) {
 			continue
 		}
-		for _, imported := range p.Imports {
+		imports := p.Imports
+		if strings.HasPrefix(name, outside) {
+			imports = slices.Concat(imports, p.TestImports, p.XTestImports)
+		}
+		for _, imported := range imports {
 			if other, ours := strings.CutPrefix(imported, module+"/"); ours {
 				assert.Contains(t, allowed, other, "%s must not import %s", name, other)
 			}
@@ -88,7 +120,7 @@ func TestLibrariesHaveOneHome(t *testing.T) {
 					assert.Contains(t, home, name, "%s must not import %s", name, imported)
 				}
 			}
-			if name == "certs" || name == "broker/session" || name == "broker/topic" || name == "config/mosquitto" {
+			if slices.Contains([]string{"certs", "broker/session", "broker/topic", "config/mosquitto", "broker/brokertest/rawmqtt", "broker/brokertest/logtest"}, name) {
 				assert.False(t, strings.Contains(strings.Split(imported, "/")[0], "."), "%s imports %s: standard library only", name, imported)
 			}
 		}
