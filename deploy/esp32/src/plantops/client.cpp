@@ -112,7 +112,8 @@ bool Client::wake(uint64_t slept_ms) {
 
 bool Client::add(const Reading &reading, uint64_t now_ms) {
   if (!reading.good()) return false;
-  if (ring_.full() && !flush(now_ms)) dropOldest();
+  if (ring_.full()) flush(now_ms);
+  if (ring_.full()) dropOldest();
   Entry entry;
   memset(&entry, 0, sizeof entry);
   entry.life_ms = life(now_ms);

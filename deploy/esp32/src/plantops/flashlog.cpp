@@ -115,6 +115,7 @@ bool FlashLog::next(Place &place, Entry &entry) {
     if (id > place.segment) place = {id, 0};
     bool bad = false;
     while (readFrame(*storage_, id, place.offset, frame_, place.offset, bad)) {
+      if (place.offset > segments_[i].bytes) break;  // of a write that failed; it is not counted and was kept elsewhere
       if (frame_.type != kReading) continue;
       entry = frame_.entry;
       return true;
