@@ -388,6 +388,24 @@ TEST(anOutageGoesToFlashAndSurvivesThePowerCut) {
   EQUAL(0ul, r.flash.files.size());
 }
 
+TEST(whatGoesToFlashWhileItIsOnItsWayIsNotMistaken) {
+  Rig r;
+  r.with_flash = true;
+  r.options.time_wait_ms = 0;
+  r.boot();
+  r.run(500);
+  r.acking = false;
+  for (int i = 0; i < 6; i++) r.add();
+  r.run(500);
+  EQUAL(4ul, r.server.stored.size());
+  for (int i = 0; i < 12; i++) r.add();  // more than the memory holds
+  CHECK(r.flash.writes > 0);
+  r.acking = true;
+  r.ack();  // for what was sent before
+  r.drain();
+  EQUAL(18ul, r.server.byNumber().size());
+}
+
 TEST(aBootThatGotTheTimeLateLeavesItToThoseAfterIt) {
   Rig r;
   r.with_flash = true;

@@ -292,6 +292,51 @@ TEST(flashLogWithAFullOrBrokenDiskKeepsWhatItHas) {
   EQUAL(0ul, log.append(&one, 1, 0, 0));  // and it ends
 }
 
+TEST(flashLogDoesNotCountWhatAFailedWriteLeftBehind) {
+  Flash flash;
+  State s = State();
+  FlashLog log(&flash, s, 4096, 4);
+  log.open();
+  Entry all[8];
+  Entry *some[8];
+  for (uint32_t i = 0; i < 8; i++) some[i] = &(all[i] = entryOf(i + 1, 60));
+  EQUAL(1ul, log.append(some, 1, 0, 0));
+  flash.broken = true;  // half of it gets there, whole records among it
+  EQUAL(0ul, log.append(some + 1, 7, 0, 0));
+  flash.broken = false;
+  EQUAL(7ul, log.append(some + 1, 7, 0, 0));
+  EQUAL(8ul, log.count());
+  EQUAL(8ul, readAll(log).size());
+}
+
+TEST(flashLogCountsOnceWhatItGivesUpWhenThePowerGoesMeanwhile) {
+  for (long budget = 0; budget < 6000; budget++) {
+    Flash flash;
+    size_t written = 0, tried = 0;
+    {
+      State s = State();
+      FlashLog log(&flash, s, 1024, 3);
+      log.open();
+      flash.budget = budget;
+      try {
+        for (uint32_t i = 1; i <= 40; i++) {
+          Entry e = entryOf(i, 60);
+          Entry *one = &e;
+          tried++;
+          written += log.append(&one, 1, 0, 0);
+        }
+      } catch (PowerCut) {
+      }
+    }
+    flash.budget = -1;
+    State s = State();
+    FlashLog log(&flash, s, 1024, 3);
+    log.open();
+    size_t all = log.count() + s.dropped_total;
+    if (all < written || all > tried) fail(__FILE__, __LINE__, std::to_string(budget) + ": " + std::to_string(all) + " of " + std::to_string(written));
+  }
+}
+
 // The power goes at any moment: what append said is written is there again, or counted.
 TEST(flashLogLosesNothingToPowerCuts) {
   Dice d(7);

@@ -61,7 +61,6 @@ void FlashLog::scan(Found &found) {
       if (frame_.type == kBegin) gone = frame_.segment;
     }
     if (bad) unreadable_++;
-    torn_ = offset != segments_[i].bytes;
     // The power went after this segment had taken the place of another one and before that was removed.
     for (size_t j = 0; gone != 0 && j < i; j++) {
       if (segments_[j].id != gone) continue;

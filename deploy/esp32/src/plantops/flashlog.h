@@ -80,7 +80,7 @@ class FlashLog {
   uint32_t unreadable_;
   uint32_t unmarked_;  // acknowledged since the last kAcked
   bool full_;          // the last write said so
-  bool torn_;          // the last segment ends in something broken: nothing is appended to it any more
+  bool torn_;          // the last write failed, so nobody knows where the last segment ends: another one is begun
 
   struct {
     uint64_t boot;
