@@ -402,6 +402,7 @@ TEST(whatGoesToFlashWhileItIsOnItsWayIsNotMistaken) {
   CHECK(r.flash.writes > 0);
   r.acking = true;
   r.ack();  // for what was sent before
+  EQUAL(18ul, r.client->waiting());
   r.drain();
   EQUAL(18ul, r.server.byNumber().size());
 }
