@@ -45,7 +45,7 @@ var arrows = map[string][]string{
 	// Folders of tests only, whose imports are those of their tests.
 	outside + "/attack":   append(helpers, "certs/certstest"),
 	outside + "/bench":    helpers,
-	outside + "/esp32":    append(helpers, "broker/brokertest/logtest", "deploy/esp32"),
+	outside + "/esp32":    append(helpers, "broker/brokertest/logtest"),
 	outside + "/powercut": helpers,
 	outside + "/reload":   append(helpers, "certs/certstest"),
 	outside + "/torture":  append(helpers, "broker", "broker/brokertest", "broker/brokertest/logtest", "ingest"),
