@@ -43,7 +43,7 @@ func TestListenNamesEveryAddressThatFailsAndKeepsNone(t *testing.T) {
 	require.NoError(t, free.Close())
 
 	_, err = broker.Listen(broker.Options{TCP: free.Addr().String(), TLS: busy.Addr().String(), WebSocket: "256.0.0.1:1",
-		TLSConfig: certstest.New(t).ServerTLS()})
+		TLSConfig: certstest.New(t).ServerTLS(), Limits: brokertest.Limits(broker.Limits{}), StallTimeout: time.Second})
 	require.ErrorContains(t, err, busy.Addr().String())
 	require.ErrorContains(t, err, "256.0.0.1")
 	again, err := net.Listen("tcp", free.Addr().String())

@@ -15,6 +15,8 @@ import (
 	"github.com/eclipse/paho.golang/packets"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/plantops/plantops/broker/brokertest/rawmqtt"
 )
 
 // villain is a broker that does on every connection what no broker should.
@@ -62,7 +64,7 @@ func attackOn(t *testing.T, listener net.Listener, do func(c net.Conn)) *villain
 }
 
 func (v *villain) options() Options {
-	return Options{Host: "127.0.0.1", Port: v.listener.Addr().(*net.TCPAddr).Port, Topics: []string{"devices/+/telemetry"}}
+	return to("127.0.0.1", v.listener.Addr().(*net.TCPAddr).Port, "devices/+/telemetry")
 }
 
 func (v *villain) awaitDone(t *testing.T) {
@@ -110,7 +112,7 @@ func withText(kind byte, before []byte, property byte, size int) []byte {
 	text := append([]byte{property}, binary.BigEndian.AppendUint16(nil, uint16(size))...)
 	text = append(text, bytes.Repeat([]byte("x"), size)...)
 	body := append(binary.AppendUvarint(bytes.Clone(before), uint64(len(text))), text...)
-	return append(binary.AppendUvarint([]byte{kind << 4}, uint64(len(body))), body...)
+	return rawmqtt.Encode(kind<<4, body)
 }
 
 // endless writes the same for as long as it is taken.
@@ -209,7 +211,7 @@ func TestAHostileBrokerIsLeftAndTriedAgain(t *testing.T) {
 func TestACutEndsAnAcknowledgementThatNobodyReads(t *testing.T) {
 	ours, theirs := net.Pipe()
 	defer theirs.Close()
-	sub, err := New(Options{Host: "localhost", Port: 1883, Topics: []string{"devices/#"}}, &open{})
+	sub, err := New(to("localhost", 1883, "devices/#"), &open{})
 	require.NoError(t, err)
 	l := &link{Subscriber: sub}
 	c := &conn{Conn: ours, socket: ours, patience: time.Hour, onEnd: func() {}}

@@ -172,11 +172,11 @@ func decodeSeen(in []byte) (s seen, err error) {
 	return s, err
 }
 
-// print is a fingerprint of the values of a message, its times left out.
-func (m *Message) print() uint32 {
+// print is a fingerprint of values.
+func print(values []Value) uint32 {
 	sum := uint32(2166136261) // FNV-1a
-	for i := range m.Values {
-		v := &m.Values[i]
+	for i := range values {
+		v := &values[i]
 		for j := range len(v.Metric) {
 			sum = (sum ^ uint32(v.Metric[j])) * 16777619
 		}
@@ -188,10 +188,25 @@ func (m *Message) print() uint32 {
 	return sum
 }
 
-// recognise tells what a message is to those of its device that came before, and takes a new one in. What has no number
-// is new.
-func (s *Store) recognise(d *device, m *Message) (standing, error) {
-	n := &m.Numbering
+type sequenceStatements struct {
+	selectBoot, writeBoot, forgetBoots *statement
+}
+
+func (q *sequenceStatements) all() []compile {
+	return []compile{
+		{&q.selectBoot, `SELECT seen FROM boot WHERE device = ? AND boot = ?`},
+		{&q.writeBoot, `INSERT INTO boot (device, boot, used, seen)
+			VALUES (?1, ?2, (SELECT coalesce(max(used), 0) + 1 FROM boot WHERE device = ?1), ?3)
+			ON CONFLICT (device, boot) DO UPDATE SET used = excluded.used, seen = excluded.seen`},
+		{&q.forgetBoots, `DELETE FROM boot WHERE device = ?1 AND used <=
+			(SELECT used FROM boot WHERE device = ?1 ORDER BY used DESC LIMIT 1 OFFSET ?2)`},
+	}
+}
+
+// recognise tells what a part is to those of its device that came before, and takes a new one in. What has no number is
+// new.
+func (s *Store) recognise(d *device, p *Part) (standing, error) {
+	n := &p.Numbering
 	if n.Boot == "" || d.name == "" {
 		return seenNew, nil
 	}
@@ -199,10 +214,10 @@ func (s *Store) recognise(d *device, m *Message) (standing, error) {
 	if err != nil {
 		return seenNew, fmt.Errorf("numbered messages of device %q: %w", d.name, err)
 	}
-	print := m.print()
-	standing := of.look(n.Sequence, print)
+	says := print(p.Values)
+	standing := of.look(n.Sequence, says)
 	if standing == seenNew {
-		of.add(n.Sequence, print)
+		of.add(n.Sequence, says)
 	}
 	return standing, nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/plantops/plantops/broker"
 	"github.com/plantops/plantops/broker/brokertest/logtest"
 	"github.com/plantops/plantops/certs/certstest"
+	"github.com/plantops/plantops/config"
 )
 
 // Account is an account and its password.
@@ -85,7 +86,8 @@ func Start(t testing.TB, accounts ...Account) *Broker {
 }
 
 // Listen binds a broker and leaves Start and AdmitDevices to the test. edit may be nil, or change the
-// options; with RequireCertificate the TLS listener asks for certificates of the broker's CA.
+// options, whose limits are those of the default configuration; with RequireCertificate the TLS listener asks for
+// certificates of the broker's CA.
 func Listen(t testing.TB, edit func(*broker.Options), accounts ...Account) *Broker {
 	t.Helper()
 	b := &Broker{
@@ -101,6 +103,7 @@ func Listen(t testing.TB, edit func(*broker.Options), accounts ...Account) *Brok
 		TCP: "127.0.0.1:0", TLS: "127.0.0.1:0", WebSocket: "127.0.0.1:0",
 		TLSConfig: b.CA.ServerTLS(),
 		Accounts:  b.Accounts, Backend: b.Backend,
+		Limits: Limits(broker.Limits{}), StallTimeout: config.Default().Ingest.StallTimeout,
 		Log: slog.New(slog.NewTextHandler(b.Log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if edit != nil {

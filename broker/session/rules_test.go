@@ -14,7 +14,7 @@ func show(out []Effect) []string {
 	lines := []string{}
 	for _, e := range out {
 		line := map[Kind]string{Publish: "PUBLISH", Puback: "PUBACK", Pubrec: "PUBREC", Pubrel: "PUBREL", Pubcomp: "PUBCOMP",
-			Close: "close", Delivered: "delivered", Dropped: "dropped", Will: "will", Ended: "ended"}[e.Kind]
+			Close: "close", Delivered: "delivered", Dropped: "dropped", WillDue: "will", Ended: "ended"}[e.Kind]
 		if e.Message != nil {
 			line += " " + e.Message.Topic
 		}
@@ -50,7 +50,7 @@ func connect(s *Session, change func(*Connection)) []string {
 
 func online(t *testing.T, o Options, change func(*Connection)) *Session {
 	t.Helper()
-	s := New("me", "account", o)
+	s := New("me", o)
 	require.Empty(t, connect(s, change))
 	return s
 }
@@ -79,7 +79,6 @@ func TestMessagesCarryWhatTheSubscriptionAsksFor(t *testing.T) {
 		"RETAIN because of a new subscription":  {Options{}, Message{}, Offer{Retained: true}, Effect{Retain: true}},
 		"identifiers [MQTT-3.3.4-3]":            {Options{}, Message{}, Offer{SubscriptionIDs: []uint32{1, 2}}, Effect{SubscriptionIDs: []uint32{1, 2}}},
 		"expiry counted down [MQTT-3.3.2-6]":    {Options{}, Message{Expires: noon.Add(1500 * time.Millisecond)}, Offer{}, Effect{Expiry: 2}},
-		"another's message despite No Local":    {Options{}, Message{Publisher: "you"}, Offer{NoLocal: true}, Effect{}},
 		"the own message where No Local is off": {Options{}, Message{Publisher: "me"}, Offer{}, Effect{}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -96,9 +95,8 @@ func TestMessagesThatAreDropped(t *testing.T) {
 		offer   Offer
 		want    Drop
 	}{
-		"own message [MQTT-3.8.3-3]": {Message{Publisher: "me", QoS: 1}, Offer{QoS: 1, NoLocal: true}, DropNoLocal},
-		"expired [MQTT-3.3.2-5]":     {Message{Expires: noon, QoS: 1}, Offer{QoS: 1}, DropExpired},
-		"too large [MQTT-3.1.2-24]":  {Message{Payload: make([]byte, 100)}, Offer{}, DropTooLarge},
+		"expired [MQTT-3.3.2-5]":    {Message{Expires: noon, QoS: 1}, Offer{QoS: 1}, DropExpired},
+		"too large [MQTT-3.1.2-24]": {Message{Payload: make([]byte, 100)}, Offer{}, DropTooLarge},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := online(t, Options{}, func(c *Connection) { c.MaximumPacketSize = 100 })
@@ -144,7 +142,7 @@ func TestWindow(t *testing.T) {
 				seen[out[0].PacketID] = true
 			}
 			assert.Len(t, seen, c.want, "every id once")
-			assert.LessOrEqual(t, len(s.outbound.flights.slots), max(8, min(4*c.want, 65_536)), "the table is bounded")
+			assert.LessOrEqual(t, len(s.outgoing.flights.slots), max(8, min(4*c.want, 65_536)), "the table is bounded")
 			assert.NotContains(t, seen, uint16(0))
 			assert.Empty(t, deliver(s, "waits", 1))
 			out := s.Puback(noon, 1, 0, nil)
@@ -177,16 +175,11 @@ func TestQoS0IsKeptOnlyForThoseWhoAreThere(t *testing.T) {
 	assert.True(t, s.Paused())
 	assert.Equal(t, []string{"dropped c: offline"}, show(s.Disconnect(noon, Lost, nil)))
 	assert.Equal(t, []string{"dropped d: offline"}, deliver(s, "d", 0))
-
-	s = online(t, Options{QueueQoS0: true}, nil)
-	s.Disconnect(noon, Lost, nil)
-	assert.Empty(t, deliver(s, "e", 0))
-	assert.Equal(t, []string{"PUBLISH e", "delivered e"}, connect(s, nil))
 }
 
 func TestFullQueueDropsQoS0FirstThenTheNewest(t *testing.T) {
-	s := online(t, Options{QueueQoS0: true, MaxQueued: 3}, nil)
-	s.Disconnect(noon, Lost, nil)
+	s := online(t, Options{MaxQueued: 3}, nil)
+	s.Pause()
 	deliver(s, "a", 1)
 	deliver(s, "zero", 0)
 	deliver(s, "nil", 0)
@@ -195,7 +188,7 @@ func TestFullQueueDropsQoS0FirstThenTheNewest(t *testing.T) {
 	assert.Equal(t, []string{"dropped nil: queue full"}, deliver(s, "c", 2))
 	assert.Equal(t, []string{"dropped d: queue full"}, deliver(s, "d", 1))
 	assert.EqualValues(t, 4, s.Stats().Dropped[DropQueueFull])
-	assert.Equal(t, []string{"PUBLISH a id=1", "PUBLISH b id=2", "PUBLISH c id=3"}, connect(s, nil))
+	assert.Equal(t, []string{"PUBLISH a id=1", "PUBLISH b id=2", "PUBLISH c id=3"}, show(s.Resume(noon, 1<<20, nil)))
 }
 
 func TestQueueIsBoundedInBytes(t *testing.T) {

@@ -60,13 +60,14 @@ func SelfSigned(t testing.TB, name string) tls.Certificate {
 	return selfSigned(t, template, nil)
 }
 
-// Issue returns a certificate for a server or a client, which is also good for 127.0.0.1.
-func (ca *CA) Issue(name string) tls.Certificate {
+// Issue returns a certificate for a server or a client, which is also good for 127.0.0.1. edit may change what it says.
+func (ca *CA) Issue(name string, edit ...func(*x509.Certificate)) tls.Certificate {
 	ca.t.Helper()
-	return ca.IssueTo(pkix.Name{CommonName: name}, func(c *x509.Certificate) {
+	forBoth := func(c *x509.Certificate) {
 		c.DNSNames, c.IPAddresses = []string{name}, []net.IP{net.IPv4(127, 0, 0, 1)}
 		c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
-	})
+	}
+	return ca.IssueTo(pkix.Name{CommonName: name}, append([]func(*x509.Certificate){forBoth}, edit...)...)
 }
 
 // IssueTo returns a certificate for a client with any subject. edit may change what it says.

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/plantops/plantops/config"
+	"github.com/plantops/plantops/control"
 	"github.com/plantops/plantops/store"
 )
 
@@ -187,7 +188,7 @@ func (t tableReadings) begin() error {
 }
 
 func (t tableReadings) write(r store.Reading) error {
-	_, err := fmt.Fprintf(t.w, "%s  %-*s  %-13s  %s%s\n", moment(r.Time).local(), t.deviceWidth, r.Device, r.Metric, number(r.Value), doubt(r))
+	_, err := fmt.Fprintf(t.w, "%s  %-*s  %-13s  %s%s\n", local(control.Moment(r.Time)), t.deviceWidth, r.Device, r.Metric, number(r.Value), doubt(r))
 	return err
 }
 
@@ -198,6 +199,8 @@ func doubt(r store.Reading) string {
 	switch {
 	case r.ClockUnsure:
 		return "  (clock of this machine was not set)"
+	case r.TimeSource == store.FromArrivalImpossible && r.Given != "":
+		return fmt.Sprintf("  (time of arrival: the device's was impossible: %q)", r.Given)
 	case r.TimeSource == store.FromArrivalImpossible:
 		return "  (time of arrival: the device's was impossible)"
 	}
@@ -209,7 +212,7 @@ type csvReadings struct{ w *csv.Writer }
 func (c csvReadings) begin() error { return c.w.Write([]string{"time", "device", "metric", "value"}) }
 
 func (c csvReadings) write(r store.Reading) error {
-	return c.w.Write([]string{moment(r.Time).String(), r.Device, r.Metric, number(r.Value)})
+	return c.w.Write([]string{control.Moment(r.Time).String(), r.Device, r.Metric, number(r.Value)})
 }
 
 func (c csvReadings) end() error {
@@ -224,13 +227,14 @@ type jsonReadings struct {
 }
 
 type jsonReading struct {
-	Time        moment  `json:"time"`
-	Device      string  `json:"device"`
-	Metric      string  `json:"metric"`
-	Value       float64 `json:"value"`
-	Received    moment  `json:"received,omitzero"` // a mean has none
-	TimeSource  string  `json:"time_source,omitempty"`
-	ClockUnsure bool    `json:"clock_unsure,omitempty"`
+	Time        control.Moment `json:"time"`
+	Device      string         `json:"device"`
+	Metric      string         `json:"metric"`
+	Value       float64        `json:"value"`
+	Received    control.Moment `json:"received,omitzero"` // a mean has none
+	TimeSource  string         `json:"time_source,omitempty"`
+	Given       string         `json:"given_time,omitempty"` // by the device, and not used
+	ClockUnsure bool           `json:"clock_unsure,omitempty"`
 }
 
 func (j *jsonReadings) begin() error {
@@ -240,8 +244,8 @@ func (j *jsonReadings) begin() error {
 
 func (j *jsonReadings) write(r store.Reading) error {
 	text, err := json.Marshal(jsonReading{
-		Time: moment(r.Time), Device: r.Device, Metric: r.Metric, Value: r.Value,
-		Received: moment(r.Received), TimeSource: timeSource(r), ClockUnsure: r.ClockUnsure,
+		Time: control.Moment(r.Time), Device: r.Device, Metric: r.Metric, Value: r.Value,
+		Received: control.Moment(r.Received), TimeSource: timeSource(r), Given: r.Given, ClockUnsure: r.ClockUnsure,
 	})
 	if err != nil {
 		return err
@@ -270,6 +274,8 @@ func timeSource(r store.Reading) string {
 		return ""
 	case r.TimeSource == store.FromDevice:
 		return "device"
+	case r.TimeSource == store.FromAge:
+		return "arrival less the age that the device gave"
 	case r.TimeSource == store.FromArrivalImpossible:
 		return "arrival, the device's was impossible"
 	default:

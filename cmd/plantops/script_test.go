@@ -24,6 +24,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/plantops/plantops/control"
 	"github.com/plantops/plantops/ingest"
 )
 
@@ -73,7 +74,7 @@ func awaitServer(ts *testscript.TestScript, neg bool, args []string) {
 		dir = ts.MkAbs(args[0])
 	}
 	await(ts, "a server in "+dir, func() bool {
-		server, err := dialControl(context.Background(), filepath.Join(dir, "plantops.sock"))
+		server, err := control.Dial(context.Background(), filepath.Join(dir, "plantops.sock"))
 		if err != nil {
 			return false
 		}
@@ -165,13 +166,23 @@ func patchDatabase(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // publishReading sends one message with the credentials that "device add --json" printed, over TLS, and
-// waits for the acknowledgement: publish CREDENTIALS PAYLOAD.
+// waits for the acknowledgement: publish CREDENTIALS PAYLOAD [TOPIC].
 func publishReading(ts *testscript.TestScript, neg bool, args []string) {
-	if len(args) != 2 {
-		ts.Fatalf("usage: publish CREDENTIALS PAYLOAD")
+	if len(args) != 2 && len(args) != 3 {
+		ts.Fatalf("usage: publish CREDENTIALS PAYLOAD [TOPIC]")
 	}
-	var given access
+	var given struct { // what other programs rely on
+		Username string `json:"mqtt_username"`
+		Password string `json:"mqtt_password"`
+		Host     string `json:"host"`
+		Port     int    `json:"port"`
+		Topic    string `json:"topic"`
+		CA       string `json:"ca"`
+	}
 	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &given))
+	if len(args) == 3 {
+		given.Topic = args[2]
+	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM([]byte(given.CA))
 	device, err := ingest.Connect(context.Background(), ingest.PublisherOptions{

@@ -26,7 +26,8 @@ import (
 
 // TestV17GuessingPasswordsIsThrottledAndLocksNobodyOut guesses the passwords of a device and of a user from many
 // addresses while both log in from others, and while many devices behind one address come back at once.
-// PLANTOPS_GUESS=1 is the long form, with bounds on the time that a login takes.
+// Everybody who is honest gets in: the very first login of the user, in the first second of the attack, within the
+// patience of the tests, all others at once. PLANTOPS_GUESS=1 is the long form, with narrower bounds.
 func TestV17GuessingPasswordsIsThrottledAndLocksNobodyOut(t *testing.T) {
 	scenes := map[string]func(i int) (from string){
 		"from everywhere":                    func(i int) string { return fmt.Sprintf("127.7.%d.%d", i/250, 1+i%250) },
@@ -38,9 +39,9 @@ func TestV17GuessingPasswordsIsThrottledAndLocksNobodyOut(t *testing.T) {
 }
 
 func attackPasswords(t *testing.T, from func(i int) string, long bool) {
-	rate, length, devices := 200, 4*time.Second, 100
+	rate, length, devices, bound := 200, 4*time.Second, 100, siege.Promptness
 	if long {
-		rate, length, devices = 1000, 30*time.Second, 1000
+		rate, length, devices, bound = 1000, 30*time.Second, 1000, time.Second
 	}
 	in, g := siege.Prepare(t)
 	ids := make([]string, devices)
@@ -69,9 +70,12 @@ func attackPasswords(t *testing.T, from func(i int) string, long bool) {
 		}
 		honest[what] = append(honest[what], time.Since(began))
 	}
+	const firstOfUser = "first login of a user"
 	enter("first login of a device", "127.0.0.1", "bed-2")
 	before, busy := in.Memory("VmRSS"), program.CPUTime(t, g.PID)
 	a := startGuessing(t, d.Address, rate, from, "bed-2", "exact")
+	start := time.Now()
+	enter(firstOfUser, "127.9.255.1", "exact")
 	began, looks := time.Now(), time.NewTicker(100*time.Millisecond)
 	defer looks.Stop()
 	for n := 0; time.Since(began) < length; n++ {
@@ -80,7 +84,7 @@ func attackPasswords(t *testing.T, from func(i int) string, long bool) {
 		enter("device, new address", fmt.Sprintf("127.8.%d.%d", n/250, 1+n%250), "bed-2")
 		enter("user, new address", fmt.Sprintf("127.9.%d.%d", n/250, 1+n%250), "exact")
 	}
-	took := time.Since(began)
+	took := time.Since(start)
 	answered, offered := a.answered.Load(), a.offered.Load()
 	busy = program.CPUTime(t, g.PID) - busy
 	storm := comeBack(t, d.Address, secrets)
@@ -94,13 +98,11 @@ func attackPasswords(t *testing.T, from func(i int) string, long bool) {
 	for what, all := range honest {
 		slices.Sort(all)
 		t.Logf("%s: %d logins, half within %s, slowest %s", what, len(all), all[len(all)/2].Round(100*time.Microsecond), all[len(all)-1].Round(time.Millisecond))
-		if long {
-			assert.Less(t, all[len(all)*99/100], time.Second, what)
+		if what != firstOfUser {
+			assert.Less(t, all[len(all)*99/100], bound, what)
 		}
 	}
-	if long {
-		assert.Less(t, storm, 10*time.Second)
-	}
+	assert.Less(t, storm, 2*siege.Promptness, "devices that come back at once")
 	assert.Contains(t, in.Output.String(), "logins are throttled")
 	for _, line := range strings.Split(in.Output.String(), "\n") {
 		assert.NotContains(t, line, "guess-", "a password in the log")

@@ -301,14 +301,15 @@ func (w *worst) idle(witness *door.Intruder) time.Duration {
 	return least
 }
 
-// TestV06TheMostExpensivePacketsCostLittle searches among what a device and a reader may ask for inside the limits.
-// PLANTOPS_WORST=1 is the long form, which prints and judges what it measures, best on a machine that does nothing else;
-// any other value is the long form of those that have it in their name.
+// TestV06TheMostExpensivePacketsCostLittle searches among what a device and a reader may ask for inside the limits. Its
+// bounds are for a machine that does other things too: CPU time is the server's alone, and who has nothing to do with it
+// waits for a moment at most. PLANTOPS_WORST=1 is the long form, which asks for ten times as much and has a bound of its
+// own, for a machine that does nothing else; any other value is the long form of those that have it in their name.
 func TestV06TheMostExpensivePacketsCostLittle(t *testing.T) {
-	w := &worst{size: 1000}
+	w, cpu, blocked := &worst{size: 1000}, 100*time.Millisecond, time.Second
 	long := os.Getenv("PLANTOPS_WORST")
 	if long != "" {
-		w.size = 10_000
+		w.size, cpu, blocked = 10_000, setting.Patience, 250*time.Millisecond
 	}
 	_, g := siege.Prepare(t)
 	w.g = g
@@ -332,6 +333,7 @@ func TestV06TheMostExpensivePacketsCostLittle(t *testing.T) {
 	for _, c := range costs {
 		t.Logf("%10s of CPU %10s blocked %6.1f MiB  %s", c.cpu.Round(10*time.Microsecond), c.blocked.Round(10*time.Microsecond),
 			float64(c.memory)/siege.Mebibyte, c.name)
-		assert.Less(t, c.blocked, 250*time.Millisecond, c.name)
+		assert.Less(t, c.cpu, cpu, "CPU time of the server: %s", c.name)
+		assert.Less(t, c.blocked, blocked, "somebody else waits: %s", c.name)
 	}
 }

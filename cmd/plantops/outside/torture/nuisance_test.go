@@ -20,8 +20,9 @@ import (
 )
 
 // TestBadSubscribersSlowNobodyDown lets devices send beside a client that never reads its socket, one that never
-// acknowledges, and one that takes one message at a time. Everything is stored as ever. With PLANTOPS_NUISANCE, for
-// example 20s, it measures so long without, with and without them, and the devices' acknowledgements may take twice as long at most.
+// acknowledges, and one that takes one message at a time. Everything is stored as ever, and the devices' acknowledgements
+// may take twice as long as without them at most, or half a second, which a busy machine may take for anything. With
+// PLANTOPS_NUISANCE, for example 20s, it measures so long without, with and without them, and only twice as long is allowed.
 func TestBadSubscribersSlowNobodyDown(t *testing.T) {
 	length := setting.Duration(t, "PLANTOPS_NUISANCE", time.Second)
 	const perSecond, secret = 1000, "secret of the backend"
@@ -55,9 +56,11 @@ func TestBadSubscribersSlowNobodyDown(t *testing.T) {
 		require.NoError(t, conn.Close())
 	}
 	after := measure()
-	if os.Getenv("PLANTOPS_NUISANCE") != "" {
-		assert.LessOrEqual(t, disturbed, 2*max(before, after))
+	bound := 2 * max(before, after)
+	if os.Getenv("PLANTOPS_NUISANCE") == "" {
+		bound = max(bound, 500*time.Millisecond)
 	}
+	assert.LessOrEqual(t, disturbed, bound, "acknowledgements beside bad subscribers")
 	sent := int64(3 * l.Readings)
 	assert.Equal(t, program.MessageCounts{Received: sent, Stored: sent}, in.Counts())
 	in.Stop()

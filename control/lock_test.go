@@ -1,0 +1,59 @@
+package control
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+func TestLockNamesItsHolder(t *testing.T) {
+	dir := t.TempDir()
+	first, err := AcquireLock(context.Background(), dir, 0)
+	require.NoError(t, err)
+
+	_, err = AcquireLock(context.Background(), dir, 0)
+	var locked *LockedError
+	require.ErrorAs(t, err, &locked)
+	assert.Equal(t, LockedError{dir, os.Getpid()}, *locked)
+
+	require.NoError(t, first.Release())
+	second, err := AcquireLock(context.Background(), dir, 0)
+	require.NoError(t, err)
+	require.NoError(t, second.Release())
+}
+
+// With flock, whoever can open the file can keep every server from starting.
+func TestLockFileIsForItsOwner(t *testing.T) {
+	defer unix.Umask(unix.Umask(0))
+	dir := t.TempDir()
+	lock, err := AcquireLock(context.Background(), dir, 0)
+	require.NoError(t, err)
+	defer lock.Release()
+	info, err := os.Stat(filepath.Join(dir, "plantops.lock"))
+	require.NoError(t, err)
+	assert.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+}
+
+func TestLockWaitsForACommandToFinish(t *testing.T) {
+	dir := t.TempDir()
+	command, err := AcquireLock(context.Background(), dir, 0)
+	require.NoError(t, err)
+	time.AfterFunc(2*lockPoll, func() { assert.NoError(t, command.Release()) })
+	server, err := AcquireLock(context.Background(), dir, 10*time.Second)
+	require.NoError(t, err)
+	require.NoError(t, server.Release())
+}
+
+func TestLockFileOfADeadProcessDoesNotHinder(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "plantops.lock"), []byte("4711\n"), 0o644))
+	lock, err := AcquireLock(context.Background(), dir, 0)
+	require.NoError(t, err)
+	require.NoError(t, lock.Release())
+}
