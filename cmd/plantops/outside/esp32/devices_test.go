@@ -27,19 +27,31 @@ import (
 
 const library = "../../../../deploy/esp32"
 
-// makeLibrary runs make in the library's folder of tests, without leaving anything there.
-func makeLibrary(t *testing.T, target string) (built string) {
+// built is where the library's tests are compiled to, once for all tests here, and not in the checkout.
+var built string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		var err error
+		if built, err = os.MkdirTemp("", "plantops-esp32-"); err != nil {
+			panic(err)
+		}
+		defer os.RemoveAll(built)
+		return m.Run()
+	}())
+}
+
+// makeLibrary runs make in the library's folder of tests.
+func makeLibrary(t *testing.T, target string) {
 	t.Helper()
 	for _, tool := range []string{"g++", "make"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skipf("SKIPPED: the library for the ESP32 is not tested, %s is missing (Debian: apt install g++ make)", tool)
 		}
 	}
-	built = t.TempDir()
 	out, err := exec.Command("make", "-s", "-j2", "-C", filepath.Join(library, "test"), "OUT="+built, target).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	t.Logf("%s", out)
-	return built
 }
 
 func TestLibraryCore(t *testing.T) { makeLibrary(t, "unit") }
@@ -50,14 +62,14 @@ func TestLibraryCompilesAgainstStubsOfTheArduinoCore(t *testing.T) { makeLibrary
 func TestDevicesAndServerLoseNothing(t *testing.T) {
 	f := &field{
 		T:     t,
-		hours: setting.Int(t, "PLANTOPS_ESP32_HOURS", 6),
-		kills: setting.Int(t, "PLANTOPS_ESP32_KILLS", 5),
-		cuts:  setting.Int(t, "PLANTOPS_ESP32_CUTS", 60),
+		hours: setting.Int(t, "PLANTOPS_ESP32_HOURS", 4),
+		kills: setting.Int(t, "PLANTOPS_ESP32_KILLS", 4),
+		cuts:  setting.Int(t, "PLANTOPS_ESP32_CUTS", 40),
 		stall: setting.Int(t, "PLANTOPS_ESP32_STALLS", 1),
 		dice:  setting.Random(t),
 		clock: newSharedClock(t),
 	}
-	devices := filepath.Join(makeLibrary(t, "devices"), "devices")
+	makeLibrary(t, "devices")
 	f.install(buildRig(t))
 	secrets := f.server.Register(f.ids()...)
 	f.server.Start()
@@ -65,7 +77,7 @@ func TestDevicesAndServerLoseNothing(t *testing.T) {
 
 	began := time.Now()
 	start := f.clock.now()
-	fleet := f.startDevices(devices, secrets)
+	fleet := f.startDevices(filepath.Join(built, "devices"), secrets)
 	f.disturb(start, fleet)
 	require.NoError(t, fleet.wait(), "%s", &fleet.said)
 	t.Logf("%d hours in %s, %d kills: %s", f.hours, time.Since(began).Round(time.Second), f.killed, &fleet.said)
