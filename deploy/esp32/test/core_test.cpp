@@ -46,7 +46,7 @@ TEST(readingRefusesWhatTheServerWouldMisread) {
 
 TEST(readingThatDoesNotFitIsRefusedWhole) {
   Reading r;
-  char name[16];
+  char name[24];
   int n = 0;
   do {
     snprintf(name, sizeof name, "metric_%03d", n++);
@@ -132,7 +132,7 @@ TEST(clockKnowsHowLongItIsSure) {
 static uint32_t most() { return UINT32_MAX; }
 static uint32_t least() { return 0; }
 static Dice dice(1);
-static uint32_t roll() { return dice.next() << 16 ^ dice.next(); }
+static uint32_t rolled() { return dice.next() << 16 ^ dice.next(); }
 
 TEST(backoffDoublesAndTakesARandomHalf) {
   Backoff none(1000, 60000, least);
@@ -141,7 +141,7 @@ TEST(backoffDoublesAndTakesARandomHalf) {
   EQUAL(1000u, none.failed());
   std::set<uint32_t> seen;
   for (int i = 0; i < 200; i++) {
-    Backoff b(1000, 60000, i % 2 ? roll : most);
+    Backoff b(1000, 60000, i % 2 ? rolled : most);
     uint32_t wait = b.failed();
     CHECK(wait >= 500 && wait <= 1000);
     seen.insert(wait);
@@ -404,15 +404,4 @@ TEST(flashLogRemembersTimesOfBootsAndTheLifeClock) {
   EQUAL(200ll, offset);
   CHECK(!log.offsetOf(9, offset));
   EQUAL(1ul, flash.files.size());  // a whole segment is continued after a restart
-}
-
-int main() {
-  int n = 0;
-  for (Test *t = Test::first(); t; t = t->next, n++) {
-    int before = failures();
-    t->run();
-    if (failures() != before) fprintf(stderr, "FAILED %s\n", t->name);
-  }
-  printf("%d tests, %d failures\n", n, failures());
-  return failures() != 0;
 }
