@@ -22,7 +22,7 @@ HAVE_DOCKER := $(shell docker info >/dev/null 2>&1 && docker compose version >/d
 export VERSION COMMIT BUILD_DATE
 
 .DEFAULT_GOAL := build
-.PHONY: build run certs up down logs test check check-root fmt tidy vet staticcheck cross compose-check interop torture fuzz bench vuln notices clean help
+.PHONY: build run certs up down logs test check check-root fmt tidy vet staticcheck cross compose-check interop torture esp32 fuzz bench vuln notices clean help
 
 build: ## bin/plantops for this machine
 	$(BUILD) -ldflags "$(LDFLAGS)" -o bin/plantops ./cmd/plantops
@@ -110,6 +110,13 @@ torture: export PLANTOPS_RELOADS ?= 1000
 torture: export PLANTOPS_CONTROL ?= 1
 torture: ## kill -9, power cuts, stalled storage and reloads, over and over, and attacks on other brokers: about seven minutes
 	.ci/test-by-name TestKilledServer TestPowerCut TestStalledStorage TestReloads TestControlsFall -- -timeout 2h -p 1 ./cmd/plantops/outside/...
+
+esp32: export PLANTOPS_ESP32_HOURS ?= 168
+esp32: export PLANTOPS_ESP32_KILLS ?= 200
+esp32: export PLANTOPS_ESP32_CUTS ?= 1000
+esp32: export PLANTOPS_ESP32_STALLS ?= 16
+esp32: ## the library for the ESP32 against a server that dies: seven days of fifty devices, in about ten minutes
+	.ci/test-by-name TestDevicesAndServer -- -timeout 1h -v ./cmd/plantops/outside/esp32
 
 # Targets are found by their names. What fails is kept under testdata/fuzz, from where every later `make test` runs it.
 fuzz: ## every fuzz target in turn, each for FUZZTIME (30s), until one fails

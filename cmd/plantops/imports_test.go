@@ -26,10 +26,11 @@ var arrows = map[string][]string{
 
 	"broker/topic/topictest": {},
 	"certs":                  {},
-	"cmd/plantops":           {"broker", "certs", "config", "config/mosquitto", "control", "ingest", "store"},
+	"cmd/plantops":           {"broker", "certs", "config", "config/mosquitto", "control", "deploy/esp32", "ingest", "store"},
 	"config":                 {"broker/topic"},
 	"config/mosquitto":       {"broker/topic"},
 	"control":                {"broker", "certs", "ingest", "store"},
+	"deploy/esp32":           {},
 	"ingest":                 {"ingest/payload", "store"},
 	"ingest/payload":         {"store"},
 	"store":                  {"broker/topic", "store/salvage"},
@@ -52,6 +53,7 @@ var arrows = map[string][]string{
 	// Folders of tests only, whose imports are those of their tests.
 	outside + "/attack":   append(helpers, "certs/certstest"),
 	outside + "/bench":    helpers,
+	outside + "/esp32":    append(helpers, "broker/brokertest/logtest"),
 	outside + "/powercut": helpers,
 	outside + "/reload":   append(helpers, "certs/certstest"),
 	outside + "/torture":  append(helpers, "broker", "broker/brokertest", "broker/brokertest/logtest", "ingest"),

@@ -15,6 +15,7 @@ need curl curl
 need nodejs node
 need npm npm
 need coreutils stdbuf
+need g++ g++ # for the library in deploy/esp32, which go test compiles
 if [ -n "${packages:-}" ]; then
   echo "interop: installing$packages"
   sudo=
