@@ -61,7 +61,7 @@ func (s *Store) keepReserve() {
 	}
 	err = giveToOwnerOf(filepath.Dir(path), file)
 	if err == nil {
-		_, err = file.Write(make([]byte, reserveBytes)) // really written: not every file system takes it from the free room otherwise
+		_, err = file.WriteAt(make([]byte, reserveBytes), 0) // really written: not every file system takes it from the free room otherwise
 	}
 	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
