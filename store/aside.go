@@ -192,7 +192,8 @@ func isLasting(err error) bool {
 }
 
 // isolate stores a batch of which something cannot be stored: it is halved until what fails is one message. That one goes
-// where it can be kept (setAside), the others are stored. outcomes is appended to as by Append.
+// where it can be kept (setAside), the others are stored. outcomes is appended to as by Append, after an error too: what is
+// committed by then has its outcome.
 func (s *Store) isolate(batch []Message, outcomes []Outcome, cause error) ([]Outcome, error) {
 	if len(batch) == 1 {
 		outcome, err := s.setAside(&batch[0], cause)
@@ -209,7 +210,7 @@ func (s *Store) isolate(batch []Message, outcomes []Outcome, cause error) ([]Out
 			results, err = s.isolate(half, before, err)
 		}
 		if err != nil {
-			return outcomes, err
+			return results, err
 		}
 	}
 	return results, nil

@@ -29,6 +29,7 @@ var (
 	ErrInvalidID   = errors.New("invalid name")
 	ErrOtherRole   = errors.New("the name is taken by a") // device or user: the text goes on
 	ErrClosed      = errors.New("store is closed")
+	ErrPartly      = errors.New("stored, the rest is not") // of Append: outcomes has those of the first messages
 
 	ErrInvalidFilter   = errors.New("invalid topic filter")
 	ErrInvalidPassword = errors.New("invalid password")
