@@ -44,13 +44,16 @@ func (s *Store) Append(ctx context.Context, batch []Message, outcomes []Outcome)
 	if found := s.suspected.Swap(nil); found != nil {
 		_ = s.mend(ctx, *found) // said in the log; what this batch needs may be whole
 	}
+	if err := s.reopen(); err != nil {
+		return outcomes, fmt.Errorf("store %d messages: %w", len(batch), err)
+	}
 	results, err := s.appendAll(batch, outcomes)
 	if isDamage(err) {
 		if mendErr := s.mend(ctx, err); mendErr == nil {
 			results, err = s.appendAll(batch, outcomes)
 		}
 	}
-	if isLasting(err) && len(batch) > 0 {
+	if isLasting(err) && len(batch) > 0 && s.w != nil {
 		results, err = s.isolate(batch, outcomes, err)
 	}
 	s.idle.Reset(idleAfter)

@@ -261,10 +261,7 @@ func (s *Store) mend(ctx context.Context, cause error) error {
 	err := s.rebuild(ctx, cause)
 	if err != nil {
 		s.log.Error("cannot make the database anew", "err", err)
-		if s.w == nil { // go on with the damaged file as well as it goes
-			return s.openWriter(ctx, false)
-		}
-		return cause
+		return s.reopen() // go on with the damaged file as well as it goes
 	}
 	select {
 	case s.rebuilt <- struct{}{}:
