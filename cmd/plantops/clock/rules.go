@@ -1,0 +1,145 @@
+package clock
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// Line is a stretch of time in which wall clock and monotonic clock kept their distance.
+type Line struct {
+	Number int64
+	// Start is when this machine started, as the wall clock of this line has it.
+	Start time.Time
+	// Sure says that the time was believed at some moment of this line.
+	Sure bool
+}
+
+// rules decide whether to believe the time. They hold no clock and no lock.
+type rules struct {
+	floors, ceilings map[string]time.Time
+	newest           time.Time // newest arrival stored while sure, before this process
+
+	lines   []Line
+	next    int64
+	looked  time.Duration // when the clocks were last looked at
+	began   time.Duration // when the running line began, or was first looked at by this process
+	trusted int           // index of the last line that was believed; -1: none
+	doubt   string        // "" while the time is sure
+	wrong   bool          // the time was known to be wrong (below a floor), not only doubted
+}
+
+func newRules(known []Line, next int64, newest time.Time) rules {
+	r := rules{floors: map[string]time.Time{}, ceilings: map[string]time.Time{}, newest: newest, lines: slices.Clone(known), next: next, trusted: -1}
+	for i, l := range known {
+		if l.Sure {
+			r.trusted = i
+		}
+	}
+	return r
+}
+
+// observe takes one look and returns the number of the line that is running. doubt says afterwards what it came to.
+func (r *rules) observe(wall time.Time, elapsed time.Duration, synced bool) int64 {
+	start := wall.Add(-elapsed).Round(0)
+	fresh := r.looked == 0
+	jumped := r.follow(start, elapsed)
+	r.looked = max(elapsed, 1)
+	r.judge(wall, elapsed, synced, fresh, jumped)
+	line := &r.lines[len(r.lines)-1]
+	if r.doubt == "" {
+		line.Sure, r.trusted = true, len(r.lines)-1
+	}
+	return line.Number
+}
+
+// follow puts a look on the line that is running, or begins another. A process that finds lines of an earlier one goes on
+// with the last of them if it fits.
+func (r *rules) follow(start time.Time, elapsed time.Duration) (jumped bool) {
+	if n := len(r.lines); n > 0 {
+		slack := jumpSlack + (elapsed-r.looked)*slewPerMille/1000
+		if off := start.Sub(r.lines[n-1].Start); off.Abs() <= slack {
+			r.lines[n-1].Start = start
+			if r.looked == 0 {
+				r.began = elapsed
+			}
+			return false
+		}
+		jumped = true
+	}
+	r.lines = append(r.lines, Line{Number: r.next, Start: start})
+	r.next++
+	r.began = elapsed
+	return jumped
+}
+
+// judge sets doubt.
+func (r *rules) judge(wall time.Time, elapsed time.Duration, synced, fresh, jumped bool) {
+	if why := r.impossible(wall, synced); why != "" {
+		r.doubt, r.wrong = why, true
+		return
+	}
+	line := r.lines[len(r.lines)-1]
+	switch {
+	case synced, r.wrong, r.onTrustedLine(elapsed), elapsed-r.began >= settleAfter:
+		r.doubt, r.wrong = "", false
+	case r.trusted < 0: // so far this boot knows nothing better
+		r.doubt = r.pause(wall)
+	case jumped:
+		was := r.lines[len(r.lines)-2].Start
+		r.doubt = fmt.Sprintf("it jumped by %s", line.Start.Sub(was).Round(time.Second))
+	case fresh && !line.Sure:
+		r.doubt = "it was not trusted when this program was started again"
+	}
+}
+
+// pause doubts a time that is too long after the newest message.
+func (r *rules) pause(wall time.Time) string {
+	gap := wall.Sub(r.newest)
+	if r.newest.IsZero() || gap <= maxGap {
+		return ""
+	}
+	return fmt.Sprintf("the newest stored message came %d days before it, and no time server has confirmed it", int(gap.Hours()/24))
+}
+
+// impossible says why a time cannot be right. What the kernel has confirmed can be before the newest stored message: that
+// one came while the clock was ahead.
+func (r *rules) impossible(wall time.Time, synced bool) string {
+	for _, why := range slices.Sorted(maps.Keys(r.floors)) {
+		if at := r.floors[why]; wall.Before(at) {
+			return fmt.Sprintf("it is before %s (%s)", why, at.UTC().Format(time.RFC3339))
+		}
+	}
+	for _, why := range slices.Sorted(maps.Keys(r.ceilings)) {
+		if at := r.ceilings[why]; wall.After(at) && !synced {
+			return fmt.Sprintf("it is after %s (%s)", why, at.UTC().Format(time.RFC3339))
+		}
+	}
+	if !synced && wall.Before(r.newest) {
+		return fmt.Sprintf("it is before the newest stored message (%s)", r.newest.UTC().Format(time.RFC3339))
+	}
+	return ""
+}
+
+// onTrustedLine reports whether the running line is one that was believed, or has come back to it.
+func (r *rules) onTrustedLine(elapsed time.Duration) bool {
+	if r.trusted < 0 {
+		return false
+	}
+	off := r.lines[len(r.lines)-1].Start.Sub(r.lines[r.trusted].Start)
+	return off.Abs() <= jumpSlack+(elapsed-r.began)*slewPerMille/1000
+}
+
+// shift returns what must be added to a time of a line to be on the line that is running.
+func (r *rules) shift(number int64) (time.Duration, bool) {
+	if r.doubt != "" {
+		return 0, false
+	}
+	for _, l := range r.lines {
+		if l.Number == number {
+			return r.lines[len(r.lines)-1].Start.Sub(l.Start), true
+		}
+	}
+	return 0, false
+}
