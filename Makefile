@@ -18,7 +18,7 @@ HAVE_DOCKER := $(shell docker info >/dev/null 2>&1 && docker compose version >/d
 export VERSION COMMIT BUILD_DATE
 
 .DEFAULT_GOAL := build
-.PHONY: build run certs up down logs test check fmt tidy vet staticcheck cross compose-check interop torture fuzz bench vuln clean help
+.PHONY: build run certs up down logs test check check-root fmt tidy vet staticcheck cross compose-check interop torture fuzz bench vuln notices clean help
 
 build: ## bin/plantops for this machine
 	$(BUILD) -ldflags "$(LDFLAGS)" -o bin/plantops ./cmd/plantops
@@ -57,22 +57,30 @@ test: ## all tests
 check: fmt tidy vet staticcheck cross compose-check ## everything CI runs: format, go.mod, vet, staticcheck, cross-builds, tests with -race
 	go test -race ./...
 
-fmt:
+# File systems of their own take root: what ends in AsRoot is left out by everybody else's make test.
+check-root: ## the tests that need root; fails when there are none
+	@[ "$$(id -u)" = 0 ] || { echo "make check-root: needs root"; exit 1; }
+	@packages=$$(grep -rlE --include='*_test.go' '^func Test[A-Za-z0-9]*AsRoot\(' . | xargs -r -n1 dirname | sort -u); \
+	[ -n "$$packages" ] || { echo "make check-root: no test matched"; exit 1; }; \
+	go test -race -count=1 -v -run 'AsRoot$$' $$packages
+
+fmt: ## every file is gofmt-ed
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
 	if [ -n "$$unformatted" ]; then echo "not gofmt-ed (run gofmt -w):"; echo "$$unformatted"; exit 1; fi
 
-tidy:
+tidy: ## go.mod and go.sum are tidy
 	@go mod tidy -diff || { echo "go.mod or go.sum is not tidy (run go mod tidy)"; exit 1; }
 
-vet:
+vet: ## go vet
 	go vet ./...
 
-staticcheck:
+staticcheck: ## staticcheck
 	go run $(STATICCHECK) ./...
 
-# Stripped, as they are released; the largest may have 25 MB.
+# Stripped, as they are released, with the notices that must go with them; the largest may have 25 MB.
 cross: ## dist/plantops-linux-{amd64,arm64,armv6,armv7}, without cgo
 	@mkdir -p dist
+	@cp LICENSE NOTICE THIRD_PARTY_NOTICES.md dist/
 	@for target in amd64 arm64 arm-6 arm-7; do \
 		arch=$${target%-*}; arm=$${target#*-}; name=$$(echo $$target | sed 's/-/v/'); \
 		env GOOS=linux GOARCH=$$arch GOARM=$$arm \
@@ -111,8 +119,11 @@ bench: ## speed and memory, measured
 vuln: ## known vulnerabilities; needs the vulnerability database from the network
 	go run $(GOVULNCHECK) ./...
 
+notices: ## THIRD_PARTY_NOTICES.md, after a change of go.mod
+	PLANTOPS_WRITE_NOTICES=1 go test -count=1 -run '^TestNoticesOfWhatIsLinkedInAreThere$$' ./cmd/plantops
+
 clean: ## remove what was built; data/ stays
 	rm -rf bin dist
 
-help:
+help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | expand -t 16

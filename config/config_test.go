@@ -114,6 +114,13 @@ func TestKeysTellDefaultsAndSecrets(t *testing.T) {
 	assert.Equal(t, "3m", keys["ingest.offline_after"].Default)
 	assert.Equal(t, "devices/+/telemetry, devices/+/heartbeat", keys["ingest.topics"].Default)
 	assert.Equal(t, []string{"PLANTOPS_LOG_LEVEL", "LOG_LEVEL"}, keys["log.level"].Env)
+	for path, unit := range map[string]string{
+		"limits.max_packet_bytes": "bytes", "limits.max_queued_bytes_per_account": "bytes", "limits.max_topic_levels": "number",
+		"mqtt.tls_port": "port", "ingest.stall_timeout": "duration", "mqtt.use_tls": "yes/no", "ingest.topics": "list",
+		"data_dir": "text", passwordKey: "text",
+	} {
+		assert.Equal(t, unit, keys[path].Unit, path)
+	}
 }
 
 func TestChangesTellWhatNeedsARestart(t *testing.T) {

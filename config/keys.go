@@ -12,6 +12,7 @@ import (
 type Key struct {
 	Path    string   // as in the file, with dots: "mqtt.use_tls"
 	Env     []string // variables that set it; for a secret also those that name a file with it (…_FILE)
+	Unit    string   // of the value: "bytes", "duration", "port", "number", "yes/no", "list" or "text"
 	Default string
 	Meaning string
 	Secret  bool
@@ -25,6 +26,7 @@ func Keys() []Key {
 		keys = append(keys, Key{
 			Path:    s.path,
 			Env:     append(s.variables(), s.fileVariables()...),
+			Unit:    s.unit(),
 			Default: s.text(&def),
 			Meaning: s.meaning,
 			Secret:  s.secret(),
@@ -148,6 +150,28 @@ func (s setting) fileVariables() []string {
 func (s setting) secret() bool {
 	_, ok := s.field(new(Config)).(*Secret)
 	return ok
+}
+
+// unit follows from the type of the field, and for numbers from the name.
+func (s setting) unit() string {
+	switch s.field(new(Config)).(type) {
+	case *bool:
+		return "yes/no"
+	case *time.Duration:
+		return "duration"
+	case *[]string:
+		return "list"
+	case *int:
+		switch {
+		case strings.Contains(s.path, "_bytes"):
+			return "bytes"
+		case strings.HasSuffix(s.path, "port"):
+			return "port"
+		}
+		return "number"
+	default:
+		return "text"
+	}
 }
 
 // value returns what c holds, as the type of the field.

@@ -7,6 +7,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/plantops/plantops/broker/topic"
 )
 
 const passwordKey = "mqtt.backend_password"
@@ -181,12 +183,16 @@ func (v *validator) ingest() {
 	if len(topics) == 0 {
 		v.refuse("ingest.topics", "must have at least one topic filter, for example devices/+/telemetry")
 	}
+	taken := topic.Filters{NoControl: true}
+	if v.config.Embedded() {
+		taken.MaxLevels = max(v.config.Limits.MaxTopicLevels, leastLevels)
+	}
 	for i, t := range topics {
-		switch {
-		case !validFilter(t):
-			v.refuseItem("ingest.topics", t, "must be an MQTT topic filter: + stands for a whole level, # for the last ones, for example devices/+/telemetry")
-		case strings.Count(t, "/") >= max(v.config.Limits.MaxTopicLevels, leastLevels) && v.config.Embedded():
+		switch fault := taken.Fault(t); {
+		case fault == topic.FaultLevels:
 			v.refuseItem("ingest.topics", t, "has more levels than limits.max_topic_levels")
+		case fault != topic.Faultless:
+			v.refuseItem("ingest.topics", t, fmt.Sprintf("must be an MQTT topic filter: + stands for a whole level, # for the last ones, for example devices/+/telemetry; %s", fault))
 		case slices.Contains(topics[:i], t):
 			v.refuseItem("ingest.topics", t, "is there twice; remove one")
 		}
@@ -251,28 +257,4 @@ func missing(value, key, other string) string {
 // printable reports whether text is valid and has no control characters.
 func printable(text string) bool {
 	return utf8.ValidString(text) && !strings.ContainsFunc(text, unicode.IsControl)
-}
-
-// validFilter follows MQTT 5, sections 4.7 and 4.8.2.
-func validFilter(filter string) bool {
-	if filter == "" || len(filter) > 65535 || !printable(filter) {
-		return false
-	}
-	if rest, shared := strings.CutPrefix(filter, "$share/"); shared {
-		group, rest, ok := strings.Cut(rest, "/")
-		return ok && group != "" && !strings.ContainsAny(group, "+#") && rest != "" && validLevels(rest)
-	}
-	return validLevels(filter)
-}
-
-func validLevels(filter string) bool {
-	levels := strings.Split(filter, "/")
-	for i, level := range levels {
-		switch {
-		case level == "+", level == "#" && i == len(levels)-1:
-		case strings.ContainsAny(level, "+#"):
-			return false
-		}
-	}
-	return true
 }

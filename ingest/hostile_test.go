@@ -62,7 +62,7 @@ func attackOn(t *testing.T, listener net.Listener, do func(c net.Conn)) *villain
 }
 
 func (v *villain) options() Options {
-	return Options{Host: "127.0.0.1", Port: v.listener.Addr().(*net.TCPAddr).Port, Topics: []string{"devices/+/telemetry"}}
+	return to("127.0.0.1", v.listener.Addr().(*net.TCPAddr).Port, "devices/+/telemetry")
 }
 
 func (v *villain) awaitDone(t *testing.T) {
@@ -209,7 +209,7 @@ func TestAHostileBrokerIsLeftAndTriedAgain(t *testing.T) {
 func TestACutEndsAnAcknowledgementThatNobodyReads(t *testing.T) {
 	ours, theirs := net.Pipe()
 	defer theirs.Close()
-	sub, err := New(Options{Host: "localhost", Port: 1883, Topics: []string{"devices/#"}}, &open{})
+	sub, err := New(to("localhost", 1883, "devices/#"), &open{})
 	require.NoError(t, err)
 	l := &link{Subscriber: sub}
 	c := &conn{Conn: ours, socket: ours, patience: time.Hour, onEnd: func() {}}

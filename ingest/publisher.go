@@ -43,7 +43,7 @@ func Connect(ctx context.Context, o PublisherOptions) (*Publisher, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()
 	socket, err := dial(ctx, dialOptions{address: o.Address, config: o.TLS, patience: o.Timeout,
-		limit: defaultPacketBytes, onEnd: func() {}})
+		limit: leastPacketBytes, onEnd: func() {}})
 	if err != nil {
 		return nil, fmt.Errorf("connect to MQTT broker at %s: %w", o.Address, err)
 	}

@@ -69,7 +69,9 @@ func TestAFullQueueHoldsTheReaderUp(t *testing.T) {
 func TestAFaultIsLoggedWhenItBeginsOnceAMinuteAndWhenItEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, out := newGate(), &logs{}
-		sub, err := New(Options{Host: "h", Port: 1, Topics: []string{"a"}, Log: slog.New(slog.NewTextHandler(out, nil))}, g)
+		o := to("h", 1, "a")
+		o.Log = slog.New(slog.NewTextHandler(out, nil))
+		sub, err := New(o, g)
 		require.NoError(t, err)
 		go func() {
 			for began := time.Now(); time.Since(began) < 150*time.Second; {

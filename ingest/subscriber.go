@@ -29,7 +29,8 @@ type Sink interface {
 	Append(ctx context.Context, batch []store.Message, outcomes []store.Outcome) ([]store.Outcome, error)
 }
 
-// Options says which broker to subscribe to and how. Host, Port and Topics are required.
+// Options says which broker to subscribe to and how. Host, Port, ClientID, Topics, MaxBatch and StallTimeout are required:
+// what is set in a configuration has its default there.
 type Options struct {
 	Host string
 	Port int
@@ -37,17 +38,17 @@ type Options struct {
 	// which must be valid for ServerName (empty: Host). InsecureSkipVerify is refused.
 	TLS                *tls.Config
 	Username, Password string
-	ClientID           string   // default "plantops-ingest"
+	ClientID           string
 	Topics             []string // filters
 	ProbeTopic         string   // subscribed too; what comes there is committed and not counted; empty: none
-	MaxBatch           int      // messages in one commit; default 1000
+	MaxBatch           int      // messages in one commit
 	// ReceiveMaximum is announced to the broker: how many QoS 1 messages may be on their way into the store;
 	// default 4096.
 	ReceiveMaximum uint16
-	// MaxPacketBytes is announced too: the largest packet that the broker may send; default 4 MiB.
+	// MaxPacketBytes is announced too: the largest packet that the broker may send; at least 4 MiB.
 	MaxPacketBytes int
 	// StallTimeout bounds each wait for the broker (a packet written, the rest of one that has begun, an answer to CONNECT
-	// or SUBSCRIBE) and the last commits of a stop, which get 4 s at most; default 10 s.
+	// or SUBSCRIBE) and the last commits of a stop, which get 4 s at most.
 	StallTimeout time.Duration
 	// Embedded says that the broker lives in this process: until the first SUBACK it is retried sooner.
 	Embedded bool
@@ -69,8 +70,8 @@ func (o *Options) filters() []string {
 
 const (
 	// drainTimeout bounds how long a stop waits for the last commits, and for the broker to take their acknowledgements.
-	drainTimeout       = 4 * time.Second
-	defaultPacketBytes = 4 << 20
+	drainTimeout     = 4 * time.Second
+	leastPacketBytes = 4 << 20
 )
 
 // Subscriber is one subscription to one broker. Its methods are safe for concurrent use; Run is called once.
@@ -96,8 +97,14 @@ func New(o Options, sink Sink) (*Subscriber, error) {
 		return nil, errors.New("ingest: Options.Host is empty")
 	case o.Port < 1 || o.Port > 65535:
 		return nil, fmt.Errorf("ingest: Options.Port is %d", o.Port)
+	case o.ClientID == "":
+		return nil, errors.New("ingest: Options.ClientID is empty")
 	case len(o.Topics) == 0:
 		return nil, errors.New("ingest: Options.Topics is empty")
+	case o.MaxBatch < 1:
+		return nil, fmt.Errorf("ingest: Options.MaxBatch is %d", o.MaxBatch)
+	case o.StallTimeout <= 0:
+		return nil, fmt.Errorf("ingest: Options.StallTimeout is %v", o.StallTimeout)
 	case o.TLS != nil && o.TLS.InsecureSkipVerify:
 		return nil, errors.New("ingest: Options.TLS does not verify the broker")
 	}
@@ -105,21 +112,10 @@ func New(o Options, sink Sink) (*Subscriber, error) {
 		o.TLS = o.TLS.Clone()
 		o.TLS.ServerName = o.Host
 	}
-	if o.ClientID == "" {
-		o.ClientID = "plantops-ingest"
-	}
-	if o.MaxBatch <= 0 {
-		o.MaxBatch = 1000
-	}
 	if o.ReceiveMaximum == 0 {
 		o.ReceiveMaximum = 4096
 	}
-	if o.MaxPacketBytes <= 0 {
-		o.MaxPacketBytes = defaultPacketBytes
-	}
-	if o.StallTimeout <= 0 {
-		o.StallTimeout = 10 * time.Second
-	}
+	o.MaxPacketBytes = max(o.MaxPacketBytes, leastPacketBytes)
 	if o.ClockUnsure == nil {
 		o.ClockUnsure = func() bool { return false }
 	}

@@ -96,8 +96,14 @@ func (l *logs) String() string {
 }
 
 func options(s *server) Options {
-	return Options{Host: "127.0.0.1", Port: s.port(), Username: "plantops_backend", Password: "secret",
-		Topics: []string{"devices/+/telemetry", "devices/+/heartbeat"}, Embedded: true}
+	o := to("127.0.0.1", s.port(), "devices/+/telemetry", "devices/+/heartbeat")
+	o.Username, o.Password, o.Embedded = "plantops_backend", "secret", true
+	return o
+}
+
+// to are the options that are needed, with the values that a configuration has by default.
+func to(host string, port int, topics ...string) Options {
+	return Options{Host: host, Port: port, Topics: topics, ClientID: "plantops-ingest", MaxBatch: 1000, StallTimeout: 10 * time.Second}
 }
 
 // start runs a subscriber until the test ends, or until the stop that it returns is called; stop returns what Run did.
@@ -303,11 +309,15 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 		"Host":   func(o *Options) { o.Host = "" },
 		"Port":   func(o *Options) { o.Port = 65536 },
 		"Topics": func(o *Options) { o.Topics = nil },
+
+		"ClientID":     func(o *Options) { o.ClientID = "" },
+		"MaxBatch":     func(o *Options) { o.MaxBatch = 0 },
+		"StallTimeout": func(o *Options) { o.StallTimeout = 0 },
 	} {
-		o := Options{Host: "localhost", Port: 1883, Topics: []string{"devices/#"}}
+		o := to("localhost", 1883, "devices/#")
 		spoil(&o)
 		_, err := New(o, &open{})
-		assert.ErrorContains(t, err, field)
+		assert.ErrorContains(t, err, "Options."+field)
 	}
 }
 

@@ -104,7 +104,9 @@ func TestFailuresAreExplained(t *testing.T) {
 		port := listener.Addr().(*net.TCPAddr).Port
 		listener.Close()
 		out := &logs{}
-		start(t, Options{Host: "127.0.0.1", Port: port, Topics: []string{"devices/#"}, Log: slog.New(slog.NewTextHandler(out, nil))}, &open{})
+		o := to("127.0.0.1", port, "devices/#")
+		o.Log = slog.New(slog.NewTextHandler(out, nil))
+		start(t, o, &open{})
 		require.EventuallyWithT(t, func(c *assert.CollectT) { assert.Contains(c, out.String(), "nothing listens there") }, patience, time.Millisecond)
 	})
 	t.Run("ended by the broker", func(t *testing.T) {
@@ -124,6 +126,8 @@ func TestFailuresAreExplained(t *testing.T) {
 }
 
 func TestTLSWithoutVerificationIsRefused(t *testing.T) {
-	_, err := New(Options{Host: "h", Port: 1, Topics: []string{"a"}, TLS: &tls.Config{InsecureSkipVerify: true}}, &open{})
+	o := to("h", 1, "a")
+	o.TLS = &tls.Config{InsecureSkipVerify: true}
+	_, err := New(o, &open{})
 	assert.ErrorContains(t, err, "does not verify")
 }

@@ -18,9 +18,8 @@ import (
 type Role string
 
 const (
-	RoleDevice  Role = "device"
-	RoleBackend Role = "backend"
-	RoleUser    Role = "user"
+	RoleDevice Role = "device"
+	RoleUser   Role = "user"
 )
 
 // Account is who may log in, and with which topics. In the filters %u stands for the account's name and %c for the
@@ -31,7 +30,6 @@ type Account struct {
 	Publish, Subscribe []string
 	Admin              bool  // may read $SYS
 	Created            int64 // UTC ms
-	Disabled           bool  // Authenticate refuses it
 }
 
 // What a device may do: speak and listen below its own topic.
@@ -76,6 +74,19 @@ func CheckID(id string) error {
 		return nil
 	}
 	return fmt.Errorf("%w %.80q: %s", ErrInvalidID, id, why)
+}
+
+type accountStatements struct {
+	insertAccount, insertRule, updateSecret, dropAccount *statement
+}
+
+func (q *accountStatements) all() []compile {
+	return []compile{
+		{&q.insertAccount, `INSERT INTO account (name, role, algorithm, salt, hash, created, admin) VALUES (?, ?, ?, ?, ?, ?, ?)`},
+		{&q.insertRule, `INSERT OR IGNORE INTO rule (account, action, filter) VALUES (?, ?, ?)`},
+		{&q.updateSecret, `UPDATE account SET algorithm = ?, salt = ?, hash = ? WHERE name = ?`},
+		{&q.dropAccount, `DELETE FROM account WHERE name = ?`},
+	}
 }
 
 // AddDevice creates the account of a device and returns its secret, which cannot be had again. The errors wrap
@@ -198,7 +209,7 @@ func hash(salt, secret []byte) []byte {
 // nobody stands in for an unknown name, so that an answer takes the same time as for a device.
 var nobody = credential{salt: make([]byte, saltBytes), hash: make([]byte, sha256.Size)}
 
-// Authenticate returns the account if name and password are right and it is not disabled. For devices it reads memory
+// Authenticate returns the account if name and password are right. For devices it reads memory
 // only, and so it does for a user whose right password it has seen since the start. Until then each password for a user costs a
 // slow hash, one at a time in the whole process, for which logins wait as w says; nothing else waits for that.
 //
@@ -207,7 +218,7 @@ var nobody = credential{salt: make([]byte, saltBytes), hash: make([]byte, sha256
 // who log in would wait behind him.
 func (s *Store) Authenticate(name string, password []byte, w Wait) (Account, bool) {
 	c, known := (*s.accounts.Load())[name]
-	if !known || c.account.Disabled {
+	if !known {
 		c, known = nobody, false
 	}
 	var right bool
@@ -234,7 +245,7 @@ func (s *Store) loadAccounts(ctx context.Context) error {
 		var algorithm, publish, subscribe string
 		var c credential
 		a := &c.account
-		err := scan(&a.Name, &a.Role, &a.Created, &a.Disabled, &a.Admin, &algorithm, &c.salt, &c.hash, &publish, &subscribe)
+		err := scan(&a.Name, &a.Role, &a.Created, &a.Admin, &algorithm, &c.salt, &c.hash, &publish, &subscribe)
 		if err != nil {
 			return err
 		}
@@ -245,10 +256,10 @@ func (s *Store) loadAccounts(ctx context.Context) error {
 		}
 		accounts[a.Name] = c
 		return err
-	}, `SELECT name, role, created, disabled, admin, algorithm, salt, hash,
+	}, `SELECT name, role, created, admin, algorithm, salt, hash,
 		(SELECT json_group_array(filter) FROM rule WHERE account = name AND action = 'publish'),
 		(SELECT json_group_array(filter) FROM rule WHERE account = name AND action = 'subscribe')
-		FROM account WHERE algorithm IN (?, ?)`, algorithmSHA256, algorithmPassword)
+		FROM account WHERE disabled = 0 AND algorithm IN (?, ?)`, algorithmSHA256, algorithmPassword)
 	if err != nil {
 		return fmt.Errorf("load accounts: %w", err)
 	}

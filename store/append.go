@@ -106,24 +106,6 @@ func (s *Store) deviceOf(m *Message) (d *device, reason string, err error) {
 	return d, "", err
 }
 
-func (s *Store) createDevice(name string) (*device, error) {
-	created := s.options.Now().UnixMilli()
-	result, err := s.w.insertDevice.exec(name, created)
-	if err != nil {
-		return nil, fmt.Errorf("create device %q: %w", name, err)
-	}
-	id, _ := result.LastInsertId()
-	if err := s.w.insertCounter.run(id); err != nil {
-		return nil, fmt.Errorf("create counters of device %q: %w", name, err)
-	}
-	d := &device{id: id, name: name, created: created}
-	s.tx.devices = append(s.tx.devices, d)
-	s.state.mu.Lock()
-	defer s.state.mu.Unlock()
-	s.state.devices[name], s.state.byID[id] = d, d
-	return d, nil
-}
-
 // appendReading stores what is new of a message with values. A leftover is the reason why a part of it, or with outcome
 // Quarantined all of it, is not stored.
 func (s *Store) appendReading(d *device, m *Message) (outcome Outcome, leftover string, err error) {
@@ -212,19 +194,16 @@ func find(pairs []pair, metric uint32) (value float64, ok bool) {
 	return 0, false
 }
 
-func (s *Store) createMetric(d *device, name string) (uint32, error) {
-	result, err := s.w.insertMetric.exec(name, d.id)
-	if err != nil {
-		return 0, fmt.Errorf("create metric %q: %w", name, err)
+type readingStatements struct {
+	insertReading, selectBody, updateBody *statement
+}
+
+func (q *readingStatements) all() []compile {
+	return []compile{
+		{&q.insertReading, `INSERT OR IGNORE INTO reading (device, time, received, flags, body) VALUES (?, ?, ?, ?, ?)`},
+		{&q.selectBody, `SELECT body FROM reading WHERE device = ? AND time = ?`},
+		{&q.updateBody, `UPDATE reading SET body = ? WHERE device = ? AND time = ?`},
 	}
-	rowid, _ := result.LastInsertId()
-	id := uint32(rowid) // at most maxDevices * maxMetrics
-	s.tx.metrics = append(s.tx.metrics, newMetric{name, d})
-	d.metrics++
-	s.state.mu.Lock()
-	defer s.state.mu.Unlock()
-	s.state.metrics[name], s.state.names[id] = id, name
-	return id, nil
 }
 
 // insertReading inserts the row of s.tx.body, unless there is one of that device and time.

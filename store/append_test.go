@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -245,12 +244,8 @@ func TestFailedCommitStoresNothingAndTheNextOneWorks(t *testing.T) {
 	}
 }
 
-func TestFullDisk(t *testing.T) {
-	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=512k"); err != nil {
-		t.Skipf("mount a small file system: %v", err)
-	}
-	t.Cleanup(func() { assert.NoError(t, syscall.Unmount(dir, 0)) })
+func TestFullDiskAsRoot(t *testing.T) {
+	dir := mountDisk(t, "size=512k")
 	ballast := filepath.Join(dir, "ballast")
 	testFailedCommit(t, openTest(t, Options{Path: filepath.Join(dir, "plantops.db")}), ErrFull, func(t *testing.T, _ *Store) func() {
 		_ = os.WriteFile(ballast, make([]byte, 1<<20), 0o600) // as much as there is room for

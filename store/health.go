@@ -36,7 +36,7 @@ func (s *Store) Space() (Space, error) {
 	if err := syscall.Statfs(filepath.Dir(s.path), &disk); err != nil {
 		return Space{}, fmt.Errorf("free space for store %s: %w", s.path, err)
 	}
-	block := int64(disk.Bsize) //nolint:unconvert // the types differ between systems
+	block := int64(disk.Bsize) // the types differ between systems
 	return Space{FreeBytes: int64(disk.Bavail) * block, TotalBytes: int64(disk.Blocks) * block}, nil
 }
 

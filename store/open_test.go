@@ -66,14 +66,10 @@ func TestFileThatCannotBeUsedIsRefusedAndNotChanged(t *testing.T) {
 	}
 }
 
-func TestReadOnlyFileSystemIsNamed(t *testing.T) {
+func TestReadOnlyFileSystemIsNamedAsRoot(t *testing.T) {
 	for name, exists := range map[string]bool{"new": false, "existing": true} {
 		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
-				t.Skipf("mount a file system: %v", err)
-			}
-			t.Cleanup(func() { assert.NoError(t, syscall.Unmount(dir, 0)) })
+			dir := mountDisk(t, "")
 			path := filepath.Join(dir, "plantops.db")
 			if exists {
 				require.NoError(t, openTest(t, Options{Path: path}).Close())
@@ -86,13 +82,8 @@ func TestReadOnlyFileSystemIsNamed(t *testing.T) {
 	}
 }
 
-func TestNoRoomForANewFileIsNamed(t *testing.T) {
-	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=24k"); err != nil {
-		t.Skipf("mount a small file system: %v", err)
-	}
-	t.Cleanup(func() { assert.NoError(t, syscall.Unmount(dir, 0)) })
-	path := filepath.Join(dir, "plantops.db")
+func TestNoRoomForANewFileIsNamedAsRoot(t *testing.T) {
+	path := filepath.Join(mountDisk(t, "size=24k"), "plantops.db")
 	_, err := Open(t.Context(), Options{Path: path})
 	require.ErrorIs(t, err, ErrFull)
 	require.ErrorContains(t, err, path)

@@ -43,6 +43,26 @@ type quarantineSize struct {
 	ageChecked      time.Time
 }
 
+type quarantineStatements struct {
+	insertEntry, deleteEntry, sumEntries, oldestEntries, summarise, countSummary, deleteEntries, deleteAllEntries, deleteSummary *statement
+}
+
+func (q *quarantineStatements) all() []compile {
+	return []compile{
+		{&q.insertEntry, `INSERT INTO quarantine (time, device, flags, size, topic, reason, payload) VALUES (?, ?, ?, ?, ?, ?, ?)`},
+		{&q.deleteEntry, `DELETE FROM quarantine WHERE id = ?`},
+		{&q.sumEntries, `SELECT coalesce(sum(size), 0) FROM quarantine`},
+		{&q.oldestEntries, `SELECT id, time, size, device, reason, flags FROM quarantine ORDER BY id LIMIT ?`},
+		{&q.summarise, `INSERT INTO quarantine_summary (device, reason, count, first, last) VALUES (?, ?, ?, ?, ?)
+			ON CONFLICT (device, reason) DO UPDATE SET count = count + excluded.count,
+				first = min(first, excluded.first), last = max(last, excluded.last)`},
+		{&q.countSummary, `SELECT count(*) FROM quarantine_summary`},
+		{&q.deleteEntries, `DELETE FROM quarantine WHERE id <= ?`},
+		{&q.deleteAllEntries, `DELETE FROM quarantine`},
+		{&q.deleteSummary, `DELETE FROM quarantine_summary`},
+	}
+}
+
 // addEntry keeps the payload of a message. With outcome Stored the entry is not what the message counts as.
 func (s *Store) addEntry(d *device, m *Message, reason string, outcome Outcome) error {
 	if err := s.countEntries(); err != nil {

@@ -25,6 +25,17 @@ func (s *Store) ReplayQuarantined(ctx context.Context, id int64, m Message) (out
 	return outcome, nil
 }
 
+type replayStatements struct {
+	selectEntry, updateEntry *statement
+}
+
+func (q *replayStatements) all() []compile {
+	return []compile{
+		{&q.selectEntry, `SELECT device, flags, size FROM quarantine WHERE id = ?`},
+		{&q.updateEntry, `UPDATE quarantine SET flags = ?, reason = ? WHERE id = ?`},
+	}
+}
+
 func (s *Store) replay(id int64, m *Message) (Outcome, error) {
 	var entry []driver.Value
 	err := s.w.selectEntry.query(func(row []driver.Value) error {

@@ -71,6 +71,17 @@ func (s *Store) deleteChunk(ctx context.Context, due []int64, before int64) (del
 	return deleted, rest, nil
 }
 
+type retentionStatements struct {
+	oldestReadings, deleteReadings *statement
+}
+
+func (q *retentionStatements) all() []compile {
+	return []compile{
+		{&q.oldestReadings, `SELECT count(*), max(time) FROM (SELECT time FROM reading WHERE device = ? AND time < ? ORDER BY time LIMIT ?)`},
+		{&q.deleteReadings, `DELETE FROM reading WHERE device = ? AND time <= ?`},
+	}
+}
+
 // deleteOldest deletes the oldest rows of a device, up to limit of those before a time, inside the running transaction.
 func (s *Store) deleteOldest(id, before, limit int64) (deleted int64, err error) {
 	var last int64

@@ -26,6 +26,23 @@ type newMetric struct {
 	by   *device
 }
 
+type transactionStatements struct {
+	begin, commit, rollback, version, updateCounter, addRefusal *statement
+}
+
+func (q *transactionStatements) all() []compile {
+	return []compile{
+		{&q.begin, `BEGIN IMMEDIATE`},
+		{&q.commit, `COMMIT`},
+		{&q.rollback, `ROLLBACK`},
+		{&q.version, `PRAGMA data_version`},
+		{&q.updateCounter, `UPDATE counter SET stored = ?, duplicate = ?, quarantined = ?, refused = ?, rows = ?, last_seen = ?,
+			last_reading = ? WHERE device = ?`},
+		{&q.addRefusal, `INSERT INTO refusal (reason, count) VALUES (?, ?)
+			ON CONFLICT (reason) DO UPDATE SET count = count + excluded.count`},
+	}
+}
+
 // transact runs change in a write transaction together with the refused counts that wait, and has it on disk when it
 // returns nil. After an error nothing has changed, in the file or in memory. The caller holds the right to write.
 func (s *Store) transact(change func() error) error {

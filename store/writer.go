@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"modernc.org/sqlite"
 )
@@ -35,17 +36,14 @@ type writer struct {
 	conn     driver.Conn
 	prepared []*statement
 
-	begin, commit, rollback, version         *statement
-	insertReading, selectBody, updateBody    *statement
-	oldestReadings, deleteReadings           *statement
-	insertDevice, insertMetric               *statement
-	insertCounter, updateCounter, addRefusal *statement
-	insertEntry, deleteEntries, summarise    *statement
-	oldestEntries, sumEntries, countSummary  *statement
-	selectEntry, deleteEntry, updateEntry    *statement
-	deleteAllEntries, deleteSummary          *statement
-	insertAccount, updateSecret, dropAccount *statement
-	insertRule                               *statement
+	// Each group stands with what uses it.
+	transactionStatements
+	creationStatements
+	readingStatements
+	retentionStatements
+	quarantineStatements
+	replayStatements
+	accountStatements
 }
 
 func connectWriter(ctx context.Context, dsn string) (*writer, error) {
@@ -60,51 +58,20 @@ func connectWriter(ctx context.Context, dsn string) (*writer, error) {
 	return &writer{conn: conn}, nil
 }
 
+// compile is a statement to be prepared and its text.
+type compile struct {
+	to   **statement
+	text string
+}
+
 // prepare compiles every statement; the schema must be there.
-func (w *writer) prepare() error {
-	var err error
-	for _, p := range []struct {
-		to   **statement
-		text string
-	}{
-		{&w.begin, `BEGIN IMMEDIATE`},
-		{&w.commit, `COMMIT`},
-		{&w.rollback, `ROLLBACK`},
-		{&w.version, `PRAGMA data_version`},
-		{&w.insertReading, `INSERT OR IGNORE INTO reading (device, time, received, flags, body) VALUES (?, ?, ?, ?, ?)`},
-		{&w.selectBody, `SELECT body FROM reading WHERE device = ? AND time = ?`},
-		{&w.updateBody, `UPDATE reading SET body = ? WHERE device = ? AND time = ?`},
-		{&w.oldestReadings, `SELECT count(*), max(time) FROM (SELECT time FROM reading WHERE device = ? AND time < ? ORDER BY time LIMIT ?)`},
-		{&w.deleteReadings, `DELETE FROM reading WHERE device = ? AND time <= ?`},
-		{&w.insertDevice, `INSERT INTO device (name, created) VALUES (?, ?)`},
-		{&w.insertMetric, `INSERT INTO metric (name, device) VALUES (?, ?)`},
-		{&w.insertCounter, `INSERT INTO counter (device) VALUES (?)`},
-		{&w.updateCounter, `UPDATE counter SET stored = ?, duplicate = ?, quarantined = ?, refused = ?, rows = ?, last_seen = ?,
-			last_reading = ? WHERE device = ?`},
-		{&w.addRefusal, `INSERT INTO refusal (reason, count) VALUES (?, ?)
-			ON CONFLICT (reason) DO UPDATE SET count = count + excluded.count`},
-		{&w.insertEntry, `INSERT INTO quarantine (time, device, flags, size, topic, reason, payload) VALUES (?, ?, ?, ?, ?, ?, ?)`},
-		{&w.oldestEntries, `SELECT id, time, size, device, reason, flags FROM quarantine ORDER BY id LIMIT ?`},
-		{&w.sumEntries, `SELECT coalesce(sum(size), 0) FROM quarantine`},
-		{&w.summarise, `INSERT INTO quarantine_summary (device, reason, count, first, last) VALUES (?, ?, ?, ?, ?)
-			ON CONFLICT (device, reason) DO UPDATE SET count = count + excluded.count,
-				first = min(first, excluded.first), last = max(last, excluded.last)`},
-		{&w.countSummary, `SELECT count(*) FROM quarantine_summary`},
-		{&w.deleteEntries, `DELETE FROM quarantine WHERE id <= ?`},
-		{&w.deleteAllEntries, `DELETE FROM quarantine`},
-		{&w.deleteSummary, `DELETE FROM quarantine_summary`},
-		{&w.selectEntry, `SELECT device, flags, size FROM quarantine WHERE id = ?`},
-		{&w.deleteEntry, `DELETE FROM quarantine WHERE id = ?`},
-		{&w.updateEntry, `UPDATE quarantine SET flags = ?, reason = ? WHERE id = ?`},
-		{&w.insertAccount, `INSERT INTO account (name, role, algorithm, salt, hash, created, admin) VALUES (?, ?, ?, ?, ?, ?, ?)`},
-		{&w.insertRule, `INSERT OR IGNORE INTO rule (account, action, filter) VALUES (?, ?, ?)`},
-		{&w.updateSecret, `UPDATE account SET algorithm = ?, salt = ?, hash = ? WHERE name = ?`},
-		{&w.dropAccount, `DELETE FROM account WHERE name = ?`},
-	} {
-		if *p.to, err = w.statement(p.text); err != nil {
-			return fmt.Errorf("prepare %.40q: %w", p.text, err)
+func (w *writer) prepare() (err error) {
+	for _, c := range slices.Concat(w.transactionStatements.all(), w.creationStatements.all(), w.readingStatements.all(),
+		w.retentionStatements.all(), w.quarantineStatements.all(), w.replayStatements.all(), w.accountStatements.all()) {
+		if *c.to, err = w.statement(c.text); err != nil {
+			return fmt.Errorf("prepare %.40q: %w", c.text, err)
 		}
-		w.prepared = append(w.prepared, *p.to)
+		w.prepared = append(w.prepared, *c.to)
 	}
 	return nil
 }

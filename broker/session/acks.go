@@ -114,9 +114,6 @@ func (s *Session) dropAll(out []Effect) []Effect {
 	for b.queue.n > 0 {
 		out = s.dropFirst(&b.queue, DropEnded, out)
 	}
-	for b.queue0.n > 0 {
-		out = s.dropFirst(&b.queue0, DropEnded, out)
-	}
-	*b = outbound{}
+	*b = outbound{} // queue0 went with the connection
 	return out
 }

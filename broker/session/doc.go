@@ -59,9 +59,9 @@
 // connection what was sent is sent again in order, within the new window:
 // PUBREL for what is past PUBREC, PUBLISH with DUP for the rest; what was never
 // sent goes without DUP. Expired messages are dropped before their first
-// sending, never after. QoS 0 goes to nobody who is away, unless
-// Options.QueueQoS0. The queue is bounded: waiting QoS 0 messages make room,
-// oldest first, otherwise the newest message is dropped.
+// sending, never after. QoS 0 goes to nobody who is away, which MQTT leaves to
+// the server. The queue is bounded: waiting QoS 0 messages make room, oldest
+// first, otherwise the newest message is dropped.
 //
 // A Token of the offer comes back exactly once. [Delivered]: PUBACK for QoS 1,
 // PUBREC for QoS 2 (from there on the client owns the message), the hand-over

@@ -36,12 +36,11 @@ const (
 	DropQueueFull             // the session holds as much as it may
 	DropOffline               // QoS 0 and the client is away
 	DropRefused               // PUBACK or PUBREC of 0x80 and above
-	DropNoLocal               // the client's own message [MQTT-3.8.3-3]
 	DropEnded                 // the session ended first
 	numDrops
 )
 
-var dropNames = [numDrops]string{"expired", "too large", "queue full", "offline", "refused", "no local", "session ended"}
+var dropNames = [numDrops]string{"expired", "too large", "queue full", "offline", "refused", "session ended"}
 
 func (d Drop) String() string { return dropNames[d] }
 

@@ -203,7 +203,7 @@ func (w *world) dropped(p *parcel, e *Effect) {
 	case DropEnded:
 		w.must(due || !w.exists, "ended with the session")
 	case DropOffline:
-		w.must(p.qos == 0 && (due || !w.connected) && !w.o.QueueQoS0, "offline")
+		w.must(p.qos == 0 && (due || !w.connected), "offline")
 	case DropExpired:
 		w.must(p.id == 0 && p.m.Expired(w.now), "expired before it was sent")
 	case DropTooLarge:

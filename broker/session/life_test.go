@@ -58,7 +58,7 @@ func TestTheEndSettlesEverything(t *testing.T) {
 		"removal": func(s *Session) []Effect { return s.End(noon, nil) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := online(t, Options{Window: 3, QueueQoS0: true}, func(c *Connection) {
+			s := online(t, Options{Window: 3}, func(c *Connection) {
 				c.Expiry = time.Minute
 				c.Will = &Testament{Message: Message{Topic: "w"}, Delay: time.Hour}
 			})
@@ -69,10 +69,11 @@ func TestTheEndSettlesEverything(t *testing.T) {
 			deliver(s, "d", 1)
 			s.Pubrec(noon, 1, 0, nil)
 			ticket, _, _ := s.Receive(1, 2, nil)
-			s.Disconnect(noon, Lost, nil)
+			s.Pause()
 			deliver(s, "e", 0)
+			assert.Equal(t, []string{"dropped e: offline"}, show(s.Disconnect(noon, Lost, nil)))
 			out := end(s)
-			assert.Equal(t, []string{"will w", "dropped b: session ended", "dropped c: session ended", "dropped d: session ended", "dropped e: session ended", "ended"}, show(out))
+			assert.Equal(t, []string{"will w", "dropped b: session ended", "dropped c: session ended", "dropped d: session ended", "ended"}, show(out))
 			assert.Contains(t, out[len(out)-1].Subscriptions, "a/#")
 			assert.False(t, s.Subscriptions() > 0)
 			assert.Equal(t, 0, s.Stats().Queued+s.Stats().InFlight+s.Stats().Bytes)

@@ -85,7 +85,7 @@ func newWorld(d dice, fatalf func(string, ...any)) *world {
 	w := &world{fatalf: fatalf, dice: d, now: noon, live: map[*Message]*parcel{}, held: map[uint16]*letter{}}
 	w.o = Options{
 		Window: 1 + d.roll(8), MaxQueued: 1 + d.roll(12), MaxQueuedBytes: 1000 + d.roll(8000),
-		ReceiveMaximum: 1 + d.roll(6), QueueQoS0: d.roll(2) == 0, RaiseQoS0: d.roll(2) == 0,
+		ReceiveMaximum: 1 + d.roll(6), RaiseQoS0: d.roll(2) == 0,
 	}
 	w.s = New("me", "account", w.o)
 	return w
@@ -236,10 +236,8 @@ func (w *world) connect() {
 func (w *world) disconnected(cause Cause) {
 	w.connected = false
 	w.pubacks, w.pubrecs = nil, nil
-	if !w.o.QueueQoS0 {
-		w.due = append(w.due, w.pending0...)
-		w.pending0 = nil
-	}
+	w.due = append(w.due, w.pending0...)
+	w.pending0 = nil
 	switch {
 	case w.will == nil:
 	case cause != Lost:

@@ -9,7 +9,6 @@ import (
 type Offer struct {
 	QoS               byte // granted to the subscription
 	RetainAsPublished bool
-	NoLocal           bool
 	Retained          bool     // sent because of a new subscription
 	Scarce            bool     // the account holds as much as it may: the session may hold FreeBytes
 	SubscriptionIDs   []uint32 // of all matching subscriptions; not changed afterwards
@@ -32,7 +31,7 @@ type outbound struct {
 	flights flights
 	resend  []uint16    // ids in use that the connection has yet to see
 	queue   ring[entry] // QoS 1 and 2, never sent
-	queue0  ring[entry] // QoS 0, empty unless paused or away
+	queue0  ring[entry] // QoS 0, empty unless paused
 	bytes   int         // in queues and flights
 }
 
@@ -50,9 +49,7 @@ func (s *Session) Deliver(now time.Time, m *Message, o Offer, out []Effect) []Ef
 	switch {
 	case !s.exists:
 		return s.drop(&e, DropEnded, 0, out)
-	case o.NoLocal && m.Publisher == s.clientID:
-		return s.drop(&e, DropNoLocal, 0, out)
-	case e.qos == 0 && !s.connected && !s.options.QueueQoS0:
+	case e.qos == 0 && !s.connected:
 		return s.drop(&e, DropOffline, 0, out)
 	case o.Scarce && !s.fits(&e, true):
 		return s.drop(&e, DropQueueFull, 0, out)

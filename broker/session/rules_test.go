@@ -79,7 +79,6 @@ func TestMessagesCarryWhatTheSubscriptionAsksFor(t *testing.T) {
 		"RETAIN because of a new subscription":  {Options{}, Message{}, Offer{Retained: true}, Effect{Retain: true}},
 		"identifiers [MQTT-3.3.4-3]":            {Options{}, Message{}, Offer{SubscriptionIDs: []uint32{1, 2}}, Effect{SubscriptionIDs: []uint32{1, 2}}},
 		"expiry counted down [MQTT-3.3.2-6]":    {Options{}, Message{Expires: noon.Add(1500 * time.Millisecond)}, Offer{}, Effect{Expiry: 2}},
-		"another's message despite No Local":    {Options{}, Message{Publisher: "you"}, Offer{NoLocal: true}, Effect{}},
 		"the own message where No Local is off": {Options{}, Message{Publisher: "me"}, Offer{}, Effect{}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -96,9 +95,8 @@ func TestMessagesThatAreDropped(t *testing.T) {
 		offer   Offer
 		want    Drop
 	}{
-		"own message [MQTT-3.8.3-3]": {Message{Publisher: "me", QoS: 1}, Offer{QoS: 1, NoLocal: true}, DropNoLocal},
-		"expired [MQTT-3.3.2-5]":     {Message{Expires: noon, QoS: 1}, Offer{QoS: 1}, DropExpired},
-		"too large [MQTT-3.1.2-24]":  {Message{Payload: make([]byte, 100)}, Offer{}, DropTooLarge},
+		"expired [MQTT-3.3.2-5]":    {Message{Expires: noon, QoS: 1}, Offer{QoS: 1}, DropExpired},
+		"too large [MQTT-3.1.2-24]": {Message{Payload: make([]byte, 100)}, Offer{}, DropTooLarge},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := online(t, Options{}, func(c *Connection) { c.MaximumPacketSize = 100 })
@@ -177,16 +175,11 @@ func TestQoS0IsKeptOnlyForThoseWhoAreThere(t *testing.T) {
 	assert.True(t, s.Paused())
 	assert.Equal(t, []string{"dropped c: offline"}, show(s.Disconnect(noon, Lost, nil)))
 	assert.Equal(t, []string{"dropped d: offline"}, deliver(s, "d", 0))
-
-	s = online(t, Options{QueueQoS0: true}, nil)
-	s.Disconnect(noon, Lost, nil)
-	assert.Empty(t, deliver(s, "e", 0))
-	assert.Equal(t, []string{"PUBLISH e", "delivered e"}, connect(s, nil))
 }
 
 func TestFullQueueDropsQoS0FirstThenTheNewest(t *testing.T) {
-	s := online(t, Options{QueueQoS0: true, MaxQueued: 3}, nil)
-	s.Disconnect(noon, Lost, nil)
+	s := online(t, Options{MaxQueued: 3}, nil)
+	s.Pause()
 	deliver(s, "a", 1)
 	deliver(s, "zero", 0)
 	deliver(s, "nil", 0)
@@ -195,7 +188,7 @@ func TestFullQueueDropsQoS0FirstThenTheNewest(t *testing.T) {
 	assert.Equal(t, []string{"dropped nil: queue full"}, deliver(s, "c", 2))
 	assert.Equal(t, []string{"dropped d: queue full"}, deliver(s, "d", 1))
 	assert.EqualValues(t, 4, s.Stats().Dropped[DropQueueFull])
-	assert.Equal(t, []string{"PUBLISH a id=1", "PUBLISH b id=2", "PUBLISH c id=3"}, connect(s, nil))
+	assert.Equal(t, []string{"PUBLISH a id=1", "PUBLISH b id=2", "PUBLISH c id=3"}, show(s.Resume(noon, 1<<30, nil)))
 }
 
 func TestQueueIsBoundedInBytes(t *testing.T) {

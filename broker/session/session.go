@@ -24,9 +24,6 @@ type Options struct {
 	// ReceiveMaximum is what CONNACK announced to an MQTT 5 client: so many
 	// QoS 1 and 2 messages may be unacknowledged by us. Default 65535.
 	ReceiveMaximum int
-	// QueueQoS0 keeps QoS 0 messages for a client that is away. Without it
-	// they are dropped, which MQTT leaves to the server.
-	QueueQoS0 bool
 	// RaiseQoS0 delivers at QoS 1 what was published at QoS 0, where the
 	// subscription grants it, so that it is acknowledged and redelivered.
 	RaiseQoS0 bool
@@ -188,10 +185,8 @@ func (s *Session) Disconnect(now time.Time, cause Cause, out []Effect) []Effect 
 	s.connected = false
 	s.inbound.connectionLost()
 	s.outbound.flights.connectionLost()
-	if !s.options.QueueQoS0 {
-		for s.outbound.queue0.n > 0 {
-			out = s.dropFirst(&s.outbound.queue0, DropOffline, out)
-		}
+	for s.outbound.queue0.n > 0 {
+		out = s.dropFirst(&s.outbound.queue0, DropOffline, out)
 	}
 	out = s.leaveWill(now, cause, out)
 	switch {

@@ -1,6 +1,6 @@
 package session
 
-import "strings"
+import "github.com/plantops/plantops/broker/topic"
 
 // Subscription is one granted subscription.
 type Subscription struct {
@@ -13,7 +13,7 @@ type Subscription struct {
 }
 
 // Shared reports whether the subscription belongs to a share group.
-func (s Subscription) Shared() bool { return strings.HasPrefix(s.Filter, "$share/") }
+func (s Subscription) Shared() bool { return topic.Shared(s.Filter) }
 
 // SendsRetained reports whether retained messages follow the SUBACK; existed
 // is what Subscribe returned [MQTT-3.3.1-9, -10, -11]. A share group gets none.
@@ -52,7 +52,7 @@ func (s *Session) Subscriptions() int { return len(s.filters) }
 // merges wrongly, No Local beside a plain overlapping filter.
 func (s *Session) Offer(m *Message) (o Offer, wanted bool) {
 	for _, sub := range s.filters {
-		if sub.Shared() || (sub.NoLocal && m.Publisher == s.clientID) || !Matches(sub.Filter, m.Topic) {
+		if sub.Shared() || (sub.NoLocal && m.Publisher == s.clientID) || !topic.Matches(sub.Filter, m.Topic) {
 			continue
 		}
 		wanted = true
@@ -65,30 +65,8 @@ func (s *Session) Offer(m *Message) (o Offer, wanted bool) {
 	return o, wanted
 }
 
-// Matches reports whether a valid filter matches a topic: "a/#" matches "a",
-// and a leading wildcard matches no topic that begins with $ [MQTT-4.7.2-1].
-func Matches(filter, topic string) bool {
-	if strings.HasPrefix(topic, "$") && !strings.HasPrefix(filter, "$") {
-		return false
-	}
-	for {
-		f, filterRest, filterMore := strings.Cut(filter, "/")
-		if f == "#" {
-			return true
-		}
-		t, topicRest, topicMore := strings.Cut(topic, "/")
-		if f != "+" && f != t {
-			return false
-		}
-		if !topicMore {
-			return !filterMore || filterRest == "#"
-		}
-		if !filterMore {
-			return false
-		}
-		filter, topic = filterRest, topicRest
-	}
-}
+// Matches is topic.Matches.
+func Matches(filter, name string) bool { return topic.Matches(filter, name) }
 
 // Subscription returns the subscription with this very filter, if there is one.
 func (s *Session) Subscription(filter string) (sub Subscription, ok bool) {

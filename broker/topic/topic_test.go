@@ -1,6 +1,7 @@
 package topic
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -124,8 +125,58 @@ func TestCoversOfATopicIsTheOrdinaryMatch(t *testing.T) {
 	topics := rapid.SampledFrom(topictest.Universe())
 	rapid.Check(t, func(t *rapid.T) {
 		filter, topic := drawFilter.Draw(t, "filter"), topics.Draw(t, "topic")
-		if topic != "" && Covers(filter, topic) != topictest.Matches(filter, topic) {
-			t.Fatalf("Covers(%q, %q) = %v", filter, topic, Covers(filter, topic))
+		if topic != "" && Matches(filter, topic) != topictest.Matches(filter, topic) {
+			t.Fatalf("Matches(%q, %q) = %v", filter, topic, Matches(filter, topic))
 		}
 	})
+}
+
+func TestOverlapMeansATopicThatBothMatch(t *testing.T) {
+	topics := topictest.Universe()
+	rapid.Check(t, func(t *rapid.T) {
+		one, other := drawFilter.Draw(t, "one"), drawFilter.Draw(t, "other")
+		want := slices.ContainsFunc(topics, func(topic string) bool {
+			return topictest.Matches(one, topic) && topictest.Matches(other, topic)
+		})
+		if Overlap(one, other) != want {
+			t.Fatalf("Overlap(%q, %q) = %v", one, other, !want)
+		}
+	})
+}
+
+func TestEachOptionRefusesWhatItNames(t *testing.T) {
+	for name, c := range map[string]struct {
+		place  Filters
+		filter string
+		want   Fault
+	}{
+		"as long as MQTT can write":          {Filters{}, strings.Repeat("a", 65535), Faultless},
+		"longer than MQTT can write":         {Filters{}, strings.Repeat("a", 65536), FaultSize},
+		"longer than the place takes":        {Filters{MaxBytes: 2}, "abc", FaultSize},
+		"as long as the place takes":         {Filters{MaxBytes: 2}, "ab", Faultless},
+		"nothing":                            {Filters{}, "", FaultSize},
+		"any depth":                          {Filters{}, strings.Repeat("/", 1000), Faultless},
+		"too deep":                           {Filters{MaxLevels: 2}, "a/b/c", FaultLevels},
+		"$share and its group are no levels": {Filters{MaxLevels: 2}, "$share/g/a/b", Faultless},
+		"they are where $share is a topic":   {Filters{MaxLevels: 2, Unshared: true}, "$share/g/a/b", FaultLevels},
+		"a line break":                       {Filters{}, "a\nb", Faultless},
+		"a line break in a line of a log":    {Filters{NoControl: true}, "a\nb", FaultControl},
+		"C1 control characters too":          {Filters{NoControl: true}, "a\u0085b", FaultControl},
+		"NUL anywhere":                       {Filters{}, "a\x00b", FaultControl},
+		"not UTF-8":                          {Filters{Unshared: true}, "a\xff", FaultUTF8},
+		"$SYS":                               {Filters{}, "$SYS/#", Faultless},
+		"$SYS where no $ may be":             {Filters{NoDollar: true}, "$SYS/#", FaultDollar},
+		"$share where no $ may be":           {Filters{NoDollar: true}, "$share/g/#", FaultDollar},
+		"a shared one without a group":       {Filters{}, "$share", FaultShare},
+		"which is a topic elsewhere":         {Filters{Unshared: true}, "$share", Faultless},
+		"$share in capitals":                 {Filters{}, "$SHARE/g/a", FaultShare},
+		"# in the middle of a shared one":    {Filters{}, "$share/g/#/a", FaultHash},
+		"# in the middle":                    {Filters{}, "a/#/b", FaultHash},
+		"# in a level":                       {Filters{}, "a/b#", FaultWildcard},
+		"+ in a level":                       {Filters{}, "a/+b/#", FaultWildcard},
+		"patterns are levels like others":    {Filters{NoControl: true, NoDollar: true}, "%u/%c/+/#", Faultless},
+	} {
+		got := c.place.Fault(c.filter)
+		assert.Equal(t, c.want, got, "%s: %s", name, got)
+	}
 }

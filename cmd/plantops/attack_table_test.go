@@ -22,7 +22,7 @@ func TestV19OurPackagesLeaveMemoryToTheCompiler(t *testing.T) {
 // README's table of attacks names every class, and for each one tests that exist and can be selected by the class, or
 // says that it is not for a test.
 func TestReadmeNamesATestForEveryClassOfAttack(t *testing.T) {
-	readme, err := os.ReadFile("../../README.md")
+	readme, err := os.ReadFile("../../docs/security.md")
 	require.NoError(t, err)
 	_, rest, found := strings.Cut(string(readme), "| Class | Attack | Defence | Tests |\n|---|---|---|---|\n")
 	require.True(t, found, "README has the head of the table")

@@ -12,6 +12,7 @@ import (
 
 	"github.com/plantops/plantops/certs"
 	"github.com/plantops/plantops/config"
+	"github.com/plantops/plantops/control"
 )
 
 func newCerts(a *app) *cobra.Command {
@@ -35,7 +36,7 @@ Every device that trusts the old authority must be given the new ca.crt after --
 			cfg := loaded.Config
 			authority, err := certs.Create(a.certsOptions(cfg), force)
 			if errors.Is(err, certs.ErrExists) {
-				return withHint(err, `see what is there: plantops certs show`,
+				return control.WithHint(err, `see what is there: plantops certs show`,
 					"to replace it: plantops certs init --force; every device then needs the new ca.crt")
 			}
 			if err != nil {
@@ -161,8 +162,8 @@ func (a *app) openAuthority() (*certs.Authority, config.Config, error) {
 // reloadServer makes a running server take over changed certificates at once, and tells how many connections it ended
 // because theirs is revoked, and whether there is a server.
 func (a *app) reloadServer(cmd *cobra.Command, cfg config.Config) (ended int64, running bool, err error) {
-	server, err := dialControl(cmd.Context(), cfg.SocketPath())
-	if errors.Is(err, errUnauthorized) {
+	server, err := control.Dial(cmd.Context(), cfg.SocketPath())
+	if errors.Is(err, control.ErrUnauthorized) {
 		return 0, true, err
 	}
 	if err != nil {

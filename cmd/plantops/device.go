@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/plantops/plantops/config"
+	"github.com/plantops/plantops/control"
 	"github.com/plantops/plantops/store"
 )
 
@@ -20,23 +21,23 @@ func newDevice(a *app) *cobra.Command {
 }
 
 func newDeviceAdd(a *app) *cobra.Command {
-	return credentialsCommand(a, "add ID", "Register a device and print its credentials, once", operator.AddDevice)
+	return credentialsCommand(a, "add ID", "Register a device and print its credentials, once", control.Operator.AddDevice)
 }
 
 func newDeviceRotate(a *app) *cobra.Command {
-	cmd := credentialsCommand(a, "rotate ID", "Give a device a new password; the old one ends at once", operator.RotateDevice)
+	cmd := credentialsCommand(a, "rotate ID", "Give a device a new password; the old one ends at once", control.Operator.RotateDevice)
 	cmd.ValidArgsFunction = completeDevices(a)
 	return cmd
 }
 
-func credentialsCommand(a *app, use, short string, secret func(operator, context.Context, string) (string, error)) *cobra.Command {
+func credentialsCommand(a *app, use, short string, secret func(control.Operator, context.Context, string) (string, error)) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   use,
 		Short: short,
 		Args:  args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.operate(cmd.Context(), func(cfg config.Config, o operator) error {
+			return a.operate(cmd.Context(), func(cfg config.Config, o control.Operator) error {
 				password, err := secret(o, cmd.Context(), args[0])
 				if err != nil {
 					return deviceHint(err, args[0])
@@ -45,11 +46,11 @@ func credentialsCommand(a *app, use, short string, secret func(operator, context
 				if err != nil {
 					return err
 				}
-				given := newAccess(args[0], password, cfg, reach)
+				given := deviceCredentials(args[0], password, cfg, reach)
 				if asJSON {
 					return printJSON(a.stdout, given)
 				}
-				return printAccess(a, given)
+				return printDeviceCredentials(a, given)
 			})
 		},
 	}
@@ -60,9 +61,9 @@ func credentialsCommand(a *app, use, short string, secret func(operator, context
 func deviceHint(err error, id string) error {
 	switch {
 	case errors.Is(err, store.ErrExists):
-		return withHint(err, fmt.Sprintf("a new password for it: plantops device rotate %s", id))
+		return control.WithHint(err, fmt.Sprintf("a new password for it: plantops device rotate %s", id))
 	case errors.Is(err, store.ErrNotFound):
-		return withHint(err, "registered devices: plantops device list")
+		return control.WithHint(err, "registered devices: plantops device list")
 	}
 	return err
 }
@@ -74,7 +75,7 @@ func newDeviceRemove(a *app) *cobra.Command {
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: completeDevices(a),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.operate(cmd.Context(), func(_ config.Config, o operator) error {
+			return a.operate(cmd.Context(), func(_ config.Config, o control.Operator) error {
 				if err := o.RemoveDevice(cmd.Context(), args[0]); err != nil {
 					return deviceHint(err, args[0])
 				}
@@ -85,49 +86,8 @@ func newDeviceRemove(a *app) *cobra.Command {
 	}
 }
 
-// deviceStatus is a device as commands print it.
-type deviceStatus struct {
-	ID          string   `json:"device_id"`
-	Registered  bool     `json:"registered"`
-	Online      bool     `json:"online"`
-	Created     moment   `json:"created"`
-	LastSeen    moment   `json:"last_seen"`
-	LastReading moment   `json:"last_reading"`
-	Messages    equation `json:"messages"`
-	// Refusals are what the running server refused it since it started; none without a server.
-	Refusals []refusal `json:"refusals"`
-}
-
-// messageCount holds how many messages had which outcome.
-type messageCount struct {
-	Stored      int64 `json:"stored"`
-	Duplicate   int64 `json:"duplicate"`
-	Quarantined int64 `json:"quarantined"`
-	Refused     int64 `json:"refused"`
-}
-
-func newDeviceStatus(d store.Device, offlineAfter time.Duration, now time.Time) deviceStatus {
-	return deviceStatus{
-		ID:          d.ID,
-		Registered:  d.Registered,
-		Online:      d.LastSeen != 0 && now.Sub(time.UnixMilli(d.LastSeen)) < offlineAfter,
-		Created:     moment(d.Created),
-		LastSeen:    moment(d.LastSeen),
-		LastReading: moment(d.LastReading),
-		Messages:    settled(d.Counts),
-		Refusals:    []refusal{},
-	}
-}
-
-// withRefusals adds what was refused to the device, if anything was.
-func (d deviceStatus) withRefusals(all refusals) deviceStatus {
-	if mine := all[d.ID]; mine != nil {
-		d.Refusals = mine
-	}
-	return d
-}
-
-func (d deviceStatus) state() string {
+// deviceState is for people.
+func deviceState(d control.DeviceStatus) string {
 	state := "offline"
 	if d.Online {
 		state = "online"
@@ -151,9 +111,9 @@ func newDeviceList(a *app) *cobra.Command {
 					return err
 				}
 				now, refused := a.now(), a.refusals(cmd.Context(), cfg)
-				devices := make([]deviceStatus, len(known))
+				devices := make([]control.DeviceStatus, len(known))
 				for i, d := range known {
-					devices[i] = newDeviceStatus(d, cfg.Ingest.OfflineAfter, now).withRefusals(refused)
+					devices[i] = control.NewDeviceStatus(d, cfg.Ingest.OfflineAfter, now).WithRefusals(refused)
 				}
 				if asJSON {
 					return printJSON(a.stdout, devices)
@@ -169,11 +129,11 @@ func newDeviceList(a *app) *cobra.Command {
 	return cmd
 }
 
-func deviceRows(devices []deviceStatus, now time.Time) [][]string {
+func deviceRows(devices []control.DeviceStatus, now time.Time) [][]string {
 	rows := [][]string{{"DEVICE", "STATE", "LAST SEEN", "RECEIVED", "STORED", "DUPLICATE", "QUARANTINED", "REFUSED", "PENDING"}}
 	for _, d := range devices {
 		m := d.Messages
-		rows = append(rows, []string{d.ID, d.state(), d.LastSeen.ago(now), fmt.Sprint(m.Received), fmt.Sprint(m.Stored),
+		rows = append(rows, []string{d.ID, deviceState(d), ago(d.LastSeen, now), fmt.Sprint(m.Received), fmt.Sprint(m.Stored),
 			fmt.Sprint(m.Duplicate), fmt.Sprint(m.Quarantined), fmt.Sprint(m.Refused), fmt.Sprint(m.Pending)})
 	}
 	return rows
@@ -181,9 +141,9 @@ func deviceRows(devices []deviceStatus, now time.Time) [][]string {
 
 // latestValue is the newest reading of one metric.
 type latestValue struct {
-	Metric string  `json:"metric"`
-	Value  float64 `json:"value"`
-	Time   moment  `json:"time"`
+	Metric string         `json:"metric"`
+	Value  float64        `json:"value"`
+	Time   control.Moment `json:"time"`
 }
 
 func newDeviceShow(a *app) *cobra.Command {
@@ -205,12 +165,12 @@ func newDeviceShow(a *app) *cobra.Command {
 				}
 				latest := make([]latestValue, len(newest))
 				for i, r := range newest {
-					latest[i] = latestValue{r.Metric, r.Value, moment(r.Time)}
+					latest[i] = latestValue{r.Metric, r.Value, control.Moment(r.Time)}
 				}
-				device := newDeviceStatus(known, cfg.Ingest.OfflineAfter, a.now()).withRefusals(a.refusals(cmd.Context(), cfg))
+				device := control.NewDeviceStatus(known, cfg.Ingest.OfflineAfter, a.now()).WithRefusals(a.refusals(cmd.Context(), cfg))
 				if asJSON {
 					return printJSON(a.stdout, struct {
-						deviceStatus
+						control.DeviceStatus
 						Latest []latestValue `json:"latest"`
 					}{device, latest})
 				}
@@ -222,22 +182,22 @@ func newDeviceShow(a *app) *cobra.Command {
 	return cmd
 }
 
-func printDevice(a *app, d deviceStatus, latest []latestValue) error {
+func printDevice(a *app, d control.DeviceStatus, latest []latestValue) error {
 	now := a.now()
 	rows := [][]string{
 		{"device", d.ID},
-		{"state", d.state()},
-		{"created", d.Created.local()},
-		{"last seen", d.LastSeen.local() + " (" + d.LastSeen.ago(now) + ")"},
-		{"last reading", d.LastReading.local()},
+		{"state", deviceState(d)},
+		{"created", local(d.Created)},
+		{"last seen", local(d.LastSeen) + " (" + ago(d.LastSeen, now) + ")"},
+		{"last reading", local(d.LastReading)},
 		{"messages", fmt.Sprintf("%d stored, %d duplicate, %d quarantined, %d refused",
 			d.Messages.Stored, d.Messages.Duplicate, d.Messages.Quarantined, d.Messages.Refused)},
 	}
 	for _, r := range d.Refusals {
-		rows = append(rows, []string{"refused", r.text(now)})
+		rows = append(rows, []string{"refused", refusalText(r, now)})
 	}
 	for _, l := range latest {
-		rows = append(rows, []string{l.Metric, fmt.Sprintf("%s at %s", number(l.Value), l.Time.local())})
+		rows = append(rows, []string{l.Metric, fmt.Sprintf("%s at %s", number(l.Value), local(l.Time))})
 	}
 	return table(a.stdout, rows)
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/plantops/plantops/config"
 	"github.com/plantops/plantops/config/mosquitto"
+	"github.com/plantops/plantops/control"
 	"github.com/plantops/plantops/store"
 )
 
@@ -110,7 +111,7 @@ func translate(cfg config.Config, conf string) (mosquitto.Result, error) {
 	})
 	if err != nil {
 		if errors.Is(err, fs.ErrPermission) {
-			err = withHint(err, "Mosquitto's files are often for root and mosquitto alone: run the import with sudo, or on a copy")
+			err = control.WithHint(err, "Mosquitto's files are often for root and mosquitto alone: run the import with sudo, or on a copy")
 		}
 		return result, err
 	}
@@ -129,13 +130,13 @@ func plainTextError(lines []*mosquitto.Line) error {
 	for _, l := range lines {
 		where = append(where, l.Position())
 	}
-	return withHint(fmt.Errorf("import: passwords are not hashed (%s); nothing was written and no account made", strings.Join(where, ", ")),
+	return control.WithHint(fmt.Errorf("import: passwords are not hashed (%s); nothing was written and no account made", strings.Join(where, ", ")),
 		"the report says at these lines how to hash them")
 }
 
 // importAccounts makes the accounts, as many as it can.
 func (a *app) importAccounts(ctx context.Context, accounts []mosquitto.Account) error {
-	return a.operate(ctx, func(cfg config.Config, o operator) error {
+	return a.operate(ctx, func(cfg config.Config, o control.Operator) error {
 		made := 0
 		var errs []error
 		for _, account := range accounts {
@@ -149,7 +150,7 @@ func (a *app) importAccounts(ctx context.Context, accounts []mosquitto.Account) 
 		a.warn("made %d of %d accounts in %s", made, len(accounts), cfg.DataDir)
 		err := errors.Join(errs...)
 		if errors.Is(err, store.ErrExists) || errors.Is(err, store.ErrOtherRole) {
-			return withHint(err, "accounts that exist stay as they are; to take one over anyway, remove it first: plantops user remove NAME")
+			return control.WithHint(err, "accounts that exist stay as they are; to take one over anyway, remove it first: plantops user remove NAME")
 		}
 		return err
 	})
@@ -163,7 +164,7 @@ func writeConfig(path string, settings []mosquitto.Setting, force bool) error {
 	}
 	file, err := os.OpenFile(path, how, 0o644)
 	if errors.Is(err, fs.ErrExist) {
-		return withHint(fmt.Errorf("write configuration: %s exists already", path), "name another file, or replace it with --force")
+		return control.WithHint(fmt.Errorf("write configuration: %s exists already", path), "name another file, or replace it with --force")
 	}
 	if err != nil {
 		return fmt.Errorf("write configuration: %w", err)

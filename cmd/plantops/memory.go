@@ -34,7 +34,7 @@ func tuneMemory(environ []string) {
 	}
 	var machine unix.Sysinfo_t
 	if !isSet(environ, "GOMEMLIMIT") && unix.Sysinfo(&machine) == nil {
-		debug.SetMemoryLimit(int64(uint64(machine.Totalram) * uint64(machine.Unit) / memoryShare)) //nolint:unconvert // the types differ between systems
+		debug.SetMemoryLimit(int64(uint64(machine.Totalram) * uint64(machine.Unit) / memoryShare)) // their types differ between systems
 	}
 }
 

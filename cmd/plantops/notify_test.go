@@ -76,8 +76,8 @@ func TestWatchdogIsFedOnlyWhileThePartsAnswer(t *testing.T) {
 
 func TestPartsAnswerWhileTheServerRuns(t *testing.T) {
 	r := startServer(t)
-	assert.NoError(t, r.box.alive(context.Background()))
+	assert.NoError(t, r.server.Alive(context.Background()))
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	assert.Error(t, r.box.alive(ctx))
+	assert.Error(t, r.server.Alive(ctx))
 }

@@ -13,14 +13,16 @@ import (
 
 	"github.com/plantops/plantops/certs"
 	"github.com/plantops/plantops/config"
+	"github.com/plantops/plantops/control"
 	"github.com/plantops/plantops/store"
 )
 
-// asServerUser is the remedy when this user may not do what the server's may.
-const asServerUser = "run the command as the user that the server runs as, for instance: sudo -u plantops plantops status"
-
-// operateWait is how long a command waits for a server that is just starting or stopping.
-const operateWait = 5 * time.Second
+const (
+	// operateWait is how long a command waits for a server that is just starting or stopping.
+	operateWait = 5 * time.Second
+	// operatePoll is how long it waits for the lock before it looks for a server again.
+	operatePoll = 50 * time.Millisecond
+)
 
 // read loads the configuration, opens the database for reading, server or not, and calls do.
 func (a *app) read(ctx context.Context, do func(config.Config, *store.Store) error) error {
@@ -42,10 +44,10 @@ func (a *app) openReadOnly(ctx context.Context, cfg config.Config) (*store.Store
 	err := unix.Access(cfg.StorePath(), unix.R_OK)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, withHint(fmt.Errorf("open database: there is none at %s", cfg.StorePath()),
+		return nil, control.WithHint(fmt.Errorf("open database: there is none at %s", cfg.StorePath()),
 			`"plantops serve" makes it; is this the right configuration? -c FILE or --data-dir DIR names another`)
 	case errors.Is(err, fs.ErrPermission):
-		return nil, kindOf(errUnauthorized, withHint(fmt.Errorf("open database %s: %w", cfg.StorePath(), err), asServerUser))
+		return nil, control.Unauthorized(fmt.Errorf("open database %s: %w", cfg.StorePath(), err))
 	case err != nil:
 		return nil, fmt.Errorf("open database %s: %w", cfg.StorePath(), err)
 	}
@@ -54,7 +56,7 @@ func (a *app) openReadOnly(ctx context.Context, cfg config.Config) (*store.Store
 
 // operate loads the configuration and calls do with the running server or, when none runs, with the data
 // directory itself; that stays locked meanwhile, so that no server starts in between.
-func (a *app) operate(ctx context.Context, do func(config.Config, operator) error) error {
+func (a *app) operate(ctx context.Context, do func(config.Config, control.Operator) error) error {
 	loaded, err := a.load()
 	if err != nil {
 		return err
@@ -67,53 +69,51 @@ func (a *app) operate(ctx context.Context, do func(config.Config, operator) erro
 	if server != nil {
 		return do(cfg, server)
 	}
-	local, err := a.openBox(ctx, cfg)
-	if err == nil {
-		err = errors.Join(do(cfg, local), local.store.Close())
-	}
-	return errors.Join(err, lock.Release())
+	return errors.Join(a.operateHere(ctx, cfg, do), lock.Release())
 }
 
 // serverOrLock returns the running server or, when there is none, the locked data directory.
-func (a *app) serverOrLock(ctx context.Context, cfg config.Config) (*controlClient, *dirLock, error) {
+func (a *app) serverOrLock(ctx context.Context, cfg config.Config) (*control.Client, *control.Lock, error) {
 	deadline := time.Now().Add(operateWait)
 	for {
-		server, err := dialControl(ctx, cfg.SocketPath())
-		if err == nil || errors.Is(err, errUnauthorized) {
+		server, err := control.Dial(ctx, cfg.SocketPath())
+		if err == nil || errors.Is(err, control.ErrUnauthorized) {
 			return server, nil, err
 		}
 		if err := makeDataDir(cfg.DataDir); err != nil {
 			return nil, nil, err
 		}
-		lock, err := acquireLock(ctx, cfg.DataDir, lockPoll)
-		if locked := (*lockedError)(nil); !errors.As(err, &locked) {
+		lock, err := control.AcquireLock(ctx, cfg.DataDir, operatePoll)
+		if locked := (*control.LockedError)(nil); !errors.As(err, &locked) {
 			return nil, lock, err
 		}
-		outOfReach := len(cfg.SocketPath()) > maxSocketPathBytes
+		outOfReach := len(cfg.SocketPath()) > control.MaxSocketPathBytes
 		if outOfReach || time.Now().After(deadline) {
 			remedy := "it may be starting or stopping: try again in a moment"
 			if outOfReach {
 				remedy = "the path is too long for a unix socket: name data_dir (--data-dir) by a relative path"
 			}
-			return nil, nil, kindOf(errUnreachable, withHint(
+			return nil, nil, control.KindOf(control.ErrUnreachable, control.WithHint(
 				fmt.Errorf("%w, and does not answer at %s", err, cfg.SocketPath()), remedy))
 		}
 	}
 }
 
-// openBox opens a data directory that no server uses. The caller closes the store.
-func (a *app) openBox(ctx context.Context, cfg config.Config) (*box, error) {
+// operateHere calls do with a data directory that no server uses.
+func (a *app) operateHere(ctx context.Context, cfg config.Config, do func(config.Config, control.Operator) error) error {
 	db, err := store.Open(ctx, storeOptions(cfg, a.now, slog.New(slog.DiscardHandler)))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	authority, err := certs.Open(a.certsOptions(cfg))
-	if err != nil && !errors.Is(err, certs.ErrNoAuthority) {
-		return nil, errors.Join(err, db.Close())
+	o := a.controlOptions(cfg, db)
+	o.Authority, err = certs.Open(a.certsOptions(cfg))
+	if errors.Is(err, certs.ErrNoAuthority) {
+		o.Authority, err = nil, nil
 	}
-	b := a.newBox(cfg, db)
-	b.authority = authority
-	return b, nil
+	if err == nil {
+		err = do(cfg, control.New(o))
+	}
+	return errors.Join(err, db.Close())
 }
 
 // makeDataDir creates the data directory. Others may enter it, for the CA certificate; the files in it
@@ -123,4 +123,9 @@ func makeDataDir(dir string) error {
 		return fmt.Errorf("create data directory: %w", err)
 	}
 	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/plantops/plantops/control"
 )
 
 func addJSONFlag(cmd *cobra.Command, asJSON *bool) {
@@ -39,44 +41,20 @@ func orDash(s string) string {
 	return s
 }
 
-// moment is a time of the database: UTC milliseconds, 0 for none. In JSON it is RFC 3339, or null.
-type moment int64
-
-// String is for programs.
-func (m moment) String() string { return time.UnixMilli(int64(m)).UTC().Format(momentFormat) }
-
-const momentFormat = "2006-01-02T15:04:05.000Z"
-
-func (m moment) MarshalJSON() ([]byte, error) {
-	if m == 0 {
-		return []byte("null"), nil
-	}
-	return json.Marshal(m.String())
-}
-
-func (m *moment) UnmarshalJSON(text []byte) error {
-	var t time.Time
-	if err := json.Unmarshal(text, &t); err != nil || t.IsZero() {
-		return err
-	}
-	*m = moment(t.UnixMilli())
-	return nil
-}
-
-// local is for people.
-func (m moment) local() string {
+// local is a time for people.
+func local(m control.Moment) string {
 	if m == 0 {
 		return "-"
 	}
-	return time.UnixMilli(int64(m)).Format("2006-01-02 15:04:05")
+	return m.Time().Format("2006-01-02 15:04:05")
 }
 
-// ago says how long before now it was.
-func (m moment) ago(now time.Time) string {
+// ago says how long before now a time was.
+func ago(m control.Moment, now time.Time) string {
 	if m == 0 {
 		return "never"
 	}
-	return span(now.Sub(time.UnixMilli(int64(m)))) + " ago"
+	return span(now.Sub(m.Time())) + " ago"
 }
 
 // span is a duration in its largest sensible unit.
@@ -93,18 +71,4 @@ func span(d time.Duration) string {
 	default:
 		return fmt.Sprintf("%dd", int(d.Hours()/24))
 	}
-}
-
-// size is a number of bytes in its largest sensible unit.
-func size(n int64) string {
-	const unit = 1024
-	if n < unit {
-		return fmt.Sprintf("%d B", n)
-	}
-	value, exp := float64(n)/unit, 0
-	for value >= unit && exp < 3 {
-		value /= unit
-		exp++
-	}
-	return fmt.Sprintf("%.1f %ciB", value, "KMGT"[exp])
 }

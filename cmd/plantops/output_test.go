@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -12,21 +11,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/plantops/plantops/certs"
+	"github.com/plantops/plantops/control"
 	"github.com/plantops/plantops/store"
 )
-
-func TestMomentSurvivesJSON(t *testing.T) {
-	for _, m := range []moment{0, 1, 1767787200123} {
-		text, err := json.Marshal(m)
-		require.NoError(t, err)
-		var back moment
-		require.NoError(t, json.Unmarshal(text, &back))
-		assert.Equal(t, m, back, "%s", text)
-	}
-	text, err := json.Marshal(moment(1767787200123))
-	require.NoError(t, err)
-	assert.Equal(t, `"2026-01-07T12:00:00.123Z"`, string(text))
-}
 
 func TestParseInstant(t *testing.T) {
 	now := time.Date(2026, 3, 10, 12, 0, 0, 0, time.UTC)
@@ -52,7 +39,7 @@ func TestSpanAndSizeUseTheLargestSensibleUnit(t *testing.T) {
 	assert.Equal(t, []string{"59s", "2m", "119m", "3h", "3d"}, []string{span(59 * time.Second), span(2 * time.Minute),
 		span(119 * time.Minute), span(3 * time.Hour), span(80 * time.Hour)})
 	assert.Equal(t, []string{"1023 B", "1.0 KiB", "1.5 MiB", "2048.0 TiB"},
-		[]string{size(1023), size(1024), size(3 << 19), size(2 << 50)})
+		[]string{control.Bytes(1023).String(), control.Bytes(1024).String(), control.Bytes(3 << 19).String(), control.Bytes(2 << 50).String()})
 }
 
 func TestExitCodesAndHints(t *testing.T) {
@@ -64,22 +51,22 @@ func TestExitCodesAndHints(t *testing.T) {
 		"nothing wrong":        {nil, 0, ""},
 		"anything else":        {errors.New("oops"), 1, ""},
 		"damaged database":     {fmt.Errorf("open: %w", store.ErrDamaged), 1, "restore a backup"},
-		"second instance":      {&lockedError{"/data", 17}, 1, "ps -p 17"},
-		"wrong usage":          {kindOf(errUsage, errors.New("no")), 2, ""},
-		"bad configuration":    {kindOf(errConfig, errors.New("no")), 3, ""},
+		"second instance":      {&control.LockedError{Dir: "/data", PID: 17}, 1, "ps -p 17"},
+		"wrong usage":          {control.KindOf(errUsage, errors.New("no")), 2, ""},
+		"bad configuration":    {control.KindOf(errConfig, errors.New("no")), 3, ""},
 		"key open to others":   {fmt.Errorf("open: %w", certs.ErrInsecureKey), 3, ""},
 		"newer database":       {fmt.Errorf("open: %w", store.ErrNewerSchema), 3, "newer version"},
 		"foreign database":     {errors.Join(fmt.Errorf("open: %w", store.ErrForeign), errors.New("and more")), 3, "store.path"},
-		"nobody there":         {kindOf(errUnreachable, errors.New("no")), 4, ""},
-		"not allowed":          {kindOf(errUnauthorized, errors.New("no")), 5, ""},
-		"a hint on its way up": {fmt.Errorf("outer: %w", kindOf(errConfig, withHint(errors.New("no"), "do this"))), 3, "do this"},
+		"nobody there":         {control.KindOf(control.ErrUnreachable, errors.New("no")), 4, ""},
+		"not allowed":          {control.KindOf(control.ErrUnauthorized, errors.New("no")), 5, ""},
+		"a hint on its way up": {fmt.Errorf("outer: %w", control.KindOf(errConfig, control.WithHint(errors.New("no"), "do this"))), 3, "do this"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			assert.Equal(t, c.code, exitCode(c.err))
 			if c.hint == "" {
-				assert.Empty(t, hints(c.err))
+				assert.Empty(t, control.Hints(c.err))
 			} else {
-				assert.Contains(t, strings.Join(hints(c.err), "\n"), c.hint)
+				assert.Contains(t, strings.Join(control.Hints(c.err), "\n"), c.hint)
 			}
 		})
 	}
@@ -87,6 +74,6 @@ func TestExitCodesAndHints(t *testing.T) {
 
 func TestEveryLineOfAnErrorHasThePrefix(t *testing.T) {
 	var out strings.Builder
-	report(&out, withHint(errors.Join(errors.New("one"), errors.New("two")), "try three"))
+	report(&out, control.WithHint(errors.Join(errors.New("one"), errors.New("two")), "try three"))
 	assert.Equal(t, "plantops: one\nplantops: two\nplantops: hint: try three\n", out.String())
 }

@@ -24,6 +24,14 @@ type passwordSource struct {
 	generate bool
 }
 
+// unseen is the password if nobody has seen it yet: only one that was drawn is shown.
+func (s passwordSource) unseen(password string) string {
+	if s.generate {
+		return password
+	}
+	return ""
+}
+
 func addPasswordFlags(cmd *cobra.Command, source *passwordSource) {
 	cmd.Flags().StringVar(&source.file, "password-file", "", "read the password from `FILE`, or from standard input with -")
 	cmd.Flags().BoolVar(&source.generate, "generate", false, "draw a random password and show it once")

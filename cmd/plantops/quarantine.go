@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/plantops/plantops/config"
+	"github.com/plantops/plantops/control"
 	"github.com/plantops/plantops/store"
 )
 
@@ -20,17 +21,17 @@ func newQuarantine(a *app) *cobra.Command {
 
 // quarantinedMessage is a quarantined message as commands print it.
 type quarantinedMessage struct {
-	ID      int64  `json:"id"`
-	Time    moment `json:"time"`
-	Device  string `json:"device"`
-	Topic   string `json:"topic"`
-	Reason  string `json:"reason"`
-	Bytes   int    `json:"bytes"`
-	Payload []byte `json:"payload"` // Base64 in JSON: it may be anything
+	ID      int64          `json:"id"`
+	Time    control.Moment `json:"time"`
+	Device  string         `json:"device"`
+	Topic   string         `json:"topic"`
+	Reason  string         `json:"reason"`
+	Bytes   int            `json:"bytes"`
+	Payload []byte         `json:"payload"` // Base64 in JSON: it may be anything
 }
 
 func newQuarantinedMessage(q store.QuarantineEntry) quarantinedMessage {
-	return quarantinedMessage{q.ID, moment(q.Time), q.Device, q.Topic, q.Reason, q.Size, q.Payload}
+	return quarantinedMessage{q.ID, control.Moment(q.Time), q.Device, q.Topic, q.Reason, q.Size, q.Payload}
 }
 
 func newQuarantineList(a *app) *cobra.Command {
@@ -52,7 +53,7 @@ func newQuarantineList(a *app) *cobra.Command {
 						return err
 					}
 					list = append(list, newQuarantinedMessage(q))
-					rows = append(rows, []string{strconv.FormatInt(q.ID, 10), moment(q.Time).local(), orDash(q.Device),
+					rows = append(rows, []string{strconv.FormatInt(q.ID, 10), local(control.Moment(q.Time)), orDash(q.Device),
 						q.Reason, fmt.Sprintf("%.64q", q.Payload)})
 				}
 				if asJSON {
@@ -84,14 +85,14 @@ func newQuarantineShow(a *app) *cobra.Command {
 			return a.read(cmd.Context(), func(_ config.Config, db *store.Store) error {
 				q, err := db.QuarantineEntry(cmd.Context(), ids[0])
 				if err != nil {
-					return withHint(err, "the ids are in: plantops quarantine list")
+					return control.WithHint(err, "the ids are in: plantops quarantine list")
 				}
 				if asJSON {
 					return printJSON(a.stdout, newQuarantinedMessage(q))
 				}
 				if err := table(a.stdout, [][]string{
-					{"id", strconv.FormatInt(q.ID, 10)}, {"time", moment(q.Time).local()}, {"device", orDash(q.Device)},
-					{"topic", strconv.Quote(q.Topic)}, {"reason", q.Reason}, {"size", size(int64(q.Size))},
+					{"id", strconv.FormatInt(q.ID, 10)}, {"time", local(control.Moment(q.Time))}, {"device", orDash(q.Device)},
+					{"topic", strconv.Quote(q.Topic)}, {"reason", q.Reason}, {"size", control.Bytes(q.Size).String()},
 				}); err != nil {
 					return err
 				}
@@ -115,7 +116,7 @@ func newQuarantineReplay(a *app) *cobra.Command {
 			if err != nil {
 				return usageError(cmd, err)
 			}
-			return a.operate(cmd.Context(), func(_ config.Config, o operator) error {
+			return a.operate(cmd.Context(), func(_ config.Config, o control.Operator) error {
 				result, err := o.ReplayQuarantine(cmd.Context(), ids)
 				if err != nil {
 					return err
@@ -146,7 +147,7 @@ func newQuarantinePurge(a *app) *cobra.Command {
 			if err != nil {
 				return usageError(cmd, err)
 			}
-			return a.operate(cmd.Context(), func(_ config.Config, o operator) error {
+			return a.operate(cmd.Context(), func(_ config.Config, o control.Operator) error {
 				n, err := o.PurgeQuarantine(cmd.Context(), ids)
 				if err != nil {
 					return err

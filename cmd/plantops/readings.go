@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/plantops/plantops/config"
+	"github.com/plantops/plantops/control"
 	"github.com/plantops/plantops/store"
 )
 
@@ -187,7 +188,7 @@ func (t tableReadings) begin() error {
 }
 
 func (t tableReadings) write(r store.Reading) error {
-	_, err := fmt.Fprintf(t.w, "%s  %-*s  %-13s  %s%s\n", moment(r.Time).local(), t.deviceWidth, r.Device, r.Metric, number(r.Value), doubt(r))
+	_, err := fmt.Fprintf(t.w, "%s  %-*s  %-13s  %s%s\n", local(control.Moment(r.Time)), t.deviceWidth, r.Device, r.Metric, number(r.Value), doubt(r))
 	return err
 }
 
@@ -209,7 +210,7 @@ type csvReadings struct{ w *csv.Writer }
 func (c csvReadings) begin() error { return c.w.Write([]string{"time", "device", "metric", "value"}) }
 
 func (c csvReadings) write(r store.Reading) error {
-	return c.w.Write([]string{moment(r.Time).String(), r.Device, r.Metric, number(r.Value)})
+	return c.w.Write([]string{control.Moment(r.Time).String(), r.Device, r.Metric, number(r.Value)})
 }
 
 func (c csvReadings) end() error {
@@ -224,13 +225,13 @@ type jsonReadings struct {
 }
 
 type jsonReading struct {
-	Time        moment  `json:"time"`
-	Device      string  `json:"device"`
-	Metric      string  `json:"metric"`
-	Value       float64 `json:"value"`
-	Received    moment  `json:"received,omitzero"` // a mean has none
-	TimeSource  string  `json:"time_source,omitempty"`
-	ClockUnsure bool    `json:"clock_unsure,omitempty"`
+	Time        control.Moment `json:"time"`
+	Device      string         `json:"device"`
+	Metric      string         `json:"metric"`
+	Value       float64        `json:"value"`
+	Received    control.Moment `json:"received,omitzero"` // a mean has none
+	TimeSource  string         `json:"time_source,omitempty"`
+	ClockUnsure bool           `json:"clock_unsure,omitempty"`
 }
 
 func (j *jsonReadings) begin() error {
@@ -240,8 +241,8 @@ func (j *jsonReadings) begin() error {
 
 func (j *jsonReadings) write(r store.Reading) error {
 	text, err := json.Marshal(jsonReading{
-		Time: moment(r.Time), Device: r.Device, Metric: r.Metric, Value: r.Value,
-		Received: moment(r.Received), TimeSource: timeSource(r), ClockUnsure: r.ClockUnsure,
+		Time: control.Moment(r.Time), Device: r.Device, Metric: r.Metric, Value: r.Value,
+		Received: control.Moment(r.Received), TimeSource: timeSource(r), ClockUnsure: r.ClockUnsure,
 	})
 	if err != nil {
 		return err

@@ -10,11 +10,11 @@ import (
 
 // reloadConfig takes over what can change while the program runs, and names what cannot. A configuration
 // or certificates that are wrong change nothing. Accounts need no reload: they are live at once.
-func (s *server) reloadConfig() {
+func (s *service) reloadConfig() {
 	notifyReloading(s.log)
 	defer notify(s.log, daemon.SdNotifyReady)
 	s.log.Info("reloading configuration")
-	if _, err := s.box.ReloadCertificates(context.Background()); err != nil {
+	if _, err := s.server.ReloadCertificates(context.Background()); err != nil {
 		s.log.Error("the certificates stay as they were", "err", err)
 	}
 	loaded, err := s.app.load()
@@ -30,7 +30,7 @@ func (s *server) reloadConfig() {
 	// Keys that need a restart keep being named at each reload until it has come.
 	s.loaded.Config.Log.Level = loaded.Config.Log.Level
 	s.loaded.Config.Ingest.OfflineAfter = loaded.Config.Ingest.OfflineAfter
-	s.box.offlineAfter.Store(int64(loaded.Config.Ingest.OfflineAfter))
+	s.server.SetOfflineAfter(loaded.Config.Ingest.OfflineAfter)
 	for _, key := range live {
 		s.log.Info("setting changed", "key", key)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/plantops/plantops/certs"
 	"github.com/plantops/plantops/config"
+	"github.com/plantops/plantops/control"
 )
 
 func newCertsRevoke(a *app) *cobra.Command {
@@ -65,7 +66,7 @@ func revokeHint(err error, file string) error {
 	if !errors.Is(err, certs.ErrNotIssued) || file != "" {
 		return err
 	}
-	return withHint(err, "what was issued: plantops certs list",
+	return control.WithHint(err, "what was issued: plantops certs list",
 		"one that was made elsewhere, or before there was a list: plantops certs revoke --cert FILE")
 }
 

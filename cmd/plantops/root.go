@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/plantops/plantops/config"
+	"github.com/plantops/plantops/control"
 )
 
 // app is what a command gets from outside. Commands reach for nothing else.
@@ -81,7 +82,7 @@ func group(cmd *cobra.Command, children ...*cobra.Command) *cobra.Command {
 		}
 		err := fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath())
 		for _, name := range cmd.SuggestionsFor(args[0]) {
-			err = withHint(err, fmt.Sprintf("did you mean %q?", cmd.CommandPath()+" "+name))
+			err = control.WithHint(err, fmt.Sprintf("did you mean %q?", cmd.CommandPath()+" "+name))
 			break
 		}
 		return usageError(cmd, err)
@@ -91,7 +92,7 @@ func group(cmd *cobra.Command, children ...*cobra.Command) *cobra.Command {
 
 // usageError is err with exit code 2 and the command to ask for help.
 func usageError(cmd *cobra.Command, err error) error {
-	return kindOf(errUsage, withHint(err, fmt.Sprintf("see %q", cmd.CommandPath()+" --help")))
+	return control.KindOf(errUsage, control.WithHint(err, fmt.Sprintf("see %q", cmd.CommandPath()+" --help")))
 }
 
 // args makes the complaints of a cobra check of arguments wrong usage.
@@ -114,7 +115,7 @@ func noArgs(cmd *cobra.Command, given []string) error {
 // load reads the configuration with the flags of this command line.
 func (a *app) load() (config.Loaded, error) {
 	loaded, err := config.Load(a.configPath, a.environ, a.overrides)
-	return loaded, kindOf(errConfig, err)
+	return loaded, control.KindOf(errConfig, err)
 }
 
 // warn tells a person something on standard error that is no failure.

@@ -24,6 +24,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/plantops/plantops/control"
 	"github.com/plantops/plantops/ingest"
 )
 
@@ -73,7 +74,7 @@ func awaitServer(ts *testscript.TestScript, neg bool, args []string) {
 		dir = ts.MkAbs(args[0])
 	}
 	await(ts, "a server in "+dir, func() bool {
-		server, err := dialControl(context.Background(), filepath.Join(dir, "plantops.sock"))
+		server, err := control.Dial(context.Background(), filepath.Join(dir, "plantops.sock"))
 		if err != nil {
 			return false
 		}
@@ -170,7 +171,14 @@ func publishReading(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) != 2 {
 		ts.Fatalf("usage: publish CREDENTIALS PAYLOAD")
 	}
-	var given access
+	var given struct { // what other programs rely on
+		Username string `json:"mqtt_username"`
+		Password string `json:"mqtt_password"`
+		Host     string `json:"host"`
+		Port     int    `json:"port"`
+		Topic    string `json:"topic"`
+		CA       string `json:"ca"`
+	}
 	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &given))
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM([]byte(given.CA))

@@ -29,10 +29,13 @@ import (
 func TestFreshInstallLetsNobodyIn(t *testing.T) {
 	r := startServer(t)
 	outside := r.outside(t)
-	devices, err := r.box.store.Devices(t.Context())
+	db, err := r.app.openReadOnly(t.Context(), r.loaded.Config)
+	require.NoError(t, err)
+	defer db.Close()
+	devices, err := db.Devices(t.Context())
 	require.NoError(t, err)
 	assert.Empty(t, devices)
-	users, err := r.box.store.Users(t.Context())
+	users, err := db.Users(t.Context())
 	require.NoError(t, err)
 	assert.Empty(t, users)
 

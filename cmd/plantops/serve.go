@@ -17,6 +17,7 @@ import (
 	"github.com/plantops/plantops/broker"
 	"github.com/plantops/plantops/certs"
 	"github.com/plantops/plantops/config"
+	"github.com/plantops/plantops/control"
 	"github.com/plantops/plantops/ingest"
 	"github.com/plantops/plantops/store"
 )
@@ -42,9 +43,9 @@ the data directory. SIGTERM and SIGINT stop it in order, a second one at once; S
 				return err
 			}
 			a.configPath = loaded.Path // a reload reads the file that was found, and misses it when it is gone
-			s := server{app: a, loaded: loaded, reload: make(chan os.Signal, 1)}
+			s := service{app: a, loaded: loaded, reload: make(chan os.Signal, 1)}
 			if s.log, err = newLogger(a.stderr, loaded.Config.Log, &s.level, a.environ); err != nil {
-				return kindOf(errConfig, err)
+				return control.KindOf(errConfig, err)
 			}
 			tuneMemory(a.environ)
 			signal.Notify(s.reload, syscall.SIGHUP)
@@ -54,8 +55,8 @@ the data directory. SIGTERM and SIGINT stop it in order, a second one at once; S
 	}
 }
 
-// server is one run of everything.
-type server struct {
+// service is one run of everything.
+type service struct {
 	app    *app
 	loaded config.Loaded
 	log    *slog.Logger
@@ -63,19 +64,21 @@ type server struct {
 	reload chan os.Signal
 
 	authority *certs.Authority // nil without a TLS listener
-	box       *box             // set when everything is open
+	// These are set when everything is open.
+	proof   *endToEnd
+	running *control.Running
+	server  *control.Server
 }
 
 // serve runs until ctx ends or a part ends by itself. It reads as the order of starting; stopping is the
 // mirror of it.
-func (s *server) serve(ctx context.Context) (err error) {
+func (s *service) serve(ctx context.Context) (err error) {
 	cfg, now, log := s.loaded.Config, s.app.now, s.log
 	for _, warning := range s.loaded.Warnings {
 		log.Warn(warning)
 	}
-	built := s.app.build.Date
-	unsure := func() bool { return certs.ClockUnsure(now(), built) }
-	if err := checkWiring(s.loaded, certificateDate(now(), built)); err != nil {
+	w := wiring{loaded: s.loaded, now: now, built: s.app.build.Date, log: log, password: backendPassword(cfg)}
+	if err := checkWiring(s.loaded, certificateDate(now(), w.built)); err != nil {
 		return err
 	}
 	life := newLifecycle(log)
@@ -87,7 +90,7 @@ func (s *server) serve(ctx context.Context) (err error) {
 	if err := makeDataDir(cfg.DataDir); err != nil {
 		return err
 	}
-	lock, err := acquireLock(ctx, cfg.DataDir, lockWait)
+	lock, err := control.AcquireLock(ctx, cfg.DataDir, lockWait)
 	if err != nil {
 		return err
 	}
@@ -98,27 +101,27 @@ func (s *server) serve(ctx context.Context) (err error) {
 		return err
 	}
 	life.onStop("store", func(context.Context) error { return db.Close() })
-	before, err := takeBaseline(ctx, db)
+	w.store = db
+	before, err := control.TakeBaseline(ctx, db)
 	if err != nil {
 		return err
 	}
 
 	if needsAuthority(cfg) {
-		if s.authority, err = openAuthority(ctx, certsOptions(cfg, now, built, log), built); err != nil {
+		if s.authority, err = openAuthority(ctx, certsOptions(cfg, now, w.built, log), w.built); err != nil {
 			return err
 		}
+		w.authority = s.authority
 	}
-	tlsConfig, err := subscriberTLS(ctx, s.loaded, s.authority, built, now, log)
-	if err != nil {
+	if w.tls, err = subscriberTLS(ctx, w); err != nil {
 		return err
 	}
 
-	password := backendPassword(cfg)
 	var br *broker.Broker // stays nil when the broker is another program
 	var bound broker.Addrs
 	if cfg.Embedded() {
-		if br, err = broker.Listen(brokerOptions(cfg, password, db, s.authority, now, log)); err != nil {
-			return listenHints(cfg, err)
+		if br, err = broker.Listen(brokerOptions(w)); err != nil {
+			return control.ListenHints(err, listenSettings(cfg))
 		}
 		life.onStop("broker", func(context.Context) error { return br.Close() })
 		bound = br.Addrs()
@@ -128,11 +131,10 @@ func (s *server) serve(ctx context.Context) (err error) {
 		life.watch("broker", br.Died())
 	}
 
-	port, err := s.loaded.SubscriberPort(boundPort(bound.TCP), boundPort(bound.TLS))
-	if err != nil {
-		return kindOf(errConfig, err)
+	if w.port, err = s.loaded.SubscriberPort(boundPort(bound.TCP), boundPort(bound.TLS)); err != nil {
+		return control.KindOf(errConfig, err)
 	}
-	subscription := ingestOptions(cfg, port, password, tlsConfig, unsure, now, log)
+	subscription := ingestOptions(w)
 	if br != nil {
 		subscription.Dialed = br.Expect
 	}
@@ -151,28 +153,30 @@ func (s *server) serve(ctx context.Context) (err error) {
 		br.AdmitDevices()
 	}
 	if keep := cfg.Store.Retention; keep > 0 {
-		life.start("retention", retain(keep, now, unsure, log, db.DeleteBefore))
+		life.start("retention", retain(keep, now, w.unsure, log, db.DeleteBefore))
 	}
 	life.start("disk space", watchSpace(cfg.StorePath(), db.Space, log))
-	proof := &endToEnd{probe: ingestProgress{subscriber.Stats}, stats: subscriber.Stats, bound: cfg.Ingest.StallTimeout, log: log}
+	s.proof = &endToEnd{probe: ingestProgress{subscriber.Stats}, stats: subscriber.Stats, bound: cfg.Ingest.StallTimeout, log: log}
 	if br != nil {
-		proof.probe = br
+		s.proof.probe = br
 	}
-	life.start("end to end", proof.run)
-	s.box = s.app.newBox(cfg, db)
-	s.box.authority, s.box.broker, s.box.subscriber, s.box.endToEnd = s.authority, br, subscriber, proof
-	s.box.started, s.box.before, s.box.brokerAddress = now(), before, hostPort(cfg.MQTT.Host, port)
+	life.start("end to end", s.proof.run)
+	s.running = &control.Running{Broker: br, Subscriber: subscriber, BrokerAddress: hostPort(cfg.MQTT.Host, w.port),
+		UsesTLS: cfg.MQTT.UseTLS, Fault: s.proof.alive, Started: now(), Before: before}
+	told := s.app.controlOptions(cfg, db)
+	told.Authority, told.Running = s.authority, s.running
+	s.server = control.New(told)
 	if s.authority != nil {
 		life.start("certificates", func(ctx context.Context) error {
-			return s.authority.Run(ctx, func() { s.box.endRevoked() })
+			return s.authority.Run(ctx, func() { s.server.EndRevoked() })
 		})
 	}
-	orders, err := listenControl(cfg.SocketPath())
+	socket, err := control.Listen(cfg.SocketPath(), s.server, log)
 	if err != nil {
 		return err
 	}
-	life.start("control socket", serveControl(orders, s.box, log))
-	guard, err := watchdog(log, s.box.alive)
+	life.start("control socket", socket.Run)
+	guard, err := watchdog(log, s.server.Alive)
 	if err != nil {
 		return err
 	}
@@ -212,17 +216,16 @@ func drain(ctx context.Context, br *broker.Broker) error {
 }
 
 // ready tells everybody who waits.
-func (s *server) ready(bound broker.Addrs) {
+func (s *service) ready(bound broker.Addrs) {
 	attrs := []any{"version", s.app.build.Version}
-	for _, l := range []struct{ name, address string }{
-		{"tcp", addrText(bound.TCP)}, {"tls", addrText(bound.TLS)}, {"websocket", addrText(bound.WebSocket)},
-	} {
+	reach := control.Bound(bound)
+	for _, l := range []struct{ name, address string }{{"tcp", reach.TCP}, {"tls", reach.TLS}, {"websocket", reach.WebSocket}} {
 		if l.address != "" {
 			attrs = append(attrs, l.name, l.address)
 		}
 	}
 	if !s.loaded.Config.Embedded() {
-		attrs = append(attrs, "broker", s.box.brokerAddress)
+		attrs = append(attrs, "broker", s.running.BrokerAddress)
 	}
 	if s.authority != nil {
 		attrs = append(attrs, "ca_fingerprint", s.authority.Fingerprint())
@@ -236,7 +239,7 @@ func (s *server) ready(bound broker.Addrs) {
 }
 
 // wait returns when the program is to stop: nil when it was told to.
-func (s *server) wait(ctx context.Context, life *lifecycle) error {
+func (s *service) wait(ctx context.Context, life *lifecycle) error {
 	for {
 		select {
 		case <-ctx.Done():

@@ -18,14 +18,15 @@ import (
 
 	"github.com/plantops/plantops/broker/brokertest"
 	"github.com/plantops/plantops/config"
+	"github.com/plantops/plantops/control"
 	"github.com/plantops/plantops/ingest"
 	"github.com/plantops/plantops/store"
 )
 
 // running is the whole program in this process, on free ports and in a directory of its own.
 type running struct {
-	*server
-	control *controlClient
+	*service
+	control *control.Client
 	log     *readyLog
 	stop    func() error // tells it to stop, as SIGTERM does, and returns how it ended
 }
@@ -64,11 +65,11 @@ func startServer(t *testing.T, settings ...string) *running {
 	require.NoError(t, err)
 
 	log := &readyLog{ready: make(chan struct{})}
-	r := &running{log: log, server: &server{
+	r := &running{log: log, service: &service{
 		app:    &app{stdout: log, stderr: log, environ: environ, now: time.Now},
 		loaded: loaded, reload: make(chan os.Signal),
 	}}
-	r.server.log, err = newLogger(log, loaded.Config.Log, &r.level, environ)
+	r.service.log, err = newLogger(log, loaded.Config.Log, &r.level, environ)
 	require.NoError(t, err)
 
 	ctx, cancel := context.WithCancel(context.Background())
@@ -87,7 +88,7 @@ func startServer(t *testing.T, settings ...string) *running {
 	case <-time.After(patience):
 		require.Fail(t, "serve is not ready", log.String())
 	}
-	r.control, err = dialControl(ctx, loaded.Config.SocketPath())
+	r.control, err = control.Dial(ctx, loaded.Config.SocketPath())
 	require.NoError(t, err)
 	return r
 }
@@ -112,7 +113,7 @@ func (r *running) readings(t *testing.T, q store.Query) (found []store.Reading) 
 	return found
 }
 
-func (r *running) counts(t *testing.T) equation {
+func (r *running) counts(t *testing.T) control.Equation {
 	t.Helper()
 	s, err := r.control.Status(context.Background())
 	require.NoError(t, err)
@@ -128,7 +129,7 @@ func TestReadingFromEveryListenerCanBeReadBack(t *testing.T) {
 		return fmt.Sprintf(`{"timestamp":"2026-01-07T12:%02d:00Z","temperature":%d}`, minute, minute)
 	}
 
-	outside := &brokertest.Broker{Broker: r.box.broker}
+	outside := &brokertest.Broker{Broker: r.running.Broker}
 	for minute, kind := range []brokertest.Kind{brokertest.TCP, brokertest.WebSocket} {
 		device := brokertest.Dial(t, outside, kind, brokertest.Login{User: "bed-1", Password: secret})
 		device.Publish(topic, payload(minute), 1)
@@ -156,7 +157,7 @@ func TestReadingFromEveryListenerCanBeReadBack(t *testing.T) {
 func TestOrderlyStopLosesNothing(t *testing.T) {
 	r := startServer(t)
 	secret := r.addDevice(t, "bed-1")
-	device := brokertest.Dial(t, &brokertest.Broker{Broker: r.box.broker}, brokertest.TCP, brokertest.Login{User: "bed-1", Password: secret})
+	device := brokertest.Dial(t, &brokertest.Broker{Broker: r.running.Broker}, brokertest.TCP, brokertest.Login{User: "bed-1", Password: secret})
 	const messages = 300
 	for i := range messages { // every second one at QoS 0: once read, it is stored
 		device.SendPublish("devices/bed-1/telemetry", fmt.Sprintf(`{"timestamp":%d,"temperature":20}`, 1767787200+i), byte(i%2))
@@ -175,9 +176,9 @@ func TestOrderlyStopLosesNothing(t *testing.T) {
 
 func TestEveryMessageOfEachDeviceIsAccountedFor(t *testing.T) {
 	r := startServer(t)
-	want := equation{Received: 7, messageCount: messageCount{Stored: 3, Duplicate: 1, Quarantined: 2, Refused: 1}}
+	want := control.Equation{Received: 7, Outcomes: control.Outcomes{Stored: 3, Duplicate: 1, Quarantined: 2, Refused: 1}}
 	for _, id := range []string{"bed-1", "bed-2"} {
-		device := brokertest.Dial(t, &brokertest.Broker{Broker: r.box.broker}, brokertest.TCP,
+		device := brokertest.Dial(t, &brokertest.Broker{Broker: r.running.Broker}, brokertest.TCP,
 			brokertest.Login{User: id, Password: r.addDevice(t, id), Version: 5})
 		topic := "devices/" + id + "/telemetry"
 		device.Publish(topic, `{"timestamp":1767787200,"temperature":20}`, 1)
@@ -189,7 +190,7 @@ func TestEveryMessageOfEachDeviceIsAccountedFor(t *testing.T) {
 		device.Publish("devices/"+id+"/heartbeat", ``, 1)
 		device.Publish("devices/"+id+"/notes", `not for the store`, 1)
 	}
-	check := func(s status) {
+	check := func(s control.Status) {
 		t.Helper()
 		for _, d := range s.Devices {
 			assert.Equal(t, want, d.Messages, d.ID)
@@ -211,7 +212,7 @@ func TestEveryMessageOfEachDeviceIsAccountedFor(t *testing.T) {
 
 func TestRemovedDeviceIsDisconnectedAtOnce(t *testing.T) {
 	r := startServer(t)
-	outside := &brokertest.Broker{Broker: r.box.broker}
+	outside := &brokertest.Broker{Broker: r.running.Broker}
 	for name, end := range map[string]func(context.Context, string) error{
 		"removed": r.control.RemoveDevice,
 		"rotated": func(ctx context.Context, id string) error {
@@ -249,7 +250,7 @@ func TestReadingFromAnotherBrokerIsStored(t *testing.T) {
 
 func TestPartThatEndsByItselfEndsTheProgram(t *testing.T) {
 	log := &readyLog{ready: make(chan struct{})}
-	s := &server{log: slog.New(slog.NewTextHandler(log, nil))}
+	s := &service{log: slog.New(slog.NewTextHandler(log, nil))}
 	life := newTestLifecycle()
 	life.start("ingest", func(context.Context) error { return assert.AnError })
 	err := s.wait(context.Background(), life)

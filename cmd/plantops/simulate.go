@@ -15,6 +15,7 @@ import (
 
 	"github.com/plantops/plantops/certs"
 	"github.com/plantops/plantops/config"
+	"github.com/plantops/plantops/control"
 	"github.com/plantops/plantops/ingest"
 	"github.com/plantops/plantops/store"
 )
@@ -94,18 +95,18 @@ func (f simulateFlags) interval(everyGiven bool) (time.Duration, error) {
 
 // simulate registers the devices, lets them send, and accounts for what they sent.
 func (a *app) simulate(ctx context.Context, cfg config.Config, f simulateFlags, interval time.Duration) (err error) {
-	server, err := dialControl(ctx, cfg.SocketPath())
-	if errors.Is(err, errUnauthorized) {
+	server, err := control.Dial(ctx, cfg.SocketPath())
+	if errors.Is(err, control.ErrUnauthorized) {
 		return err
 	}
 	if err != nil {
-		return kindOf(errUnreachable, withHint(fmt.Errorf("no server is running in %s", cfg.DataDir), `start it with "plantops serve"`))
+		return control.KindOf(control.ErrUnreachable, control.WithHint(fmt.Errorf("no server is running in %s", cfg.DataDir), `start it with "plantops serve"`))
 	}
 	reach, err := server.Contact(ctx)
 	if err != nil {
 		return err
 	}
-	address, useTLS, err := simulatedDoor(reach, f.listener)
+	address, useTLS, err := simulatedListener(reach, f.listener)
 	if err != nil {
 		return err
 	}
@@ -123,7 +124,7 @@ func (a *app) simulate(ctx context.Context, cfg config.Config, f simulateFlags, 
 		for _, d := range sim.devices {
 			removeErr := server.RemoveDevice(ctx, d.options.Username)
 			err = errors.Join(err, removeErr)
-			if errors.Is(removeErr, errUnreachable) {
+			if errors.Is(removeErr, control.ErrUnreachable) {
 				return // so it is for the others
 			}
 		}
@@ -166,8 +167,8 @@ func (a *app) runSimulation(ctx context.Context, sim *simulation, db *store.Stor
 	return errors.Join(runErr, err)
 }
 
-// simulatedDoor chooses the listener, and the address at which this machine reaches it.
-func simulatedDoor(reach contact, want string) (address string, useTLS bool, err error) {
+// simulatedListener chooses the listener, and the address at which this machine reaches it.
+func simulatedListener(reach control.Contact, want string) (address string, useTLS bool, err error) {
 	switch {
 	case reach.TLS != "" && want != "tcp":
 		address, useTLS = reach.TLS, true
@@ -187,7 +188,7 @@ func simulatedDoor(reach contact, want string) (address string, useTLS bool, err
 }
 
 // simulatedTLS trusts the CA of the server. Where certificates are required it has one issued, in memory.
-func (a *app) simulatedTLS(cfg config.Config, reach contact, id string) (*tls.Config, error) {
+func (a *app) simulatedTLS(cfg config.Config, reach control.Contact, id string) (*tls.Config, error) {
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM([]byte(reach.CA)) {
 		return nil, errors.New("the server has no CA certificate")

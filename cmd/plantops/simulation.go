@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/plantops/plantops/control"
 	"github.com/plantops/plantops/ingest"
 	"github.com/plantops/plantops/store"
 )
@@ -223,7 +224,7 @@ func sample(device int, at time.Time) telemetry {
 	dry := math.Mod(float64(at.Unix())/86400+float64(device)*0.37, 3) / 3
 	noise := func(width float64) float64 { return (rand.Float64() - 0.5) * width }
 	return telemetry{
-		Timestamp:    moment(at.UnixMilli()).String(),
+		Timestamp:    control.Moment(at.UnixMilli()).String(),
 		SoilMoisture: tenth(62 - 30*dry + noise(0.6)),
 		Temperature:  tenth(20 + 5*warmth + float64(device%5)*0.4 + noise(0.4)),
 		Humidity:     tenth(62 - 12*warmth + noise(2)),

@@ -142,7 +142,7 @@ func (s *storm) startIngest() {
 	var err error
 	s.subscriber, err = ingest.New(ingest.Options{Host: "127.0.0.1", Port: s.proxy.port(), Topics: []string{"devices/+/telemetry"},
 		Username: s.broker.Backend.Username, Password: s.broker.Backend.Password, ClientID: s.broker.Backend.ClientID,
-		StallTimeout: stormStall * 10, Embedded: true, Log: slog.New(slog.NewTextHandler(&s.said, nil))}, s.sink)
+		MaxBatch: 1000, StallTimeout: stormStall * 10, Embedded: true, Log: slog.New(slog.NewTextHandler(&s.said, nil))}, s.sink)
 	require.NoError(s.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended, subscriber := make(chan error, 1), s.subscriber

@@ -14,6 +14,7 @@ import (
 
 	"github.com/plantops/plantops/certs"
 	"github.com/plantops/plantops/config"
+	"github.com/plantops/plantops/control"
 )
 
 // This file decides which certificates are shown and trusted, and by which clock they are judged.
@@ -40,7 +41,7 @@ func checkRevocationList(loaded config.Loaded) error {
 	if err == nil {
 		return nil
 	}
-	return kindOf(errConfig, withHint(loaded.Problem("certs.crl", err.Error()),
+	return control.KindOf(errConfig, control.WithHint(loaded.Problem("certs.crl", err.Error()),
 		"copy the list of the authority that signed the clients' certificates there, in PEM form, or remove the setting to use our own"))
 }
 
@@ -68,7 +69,7 @@ func trustedRoots(loaded config.Loaded, now time.Time) (*x509.CertPool, error) {
 	if loaded.Config.MQTT.CACert == "" {
 		remedy = `restore it from a backup, or make a new authority with "plantops certs init --force"`
 	}
-	return nil, kindOf(errConfig, withHint(loaded.Problem("mqtt.ca_cert", err.Error()), remedy,
+	return nil, control.KindOf(errConfig, control.WithHint(loaded.Problem("mqtt.ca_cert", err.Error()), remedy,
 		"for a connection without TLS set mqtt.use_tls (MQTT_USE_TLS) to false"))
 }
 
@@ -77,7 +78,7 @@ func clientCertificate(loaded config.Loaded) (tls.Certificate, error) {
 	m := loaded.Config.MQTT
 	pair, err := tls.LoadX509KeyPair(m.ClientCert, m.ClientKey)
 	if err != nil {
-		return pair, kindOf(errConfig, loaded.Problem("mqtt.client_cert", fmt.Sprintf("certificate and key %s: %v", m.ClientKey, err)))
+		return pair, control.KindOf(errConfig, loaded.Problem("mqtt.client_cert", fmt.Sprintf("certificate and key %s: %v", m.ClientKey, err)))
 	}
 	return pair, nil
 }
@@ -104,7 +105,7 @@ func certificateError(err error) error {
 			return err
 		}
 	}
-	return kindOf(errConfig, err)
+	return control.KindOf(errConfig, err)
 }
 
 // clockPoll is how often a clock that is not set yet is looked at.
@@ -133,20 +134,20 @@ func awaitClock(ctx context.Context, now func() time.Time, built time.Time, log 
 
 // subscriberTLS returns how the subscriber connects: nil without TLS. With the embedded broker it has
 // checked that the connection will verify, so that a wrong CA is found at start.
-func subscriberTLS(ctx context.Context, loaded config.Loaded, authority *certs.Authority, built time.Time, now func() time.Time, log *slog.Logger) (*tls.Config, error) {
-	cfg := loaded.Config
+func subscriberTLS(ctx context.Context, w wiring) (*tls.Config, error) {
+	loaded, cfg, authority := w.loaded, w.loaded.Config, w.authority
 	if !cfg.MQTT.UseTLS {
 		return nil, nil
 	}
-	date := certificateDate(now(), built)
+	date := certificateDate(w.now(), w.built)
 	roots, err := trustedRoots(loaded, date)
 	if err != nil {
 		return nil, err
 	}
-	conf := &tls.Config{RootCAs: roots, ServerName: cfg.MQTT.Host, MinVersion: tls.VersionTLS12, Time: tlsClock(now, built, authority)}
+	conf := &tls.Config{RootCAs: roots, ServerName: cfg.MQTT.Host, MinVersion: tls.VersionTLS12, Time: tlsClock(w.now, w.built, authority)}
 	if cfg.Embedded() {
 		if err := certs.VerifyServer(roots, authority.ServerPEM(), cfg.MQTT.Host, date); err != nil {
-			return nil, kindOf(errConfig, withHint(loaded.Problem("mqtt.ca_cert", err.Error()),
+			return nil, control.KindOf(errConfig, control.WithHint(loaded.Problem("mqtt.ca_cert", err.Error()),
 				"name the CA that signed the server certificate, or remove the setting to trust the one that PlantOps makes"))
 		}
 	}
@@ -157,17 +158,17 @@ func subscriberTLS(ctx context.Context, loaded config.Loaded, authority *certs.A
 			return nil, err
 		}
 		if authority != nil && cfg.Listeners.TLS.RequireCertificate && authority.Revoked([][]*x509.Certificate{{pair.Leaf}}) {
-			return nil, kindOf(errConfig, withHint(loaded.Problem("mqtt.client_cert", "is revoked"),
+			return nil, control.KindOf(errConfig, control.WithHint(loaded.Problem("mqtt.client_cert", "is revoked"),
 				"issue another one, or remove mqtt.client_cert and mqtt.client_key: the server then makes one for itself"))
 		}
 		conf.Certificates = []tls.Certificate{pair}
 	case cfg.Embedded() && cfg.Listeners.TLS.RequireCertificate:
-		if err := awaitClock(ctx, now, built, log); err != nil {
+		if err := awaitClock(ctx, w.now, w.built, w.log); err != nil {
 			return nil, err
 		}
 		pair, err := issueInMemory(authority, cfg.MQTT.BackendUsername)
 		if err != nil {
-			return nil, kindOf(errConfig, loaded.Problem("mqtt.client_cert", fmt.Sprintf("needed with listeners.tls.require_certificate: %v", err)))
+			return nil, control.KindOf(errConfig, loaded.Problem("mqtt.client_cert", fmt.Sprintf("needed with listeners.tls.require_certificate: %v", err)))
 		}
 		conf.Certificates = []tls.Certificate{pair}
 	}

@@ -4,9 +4,6 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
-	"os"
-	"path/filepath"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,7 +13,6 @@ import (
 
 	"github.com/plantops/plantops/certs"
 	"github.com/plantops/plantops/config"
-	"github.com/plantops/plantops/store/storetest"
 )
 
 var built = time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC)
@@ -74,25 +70,4 @@ func TestBackendPasswordIsDrawnForTheEmbeddedBrokerOnly(t *testing.T) {
 	cfg.MQTT.BackendPassword = ""
 	cfg.Listeners.TCP.Enabled, cfg.Listeners.TLS.Enabled, cfg.Listeners.WebSocket.Enabled = false, false, false
 	assert.Empty(t, backendPassword(cfg))
-}
-
-func TestStatusNamesAListThatCannotBeUsed(t *testing.T) {
-	dir := t.TempDir()
-	authority, err := certs.Create(certs.Options{Dir: dir}, false)
-	require.NoError(t, err)
-	_, err = authority.IssueFiles("bed-1", filepath.Join(dir, "bed-1.crt"), filepath.Join(dir, "bed-1.key"))
-	require.NoError(t, err)
-	b := (&app{now: time.Now}).newBox(config.Default(), storetest.Open(t))
-	b.authority = authority
-	problems := func() string {
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
-		require.NoError(t, authority.Run(ctx, func() {})) // it looks once
-		s, err := b.Status(t.Context())
-		require.NoError(t, err)
-		return strings.Join(s.Problems, "\n")
-	}
-	assert.NotContains(t, problems(), "revocation list")
-	require.NoError(t, os.Truncate(filepath.Join(dir, "ca.crl"), 0))
-	assert.Contains(t, problems(), "revocation list "+filepath.Join(dir, "ca.crl")+" is empty; the list before stays in force")
 }

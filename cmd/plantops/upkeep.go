@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/plantops/plantops/control"
 	"github.com/plantops/plantops/store"
 )
 
@@ -14,9 +15,6 @@ const (
 
 	spaceEvery       = time.Minute
 	spaceRepeatEvery = time.Hour // the same warning again
-	// The disk is nearly full below whichever of the two is reached first.
-	lowSpaceBytes   = 200 << 20
-	lowSpacePercent = 5
 )
 
 // retain returns a part that deletes readings older than keep, at most an hour late. While the clock is not to be
@@ -49,16 +47,6 @@ func retain(keep time.Duration, now func() time.Time, unsure func() bool, log *s
 	}
 }
 
-// lowSpace decides whether a disk is nearly full. One that was stays so until there is a tenth more room than the limit:
-// a file system that breathes does not fill the log.
-func lowSpace(s store.Space, was bool) bool {
-	limit := max(lowSpaceBytes, s.TotalBytes/100*lowSpacePercent)
-	if was {
-		limit += limit / 10
-	}
-	return s.FreeBytes < limit
-}
-
 // watchSpace returns a part that warns before the disk is full: when it begins, every hour while it lasts, and when it
 // ends.
 func watchSpace(path string, space func() (store.Space, error), log *slog.Logger) func(context.Context) error {
@@ -74,8 +62,8 @@ func watchSpace(path string, space func() (store.Space, error), log *slog.Logger
 			}
 			if blind = err != nil; !blind {
 				was := low
-				low = lowSpace(s, was)
-				facts := []any{"path", path, "free", size(s.FreeBytes), "of", size(s.TotalBytes)}
+				low = control.LowSpace(s, was)
+				facts := []any{"path", path, "free", control.Bytes(s.FreeBytes).String(), "of", control.Bytes(s.TotalBytes).String()}
 				switch {
 				case low && (!was || time.Since(warned) >= spaceRepeatEvery):
 					warned = time.Now()

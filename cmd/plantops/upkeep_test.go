@@ -54,27 +54,6 @@ func TestOldReadingsAreDeletedEveryHourWhileTheClockIsRight(t *testing.T) {
 	})
 }
 
-func TestDiskIsLowBelowWhicheverLimitIsReachedFirst(t *testing.T) {
-	const mib, gib = 1 << 20, 1 << 30
-	for name, c := range map[string]struct {
-		free, total int64
-		was, low    bool
-	}{
-		"small disk, room":                  {200 * mib, gib, false, false},
-		"small disk, under 200 MiB":         {200*mib - 1, gib, false, true},
-		"large disk, room":                  {5 * gib, 100 * gib, false, false},
-		"large disk, under 5 %":             {5*gib - 1, 100 * gib, false, true},
-		"was low, a little more":            {5*gib + gib/4, 100 * gib, true, true},
-		"was low, a tenth more":             {5*gib + gib/2, 100 * gib, true, false},
-		"full":                              {0, gib, true, true},
-		"disk that never has so much space": {100 * mib, 150 * mib, false, true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			assert.Equal(t, c.low, lowSpace(store.Space{FreeBytes: c.free, TotalBytes: c.total}, c.was))
-		})
-	}
-}
-
 func TestLowDiskIsSaidWhenItBeginsEveryHourAndWhenItEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/plantops/plantops/config"
+	"github.com/plantops/plantops/control"
 	"github.com/plantops/plantops/store"
 )
 
@@ -53,7 +54,7 @@ func (r rules) check(name string) error {
 		errs = append(errs, store.CheckFilter(filter))
 	}
 	if len(r.Publish)+len(r.Subscribe) == 0 {
-		errs = append(errs, kindOf(errUsage, withHint(errors.New("without rules the account may do nothing"),
+		errs = append(errs, control.KindOf(errUsage, control.WithHint(errors.New("without rules the account may do nothing"),
 			"give --role viewer, operator or admin, or --publish FILTER and --subscribe FILTER")))
 	}
 	return errors.Join(errs...)
@@ -93,7 +94,7 @@ The password is asked for on the terminal, or comes from a file or standard inpu
 			if err != nil {
 				return err
 			}
-			return a.operate(cmd.Context(), func(cfg config.Config, o operator) error {
+			return a.operate(cmd.Context(), func(cfg config.Config, o control.Operator) error {
 				err := o.AddUser(cmd.Context(), store.NewUser{Name: args[0], Publish: granted.Publish,
 					Subscribe: granted.Subscribe, Admin: granted.Admin, Password: password})
 				if err != nil {
@@ -103,9 +104,12 @@ The password is asked for on the terminal, or comes from a file or standard inpu
 				if err != nil {
 					return err
 				}
-				given := newLogin(args[0], password, source, cfg, reach)
+				given := userCredentials(args[0], source.unseen(password), cfg, reach)
 				given.rules = &granted
-				return printLogin(a, given, asJSON, "User "+args[0]+" can connect.")
+				if asJSON {
+					return printJSON(a.stdout, given)
+				}
+				return printCredentials(a, given, "User "+args[0]+" can connect.")
 			})
 		},
 	}
@@ -131,7 +135,7 @@ func newUserPasswd(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.operate(cmd.Context(), func(cfg config.Config, o operator) error {
+			return a.operate(cmd.Context(), func(cfg config.Config, o control.Operator) error {
 				if err := o.SetPassword(cmd.Context(), args[0], password); err != nil {
 					return userHint(err, args[0])
 				}
@@ -139,8 +143,11 @@ func newUserPasswd(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return printLogin(a, newLogin(args[0], password, source, cfg, reach), asJSON,
-					"User "+args[0]+" has another password; its connections have ended.")
+				given := userCredentials(args[0], source.unseen(password), cfg, reach)
+				if asJSON {
+					return printJSON(a.stdout, given)
+				}
+				return printCredentials(a, given, "User "+args[0]+" has another password; its connections have ended.")
 			})
 		},
 	}
@@ -156,7 +163,7 @@ func newUserRemove(a *app) *cobra.Command {
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: completeUsers(a),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.operate(cmd.Context(), func(_ config.Config, o operator) error {
+			return a.operate(cmd.Context(), func(_ config.Config, o control.Operator) error {
 				if err := o.RemoveUser(cmd.Context(), args[0]); err != nil {
 					return userHint(err, args[0])
 				}
@@ -170,62 +177,11 @@ func newUserRemove(a *app) *cobra.Command {
 func userHint(err error, name string) error {
 	switch {
 	case errors.Is(err, store.ErrExists):
-		return withHint(err, fmt.Sprintf("a new password for it: plantops user passwd %s; other rules: remove it first", name))
+		return control.WithHint(err, fmt.Sprintf("a new password for it: plantops user passwd %s; other rules: remove it first", name))
 	case errors.Is(err, store.ErrNotFound):
-		return withHint(err, "users: plantops user list")
+		return control.WithHint(err, "users: plantops user list")
 	}
 	return err
-}
-
-// login is what a user needs to connect. It is printed once and kept nowhere.
-type login struct {
-	Username string   `json:"mqtt_username"`
-	Password string   `json:"mqtt_password,omitempty"` // only one that nobody has seen yet
-	Host     string   `json:"host"`
-	Port     int      `json:"port"`
-	TLS      bool     `json:"tls"`
-	Names    []string `json:"names,omitempty"` // other names of the host
-	CA       string   `json:"ca,omitempty"`    // PEM; empty without TLS
-	*rules
-
-	caPath string
-}
-
-func newLogin(name, password string, source passwordSource, cfg config.Config, reach contact) login {
-	at := newAccess(name, "", cfg, reach)
-	given := login{Username: name, Host: at.Host, Port: at.Port, TLS: at.TLS, Names: at.Names, CA: at.CA, caPath: at.caPath}
-	if source.generate {
-		given.Password = password
-	}
-	return given
-}
-
-func printLogin(a *app, given login, asJSON bool, said string) error {
-	if asJSON {
-		return printJSON(a.stdout, given)
-	}
-	if given.Password != "" {
-		said += " Its password is shown only this once."
-	}
-	host, transport := given.Host, "plain"
-	if len(given.Names) > 0 {
-		host += "  (also " + strings.Join(given.Names, ", ") + ")"
-	}
-	if given.TLS {
-		transport = "TLS"
-	}
-	rows := [][]string{{"host", host}, {"port", fmt.Sprintf("%d (%s)", given.Port, transport)}, {"user", given.Username}}
-	if given.Password != "" {
-		rows = append(rows, []string{"password", given.Password})
-	}
-	if given.rules != nil {
-		rows = append(rows, []string{"publish", filters(given.Publish)}, []string{"subscribe", filters(given.Subscribe)})
-	}
-	if given.CA != "" {
-		rows = append(rows, []string{"CA", given.caPath})
-	}
-	fmt.Fprintf(a.stdout, "%s\n\n", said)
-	return table(a.stdout, rows)
 }
 
 func filters(list []string) string { return orDash(strings.Join(list, " ")) }
@@ -234,8 +190,8 @@ func filters(list []string) string { return orDash(strings.Join(list, " ")) }
 type userStatus struct {
 	Name string `json:"name"`
 	rules
-	Created  moment    `json:"created"`
-	Refusals []refusal `json:"refusals"` // by the running server since it started
+	Created  control.Moment           `json:"created"`
+	Refusals []control.AccountRefusal `json:"refusals"` // by the running server since it started
 }
 
 func newUserList(a *app) *cobra.Command {
@@ -250,11 +206,11 @@ func newUserList(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				all, ofUsers := a.refusals(cmd.Context(), cfg), refusals{}
+				all, ofUsers := a.refusals(cmd.Context(), cfg), control.Refusals{}
 				users := make([]userStatus, len(known))
 				rows := [][]string{{"USER", "PUBLISH", "SUBSCRIBE", "ADMIN", "CREATED"}}
 				for i, u := range known {
-					users[i] = userStatus{u.Name, rules{u.Publish, u.Subscribe, u.Admin}, moment(u.Created), []refusal{}}
+					users[i] = userStatus{u.Name, rules{u.Publish, u.Subscribe, u.Admin}, control.Moment(u.Created), []control.AccountRefusal{}}
 					if mine := all[u.Name]; mine != nil {
 						users[i].Refusals, ofUsers[u.Name] = mine, mine
 					}
@@ -262,7 +218,7 @@ func newUserList(a *app) *cobra.Command {
 					if u.Admin {
 						admin = "yes"
 					}
-					rows = append(rows, []string{u.Name, filters(u.Publish), filters(u.Subscribe), admin, moment(u.Created).local()})
+					rows = append(rows, []string{u.Name, filters(u.Publish), filters(u.Subscribe), admin, local(control.Moment(u.Created))})
 				}
 				if asJSON {
 					return printJSON(a.stdout, users)
@@ -273,7 +229,7 @@ func newUserList(a *app) *cobra.Command {
 				if err := table(a.stdout, rows); err != nil {
 					return err
 				}
-				return ofUsers.print(a, a.now())
+				return printRefusals(a, ofUsers, a.now())
 			})
 		},
 	}

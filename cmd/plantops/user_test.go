@@ -30,7 +30,7 @@ func (r *running) outside(t *testing.T) *brokertest.Broker {
 	t.Helper()
 	reach, err := r.control.Contact(context.Background())
 	require.NoError(t, err)
-	return &brokertest.Broker{Broker: r.box.broker, CA: brokertest.TrustCA(t, reach.CA)}
+	return &brokertest.Broker{Broker: r.running.Broker, CA: brokertest.TrustCA(t, reach.CA)}
 }
 
 func TestRolesDoWhatTheySayOnEveryListener(t *testing.T) {
@@ -136,7 +136,7 @@ func TestErrorsAboutUsersKeepTheirIdentityOverTheSocket(t *testing.T) {
 	} {
 		u := valid
 		c.change(&u)
-		there, here := r.control.AddUser(context.Background(), u), r.box.AddUser(context.Background(), u)
+		there, here := r.control.AddUser(context.Background(), u), r.server.AddUser(context.Background(), u)
 		assert.ErrorIs(t, there, c.want, name)
 		assert.EqualError(t, there, here.Error(), name)
 		assert.Equal(t, c.code, exitCode(there), name)

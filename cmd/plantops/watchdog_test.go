@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/plantops/plantops/control"
 	"github.com/plantops/plantops/ingest"
 	"github.com/plantops/plantops/store"
 )
@@ -161,11 +162,11 @@ func TestProbeGoesAllTheWayAndIsNotCounted(t *testing.T) {
 	r := startServer(t, "MQTT_USE_TLS=true")
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	before := r.box.subscriber.Stats().LastCommit
-	require.NoError(t, r.box.endToEnd.probe.Probe(ctx))
-	assert.True(t, r.box.subscriber.Stats().LastCommit.After(before))
-	assert.Equal(t, equation{}, r.counts(t))
-	require.NoError(t, r.box.alive(ctx))
+	before := r.running.Subscriber.Stats().LastCommit
+	require.NoError(t, r.proof.probe.Probe(ctx))
+	assert.True(t, r.running.Subscriber.Stats().LastCommit.After(before))
+	assert.Equal(t, control.Equation{}, r.counts(t))
+	require.NoError(t, r.server.Alive(ctx))
 }
 
 func TestProgressWithAnotherProgramsBroker(t *testing.T) {

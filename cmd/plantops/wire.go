@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strconv"
 	"time"
 
 	"github.com/plantops/plantops/broker"
 	"github.com/plantops/plantops/certs"
 	"github.com/plantops/plantops/config"
+	"github.com/plantops/plantops/control"
 	"github.com/plantops/plantops/ingest"
 	"github.com/plantops/plantops/store"
 )
@@ -40,26 +42,44 @@ func certsOptions(cfg config.Config, now func() time.Time, built time.Time, log 
 	}
 }
 
-func brokerOptions(cfg config.Config, password string, db *store.Store, authority *certs.Authority, now func() time.Time, log *slog.Logger) broker.Options {
-	l := cfg.Listeners
+// wiring is what the options of the broker, the subscriber and its TLS are made of. serve fills it in while it starts
+// the parts.
+type wiring struct {
+	loaded config.Loaded
+	now    func() time.Time
+	built  time.Time // no correct clock shows less
+	log    *slog.Logger
+
+	store     *store.Store
+	authority *certs.Authority // nil without a TLS listener
+	password  string           // of the subscriber
+	port      int              // that the subscriber connects to
+	tls       *tls.Config      // of the subscriber; nil without TLS
+}
+
+// unsure reports whether the clock cannot be right.
+func (w wiring) unsure() bool { return certs.ClockUnsure(w.now(), w.built) }
+
+func brokerOptions(w wiring) broker.Options {
+	cfg, l := w.loaded.Config, w.loaded.Config.Listeners
 	o := broker.Options{
 		AllowedOrigins:     l.WebSocket.AllowedOrigins,
 		RequireCertificate: l.TLS.RequireCertificate,
-		Accounts:           accounts{db},
-		Backend:            broker.Backend{Username: cfg.MQTT.BackendUsername, Password: password, ClientID: ingestClientID},
+		Accounts:           accounts{w.store},
+		Backend:            broker.Backend{Username: cfg.MQTT.BackendUsername, Password: w.password, ClientID: ingestClientID},
 		IngestTopics:       cfg.Ingest.Topics,
 		StallTimeout:       cfg.Ingest.StallTimeout,
 		Limits:             broker.Limits(cfg.Limits),
-		Refused:            func(device, reason string) { db.AddRefused(device, reason, 1) },
-		Log:                log,
-		Now:                now,
+		Refused:            func(device, reason string) { w.store.AddRefused(device, reason, 1) },
+		Log:                w.log,
+		Now:                w.now,
 	}
 	if l.TCP.Enabled {
 		o.TCP = l.TCP.Address
 	}
 	if l.TLS.Enabled {
-		o.TLS, o.TLSConfig = l.TLS.Address, authority.ServerTLS(l.TLS.RequireCertificate)
-		o.Revoked = authority.Revoked
+		o.TLS, o.TLSConfig = l.TLS.Address, w.authority.ServerTLS(l.TLS.RequireCertificate)
+		o.Revoked = w.authority.Revoked
 	}
 	if l.WebSocket.Enabled {
 		o.WebSocket = l.WebSocket.Address
@@ -67,25 +87,48 @@ func brokerOptions(cfg config.Config, password string, db *store.Store, authorit
 	return o
 }
 
-func ingestOptions(cfg config.Config, port int, password string, tlsConfig *tls.Config, unsure func() bool, now func() time.Time, log *slog.Logger) ingest.Options {
+func ingestOptions(w wiring) ingest.Options {
+	cfg := w.loaded.Config
 	return ingest.Options{
 		Host:       cfg.MQTT.Host,
-		Port:       port,
-		TLS:        tlsConfig,
+		Port:       w.port,
+		TLS:        w.tls,
 		Username:   cfg.MQTT.BackendUsername,
-		Password:   password,
+		Password:   w.password,
 		ClientID:   ingestClientID,
 		Topics:     cfg.Ingest.Topics,
 		ProbeTopic: probeTopic(cfg),
 		MaxBatch:   cfg.Ingest.MaxBatch,
 		// What the embedded broker takes from a device comes with a few bytes more.
-		MaxPacketBytes: max(4<<20, 2*cfg.Limits.MaxPacketBytes),
+		MaxPacketBytes: 2 * cfg.Limits.MaxPacketBytes,
 		StallTimeout:   cfg.Ingest.StallTimeout,
 		Embedded:       cfg.Embedded(),
-		ClockUnsure:    unsure,
-		Now:            now,
-		Log:            log,
+		ClockUnsure:    w.unsure,
+		Now:            w.now,
+		Log:            w.log,
 	}
+}
+
+// controlOptions are those without a server, and without the authority: whoever has it open adds it.
+func (a *app) controlOptions(cfg config.Config, db *store.Store) control.Options {
+	o := control.Options{
+		Store:           db,
+		BackendUsername: cfg.MQTT.BackendUsername,
+		OfflineAfter:    cfg.Ingest.OfflineAfter,
+		Version:         a.build.Version,
+		Now:             a.now,
+	}
+	l := cfg.Listeners
+	if l.TCP.Enabled {
+		o.Listeners.TCP = l.TCP.Address
+	}
+	if l.TLS.Enabled {
+		o.Listeners.TLS = l.TLS.Address
+	}
+	if l.WebSocket.Enabled {
+		o.Listeners.WebSocket = l.WebSocket.Address
+	}
+	return o
 }
 
 // probeTopic is where the embedded broker sends probes; another broker has none.
@@ -122,18 +165,15 @@ func backendPassword(cfg config.Config) string {
 	return rand.Text()
 }
 
-// maxSocketPathBytes is what fits into a unix socket's address on Linux, see unix(7).
-const maxSocketPathBytes = 107
-
 // checkWiring reports what is wrong with a valid configuration on this machine, before anything is made.
 // A zero now skips the dates of certificates.
 func checkWiring(loaded config.Loaded, now time.Time) error {
 	cfg := loaded.Config
 	var errs []error
 	m := cfg.MQTT
-	if len(cfg.SocketPath()) > maxSocketPathBytes {
+	if len(cfg.SocketPath()) > control.MaxSocketPathBytes {
 		errs = append(errs, loaded.Problem("data_dir", fmt.Sprintf("is too long for a unix socket in it: use at most %d bytes, or a relative path",
-			maxSocketPathBytes-len("/plantops.sock"))))
+			control.MaxSocketPathBytes-len("/plantops.sock"))))
 	}
 	if !cfg.Embedded() && m.BackendUsername != "" && m.BackendPassword == "" && m.ClientCert == "" {
 		errs = append(errs, loaded.Problem("mqtt.backend_password", fmt.Sprintf("must be set for the broker at %s (MQTT_BACKEND_PASSWORD); "+
@@ -150,14 +190,25 @@ func checkWiring(loaded config.Loaded, now time.Time) error {
 		_, err := clientCertificate(loaded)
 		errs = append(errs, err)
 	}
-	return kindOf(errConfig, errors.Join(errs...))
+	return control.KindOf(errConfig, errors.Join(errs...))
 }
 
-func addrText(a net.Addr) string {
-	if a == nil {
-		return ""
+// listenSettings are the settings that the ports of the listeners come from, for control.ListenHints.
+func listenSettings(cfg config.Config) map[string]string {
+	settings, l := map[string]string{}, cfg.Listeners
+	for _, at := range []struct {
+		enabled      bool
+		address, key string
+	}{
+		{l.TCP.Enabled, l.TCP.Address, "listeners.tcp.address"},
+		{l.TLS.Enabled, l.TLS.Address, "listeners.tls.address"},
+		{l.WebSocket.Enabled, l.WebSocket.Address, "listeners.websocket.address"},
+	} {
+		if _, port, err := net.SplitHostPort(at.address); err == nil && at.enabled {
+			settings[port] = at.key
+		}
 	}
-	return a.String()
+	return settings
 }
 
 // boundPort is the port of a listener; 0 when it is off.
@@ -167,3 +218,5 @@ func boundPort(a net.Addr) int {
 	}
 	return 0
 }
+
+func hostPort(host string, port int) string { return net.JoinHostPort(host, strconv.Itoa(port)) }

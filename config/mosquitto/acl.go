@@ -3,6 +3,8 @@ package mosquitto
 import (
 	"slices"
 	"strings"
+
+	"github.com/plantops/plantops/broker/topic"
 )
 
 // access is what a rule is about.
@@ -52,16 +54,16 @@ func readACL(lines []string, add func(number int, text string) *Line) *acl {
 			a.users[user] = append(a.users[user], line)
 		case "topic", "pattern":
 			r := &rule{Line: line, user: user, pattern: word == "pattern", access: read | write, topic: rest}
-			if how, topic, more := strings.Cut(rest, " "); more {
+			if how, filter, more := strings.Cut(rest, " "); more {
 				known := false
 				r.access, known = accessWords[how]
-				r.topic = strings.TrimSpace(topic)
+				r.topic = strings.TrimSpace(filter)
 				if !known {
 					line.settle(NoEquivalent, "there is no access %q (read, write, readwrite, deny); Mosquitto refuses it too", how)
 					continue
 				}
 			}
-			if !validFilter(r.topic) {
+			if aclFilters.Fault(r.topic) != topic.Faultless {
 				line.settle(NoEquivalent, "this is no topic filter; Mosquitto refuses it too")
 				continue
 			}
@@ -135,7 +137,7 @@ func (r *rule) allow(account *Account, denials []*rule, o Options) {
 	case !r.pattern && (strings.Contains(r.topic, "%u") || strings.Contains(r.topic, "%c")):
 		r.escalate(NoEquivalent, "%%u and %%c stand for names in every rule here, in Mosquitto only in patterns: left out")
 		return
-	case strings.HasPrefix(r.topic, "$SYS"):
+	case strings.HasPrefix(r.topic, topic.SystemPrefix):
 		r.escalate(NoEquivalent, `only administrators may read $SYS here: "plantops user add NAME --role admin"`)
 		return
 	case strings.HasPrefix(r.topic, "$"):
@@ -147,19 +149,19 @@ func (r *rule) allow(account *Account, denials []*rule, o Options) {
 		return
 	}
 	for _, d := range denials {
-		topic, denied := r.expand(account.Name), d.expand(account.Name)
+		allowed, denied := r.expand(account.Name), d.expand(account.Name)
 		switch {
-		case covers(denied, topic):
+		case topic.Covers(denied, allowed):
 			r.escalate(TakenOver, "for %s it is denied by line %d, so it is not among the rules", account.Name, d.Number)
 			d.escalate(TakenOver, "the rule of line %d, all of which it denies to %s, is not among the rules of that account", r.Number, account.Name)
 			return
-		case overlap(denied, topic):
+		case overlap(denied, allowed):
 			r.escalate(NoEquivalent, "line %d denies a part of it to %s, and there are no denials here; so the whole rule was left out for that account: write narrower rules instead and import again", d.Number, account.Name)
 			d.escalate(NoEquivalent, "there are no denials here; so for %s the wider rule of line %d was left out: write narrower rules instead and import again", account.Name, r.Number)
 			return
 		}
 	}
-	if n := strings.Count(r.topic, "/") + 1; n > o.MaxLevels && o.MaxLevels > 0 {
+	if n := topic.Levels(r.topic); n > o.MaxLevels && o.MaxLevels > 0 {
 		r.escalate(Differently, "it has %d levels and limits.max_topic_levels is %d: raise that", n, o.MaxLevels)
 	} else {
 		r.escalate(TakenOver, "")

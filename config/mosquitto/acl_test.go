@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/plantops/plantops/broker/topic/topictest"
 )
 
 // modelRule is a line of an ACL file for the model.
@@ -32,7 +34,7 @@ func modelAllows(rules []modelRule, user, client, topic string, asked access) bo
 					filter = names.Replace(filter)
 				}
 				switch {
-				case r.pattern != pattern, !pattern && r.user != user, (r.access == deny) != denials, !matches(filter, topic):
+				case r.pattern != pattern, !pattern && r.user != user, (r.access == deny) != denials, !topictest.Matches(filter, topic):
 				case denials:
 					return false
 				case r.access&asked != 0:
@@ -47,7 +49,7 @@ func modelAllows(rules []modelRule, user, client, topic string, asked access) bo
 // allowed is what PlantOps makes of an account's rules.
 func allowed(filters []string, user, client, topic string) bool {
 	names := strings.NewReplacer("%u", user, "%c", client)
-	return !strings.HasPrefix(topic, "$") && slices.ContainsFunc(filters, func(f string) bool { return matches(names.Replace(f), topic) })
+	return !strings.HasPrefix(topic, "$") && slices.ContainsFunc(filters, func(f string) bool { return topictest.Matches(names.Replace(f), topic) })
 }
 
 // Random rules over a small alphabet: no account may do more than in Mosquitto, and one whose file has nothing without

@@ -2,64 +2,28 @@ package mosquitto
 
 import (
 	"strings"
-	"unicode/utf8"
+
+	"github.com/plantops/plantops/broker/topic"
 )
 
-// validFilter judges a topic filter as Mosquitto judges those in an ACL file.
-func validFilter(filter string) bool {
-	if filter == "" || len(filter) > 65535 || !utf8.ValidString(filter) || strings.Contains(filter, "\x00") {
-		return false
-	}
+// aclFilters are the topic filters that Mosquitto takes in an ACL file: they say which topics, so $share means nothing.
+var aclFilters = topic.Filters{Unshared: true}
+
+// overlap reports whether some topic may match both filters. A level that holds %c can be anything, since the client id
+// is not known; %u was replaced before.
+func overlap(a, b string) bool { return topic.Overlap(anyClient(a, b), anyClient(b, a)) }
+
+// anyClient returns a filter for whatever client id, for comparing with other: a client id can also begin with $, where
+// a wildcard does not reach [MQTT-4.7.2-1].
+func anyClient(filter, other string) string {
 	levels := strings.Split(filter, "/")
 	for i, level := range levels {
-		if len(level) > 1 && strings.ContainsAny(level, "+#") || level == "#" && i < len(levels)-1 {
-			return false
+		if strings.Contains(level, "%c") {
+			levels[i] = "+"
 		}
 	}
-	return true
-}
-
-// A level that holds %c can be anything, since the client id is not known; %u was replaced before.
-func open(level string) bool { return level == "+" || strings.Contains(level, "%c") }
-
-// aside reports whether one filter is about topics that begin with $ and the other cannot be: wildcards in the first
-// level do not reach them [MQTT-4.7.2-1].
-func aside(a, b string) bool {
-	return strings.HasPrefix(a, "$") != strings.HasPrefix(b, "$") && !strings.HasPrefix(a, "%c") && !strings.HasPrefix(b, "%c")
-}
-
-// overlap reports whether some topic may match both filters.
-func overlap(a, b string) bool {
-	if aside(a, b) {
-		return false
+	if strings.HasPrefix(filter, "%c") && strings.HasPrefix(other, "$") {
+		levels[0], _, _ = strings.Cut(other, "/")
 	}
-	x, y := strings.Split(a, "/"), strings.Split(b, "/")
-	for i := 0; ; i++ {
-		switch {
-		case i < len(x) && x[i] == "#", i < len(y) && y[i] == "#":
-			return true
-		case i == len(x) || i == len(y):
-			return len(x) == len(y)
-		case x[i] != y[i] && !open(x[i]) && !open(y[i]):
-			return false
-		}
-	}
-}
-
-// covers reports whether every topic that asked matches is matched by filter too.
-func covers(filter, asked string) bool {
-	if aside(filter, asked) {
-		return false
-	}
-	x, y := strings.Split(filter, "/"), strings.Split(asked, "/")
-	for i := 0; ; i++ {
-		switch {
-		case i < len(x) && x[i] == "#":
-			return true
-		case i == len(x) || i == len(y):
-			return len(x) == len(y)
-		case y[i] == "#", x[i] != "+" && x[i] != y[i]:
-			return false
-		}
-	}
+	return strings.Join(levels, "/")
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/plantops/plantops/broker/topic"
 )
 
 // seed adds the files of testdata with that ending.
@@ -61,7 +63,7 @@ func translated(t *testing.T, conf, passwords, rules string) {
 	for _, a := range r.Accounts {
 		assert.True(t, validHash(a.Hash))
 		for _, filter := range append(a.Publish, a.Subscribe...) {
-			assert.True(t, validFilter(filter), "%q", filter)
+			assert.Equal(t, topic.Faultless, aclFilters.Fault(filter), "%q", filter)
 			assert.NotEqual(t, "$", filter[:1])
 		}
 	}

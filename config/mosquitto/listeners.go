@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// doors are the listeners that are taken over; nil where there is none of that kind.
-type doors struct {
+// takenListeners are those that are taken over, one of a kind; nil where there is none of it.
+type takenListeners struct {
 	plain, tls, websocket *listener
 }
 
@@ -94,7 +94,7 @@ func (t *translator) settleListeners() {
 		t.settleListener(l)
 	}
 	t.first.settleAll(Differently, "Mosquitto uses it for its default listener only, which is not opened here")
-	t.completeDoors()
+	t.completeTaken()
 }
 
 func (t *translator) settleListener(l *listener) {
@@ -108,12 +108,12 @@ func (t *translator) settleListener(l *listener) {
 		l.settleAddress(NoEquivalent, format, args...)
 		l.settleAll(NoEquivalent, "its listener is not taken over")
 	}
-	use := func(door **listener, section, kind string) bool {
-		if *door != nil {
-			leave("there is one %s listener, and that of %s is taken; an address without a host is for all of the machine: listeners.%s.address", kind, (*door).where(), section)
+	use := func(taken **listener, section, kind string) bool {
+		if *taken != nil {
+			leave("there is one %s listener, and that of %s is taken; an address without a host is for all of the machine: listeners.%s.address", kind, (*taken).where(), section)
 			return false
 		}
-		*door = l
+		*taken = l
 		l.settleAddress(TakenOver, "listeners.%s", section)
 		t.set("listeners."+section+".enabled", true, l.position())
 		t.set("listeners."+section+".address", address, l.position())
@@ -132,15 +132,15 @@ func (t *translator) settleListener(l *listener) {
 	case protocol == "websockets" && secure:
 		leave("websocket is served without encryption: keep it on 127.0.0.1 and let a web server that has the certificate pass it on")
 	case protocol == "websockets":
-		if use(&t.doors.websocket, "websocket", "websocket") {
+		if use(&t.taken.websocket, "websocket", "websocket") {
 			t.settleOrigins(l)
 		}
 	case secure:
-		if use(&t.doors.tls, "tls", "TLS") {
+		if use(&t.taken.tls, "tls", "TLS") {
 			t.settleTLS(l)
 		}
 	default:
-		use(&t.doors.plain, "tcp", "plain")
+		use(&t.taken.plain, "tcp", "plain")
 	}
 	t.settleRest(l, secure)
 }
@@ -232,35 +232,35 @@ func (l *listener) settleTLSWithoutCertificate() {
 	}
 }
 
-// completeDoors disables the doors that Mosquitto does not have, and sees to it that the subscriber has one.
-func (t *translator) completeDoors() {
-	if t.doors.plain == nil && t.doors.tls == nil {
+// completeTaken disables the listeners that Mosquitto does not have, and sees to it that the subscriber has one.
+func (t *translator) completeTaken() {
+	if t.taken.plain == nil && t.taken.tls == nil {
 		t.imply("(no plain listener)", Differently, "the subscriber of this program connects like a client: listeners.tcp is opened on 127.0.0.1")
 		t.set("listeners.tcp.enabled", true, "")
 		t.set("listeners.tcp.address", "127.0.0.1:1883", "")
-	} else if t.doors.plain == nil {
+	} else if t.taken.plain == nil {
 		t.set("listeners.tcp.enabled", false, "")
 	}
-	if t.doors.tls == nil {
+	if t.taken.tls == nil {
 		t.set("listeners.tls.enabled", false, "")
 	}
-	if t.doors.websocket == nil {
+	if t.taken.websocket == nil {
 		t.set("listeners.websocket.enabled", false, "")
 	}
-	door := t.doors.plain
-	if door == nil && t.doors.tls != nil {
-		door = t.doors.tls
+	used := t.taken.plain
+	if used == nil && t.taken.tls != nil {
+		used = t.taken.tls
 		t.set("mqtt.use_tls", true, "")
 		if _, outside := t.settings["certs.server_cert"]; outside {
 			t.imply("(no plain listener)", Differently, "the subscriber of this program connects like a client, here over TLS: certfile must be for localhost, or set mqtt.host to a name that it is for")
 		}
 	}
-	if door == nil {
+	if used == nil {
 		return
 	}
 	// The subscriber calls localhost unless the listener is bound to another address.
-	host, _, _ := door.address()
+	host, _, _ := used.address()
 	if ip := net.ParseIP(host); host != "" && host != "localhost" && (ip == nil || !ip.IsUnspecified() && !ip.IsLoopback()) {
-		t.set("mqtt.host", host, door.position())
+		t.set("mqtt.host", host, used.position())
 	}
 }

@@ -165,7 +165,7 @@ type translator struct {
 	maxPacket      *directive
 	maxMessage     *directive
 
-	doors    doors
+	taken    takenListeners
 	settings map[string]Setting // by key
 }
 

@@ -110,7 +110,7 @@ func table() map[string]option {
 		"max_inflight_messages":          lacks(flightNote),
 		"max_inflight_bytes":             lacks(flightNote),
 		"max_keepalive":                  lacks("clients choose their keepalive; an MQTT 5 client without one is given 300 s"),
-		"memory_limit":                   lacks("memory is bounded by limits.* and by GOMEMLIMIT, see README"),
+		"memory_limit":                   lacks("memory is bounded by limits.* and by GOMEMLIMIT, see docs/settings.md"),
 		"upgrade_outgoing_qos":           either(lacks("a message is delivered at the lower of both qualities, as MQTT has it"), same),
 		"retain_available":               either(same, lacks("retained messages are always possible")),
 		"retry_interval":                 differs("messages are sent again when the connection is made anew, as MQTT has it"),

@@ -208,7 +208,7 @@ func (t *translator) settlePackets() {
 // settleConnections adds up the listeners' limits: there is one for all of them.
 func (t *translator) settleConnections() {
 	sum, limited, from := 0, true, ""
-	for _, l := range []*listener{t.doors.plain, t.doors.tls, t.doors.websocket} {
+	for _, l := range []*listener{t.taken.plain, t.taken.tls, t.taken.websocket} {
 		if l == nil {
 			continue
 		}

@@ -70,7 +70,8 @@ func TestCACertificateIsMountedReadOnlyAndNeverMade(t *testing.T) {
 	t.Fatal("not mounted")
 }
 
-// The build gets the folders that the program is made of, and not data/ with its private keys.
+// The build gets the folders that the program is made of and the notices that go with it, and not data/ with its private
+// keys.
 func TestBuildGetsTheProgramAndNothingElse(t *testing.T) {
 	text, err := os.ReadFile("../Dockerfile.dockerignore")
 	if err != nil {
@@ -94,7 +95,7 @@ func TestBuildGetsTheProgramAndNothingElse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"go.mod", "go.sum"}
+	want := []string{"go.mod", "go.sum", "LICENSE", "NOTICE", "THIRD_PARTY_NOTICES.md"}
 	for _, path := range strings.Fields(string(packages)) {
 		folder := strings.Split(strings.TrimPrefix(path, "github.com/plantops/plantops/"), "/")[0]
 		want = append(want, folder)

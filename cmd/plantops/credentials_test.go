@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/plantops/plantops/config"
+	"github.com/plantops/plantops/control"
 )
 
 func TestDevicesAreToldAnAddressThatTheyCanReach(t *testing.T) {
@@ -31,21 +32,21 @@ func TestDevicesAreToldAnAddressThatTheyCanReach(t *testing.T) {
 	}
 }
 
-func TestAccessPrefersTLS(t *testing.T) {
+func TestCredentialsPreferTLS(t *testing.T) {
 	cfg := config.Default()
-	reach := contact{TCP: "127.0.0.1:1883", TLS: "10.0.0.7:8883", CA: "PEM"}
-	given := newAccess("bed-1", "secret", cfg, reach)
-	assert.Equal(t, access{DeviceID: "bed-1", Username: "bed-1", Password: "secret", Host: "10.0.0.7", Port: 8883, TLS: true,
+	reach := control.Contact{TCP: "127.0.0.1:1883", TLS: "10.0.0.7:8883", CA: "PEM"}
+	given := deviceCredentials("bed-1", "secret", cfg, reach)
+	assert.Equal(t, credentials{DeviceID: "bed-1", Username: "bed-1", Password: "secret", Host: "10.0.0.7", Port: 8883, TLS: true,
 		Topic: "devices/bed-1/telemetry", CA: "PEM", caPath: "data/certs/ca.crt"}, given)
 
 	reach.TLS = ""
-	given = newAccess("bed-1", "secret", cfg, reach)
+	given = deviceCredentials("bed-1", "secret", cfg, reach)
 	assert.Equal(t, []any{"127.0.0.1", 1883, false, ""}, []any{given.Host, given.Port, given.TLS, given.CA})
 }
 
 func TestSketchVerifiesTheServerWhereThereIsTLS(t *testing.T) {
 	var withTLS, plain strings.Builder
-	given := access{DeviceID: "bed-1", Password: "secret", Host: "10.0.0.7", Port: 8883, CA: "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"}
+	given := credentials{DeviceID: "bed-1", Password: "secret", Host: "10.0.0.7", Port: 8883, CA: "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"}
 	require.NoError(t, writeSketch(&withTLS, given))
 	assert.Contains(t, withTLS.String(), "R\"EOF(\n"+given.CA+")EOF\";\n")
 	assert.Contains(t, withTLS.String(), "network.setCACert(CA_CERTIFICATE);")

@@ -1,4 +1,4 @@
-package main
+package control
 
 import (
 	"context"
@@ -17,12 +17,31 @@ import (
 	"github.com/plantops/plantops/store"
 )
 
-// The control socket: HTTP with JSON on a unix socket in the data directory, so that whoever may write
-// there may give orders, and nobody else. It is private to one version of this program.
+// MaxSocketPathBytes is what fits into a unix socket's address on Linux, see unix(7).
+const MaxSocketPathBytes = 107
 
-// listenControl makes the socket. The caller holds the lock of the data directory, so a socket that is
-// there already was left by a server that is gone.
-func listenControl(path string) (net.Listener, error) {
+// Socket is the control socket: HTTP with JSON on a unix socket in the data directory, so that whoever may write
+// there may give orders, and nobody else. It is private to one version of this program.
+type Socket struct {
+	listener net.Listener
+	server   *http.Server
+}
+
+// Listen makes the socket at path, for orders to o; nobody is answered before Run. The caller holds the lock of the data
+// directory, so a socket that is there already was left by a server that is gone.
+func Listen(path string, o Operator, log *slog.Logger) (*Socket, error) {
+	listener, err := listen(path)
+	if err != nil {
+		return nil, err
+	}
+	return &Socket{listener, &http.Server{
+		Handler:           handler(o),
+		ReadHeaderTimeout: 5 * time.Second,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}}, nil
+}
+
+func listen(path string) (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("remove stale control socket: %w", err)
 	}
@@ -35,30 +54,24 @@ func listenControl(path string) (net.Listener, error) {
 	return listener, nil
 }
 
-// serveControl returns a part that obeys orders from listener and closes it at the end.
-func serveControl(listener net.Listener, o operator, log *slog.Logger) func(context.Context) error {
-	server := &http.Server{
-		Handler:           controlHandler(o),
-		ReadHeaderTimeout: 5 * time.Second,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
-	}
-	return func(ctx context.Context) error {
-		stopped := make(chan struct{})
-		stop := context.AfterFunc(ctx, func() {
-			defer close(stopped)
-			grace, cancel := context.WithTimeout(context.Background(), time.Second)
-			defer cancel()
-			if server.Shutdown(grace) != nil {
-				server.Close()
-			}
-		})
-		err := server.Serve(listener)
-		if stop() {
-			return err // it ended before it was told to
+// Run obeys orders until ctx ends, and then removes the socket. An order that is being obeyed has a second to finish. It
+// returns an error only when it ends by itself. It is called once.
+func (s *Socket) Run(ctx context.Context) error {
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		grace, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if s.server.Shutdown(grace) != nil {
+			s.server.Close()
 		}
-		<-stopped
-		return nil
+	})
+	err := s.server.Serve(s.listener)
+	if stop() {
+		return err // it ended before it was told to
 	}
+	<-stopped
+	return nil
 }
 
 // idList is the body of requests about quarantined messages; no ids means all.
@@ -89,7 +102,7 @@ type countReply struct {
 	Count int64 `json:"count"`
 }
 
-func controlHandler(o operator) http.Handler {
+func handler(o Operator) http.Handler {
 	mux := http.NewServeMux()
 	handle := func(pattern string, do func(r *http.Request) (any, error)) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
@@ -173,16 +186,16 @@ func body[T any](r *http.Request) (content T, err error) {
 	return content, err
 }
 
-// controlError is an error on its way over the socket. Kind brings those across that callers look for.
-type controlError struct {
+// socketError is an error on its way over the socket. Kind brings those across that callers look for.
+type socketError struct {
 	Text string `json:"error"`
 	Kind string `json:"kind,omitempty"`
 }
 
-// controlKinds names the errors that keep their identity on the way.
-func controlKinds() map[string]error {
+// socketKinds names the errors that keep their identity on the way.
+func socketKinds() map[string]error {
 	return map[string]error{
-		"exists": store.ErrExists, "not_found": store.ErrNotFound, "invalid_id": store.ErrInvalidID,
+		"exists": store.ErrExists, "not_found": store.ErrNotFound, "other_role": store.ErrOtherRole, "invalid_id": store.ErrInvalidID,
 		"invalid_filter": store.ErrInvalidFilter, "invalid_password": store.ErrInvalidPassword,
 		"full": store.ErrFull, "locked": store.ErrLocked,
 	}
@@ -191,8 +204,8 @@ func controlKinds() map[string]error {
 func answer(w http.ResponseWriter, reply any, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	if err != nil {
-		failed := controlError{Text: err.Error()}
-		for kind, sentinel := range controlKinds() {
+		failed := socketError{Text: err.Error()}
+		for kind, sentinel := range socketKinds() {
 			if errors.Is(err, sentinel) {
 				failed.Kind = kind
 			}

@@ -1,4 +1,4 @@
-package main
+package control
 
 import (
 	"context"
@@ -15,27 +15,28 @@ import (
 // lockPoll is how often a busy lock is tried again.
 const lockPoll = 50 * time.Millisecond
 
-// dirLock is the exclusive right to write in a data directory. The kernel gives it back when the process
+// Lock is the exclusive right to write in a data directory. The kernel gives it back when the process
 // ends, however it ends; the file stays and means nothing by itself.
-type dirLock struct{ file *os.File }
+type Lock struct{ file *os.File }
 
-// lockedError says who holds the lock of a data directory.
-type lockedError struct {
-	dir string
-	pid int // 0: not known
+// LockedError says who holds the lock of a data directory.
+type LockedError struct {
+	Dir string // absolute
+	PID int    // 0: not known
 }
 
-func (e *lockedError) Error() string {
+func (e *LockedError) Error() string {
 	who := "another plantops"
-	if e.pid != 0 {
-		who = fmt.Sprintf("another plantops (pid %d)", e.pid)
+	if e.PID != 0 {
+		who = fmt.Sprintf("another plantops (pid %d)", e.PID)
 	}
-	return fmt.Sprintf("lock data directory %s: %s is using it", e.dir, who)
+	return fmt.Sprintf("lock data directory %s: %s is using it", e.Dir, who)
 }
 
-// acquireLock locks dir, trying for as long as wait. Commands hold the lock only for moments, so a short
-// wait tells them from a server. The error is a *lockedError when another process holds it.
-func acquireLock(ctx context.Context, dir string, wait time.Duration) (*dirLock, error) {
+// AcquireLock locks dir, trying for as long as wait. Commands hold the lock only for moments, so a short
+// wait tells them from a server. The error is a *LockedError when another process holds it, and that of ctx when ctx
+// ends first. dir must exist.
+func AcquireLock(ctx context.Context, dir string, wait time.Duration) (*Lock, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("lock data directory %s: %w", dir, err)
@@ -43,7 +44,7 @@ func acquireLock(ctx context.Context, dir string, wait time.Duration) (*dirLock,
 	deadline := time.Now().Add(wait)
 	for {
 		lock, err := tryLock(abs)
-		if locked := (*lockedError)(nil); !errors.As(err, &locked) || time.Now().After(deadline) {
+		if locked := (*LockedError)(nil); !errors.As(err, &locked) || time.Now().After(deadline) {
 			return lock, err
 		}
 		select {
@@ -54,7 +55,7 @@ func acquireLock(ctx context.Context, dir string, wait time.Duration) (*dirLock,
 	}
 }
 
-func tryLock(dir string) (*dirLock, error) {
+func tryLock(dir string) (*Lock, error) {
 	path := filepath.Join(dir, "plantops.lock")
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) // whoever can open it can lock it
 	if err != nil {
@@ -65,17 +66,17 @@ func tryLock(dir string) (*dirLock, error) {
 		err = writePID(file)
 	}
 	if err == nil {
-		return &dirLock{file}, nil
+		return &Lock{file}, nil
 	}
 	defer file.Close()
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return nil, &lockedError{dir, readPID(file)}
+		return nil, &LockedError{dir, readPID(file)}
 	}
 	return nil, fmt.Errorf("lock data directory %s: %w", dir, err)
 }
 
-// Release gives the lock back.
-func (l *dirLock) Release() error {
+// Release gives the lock back. It is called once.
+func (l *Lock) Release() error {
 	// The PID goes first: a PID in the file always belongs to a holder of the lock.
 	return errors.Join(l.file.Truncate(0), l.file.Close())
 }

@@ -1,4 +1,4 @@
-package main
+package control
 
 import (
 	"bytes"
@@ -7,11 +7,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/plantops/plantops/config"
 	"github.com/plantops/plantops/store/storetest"
 )
 
@@ -29,12 +27,12 @@ func FuzzControl(f *testing.F) {
 		f.Add(byte(order), []byte(`{"ids":{}}{"id":7}`))
 		f.Add(byte(order), []byte(nil))
 	}
-	b := (&app{now: time.Now}).newBox(config.Default(), storetest.Open(f))
-	handler := controlHandler(b)
+	s := New(Options{Store: storetest.Open(f), BackendUsername: "plantops_backend"})
+	orders := handler(s)
 	f.Fuzz(func(t *testing.T, order byte, body []byte) {
 		path := paths[int(order)%len(paths)]
 		w := httptest.NewRecorder()
-		handler.ServeHTTP(w, httptest.NewRequest(http.MethodPost, path, bytes.NewReader(body)))
+		orders.ServeHTTP(w, httptest.NewRequest(http.MethodPost, path, bytes.NewReader(body)))
 		require.True(t, json.Valid(w.Body.Bytes()), "%s", w.Body)
 
 		var device deviceRequest
@@ -47,17 +45,17 @@ func FuzzControl(f *testing.F) {
 		switch {
 		case w.Code != http.StatusOK:
 			require.Equal(t, http.StatusUnprocessableEntity, w.Code)
-			var failed controlError
+			var failed socketError
 			require.NoError(t, json.Unmarshal(w.Body.Bytes(), &failed))
 			require.NotEmpty(t, failed.Text)
 		case path == "/devices/add":
-			_, found := b.store.Account(device.ID)
+			_, found := s.store.Account(device.ID)
 			require.True(t, found, "%q", device.ID)
-			require.NoError(t, b.RemoveDevice(context.Background(), device.ID))
+			require.NoError(t, s.RemoveDevice(context.Background(), device.ID))
 		case path == "/users/add":
-			_, found := b.store.Account(user.Name)
+			_, found := s.store.Account(user.Name)
 			require.True(t, found, "%q", user.Name)
-			require.NoError(t, b.RemoveUser(context.Background(), user.Name))
+			require.NoError(t, s.RemoveUser(context.Background(), user.Name))
 		}
 	})
 }

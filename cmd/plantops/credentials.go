@@ -8,25 +8,34 @@ import (
 	"strings"
 
 	"github.com/plantops/plantops/config"
+	"github.com/plantops/plantops/control"
 )
 
-// access is all that a device needs to connect. It is printed once and kept nowhere.
-type access struct {
-	DeviceID string   `json:"device_id"`
+// credentials are all that a device, a person or another program needs to connect. They are printed once and kept nowhere.
+type credentials struct {
+	DeviceID string   `json:"device_id,omitempty"` // empty: not a device's
 	Username string   `json:"mqtt_username"`
-	Password string   `json:"mqtt_password"`
+	Password string   `json:"mqtt_password,omitempty"` // empty: its owner chose it
 	Host     string   `json:"host"`
 	Port     int      `json:"port"`
 	TLS      bool     `json:"tls"`
 	Names    []string `json:"names,omitempty"` // other names of the host
-	Topic    string   `json:"topic"`
-	CA       string   `json:"ca,omitempty"` // PEM; empty without TLS
+	Topic    string   `json:"topic,omitempty"` // of a device's readings
+	CA       string   `json:"ca,omitempty"`    // PEM; empty without TLS
+	*rules            // of a new user
 
 	caPath string
 }
 
-func newAccess(id, password string, cfg config.Config, reach contact) access {
-	given := access{DeviceID: id, Username: id, Password: password, Topic: "devices/" + id + "/telemetry"}
+func deviceCredentials(id, password string, cfg config.Config, reach control.Contact) credentials {
+	given := userCredentials(id, password, cfg, reach)
+	given.DeviceID, given.Topic = id, "devices/"+id+"/telemetry"
+	return given
+}
+
+// userCredentials are those of a user, with a password only if nobody has seen it yet.
+func userCredentials(name, password string, cfg config.Config, reach control.Contact) credentials {
+	given := credentials{Username: name, Password: password}
 	address := reach.TCP
 	if reach.TLS != "" {
 		address, given.TLS, given.CA, given.caPath = reach.TLS, true, reach.CA, cfg.CertsDir()+"/ca.crt"
@@ -81,29 +90,12 @@ func lanAddress() string {
 	return "localhost"
 }
 
-func printAccess(a *app, given access) error {
+// printDeviceCredentials ends with a sketch to paste, unless the CA that it would trust does not exist yet.
+func printDeviceCredentials(a *app, given credentials) error {
 	if given.Port == 0 {
 		a.warn("no listener for devices is enabled here: these credentials are for the embedded broker only")
 	}
-	host, transport := given.Host, "plain"
-	if len(given.Names) > 0 {
-		host += "  (also " + strings.Join(given.Names, ", ") + ")"
-	}
-	if given.TLS {
-		transport = "TLS"
-	}
-	fmt.Fprintf(a.stdout, "Device %s can connect. Its password is shown only this once.\n\n", given.DeviceID)
-	rows := [][]string{
-		{"host", host},
-		{"port", fmt.Sprintf("%d (%s)", given.Port, transport)},
-		{"user", given.Username},
-		{"password", given.Password},
-		{"topic", given.Topic},
-	}
-	if given.CA != "" {
-		rows = append(rows, []string{"CA", given.caPath})
-	}
-	if err := table(a.stdout, rows); err != nil {
+	if err := printCredentials(a, given, "Device "+given.DeviceID+" can connect."); err != nil {
 		return err
 	}
 	if given.TLS && given.CA == "" {
@@ -112,4 +104,33 @@ func printAccess(a *app, given access) error {
 	}
 	fmt.Fprintf(a.stdout, "\n%s\nSketch for an ESP32 (Arduino):\n\n", given.CA)
 	return writeSketch(a.stdout, given)
+}
+
+// printCredentials says what has come about, and then what is needed to connect.
+func printCredentials(a *app, given credentials, said string) error {
+	if given.Password != "" {
+		said += " Its password is shown only this once."
+	}
+	host, transport := given.Host, "plain"
+	if len(given.Names) > 0 {
+		host += "  (also " + strings.Join(given.Names, ", ") + ")"
+	}
+	if given.TLS {
+		transport = "TLS"
+	}
+	rows := [][]string{{"host", host}, {"port", fmt.Sprintf("%d (%s)", given.Port, transport)}, {"user", given.Username}}
+	if given.Password != "" {
+		rows = append(rows, []string{"password", given.Password})
+	}
+	if given.Topic != "" {
+		rows = append(rows, []string{"topic", given.Topic})
+	}
+	if given.rules != nil {
+		rows = append(rows, []string{"publish", filters(given.Publish)}, []string{"subscribe", filters(given.Subscribe)})
+	}
+	if given.CA != "" {
+		rows = append(rows, []string{"CA", given.caPath})
+	}
+	fmt.Fprintf(a.stdout, "%s\n\n", said)
+	return table(a.stdout, rows)
 }

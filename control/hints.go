@@ -1,21 +1,19 @@
-package main
+package control
 
 import (
 	"errors"
 	"fmt"
 	"io/fs"
 	"net"
-	"strconv"
 	"syscall"
 
 	"github.com/plantops/plantops/certs"
-	"github.com/plantops/plantops/config"
 	"github.com/plantops/plantops/store"
 )
 
-// hints returns what a person can do about err: what was attached to it on its way, then what is known
-// about its kind.
-func hints(err error) []string {
+// Hints returns what a person can do about err: what was attached to it on its way, then what is known
+// about its kind. It is empty when nothing is known.
+func Hints(err error) []string {
 	var found []string
 	eachError(err, func(e error) {
 		if h, ok := e.(hintError); ok {
@@ -32,12 +30,12 @@ func hints(err error) []string {
 }
 
 func kindHint(err error) string {
-	var locked *lockedError
+	var locked *LockedError
 	switch {
-	case errors.As(err, &locked) && locked.pid == 0:
+	case errors.As(err, &locked) && locked.PID == 0:
 		return "stop it, or give this one another data_dir (--data-dir)"
 	case errors.As(err, &locked):
-		return fmt.Sprintf("stop it, or give this one another data_dir (--data-dir); who it is: ps -p %d", locked.pid)
+		return fmt.Sprintf("stop it, or give this one another data_dir (--data-dir); who it is: ps -p %d", locked.PID)
 	case errors.Is(err, store.ErrNewerSchema):
 		return "start the newer version of plantops, or restore a backup that this version made"
 	case errors.Is(err, store.ErrForeign):
@@ -74,29 +72,16 @@ func eachError(err error, visit func(error)) {
 	}
 }
 
-// listenHints adds to each address that could not be bound which setting it comes from.
-func listenHints(cfg config.Config, err error) error {
-	settings := map[string]string{} // by port: it is not worth resolving names again
-	l := cfg.Listeners
-	for _, at := range []struct {
-		enabled      bool
-		address, key string
-	}{
-		{l.TCP.Enabled, l.TCP.Address, "listeners.tcp.address"},
-		{l.TLS.Enabled, l.TLS.Address, "listeners.tls.address"},
-		{l.WebSocket.Enabled, l.WebSocket.Address, "listeners.websocket.address"},
-	} {
-		if _, port, err := net.SplitHostPort(at.address); err == nil && at.enabled {
-			settings[port] = at.key
-		}
-	}
+// ListenHints adds to each address that could not be bound which setting it comes from. settings are keys of the
+// configuration by port, "1883": it is not worth resolving names again.
+func ListenHints(err error, settings map[string]string) error {
 	var found []string
 	eachError(err, func(e error) {
 		op, ok := e.(*net.OpError)
 		if !ok || op.Addr == nil {
 			return
 		}
-		port := strconv.Itoa(boundPort(op.Addr))
+		_, port, _ := net.SplitHostPort(op.Addr.String())
 		key := settings[port]
 		switch {
 		case key == "":
@@ -111,5 +96,5 @@ func listenHints(cfg config.Config, err error) error {
 	if len(found) == 0 {
 		return err
 	}
-	return withHint(err, found...)
+	return WithHint(err, found...)
 }

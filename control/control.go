@@ -1,0 +1,56 @@
+// Package control is what a running server tells and is told: how it is (Status), what became of every message
+// (Equation), what it refused to whom, and the orders that change its accounts, certificates and quarantine.
+//
+//	server.go     Server: the model, with or without a running broker and subscriber, and the orders
+//	status.go     Status and whether the server is alive
+//	equation.go   the equation, read until both sides agree
+//	device.go     a device as people and programs are shown it
+//	refusals.go   what each account was refused
+//	socket.go     the control socket, through which other processes reach the Server
+//	client.go     Client: the other end of it
+//	lock.go       the lock of the data directory, whose holder owns the socket
+//	errors.go     kinds of failure, and remedies on their way to a person
+//	hints.go      the remedies that are known for a kind of error
+//	moment.go     times and sizes as programs and people read them
+//
+// It prints nothing and knows no command line: cmd/plantops decides about exit codes and tables. What the configuration
+// says comes in through Options. Its types are JSON for programs; field names and units in it stay as they are.
+package control
+
+import (
+	"context"
+
+	"github.com/plantops/plantops/store"
+)
+
+// Operator is what a server can be asked and told. *Server does it in this process, *Client asks the one that is running.
+// Errors are those of store, also through a Client: ErrExists, ErrNotFound, ErrOtherRole, ErrInvalidID,
+// ErrInvalidFilter, ErrInvalidPassword, ErrFull, ErrLocked. A Client adds ErrUnreachable.
+type Operator interface {
+	// Status looks at everything. It fails only when the database does not answer.
+	Status(ctx context.Context) (Status, error)
+	// Contact is how devices reach the server: the bound addresses or, when none runs, the configured ones.
+	Contact(ctx context.Context) (Contact, error)
+	// Refusals are those of the embedded broker; empty without one.
+	Refusals(ctx context.Context) (Refusals, error)
+	// AddDevice registers a device and returns its secret, which nobody can be told again.
+	AddDevice(ctx context.Context, id string) (secret string, err error)
+	// RotateDevice gives a device a new secret and ends the session that the old one opened.
+	RotateDevice(ctx context.Context, id string) (secret string, err error)
+	// RemoveDevice takes a device's access and ends its session; its readings stay.
+	RemoveDevice(ctx context.Context, id string) error
+	// AddUser lets a person or another program in.
+	AddUser(ctx context.Context, u store.NewUser) error
+	// SetPassword gives a user another password and ends the sessions that the old one opened.
+	SetPassword(ctx context.Context, name, password string) error
+	// RemoveUser takes a user's access and ends its sessions.
+	RemoveUser(ctx context.Context, name string) error
+	// ReloadCertificates reads certificates and revocation list again, and returns how many connections had a certificate
+	// that is revoked now. They are ended.
+	ReloadCertificates(ctx context.Context) (ended int64, err error)
+	// ReplayQuarantine decodes quarantined messages again; those that are usable now become readings and leave the
+	// quarantine. No ids means all.
+	ReplayQuarantine(ctx context.Context, ids []int64) (Replayed, error)
+	// PurgeQuarantine deletes quarantined messages for good and returns how many. No ids means all.
+	PurgeQuarantine(ctx context.Context, ids []int64) (int64, error)
+}

@@ -1,0 +1,43 @@
+package control
+
+import (
+	"time"
+
+	"github.com/plantops/plantops/store"
+)
+
+// DeviceStatus is one device: whether it is there, when it was heard of, what became of its messages.
+type DeviceStatus struct {
+	ID          string   `json:"device_id"`
+	Registered  bool     `json:"registered"` // it has an account
+	Online      bool     `json:"online"`
+	Created     Moment   `json:"created"`
+	LastSeen    Moment   `json:"last_seen"`
+	LastReading Moment   `json:"last_reading"`
+	Messages    Equation `json:"messages"`
+	// Refusals are what the running server refused it since it started; empty without a server, never nil.
+	Refusals []AccountRefusal `json:"refusals"`
+}
+
+// NewDeviceStatus is a device as the database knows it: nothing pending, nothing refused. It counts as online until
+// offlineAfter has passed since it was last seen.
+func NewDeviceStatus(d store.Device, offlineAfter time.Duration, now time.Time) DeviceStatus {
+	return DeviceStatus{
+		ID:          d.ID,
+		Registered:  d.Registered,
+		Online:      d.LastSeen != 0 && now.Sub(time.UnixMilli(d.LastSeen)) < offlineAfter,
+		Created:     Moment(d.Created),
+		LastSeen:    Moment(d.LastSeen),
+		LastReading: Moment(d.LastReading),
+		Messages:    settled(d.Counts),
+		Refusals:    []AccountRefusal{},
+	}
+}
+
+// WithRefusals adds what was refused to the device, if anything was.
+func (d DeviceStatus) WithRefusals(all Refusals) DeviceStatus {
+	if mine := all[d.ID]; mine != nil {
+		d.Refusals = mine
+	}
+	return d
+}

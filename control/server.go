@@ -1,0 +1,259 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/plantops/plantops/broker"
+	"github.com/plantops/plantops/certs"
+	"github.com/plantops/plantops/ingest"
+	"github.com/plantops/plantops/store"
+)
+
+// Options are what a Server is made of. The caller closes what is in them, after the last call.
+type Options struct {
+	Store     *store.Store     // must be set; for Status and Contact it may be read-only
+	Authority *certs.Authority // nil without certificates
+	// Listeners are the configured addresses, told for as long as no broker runs that has bound some.
+	Listeners Contact
+	// BackendUsername is whom the subscriber logs in as. No account may have that name.
+	BackendUsername string
+	// OfflineAfter is how long a device counts as online after it was last seen.
+	OfflineAfter time.Duration
+	Version      string           // of the program
+	Now          func() time.Time // nil is time.Now
+	Running      *Running         // nil when no server runs in this process
+}
+
+// Running is what only a running server has.
+type Running struct {
+	Broker     *broker.Broker // nil when the broker is another program
+	Subscriber *ingest.Subscriber
+	// BrokerAddress is where Subscriber connects to, UsesTLS whether with TLS.
+	BrokerAddress string
+	UsesTLS       bool
+	// Fault says why messages do not come through from the broker into the store; nil while they do, as far as is known.
+	Fault   func() error
+	Started time.Time
+	Before  Baseline // what the database held before the broker let anybody in
+}
+
+// Server is one data directory with what is open of it: the server that runs in this process or, without Options.Running,
+// what a server left there. It is safe for concurrent use.
+type Server struct {
+	store           *store.Store
+	authority       *certs.Authority
+	listeners       Contact
+	backendUsername string
+	version         string
+	now             func() time.Time
+	running         *Running
+
+	offlineAfter atomic.Int64 // nanoseconds; can change while the server runs
+}
+
+var _, _ Operator = (*Server)(nil), (*Client)(nil)
+
+// New returns a Server; it starts nothing.
+func New(o Options) *Server {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	s := &Server{store: o.Store, authority: o.Authority, listeners: o.Listeners, backendUsername: o.BackendUsername,
+		version: o.Version, now: o.Now, running: o.Running}
+	s.SetOfflineAfter(o.OfflineAfter)
+	return s
+}
+
+// SetOfflineAfter changes Options.OfflineAfter from now on.
+func (s *Server) SetOfflineAfter(d time.Duration) { s.offlineAfter.Store(int64(d)) }
+
+// broker is nil where none runs in this process.
+func (s *Server) broker() *broker.Broker {
+	if s.running == nil {
+		return nil
+	}
+	return s.running.Broker
+}
+
+// Contact is how devices reach the server.
+type Contact struct {
+	TCP       string `json:"tcp,omitempty"` // addresses, host:port; empty: no such listener
+	TLS       string `json:"tls,omitempty"`
+	WebSocket string `json:"websocket,omitempty"`
+	CA        string `json:"ca,omitempty"` // PEM; empty: none made yet
+}
+
+// Bound is the Contact of the addresses that a broker has bound, without CA.
+func Bound(a broker.Addrs) Contact {
+	text := func(a net.Addr) string {
+		if a == nil {
+			return ""
+		}
+		return a.String()
+	}
+	return Contact{TCP: text(a.TCP), TLS: text(a.TLS), WebSocket: text(a.WebSocket)}
+}
+
+// Contact implements Operator.
+func (s *Server) Contact(context.Context) (Contact, error) {
+	c := s.listeners
+	if b := s.broker(); b != nil {
+		c = Bound(b.Addrs())
+	}
+	c.CA = ""
+	if s.authority != nil {
+		c.CA = string(s.authority.RootPEM())
+	}
+	return c, nil
+}
+
+// Refusals implements Operator.
+func (s *Server) Refusals(context.Context) (Refusals, error) {
+	if b := s.broker(); b != nil {
+		return newRefusals(b.Refusals()), nil
+	}
+	return Refusals{}, nil // another broker does not tell
+}
+
+// AddDevice implements Operator. Its error wraps store.ErrInvalidID also for the subscriber's own name.
+func (s *Server) AddDevice(ctx context.Context, id string) (string, error) {
+	if err := s.checkName(id); err != nil {
+		return "", fmt.Errorf("add device: %w", err)
+	}
+	return s.store.AddDevice(ctx, id)
+}
+
+// checkName refuses the subscriber's name where the configuration gives it another than the one that the store knows of:
+// the broker would never ask for such an account.
+func (s *Server) checkName(name string) error {
+	if name == s.backendUsername {
+		return fmt.Errorf("%w %q: it is mqtt.backend_username", store.ErrInvalidID, name)
+	}
+	return nil
+}
+
+// RotateDevice gives a device a new secret and ends the session that the old one opened.
+func (s *Server) RotateDevice(ctx context.Context, id string) (string, error) {
+	secret, err := s.store.RotateDevice(ctx, id)
+	if err == nil {
+		s.disconnect(id, "its password was changed")
+	}
+	return secret, err
+}
+
+// RemoveDevice takes a device's access and ends its session; its readings stay.
+func (s *Server) RemoveDevice(ctx context.Context, id string) error {
+	err := s.store.RemoveDevice(ctx, id)
+	if err == nil {
+		s.disconnect(id, "it was removed")
+	}
+	return err
+}
+
+// AddUser lets a person or another program in.
+func (s *Server) AddUser(ctx context.Context, u store.NewUser) error {
+	if err := s.checkName(u.Name); err != nil {
+		return fmt.Errorf("add user: %w", err)
+	}
+	return s.store.AddUser(ctx, u)
+}
+
+// SetPassword gives a user another password and ends the sessions that the old one opened.
+func (s *Server) SetPassword(ctx context.Context, name, password string) error {
+	err := s.store.SetPassword(ctx, name, password)
+	if err == nil {
+		s.disconnect(name, "its password was changed")
+	}
+	return err
+}
+
+// RemoveUser takes a user's access and ends its sessions.
+func (s *Server) RemoveUser(ctx context.Context, name string) error {
+	err := s.store.RemoveUser(ctx, name)
+	if err == nil {
+		s.disconnect(name, "it was removed")
+	}
+	return err
+}
+
+func (s *Server) disconnect(id, reason string) {
+	if b := s.broker(); b != nil {
+		b.Disconnect(id, reason)
+	}
+}
+
+// ReloadCertificates reads certificates and revocation list again, and returns how many connections had a certificate
+// that is revoked now. They are ended.
+func (s *Server) ReloadCertificates(context.Context) (int64, error) {
+	if s.authority == nil {
+		return 0, nil
+	}
+	if err := s.authority.Reload(); err != nil {
+		return 0, err
+	}
+	return s.EndRevoked(), nil
+}
+
+// EndRevoked ends the connections whose certificate is revoked as far as the authority has read, and returns how many.
+func (s *Server) EndRevoked() int64 {
+	if b := s.broker(); b != nil {
+		return int64(b.EndRevoked())
+	}
+	return 0
+}
+
+// Replayed is what became of quarantined messages that were tried again.
+type Replayed struct {
+	Stored    int64 `json:"stored"`    // now readings, or known already
+	Remaining int64 `json:"remaining"` // still not usable
+}
+
+// ReplayQuarantine decodes quarantined messages again; those that are usable now become readings and
+// leave the quarantine. No ids means all.
+func (s *Server) ReplayQuarantine(ctx context.Context, ids []int64) (Replayed, error) {
+	var result Replayed
+	if len(ids) == 0 {
+		for entry, err := range s.store.Quarantine(ctx, 0) {
+			if err != nil {
+				return result, err
+			}
+			if err := s.replay(ctx, entry, &result); err != nil {
+				return result, err
+			}
+		}
+		return result, nil
+	}
+	for _, id := range ids {
+		entry, err := s.store.QuarantineEntry(ctx, id)
+		if err != nil {
+			return result, err
+		}
+		if err := s.replay(ctx, entry, &result); err != nil {
+			return result, err
+		}
+	}
+	return result, nil
+}
+
+func (s *Server) replay(ctx context.Context, entry store.QuarantineEntry, result *Replayed) error {
+	message := ingest.Decode(entry.Topic, entry.Payload, entry.Time, entry.ClockUnsure)
+	outcome, err := s.store.ReplayQuarantined(ctx, entry.ID, message)
+	switch {
+	case err != nil:
+		return err
+	case outcome == store.Quarantined:
+		result.Remaining++
+	default:
+		result.Stored++
+	}
+	return nil
+}
+
+// PurgeQuarantine deletes quarantined messages for good and returns how many. No ids means all.
+func (s *Server) PurgeQuarantine(ctx context.Context, ids []int64) (int64, error) {
+	return s.store.PurgeQuarantine(ctx, ids...)
+}

@@ -1,0 +1,50 @@
+package store
+
+import "fmt"
+
+type creationStatements struct {
+	insertDevice, insertCounter, insertMetric *statement
+}
+
+func (q *creationStatements) all() []compile {
+	return []compile{
+		{&q.insertDevice, `INSERT INTO device (name, created) VALUES (?, ?)`},
+		{&q.insertCounter, `INSERT INTO counter (device) VALUES (?)`},
+		{&q.insertMetric, `INSERT INTO metric (name, device) VALUES (?, ?)`},
+	}
+}
+
+// createDevice gives a name that is new its rows, inside the running transaction.
+func (s *Store) createDevice(name string) (*device, error) {
+	created := s.options.Now().UnixMilli()
+	result, err := s.w.insertDevice.exec(name, created)
+	if err != nil {
+		return nil, fmt.Errorf("create device %q: %w", name, err)
+	}
+	id, _ := result.LastInsertId()
+	if err := s.w.insertCounter.run(id); err != nil {
+		return nil, fmt.Errorf("create counters of device %q: %w", name, err)
+	}
+	d := &device{id: id, name: name, created: created}
+	s.tx.devices = append(s.tx.devices, d)
+	s.state.mu.Lock()
+	defer s.state.mu.Unlock()
+	s.state.devices[name], s.state.byID[id] = d, d
+	return d, nil
+}
+
+// createMetric gives a metric name that is new its row; d brought it.
+func (s *Store) createMetric(d *device, name string) (uint32, error) {
+	result, err := s.w.insertMetric.exec(name, d.id)
+	if err != nil {
+		return 0, fmt.Errorf("create metric %q: %w", name, err)
+	}
+	rowid, _ := result.LastInsertId()
+	id := uint32(rowid) // at most maxDevices * maxMetrics
+	s.tx.metrics = append(s.tx.metrics, newMetric{name, d})
+	d.metrics++
+	s.state.mu.Lock()
+	defer s.state.mu.Unlock()
+	s.state.metrics[name], s.state.names[id] = id, name
+	return id, nil
+}
