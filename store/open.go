@@ -42,9 +42,9 @@ const (
 const walSuffix = "-wal"
 
 func (s *Store) open(ctx context.Context) error {
-	path, err := filepath.Abs(s.options.Path)
+	path, err := RealPath(s.options.Path)
 	if err != nil {
-		return err
+		return reason(err)
 	}
 	s.path = path
 	unclean, err := prepareFile(path, s.options.ReadOnly)
@@ -66,6 +66,36 @@ func (s *Store) open(ctx context.Context) error {
 		return explain(err)
 	}
 	return explain(s.loadAccounts(ctx))
+}
+
+// maxLinks is what Linux follows, see path_resolution(7).
+const maxLinks = 40
+
+// RealPath is the absolute path of the file that path means, through symbolic links, whether it is there or not. SQLite
+// looks for the log beside that one, not beside the link.
+func RealPath(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	for range maxLinks {
+		real, err := filepath.EvalSymlinks(path)
+		if err == nil {
+			return real, nil
+		}
+		target, linkErr := os.Readlink(path)
+		if !errors.Is(err, fs.ErrNotExist) || linkErr != nil {
+			break // not a link, or one whose target cannot be told
+		}
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(filepath.Dir(path), target)
+		}
+		path = target
+	}
+	if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
+		return filepath.Join(dir, filepath.Base(path)), nil
+	}
+	return path, nil // opening it will say what is wrong
 }
 
 // prepareFile creates the file with private modes if there is none, and finds out what SQLite would report in riddles.
@@ -106,7 +136,7 @@ func createFile(path string) error {
 	if err != nil {
 		return reason(err)
 	}
-	if err := file.Close(); err != nil {
+	if err := errors.Join(giveToOwnerOf(filepath.Dir(path), file), file.Close()); err != nil {
 		return reason(err)
 	}
 	dir, err := os.Open(filepath.Dir(path))
@@ -114,6 +144,23 @@ func createFile(path string) error {
 		return err
 	}
 	return errors.Join(dir.Sync(), dir.Close()) // the name must outlive a power cut like what will be in it
+}
+
+// giveToOwnerOf gives a new file to the owner of dir when this is root, so that a command under sudo leaves nothing that
+// the server, which runs as the owner, cannot open. SQLite does the same for the log (robustFchown in os_unix.c).
+func giveToOwnerOf(dir string, file *os.File) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || owner.Uid == 0 && owner.Gid == 0 {
+		return nil
+	}
+	return file.Chown(int(owner.Uid), int(owner.Gid))
 }
 
 // reason drops the path from an error: Open names it.

@@ -44,6 +44,7 @@ type writer struct {
 	quarantineStatements
 	replayStatements
 	accountStatements
+	settingStatements
 }
 
 func connectWriter(ctx context.Context, dsn string) (*writer, error) {
@@ -67,7 +68,8 @@ type compile struct {
 // prepare compiles every statement; the schema must be there.
 func (w *writer) prepare() (err error) {
 	for _, c := range slices.Concat(w.transactionStatements.all(), w.creationStatements.all(), w.readingStatements.all(),
-		w.retentionStatements.all(), w.quarantineStatements.all(), w.replayStatements.all(), w.accountStatements.all()) {
+		w.retentionStatements.all(), w.quarantineStatements.all(), w.replayStatements.all(), w.accountStatements.all(),
+		w.settingStatements.all()) {
 		if *c.to, err = w.statement(c.text); err != nil {
 			return fmt.Errorf("prepare %.40q: %w", c.text, err)
 		}

@@ -34,6 +34,11 @@ Every device that trusts the old authority must be given the new ca.crt after --
 				return err
 			}
 			cfg := loaded.Config
+			if !force {
+				if err := a.mayInit(cmd.Context(), cfg); err != nil {
+					return err
+				}
+			}
 			authority, err := certs.Create(a.certsOptions(cfg), force)
 			if errors.Is(err, certs.ErrExists) {
 				return control.WithHint(err, `see what is there: plantops certs show`,
@@ -135,7 +140,7 @@ logs in with: for a device its id. It is valid for ten years, or until "plantops
 }
 
 func (a *app) certsOptions(cfg config.Config) certs.Options {
-	return certsOptions(cfg, a.now, a.build.Date, nil)
+	return certsOptions(cfg, a.now, a.build.earliest(), nil)
 }
 
 // lookAtAuthority opens the certificates without writing anything, also when they are expired.

@@ -112,6 +112,8 @@ func (a *app) operateHere(ctx context.Context, cfg config.Config, do func(config
 	}
 	if err == nil {
 		err = do(cfg, control.New(o))
+	} else {
+		err = certificateError(err)
 	}
 	return errors.Join(err, db.Close())
 }

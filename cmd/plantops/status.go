@@ -78,7 +78,7 @@ func (a *app) status(ctx context.Context, cfg config.Config) (control.Status, er
 	defer db.Close()
 	left := a.controlOptions(cfg, db)
 	if needsAuthority(cfg) {
-		o := certsOptions(cfg, a.now, a.build.Date, nil)
+		o := certsOptions(cfg, a.now, a.build.earliest(), nil)
 		o.ReadOnly = true
 		authority, err := certs.Open(o)
 		if err != nil && !errors.Is(err, certs.ErrNoAuthority) {
