@@ -85,7 +85,7 @@ func TestAcknowledgementsKeepTheOrderOfTheMessages(t *testing.T) {
 		var want, got []string
 		for i, topic := range []string{telemetry, "devices/bed-2/telemetry", "devices/bed-1/other", telemetry, "devices/bed-2/x"} {
 			id := device.SendPublish(topic, "{}", qos)
-			want = append(want, fmt.Sprintf("%d %#x", id, []byte{0, 0x87, 0, 0, 0x87}[i]))
+			want = append(want, fmt.Sprintf("%d %#x", id, []byte{0, 0x87, 0x10, 0, 0x87}[i]))
 		}
 		first, second := subscriber.Await(packets.Publish), subscriber.Await(packets.Publish)
 		subscriber.Acknowledge(second)

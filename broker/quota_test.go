@@ -110,7 +110,7 @@ func TestSubscriptionsAboveTheQuotaAreRefusedOneByOne(t *testing.T) {
 			Filters: packets.Subscriptions{{Filter: "devices/bed-1/a"}, {Filter: "devices/bed-1/never"}}})
 		c.Await(packets.Unsuback)
 		assert.Equal(t, []byte{1, over}, subscribe("devices/bed-1/c", "devices/bed-1/d"))
-		require.Equal(t, byte(0), other.Publish("devices/bed-1/d", "two", 1))
+		require.Less(t, other.Publish("devices/bed-1/d", "two", 1), byte(0x80), "nobody reads it, which MQTT 5 says")
 		c.AwaitNoMessage()
 		c.Disconnect()
 		other.Close()

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"hash/maphash"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -16,7 +17,12 @@ func (r *router) receive(l *link, pk *packets.Packet) error {
 	var ticket session.Ticket
 	if qos > 0 {
 		var verdict session.Verdict
+		print := r.print(pk)
 		p.mu.Lock()
+		if p.state.Repeated(pk.PacketID, qos, print) {
+			p.mu.Unlock()
+			return nil
+		}
 		if qos == 2 && !pk.FixedHeader.Dup {
 			p.state.Reused(pk.PacketID)
 		}
@@ -41,8 +47,12 @@ func (r *router) receive(l *link, pk *packets.Packet) error {
 		return r.refuseTaken(l, pk, ticket, why)
 	}
 	r.publish(w, rt, m, nil, p, now)
+	reason := session.Success
+	if r.nobodyReads(l, rt, m.Retain) {
+		reason = session.NobodyReads
+	}
 	if qos > 0 {
-		r.complete(w, p, ticket, session.Success)
+		r.complete(w, p, ticket, reason)
 	}
 	w.settle()
 	if w.pressed {
@@ -51,10 +61,25 @@ func (r *router) receive(l *link, pk *packets.Packet) error {
 	return nil
 }
 
+// print is a fingerprint of what a PUBLISH says.
+func (r *router) print(pk *packets.Packet) uint64 {
+	var hash maphash.Hash
+	hash.SetSeed(r.seed)
+	_, _ = hash.WriteString(pk.TopicName) // it never fails
+	_ = hash.WriteByte(0)                 // no topic has it
+	_, _ = hash.Write(pk.Payload)
+	return hash.Sum64()
+}
+
 // refuse answers a message that its sender may not publish.
 func (r *router) refuse(l *link, pk *packets.Packet, reason string) error {
 	w, p := l.work, l.peer
+	print := r.print(pk)
 	p.mu.Lock()
+	if p.state.Repeated(pk.PacketID, pk.FixedHeader.Qos, print) {
+		p.mu.Unlock()
+		return nil
+	}
 	ticket, verdict, out := p.state.Receive(pk.PacketID, pk.FixedHeader.Qos, w.out[:0])
 	if verdict == session.Route {
 		out = p.state.Complete(ticket, session.Reason(packets.ErrNotAuthorized.Code), out)

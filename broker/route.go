@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/plantops/plantops/broker/session"
+	"github.com/plantops/plantops/broker/topic"
 )
 
 // route is where the messages of one topic go. It is made once and used until a subscription changes.
@@ -16,6 +17,9 @@ type route struct {
 	tally      *tally // of their device, when ingest is set
 	targets    []target
 	shares     []share
+
+	ofDevices bool   // the topic begins as those that ingest reads
+	meant     string // the one that it may have meant, when nobody reads it
 }
 
 // target is a subscriber, with its overlapping subscriptions merged: for what others publish and for what it publishes
@@ -91,16 +95,16 @@ func (r *router) routeTo(topic string) *route {
 
 // makeRoute asks mochi's index who may want the topic, and each session what exactly. The sessions know better where
 // filters overlap.
-func (r *router) makeRoute(topic string) *route {
-	rt := &route{topic: topic, generation: r.routes.generation.Load()}
+func (r *router) makeRoute(name string) *route {
+	rt := &route{topic: name, generation: r.routes.generation.Load()}
 	for _, filter := range r.ingestTopics {
-		if session.Matches(filter, topic) {
-			rt.ingest, rt.tally = true, r.tallies.of(deviceIn(filter, topic))
+		if session.Matches(filter, name) {
+			rt.ingest, rt.tally = true, r.tallies.of(deviceIn(filter, name))
 			break
 		}
 	}
-	found := r.index.Subscribers(topic)
-	m := session.Message{Topic: topic}
+	found := r.index.Subscribers(name)
+	m := session.Message{Topic: name}
 	for id := range found.Subscriptions {
 		if p := r.sessions.peer(id); p != nil {
 			if t, ok := p.target(m); ok {
@@ -112,12 +116,15 @@ func (r *router) makeRoute(topic string) *route {
 	for filter, members := range found.Shared {
 		for id := range members {
 			if p := r.sessions.peer(id); p != nil {
-				p.joinGroups(groups, filter, topic)
+				p.joinGroups(groups, filter, name)
 			}
 		}
 	}
 	for filter, members := range groups {
 		rt.shares = append(rt.shares, share{filter: filter, members: members})
+	}
+	if rt.ofDevices = r.unread.concerns(name); rt.ofDevices && !rt.readBy(nil) && len(name) <= maxRouteTopicBytes {
+		rt.meant = topic.Meant(name, r.ingestTopics)
 	}
 	return rt
 }

@@ -3,6 +3,7 @@ package broker
 import (
 	"cmp"
 	"fmt"
+	"hash/maphash"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +22,7 @@ type router struct {
 	ingestTopics []string
 	stall        time.Duration
 	started      time.Time
+	seed         maphash.Seed // of the fingerprints of messages
 
 	intake  intake
 	tallies tallies
@@ -30,6 +32,7 @@ type router struct {
 	retained retained
 	sleepers sleepers
 	quotas   quotas
+	unread   *unread
 
 	received, sent, dropped atomic.Int64 // PUBLISH packets, and deliveries
 }
@@ -39,7 +42,8 @@ const defaultStall = 10 * time.Second
 
 func newRouter(h *hook, o Options) *router {
 	r := &router{hook: h, index: h.server.Topics, ingestTopics: o.IngestTopics, stall: cmp.Or(o.StallTimeout, defaultStall),
-		started: o.Now()}
+		started: o.Now(), seed: maphash.MakeSeed()}
+	r.unread = newUnread(o.IngestTopics, h.log)
 	r.quotas.limits = o.Limits.withDefaults()
 	r.retained.store = session.Retained{MaxMessages: maxRetained, MaxBytes: maxRetainedBytes,
 		MaxOwned: r.quotas.limits.MaxRetainedPerAccount, MaxOwnedBytes: maxRetainedBytes / retainedShare}

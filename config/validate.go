@@ -179,7 +179,7 @@ func (v *validator) embedded() {
 }
 
 func (v *validator) ingest() {
-	topics := v.config.Ingest.Topics
+	topics := v.config.IngestTopics()
 	if len(topics) == 0 {
 		v.refuse("ingest.topics", "must have at least one topic filter, for example devices/+/telemetry")
 	}

@@ -128,14 +128,16 @@ func New(o Options, sink Sink) (*Subscriber, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Subscriber{
+	s := &Subscriber{
 		o:       o,
 		address: net.JoinHostPort(o.Host, strconv.Itoa(o.Port)),
 		sink:    sink,
 		queue:   newQueue(int(o.ReceiveMaximum)),
 		retry:   newRetry(o.Embedded),
 		ready:   make(chan struct{}),
-	}, nil
+	}
+	s.queue.unsure = o.ClockUnsure
+	return s, nil
 }
 
 // Run keeps the subscription and stores what arrives, until ctx ends. Then it takes nothing more, commits and

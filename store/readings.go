@@ -19,6 +19,7 @@ type Reading struct {
 	Value          float64
 	Received       int64 // UTC ms, of the first message of that device and time
 	TimeSource     TimeSource
+	Given          string // the time that the device gave, when it was not used; empty: none
 	ClockUnsure    bool
 }
 
@@ -44,10 +45,11 @@ const (
 // row is one row of table reading.
 type row struct {
 	time, received, flags int64
+	given                 string
 	pairs                 []pair
 }
 
-const selectRows = `SELECT time, received, flags, body FROM reading WHERE device = ? AND time >= ? AND time < ? `
+const selectRows = `SELECT time, received, flags, coalesce(given, ''), body FROM reading WHERE device = ? AND time >= ? AND time < ? `
 
 // Readings iterates over what q selects in order of time, then device, then metric. Readings that arrive meanwhile may or
 // may not be seen. A device that is not known is ErrNotFound.
@@ -162,7 +164,7 @@ func (s *Store) export(ctx context.Context, to []Reading, d *device, r *row, met
 		}
 		to = append(to, Reading{
 			Device: d.name, Metric: name, Time: r.time, Value: p.value, Received: r.received,
-			TimeSource: TimeSource(r.flags & flagTimeSource), ClockUnsure: r.flags&flagClockUnsure != 0,
+			TimeSource: TimeSource(r.flags & flagTimeSource), Given: r.given, ClockUnsure: r.flags&flagClockUnsure != 0,
 		})
 	}
 	slices.SortFunc(to, func(a, b Reading) int { return cmp.Compare(a.Metric, b.Metric) })
@@ -212,7 +214,7 @@ func (s *Store) rows(ctx context.Context, query string, args ...any) (list []row
 	err = s.each(ctx, func(scan func(...any) error) error {
 		var r row
 		var body sql.RawBytes
-		if err := scan(&r.time, &r.received, &r.flags, &body); err != nil {
+		if err := scan(&r.time, &r.received, &r.flags, &r.given, &body); err != nil {
 			return err
 		}
 		var err error

@@ -14,6 +14,10 @@ type facts struct {
 	counts                Counts
 	rows                  int64 // in table reading
 	lastSeen, lastReading int64 // UTC ms; zero is never
+	dropped               int64 // readings that the device gave up
+	skipped               int64 // fields that could not be read
+	lastSkipped           Skipped
+	skippedAt             int64 // UTC ms; zero is never
 	arrivals              span  // not in the table: milliseconds known to be taken, to find the next free one
 }
 
@@ -64,6 +68,10 @@ type Device struct {
 	Registered                     bool  // it has an account
 	Created, LastSeen, LastReading int64 // UTC ms; zero is never
 	Counts                         Counts
+	Dropped                        int64 // readings that the device gave up before it could send them, by its own account
+	Skipped                        int64 // fields of its messages that could not be read; SkippedFields names them
+	LastSkipped                    Skipped
+	SkippedAt                      int64 // UTC ms, of the last one; zero is never
 }
 
 // Devices returns every device that was registered or heard of, in order of id.
@@ -101,7 +109,8 @@ func (s *Store) Device(ctx context.Context, id string) (Device, error) {
 }
 
 func (d *device) export(accounts map[string]credential, waiting map[string]int64) Device {
-	out := Device{ID: d.name, Created: d.created, LastSeen: d.lastSeen, LastReading: d.lastReading, Counts: d.counts}
+	out := Device{ID: d.name, Created: d.created, LastSeen: d.lastSeen, LastReading: d.lastReading, Counts: d.counts,
+		Dropped: d.dropped, Skipped: d.skipped, LastSkipped: d.lastSkipped, SkippedAt: d.skippedAt}
 	out.Counts.Refused += waiting[d.name]
 	out.Registered = accounts[d.name].account.Role == RoleDevice
 	return out
@@ -189,13 +198,16 @@ func (s *Store) load(ctx context.Context) error {
 	err := s.each(ctx, func(scan func(...any) error) error {
 		d := &device{}
 		err := scan(&d.id, &d.name, &d.created, &d.counts.Stored, &d.counts.Duplicate, &d.counts.Quarantined,
-			&d.counts.Refused, &d.rows, &d.lastSeen, &d.lastReading, &d.metrics)
+			&d.counts.Refused, &d.rows, &d.lastSeen, &d.lastReading, &d.dropped, &d.skipped, &d.metrics)
 		devices[d.name], byID[d.id] = d, d
 		return err
-	}, `SELECT id, name, created, stored, duplicate, quarantined, refused, rows, last_seen, last_reading,
+	}, `SELECT id, name, created, stored, duplicate, quarantined, refused, rows, last_seen, last_reading, dropped, skipped,
 		(SELECT count(*) FROM metric WHERE metric.device = device.id)
 		FROM device JOIN counter ON counter.device = device.id`)
 	if err != nil {
+		return err
+	}
+	if err := s.loadSkipped(ctx, byID); err != nil {
 		return err
 	}
 	metrics, names := make(map[string]uint32), make(map[uint32]string)

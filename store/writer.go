@@ -45,6 +45,8 @@ type writer struct {
 	replayStatements
 	accountStatements
 	settingStatements
+	bootStatements
+	skippedStatements
 }
 
 func connectWriter(ctx context.Context, dsn string) (*writer, error) {
@@ -69,7 +71,7 @@ type compile struct {
 func (w *writer) prepare() (err error) {
 	for _, c := range slices.Concat(w.transactionStatements.all(), w.creationStatements.all(), w.readingStatements.all(),
 		w.retentionStatements.all(), w.quarantineStatements.all(), w.replayStatements.all(), w.accountStatements.all(),
-		w.settingStatements.all()) {
+		w.settingStatements.all(), w.bootStatements.all(), w.skippedStatements.all()) {
 		if *c.to, err = w.statement(c.text); err != nil {
 			return fmt.Errorf("prepare %.40q: %w", c.text, err)
 		}

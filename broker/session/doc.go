@@ -77,7 +77,9 @@
 // do PUBRECs; a refusal is a Complete with its reason. QoS 2 ids are held until
 // PUBREL, over connections: a repetition is a Duplicate, and its PUBREC
 // leaves when the first one's work is complete. One without DUP on a newer
-// connection is none: tell the session so with [Session.Reused]. A ticket of an older
+// connection is none: tell the session so with [Session.Reused]. A PUBLISH that
+// is sent again while its acknowledgement is still to come is the same message
+// when it says the same, and another one when not: ask [Session.Repeated] first. A ticket of an older
 // connection never causes a PUBACK on a newer one. When storage stalls, the
 // router disconnects and lets the ticket complete late. When the message
 // is lost on our side, [Session.Abandon] sees to it that the client repeats it.

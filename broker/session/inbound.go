@@ -26,6 +26,8 @@ type inbound struct {
 	held    map[uint16]*held // QoS 2 ids from PUBLISH to PUBREL
 	open    int              // what counts against Receive Maximum
 	spare   []*held          // let go, to be used again
+	said    map[uint16]said  // by QoS 1 ids that wait for their PUBACK
+	fresh   fresh
 }
 
 // held is one QoS 2 packet id. It outlives the connection.
@@ -33,6 +35,8 @@ type held struct {
 	ticket Ticket // as given out
 	epoch  uint32 // of the connection that sent the id last
 	place  uint32 // there, among the PUBRECs
+	print  uint64 // of what stands in it
+	known  bool   // print is
 	done   bool   // completed, with this reason
 	reason Reason
 }
@@ -81,8 +85,11 @@ func (s *Session) Receive(id uint16, qos byte, out []Effect) (Ticket, Verdict, [
 		return Ticket{}, Route, out
 	}
 	in := &s.inbound
-	h := in.held[id]
-	if qos == 2 && h != nil && h.epoch == s.epoch {
+	var h *held
+	if qos == 2 {
+		h, out = s.heldFor(id, out)
+	}
+	if h != nil && h.epoch == s.epoch {
 		return Ticket{}, Duplicate, s.repeat(h, out)
 	}
 	if s.version == 5 && in.open >= s.options.ReceiveMaximum { // [MQTT-3.3.4-7]
@@ -91,6 +98,7 @@ func (s *Session) Receive(id uint16, qos byte, out []Effect) (Ticket, Verdict, [
 	in.open++
 	if qos == 1 {
 		n := in.pubacks.add(place{id: id})
+		in.note(id, n)
 		return Ticket{epoch: s.epoch, place: n, id: id, qos: 1}, Route, out
 	}
 	n := in.pubrecs.add(place{id: id})
@@ -101,6 +109,7 @@ func (s *Session) Receive(id uint16, qos byte, out []Effect) (Ticket, Verdict, [
 	h = in.hold()
 	h.ticket = Ticket{epoch: s.epoch, place: n, id: id, qos: 2}
 	h.epoch, h.place = s.epoch, n
+	h.print, h.known = in.saying(id)
 	in.held[id] = h
 	return h.ticket, Route, out
 }
@@ -221,6 +230,7 @@ func (s *Session) releasePubacks(out []Effect) []Effect {
 			return out
 		}
 		s.inbound.open--
+		s.inbound.acknowledged(p.id, s.inbound.pubacks.first-1)
 		out = append(out, Effect{Kind: Puback, PacketID: p.id, Reason: p.reason})
 	}
 }
@@ -245,7 +255,7 @@ func (s *Session) releasePubrecs(out []Effect) []Effect {
 
 // connectionLost forgets what was owed; QoS 2 ids stay.
 func (in *inbound) connectionLost() {
-	in.pubacks, in.pubrecs, in.open, in.spare = row{}, row{}, 0, nil
+	in.pubacks, in.pubrecs, in.open, in.spare, in.said, in.fresh = row{}, row{}, 0, nil, nil, fresh{}
 }
 
 // hold returns an empty held.

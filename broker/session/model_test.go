@@ -76,9 +76,10 @@ type letter struct {
 	ticket Ticket
 	epoch  int
 	done   bool
-	void   bool // given up by PUBREL: its place is skipped
+	void   bool // given up by PUBREL or by another message on its id: its place is skipped
 	gone   bool // its ticket names nothing any more
 	reason Reason
+	print  uint64
 }
 
 func newWorld(d dice, fatalf func(string, ...any)) *world {
@@ -378,11 +379,14 @@ func (w *world) settle(i int, reason Reason) *parcel {
 }
 
 func (w *world) receive() {
-	qos, id := byte(1+w.dice.roll(2)), uint16(1+w.dice.roll(8))
-	w.note("receive ", qos, id)
+	qos, id, print := byte(1+w.dice.roll(2)), uint16(1+w.dice.roll(8)), uint64(w.dice.roll(2))
+	w.note("receive ", qos, id, print)
 	if !w.connected {
 		ticket, _, out := w.s.Receive(id, qos, w.out)
 		w.must(ticket == Ticket{} && len(out) == len(w.out), "nothing is received without a connection")
+		return
+	}
+	if w.repeated(id, qos, print) {
 		return
 	}
 	h := w.held[id]
@@ -411,7 +415,7 @@ func (w *world) receive() {
 		w.pubrecs = append(w.pubrecs, h)
 	default:
 		w.must(verdict == Route, "a new message is routed")
-		l := &letter{id: id, ticket: ticket, epoch: w.epoch}
+		l := &letter{id: id, ticket: ticket, epoch: w.epoch, print: print}
 		w.open = append(w.open, l)
 		if qos == 1 {
 			w.pubacks = append(w.pubacks, l)
@@ -420,6 +424,24 @@ func (w *world) receive() {
 			w.held[id] = l
 		}
 	}
+}
+
+// repeated tells the session what stands in the PUBLISH that comes next.
+func (w *world) repeated(id uint16, qos byte, print uint64) bool {
+	same := false
+	if qos == 1 {
+		for _, l := range w.pubacks {
+			if l.id == id {
+				same = l.print == print // the latest counts
+			}
+		}
+	} else if h := w.held[id]; h != nil && h.print != print {
+		h.void, h.done = true, true // the client does not speak of it any more
+		delete(w.held, id)
+	}
+	got := w.s.Repeated(id, qos, print)
+	w.must(got == same, "the same message on an id that waits for its PUBACK, and no other")
+	return got
 }
 
 // take removes an open letter: mostly an early one, sometimes twice.

@@ -22,11 +22,13 @@ var arrows = map[string][]string{
 
 	"broker/topic/topictest": {},
 	"certs":                  {},
-	"cmd/plantops":           {"broker", "certs", "config", "config/mosquitto", "control", "ingest", "store"},
+	"cmd/plantops":           {"broker", "certs", "cmd/plantops/clock", "config", "config/mosquitto", "control", "ingest", "store"},
+	"cmd/plantops/clock":     {},
 	"config":                 {"broker/topic"},
 	"config/mosquitto":       {"broker/topic"},
 	"control":                {"broker", "certs", "ingest", "store"},
-	"ingest":                 {"store"},
+	"ingest":                 {"ingest/payload", "store"},
+	"ingest/payload":         {"store"},
 	"store":                  {"broker/topic"},
 	"store/storetest":        {"store"},
 }

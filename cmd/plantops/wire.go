@@ -70,7 +70,7 @@ func brokerOptions(w wiring) broker.Options {
 		RequireCertificate: l.TLS.RequireCertificate,
 		Accounts:           accounts{w.store},
 		Backend:            broker.Backend{Username: cfg.MQTT.BackendUsername, Password: w.password, ClientID: ingestClientID},
-		IngestTopics:       cfg.Ingest.Topics,
+		IngestTopics:       cfg.IngestTopics(),
 		StallTimeout:       cfg.Ingest.StallTimeout,
 		Limits:             broker.Limits(cfg.Limits),
 		Refused:            func(device, reason string) { w.store.AddRefused(device, reason, 1) },
@@ -99,7 +99,7 @@ func ingestOptions(w wiring) ingest.Options {
 		Username:   cfg.MQTT.BackendUsername,
 		Password:   w.password,
 		ClientID:   ingestClientID,
-		Topics:     cfg.Ingest.Topics,
+		Topics:     cfg.IngestTopics(),
 		ProbeTopic: probeTopic(cfg),
 		MaxBatch:   cfg.Ingest.MaxBatch,
 		// What the embedded broker takes from a device comes with a few bytes more.
