@@ -32,7 +32,7 @@ type replayStatements struct {
 
 func (q *replayStatements) all() []compile {
 	return []compile{
-		{&q.selectEntry, `SELECT device, flags, size FROM quarantine WHERE id = ?`},
+		{&q.selectEntry, `SELECT device, flags, size, reason FROM quarantine WHERE id = ?`},
 		{&q.updateEntry, `UPDATE quarantine SET flags = ?, reason = ? WHERE id = ?`},
 	}
 }
