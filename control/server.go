@@ -241,6 +241,7 @@ func (s *Server) ReplayQuarantine(ctx context.Context, ids []int64) (Replayed, e
 
 func (s *Server) replay(ctx context.Context, entry store.QuarantineEntry, result *Replayed) error {
 	message := ingest.Decode(entry.Topic, entry.Payload, entry.Time, entry.ClockUnsure)
+	message.ClockLine = entry.ClockLine
 	outcome, err := s.store.ReplayQuarantined(ctx, entry.ID, message)
 	switch {
 	case err != nil:

@@ -17,7 +17,7 @@ const (
 // DeleteBefore deletes the readings whose time is before cutoff and returns how many rows that were: messages, of
 // whatever number of metrics. What was counted stays counted. It works in small transactions, between which whoever
 // waits to write comes first; after an error or the end of ctx, what the finished ones deleted is gone, and the next
-// call goes on. The space is used again for new readings, the file does not shrink.
+// call goes on. A reading that came while the clock was not to be trusted stays, until Redate has put it right. The space is used again for new readings, the file does not shrink.
 func (s *Store) DeleteBefore(ctx context.Context, cutoff time.Time) (deleted int64, err error) {
 	before := cutoff.UnixMilli()
 	due, err := s.devicesBefore(ctx, before)
@@ -39,7 +39,7 @@ func (s *Store) devicesBefore(ctx context.Context, before int64) (ids []int64, e
 		err := scan(&id)
 		ids = append(ids, id)
 		return err
-	}, `SELECT id FROM device WHERE EXISTS (SELECT 1 FROM reading WHERE reading.device = device.id AND time < ?)`, before)
+	}, `SELECT id FROM device WHERE EXISTS (SELECT 1 FROM reading WHERE reading.device = device.id AND time < ? AND flags & 4 = 0)`, before)
 	return ids, err
 }
 
@@ -77,8 +77,9 @@ type retentionStatements struct {
 
 func (q *retentionStatements) all() []compile {
 	return []compile{
-		{&q.oldestReadings, `SELECT count(*), max(time) FROM (SELECT time FROM reading WHERE device = ? AND time < ? ORDER BY time LIMIT ?)`},
-		{&q.deleteReadings, `DELETE FROM reading WHERE device = ? AND time <= ?`},
+		{&q.oldestReadings, `SELECT count(*), max(time) FROM (SELECT time FROM reading
+			WHERE device = ? AND time < ? AND flags & 4 = 0 ORDER BY time LIMIT ?)`},
+		{&q.deleteReadings, `DELETE FROM reading WHERE device = ? AND time <= ? AND flags & 4 = 0`},
 	}
 }
 

@@ -47,6 +47,7 @@ type writer struct {
 	settingStatements
 	bootStatements
 	skippedStatements
+	redateStatements
 }
 
 func connectWriter(ctx context.Context, dsn string) (*writer, error) {
@@ -71,7 +72,8 @@ type compile struct {
 func (w *writer) prepare() (err error) {
 	for _, c := range slices.Concat(w.transactionStatements.all(), w.creationStatements.all(), w.readingStatements.all(),
 		w.retentionStatements.all(), w.quarantineStatements.all(), w.replayStatements.all(), w.accountStatements.all(),
-		w.settingStatements.all(), w.bootStatements.all(), w.skippedStatements.all()) {
+		w.settingStatements.all(), w.bootStatements.all(), w.skippedStatements.all(),
+		w.redateStatements.all()) {
 		if *c.to, err = w.statement(c.text); err != nil {
 			return fmt.Errorf("prepare %.40q: %w", c.text, err)
 		}

@@ -13,7 +13,7 @@
 //
 // Between two jumps wall clock and monotonic clock keep their distance: such a stretch is a Line, and has a number. What
 // arrives while the time is unsure is kept with the number of its line; once the time is sure, Shift says by how much the
-// line was wrong. The rules are in rules.go and take values; this file is the shell around them, clock_linux.go the sources.
+// line was wrong. The rules are in rules.go and take values; this file is the shell around them, sources_linux.go the sources.
 package clock
 
 import (
@@ -86,14 +86,14 @@ func New(o Options) *Clock {
 func (c *Clock) NotBefore(at time.Time, why string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.rules.floors[why] = at
+	c.rules.floors = setBound(c.rules.floors, at, why)
 }
 
 // NotAfter says that it is unlikely to be later than at, and why. A later call with the same reason replaces the earlier.
 func (c *Clock) NotAfter(at time.Time, why string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.rules.ceilings[why] = at
+	c.rules.ceilings = setBound(c.rules.ceilings, at, why)
 }
 
 // Now is the wall clock, right or wrong.

@@ -2,8 +2,8 @@ package clock
 
 import (
 	"fmt"
-	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -16,9 +16,25 @@ type Line struct {
 	Sure bool
 }
 
+// bound is a time, and what is known to have happened then or to happen then.
+type bound struct {
+	why string
+	at  time.Time
+}
+
+// setBound puts a bound in, in place of one with the same reason.
+func setBound(all []bound, at time.Time, why string) []bound {
+	i, known := slices.BinarySearchFunc(all, why, func(b bound, why string) int { return strings.Compare(b.why, why) })
+	if known {
+		all[i].at = at
+		return all
+	}
+	return slices.Insert(all, i, bound{why, at})
+}
+
 // rules decide whether to believe the time. They hold no clock and no lock.
 type rules struct {
-	floors, ceilings map[string]time.Time
+	floors, ceilings []bound   // in order of the reasons
 	newest           time.Time // newest arrival stored while sure, before this process
 
 	lines   []Line
@@ -27,11 +43,11 @@ type rules struct {
 	began   time.Duration // when the running line began, or was first looked at by this process
 	trusted int           // index of the last line that was believed; -1: none
 	doubt   string        // "" while the time is sure
-	wrong   bool          // the time was known to be wrong (below a floor), not only doubted
+	wrong   bool          // the time was known to be wrong (below a floor), not only doubted, and was not believed since
 }
 
 func newRules(known []Line, next int64, newest time.Time) rules {
-	r := rules{floors: map[string]time.Time{}, ceilings: map[string]time.Time{}, newest: newest, lines: slices.Clone(known), next: next, trusted: -1}
+	r := rules{newest: newest, lines: slices.Clone(known), next: next, trusted: -1}
 	for i, l := range known {
 		if l.Sure {
 			r.trusted = i
@@ -82,8 +98,11 @@ func (r *rules) judge(wall time.Time, elapsed time.Duration, synced, fresh, jump
 	}
 	line := r.lines[len(r.lines)-1]
 	switch {
-	case synced, r.wrong, r.onTrustedLine(elapsed), elapsed-r.began >= settleAfter:
+	case synced, r.onTrustedLine(elapsed), elapsed-r.began >= settleAfter:
 		r.doubt, r.wrong = "", false
+	case r.wrong: // somebody has set it
+		r.doubt = r.pause(wall)
+		r.wrong = r.doubt != ""
 	case r.trusted < 0: // so far this boot knows nothing better
 		r.doubt = r.pause(wall)
 	case jumped:
@@ -106,14 +125,14 @@ func (r *rules) pause(wall time.Time) string {
 // impossible says why a time cannot be right. What the kernel has confirmed can be before the newest stored message: that
 // one came while the clock was ahead.
 func (r *rules) impossible(wall time.Time, synced bool) string {
-	for _, why := range slices.Sorted(maps.Keys(r.floors)) {
-		if at := r.floors[why]; wall.Before(at) {
-			return fmt.Sprintf("it is before %s (%s)", why, at.UTC().Format(time.RFC3339))
+	for _, b := range r.floors {
+		if wall.Before(b.at) {
+			return fmt.Sprintf("it is before %s (%s)", b.why, b.at.UTC().Format(time.RFC3339))
 		}
 	}
-	for _, why := range slices.Sorted(maps.Keys(r.ceilings)) {
-		if at := r.ceilings[why]; wall.After(at) && !synced {
-			return fmt.Sprintf("it is after %s (%s)", why, at.UTC().Format(time.RFC3339))
+	for _, b := range r.ceilings {
+		if wall.After(b.at) && !synced {
+			return fmt.Sprintf("it is after %s (%s)", b.why, b.at.UTC().Format(time.RFC3339))
 		}
 	}
 	if !synced && wall.Before(r.newest) {

@@ -47,6 +47,8 @@ func TestWhenTimeIsBelieved(t *testing.T) {
 		"years ahead at the start":    {-hour, []look{{0, 2 * year, false, true}, {hour, 0, false, false}}},
 		"two jumps, and back":         {-hour, []look{{0, 0, false, false}, {1, 9 * day, false, true}, {2, 99 * day, false, true}, {3, time.Second, false, false}}},
 		"back to before the newest":   {-hour, []look{{0, 0, false, false}, {hour, -9 * day, false, true}, {3 * day, -9 * day, false, true}}},
+		"1970, then a wrong time":     {-hour, []look{{0, -56 * year, false, true}, {hour, 2 * year, false, true}, {2 * hour, 0, false, false}}},
+		"days behind, then ahead":     {-hour, []look{{0, -3 * day, false, true}, {hour, 2 * year, false, true}, {hour + day, 2 * year, false, false}}},
 		"the end of the authority":    {-hour, []look{{0, 11 * year, false, true}, {2 * day, 11 * year, false, true}, {3 * day, 0, false, false}}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -55,8 +57,8 @@ func TestWhenTimeIsBelieved(t *testing.T) {
 				newest = truth.Add(c.newest)
 			}
 			r := newRules(nil, 1, newest)
-			r.floors["the build date"] = built
-			r.ceilings["the end of the certificate authority"] = truth.Add(10 * year)
+			r.floors = setBound(r.floors, built, "the build date")
+			r.ceilings = setBound(r.ceilings, truth.Add(10*year), "the end of the certificate authority")
 			for i, l := range c.looks {
 				r.observe(truth.Add(l.at+l.off), l.at, l.synced)
 				assert.Equal(t, l.unsure, r.doubt != "", "look %d: %s", i, r.doubt)
@@ -67,7 +69,7 @@ func TestWhenTimeIsBelieved(t *testing.T) {
 
 func TestWhatArrivedOnAWrongLineIsShiftedOnceTheTimeIsSure(t *testing.T) {
 	r := newRules(nil, 7, truth.Add(-hour))
-	r.floors["the build date"] = built
+	r.floors = setBound(r.floors, built, "the build date")
 	first := r.observe(truth.Add(-56*year), 0, false)
 	assert.Equal(t, int64(7), first)
 	_, known := r.shift(first)
@@ -88,7 +90,7 @@ func TestWhatArrivedOnAWrongLineIsShiftedOnceTheTimeIsSure(t *testing.T) {
 func TestASecondProcessOfOneBootGoesOnWithItsLines(t *testing.T) {
 	start := func(known []Line, off, at time.Duration) rules {
 		r := newRules(known, 10, truth.Add(-hour))
-		r.floors["the build date"] = built
+		r.floors = setBound(r.floors, built, "the build date")
 		r.observe(truth.Add(at+off), at, false)
 		return r
 	}
@@ -107,7 +109,7 @@ func TestASecondProcessOfOneBootGoesOnWithItsLines(t *testing.T) {
 	assert.Equal(t, -9*day, by)
 
 	r = newRules(nil, 1, truth.Add(-hour))
-	r.floors["the build date"] = built
+	r.floors = setBound(r.floors, built, "the build date")
 	r.observe(truth.Add(-56*year), 0, false)
 	again = start(r.lines, 0, hour)
 	assert.Empty(t, again.doubt, "set while no process ran, from a time that was known to be wrong")
