@@ -26,6 +26,8 @@ type Status struct {
 	Refusals      Refusals       `json:"refusals,omitempty"` // of all accounts, since the start
 	Storage       Storage        `json:"storage"`
 	Certificates  []certs.Info   `json:"certificates"`
+	Retention     Retention      `json:"retention"`
+	ClockDoubt    string         `json:"clock_doubt,omitempty"` // why the clock is not to be trusted
 }
 
 // Subscription is the connection through which readings come in.
@@ -83,6 +85,12 @@ func (s *Server) Status(ctx context.Context) (Status, error) {
 		return st, err
 	}
 	st.addStorage(health)
+	if st.Retention, err = s.retention(ctx); err != nil {
+		return st, err
+	}
+	if st.ClockDoubt = s.doubt(); st.ClockDoubt != "" {
+		st.problem("the clock is not to be trusted: %s", st.ClockDoubt)
+	}
 	if s.authority != nil {
 		st.addCertificates(s.authority, s.now())
 	}

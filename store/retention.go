@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"database/sql/driver"
 	"fmt"
 	"time"
@@ -30,6 +31,30 @@ func (s *Store) DeleteBefore(ctx context.Context, cutoff time.Time) (deleted int
 		return deleted, fmt.Errorf("delete readings before %s: %w", cutoff.UTC().Format(time.RFC3339), err)
 	}
 	return deleted, nil
+}
+
+// OldestReading returns the time of the oldest reading from a time on, leaving out those that came while the clock was not to
+// be trusted; ok is false when there is none. It looks at one row of each device.
+func (s *Store) OldestReading(ctx context.Context, from time.Time) (oldest time.Time, ok bool, err error) {
+	var at sql.NullInt64
+	err = s.db.QueryRowContext(ctx, `SELECT min(first) FROM (SELECT (SELECT time FROM reading
+		WHERE reading.device = device.id AND time >= ? AND flags & 4 = 0 ORDER BY time LIMIT 1) AS first FROM device)`,
+		from.UnixMilli()).Scan(&at)
+	if err != nil {
+		return time.Time{}, false, fmt.Errorf("look for the oldest reading: %w", explain(err))
+	}
+	return time.UnixMilli(at.Int64), at.Valid, nil
+}
+
+// CountBefore returns how many rows DeleteBefore would delete, and the time of the newest of them. It reads them all.
+func (s *Store) CountBefore(ctx context.Context, cutoff time.Time) (rows int64, newest time.Time, err error) {
+	var last sql.NullInt64
+	err = s.db.QueryRowContext(ctx, `SELECT count(time), max(time) FROM device JOIN reading ON reading.device = device.id
+		AND time < ? AND flags & 4 = 0`, cutoff.UnixMilli()).Scan(&rows, &last)
+	if err != nil {
+		return 0, time.Time{}, fmt.Errorf("count readings before %s: %w", cutoff.UTC().Format(time.RFC3339), explain(err))
+	}
+	return rows, time.UnixMilli(last.Int64), nil
 }
 
 // devicesBefore returns the devices that have rows before a time. It reads beside the writer.

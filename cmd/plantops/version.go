@@ -31,7 +31,7 @@ var floor = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // earliest is the time before which no clock is believed.
 func (b build) earliest() time.Time {
-	if b.Date.IsZero() {
+	if b.Date.Before(floor) {
 		return floor
 	}
 	return b.Date
