@@ -102,8 +102,9 @@ torture: export PLANTOPS_POWERCUTS ?= 1000
 torture: export PLANTOPS_POWERCUT_LOAD ?= 5s
 torture: export PLANTOPS_STALL ?= 60s
 torture: export PLANTOPS_RELOADS ?= 1000
-torture: ## kill -9, power cuts, storage that stalls and reloads, over and over: about six minutes
-	go test -count=1 -timeout 2h -v -run '^Test(KilledServer|PowerCut|StalledStorage|Reloads)' ./cmd/plantops
+torture: export PLANTOPS_CONTROL ?= 1
+torture: ## kill -9, power cuts, stalled storage and reloads, over and over, and attacks on other brokers: about seven minutes
+	.ci/test-by-name TestKilledServer TestPowerCut TestStalledStorage TestReloads TestControlsFall -- -timeout 2h -p 1 ./cmd/plantops/outside/...
 
 # Targets are found by their names. What fails is kept under testdata/fuzz, from where every later `make test` runs it.
 fuzz: ## every fuzz target in turn, each for FUZZTIME (30s), until one fails
@@ -113,8 +114,8 @@ fuzz: ## every fuzz target in turn, each for FUZZTIME (30s), until one fails
 	done
 
 bench: ## speed and memory, measured
-	go test -run '^$$' -bench . -benchmem ./...
-	PLANTOPS_BENCH=1 go test -count=1 -timeout 30m -run '^TestSpeedOfTheWholePath$$' -v ./cmd/plantops
+	.ci/test-by-name Benchmark -- -benchmem ./...
+	PLANTOPS_BENCH=1 .ci/test-by-name TestSpeedOfTheWholePath -- -timeout 30m ./cmd/plantops/outside/bench
 
 vuln: ## known vulnerabilities; needs the vulnerability database from the network
 	go run $(GOVULNCHECK) ./...

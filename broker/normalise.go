@@ -6,6 +6,8 @@ import (
 
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/plantops/plantops/broker/refusal"
 )
 
 // serverKeepalive is what an MQTT 5 client without a keepalive is given, in seconds. MQTT 3.1.1 cannot be told: there
@@ -36,13 +38,13 @@ func announce(cl *mqtt.Client, pk packets.Packet, maxPacketBytes uint32) packets
 	case version == 5 && pk.ReasonCode == packets.CodeSuccess.Code:
 		pk.Properties.MaximumPacketSize = maxPacketBytes
 	case version == 4 && pk.ReasonCode >= packets.ErrUnspecifiedError.Code:
-		pk.ReasonCode = v3IdentifierRejected // mochi's answer to a persistent session without a client id
+		pk.ReasonCode = refusal.V3IdentifierRejected // mochi's answer to a persistent session without a client id
 	case version == 3:
 		pk.SessionPresent = false // a reserved byte in MQTT 3.1
 		fallthrough
 	case version != 4 && version != 5:
 		if pk.ReasonCode >= packets.ErrUnspecifiedError.Code {
-			pk.ReasonCode = v3UnacceptableVersion
+			pk.ReasonCode = refusal.V3UnacceptableVersion
 		}
 	}
 	return pk

@@ -20,7 +20,7 @@ import (
 func limited(t *testing.T, limits broker.Limits) *brokertest.Broker {
 	t.Helper()
 	b := brokertest.Listen(t, func(o *broker.Options) {
-		o.Limits, o.IngestTopics = limits, []string{"devices/+/telemetry"}
+		o.Limits, o.IngestTopics = brokertest.Limits(limits), []string{"devices/+/telemetry"}
 	}, brokertest.Device("bed-1"), brokertest.Device("bed-2"))
 	require.NoError(t, b.Start())
 	b.AdmitDevices()
@@ -345,8 +345,8 @@ func awaitHeld(t *testing.T, b *brokertest.Broker, account string, want broker.H
 // Whatever happens at the same time, in the end each account is charged for what it has.
 func TestQuotasAreCountedExactly(t *testing.T) {
 	b := brokertest.Listen(t, func(o *broker.Options) {
-		o.Limits = broker.Limits{MaxConnectionsPerAccount: 8, MaxSessionsPerAccount: 12, MaxSessions: 30, MaxSubscriptionsPerAccount: 20,
-			MaxRetainedPerAccount: 10, MaxQueuedBytesPerAccount: 64 << 10, MaxQueuedBytes: 128 << 10}
+		o.Limits = brokertest.Limits(broker.Limits{MaxConnectionsPerAccount: 8, MaxSessionsPerAccount: 12, MaxSessions: 30,
+			MaxSubscriptionsPerAccount: 20, MaxRetainedPerAccount: 10, MaxQueuedBytesPerAccount: 64 << 10, MaxQueuedBytes: 128 << 10})
 	})
 	require.NoError(t, b.Start())
 	b.AdmitDevices()

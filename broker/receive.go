@@ -1,17 +1,19 @@
 package broker
 
 import (
+	"encoding/binary"
 	"hash/maphash"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
+	"github.com/plantops/plantops/broker/refusal"
 	"github.com/plantops/plantops/broker/session"
 )
 
 // receive takes a PUBLISH that is valid and allowed. It runs in the goroutine of the sender's reader. An error ends the
 // connection.
-func (r *router) receive(l *link, pk *packets.Packet) error {
+func (r *router) receive(l *clientLink, pk *packets.Packet) error {
 	w, p, now := l.work, l.peer, l.now
 	qos := pk.FixedHeader.Qos
 	var ticket session.Ticket
@@ -33,30 +35,30 @@ func (r *router) receive(l *link, pk *packets.Packet) error {
 		case session.Duplicate:
 			return nil
 		case session.TooMany:
-			r.reportPublish(l.account.Name, refuseFlood.reason)
+			r.reportPublish(l.account.Name, refusal.ReceiveMaximumExceeded)
 			return packets.ErrRejectPacket
 		}
 	}
-	rt := r.route(l, pk.TopicName)
-	if rt.ingest {
-		return r.receiveForIngest(l, rt, pk, ticket, now)
+	to := r.subscribersFor(l, pk.TopicName)
+	if to.ingest {
+		return r.receiveForIngest(l, to, pk, ticket, now)
 	}
 	m := new(session.Message)
-	fill(m, rt.topic, p.id, pk, now)
-	if why, kept := r.keep(m, p.holding); !kept {
-		return r.refuseTaken(l, pk, ticket, why)
+	fill(m, to.topic, p.id, pk, now)
+	if why, kept := r.keep(m, p.usage); !kept {
+		return r.refusePublish(l, pk, why, &ticket)
 	}
-	r.publish(w, rt, m, nil, p, now)
+	r.publish(w, to, m, nil, p, now)
 	reason := session.Success
-	if r.nobodyReads(l, rt, m.Retain) {
+	if r.nobodyReads(l, to, m.Retain) {
 		reason = session.NobodyReads
 	}
 	if qos > 0 {
 		r.complete(w, p, ticket, reason)
 	}
 	w.settle()
-	if w.pressed {
-		w.yield(l)
+	if w.urgent {
+		w.waitForReader(l)
 	}
 	return nil
 }
@@ -71,54 +73,8 @@ func (r *router) print(pk *packets.Packet) uint64 {
 	return hash.Sum64()
 }
 
-// refuse answers a message that its sender may not publish.
-func (r *router) refuse(l *link, pk *packets.Packet, reason string) error {
-	w, p := l.work, l.peer
-	print := r.print(pk)
-	p.mu.Lock()
-	if p.state.Repeated(pk.PacketID, pk.FixedHeader.Qos, print) {
-		p.mu.Unlock()
-		return nil
-	}
-	ticket, verdict, out := p.state.Receive(pk.PacketID, pk.FixedHeader.Qos, w.out[:0])
-	if verdict == session.Route {
-		out = p.state.Complete(ticket, session.Reason(packets.ErrNotAuthorized.Code), out)
-	}
-	w.out = out
-	w.apply(p)
-	p.mu.Unlock()
-	switch verdict {
-	case session.Route:
-		r.reportPublish(l.account.Name, reason)
-	case session.TooMany:
-		r.reportPublish(l.account.Name, refuseFlood.reason)
-		return packets.ErrRejectPacket
-	}
-	return nil
-}
-
-// refuseTaken answers a message that was received and cannot be published, as answerRefused does for one that may not be.
-func (r *router) refuseTaken(l *link, pk *packets.Packet, ticket session.Ticket, why refusal) error {
-	r.refused(l, why.reason, pk.TopicName, why.rule)
-	r.reportPublish(l.account.Name, why.reason)
-	w, p := l.work, l.peer
-	switch {
-	case pk.FixedHeader.Qos == 0:
-		return nil
-	case l.client.Properties.ProtocolVersion >= 5:
-		r.complete(w, p, ticket, session.Reason(why.v5.Code))
-		return nil
-	}
-	l.because(why.reason)
-	p.mu.Lock()
-	w.out = p.state.Abandon(ticket, w.out[:0])
-	w.apply(p)
-	p.mu.Unlock()
-	return packets.ErrRejectPacket
-}
-
 // acknowledged takes what a client says about deliveries to it, and the PUBREL for its own.
-func (r *router) acknowledged(l *link, pk *packets.Packet) error {
+func (r *router) acknowledged(l *clientLink, pk *packets.Packet) error {
 	w, p, now := l.work, l.peer, l.now
 	reason := session.Reason(pk.ReasonCode)
 	p.mu.Lock()
@@ -135,11 +91,11 @@ func (r *router) acknowledged(l *link, pk *packets.Packet) error {
 	}
 	w.out = out
 	w.apply(p)
-	walks := len(p.walks) > 0
+	retained := len(p.retainedDue) > 0
 	p.mu.Unlock()
 	w.settle()
-	if walks {
-		w.feed(p, now)
+	if retained {
+		w.deliverRetained(p, now)
 	}
 	return nil
 }
@@ -152,10 +108,10 @@ func (r *router) setExpiry(p *peer, d time.Duration) bool {
 
 // receiveForIngest takes a message that must be stored. It waits for a credit, and is not acknowledged before ingest
 // has acknowledged it.
-func (r *router) receiveForIngest(l *link, rt *route, pk *packets.Packet, ticket session.Ticket, now time.Time) error {
+func (r *router) receiveForIngest(l *clientLink, to *subscribers, pk *packets.Packet, ticket session.Ticket, now time.Time) error {
 	w, p := l.work, l.peer
-	c := &receipt{account: p.account, ticket: ticket, tally: rt.tally, since: now}
-	fill(&c.message, rt.topic, p.id, pk, now)
+	c := &receipt{account: p.account, ticket: ticket, tally: to.tally, since: now}
+	fill(&c.message, to.topic, p.id, pk, now)
 	c.bytes = len(c.message.Topic) + len(c.message.Payload) + len(c.message.Properties) + receiptBytes
 	if pk.FixedHeader.Qos > 0 {
 		c.link = l
@@ -163,22 +119,19 @@ func (r *router) receiveForIngest(l *link, rt *route, pk *packets.Packet, ticket
 	if !r.intake.take(c) {
 		w.flush()
 		if !r.intake.wait(l, c) {
-			p.mu.Lock()
-			w.out = p.state.Abandon(ticket, w.out[:0])
-			w.apply(p)
-			p.mu.Unlock()
+			r.abandon(w, p, ticket)
 			return packets.ErrRejectPacket
 		}
-		rt = r.route(l, pk.TopicName) // subscriptions may have changed
+		to = r.subscribersFor(l, pk.TopicName) // subscriptions may have changed
 	}
-	if why, kept := r.keep(&c.message, p.holding); !kept { // what its acknowledgement promises is that it is stored
-		r.refused(l, why.reason, pk.TopicName, why.rule)
+	if why, kept := r.keep(&c.message, p.usage); !kept { // what its acknowledgement promises is that it is stored
+		r.refused(l, why, pk.TopicName)
 	}
 	c.tally.received.Add(1)
-	r.publish(w, rt, &c.message, c, p, now)
+	r.publish(w, to, &c.message, c, p, now)
 	w.settle()
-	if w.pressed {
-		w.yield(l)
+	if w.urgent {
+		w.waitForReader(l)
 	}
 	return nil
 }
@@ -196,4 +149,28 @@ func fill(m *session.Message, topic, publisher string, pk *packets.Packet, now t
 			m.Expires = now.Add(time.Duration(s) * time.Second)
 		}
 	}
+}
+
+// appendProperties encodes the properties that travel with a message to its subscribers, as session.Message wants them.
+func appendProperties(dst []byte, p *packets.Properties) []byte {
+	if p.PayloadFormatFlag {
+		dst = append(dst, packets.PropPayloadFormat, p.PayloadFormat)
+	}
+	if p.ContentType != "" {
+		dst = appendString(append(dst, packets.PropContentType), p.ContentType)
+	}
+	if p.ResponseTopic != "" {
+		dst = appendString(append(dst, packets.PropResponseTopic), p.ResponseTopic)
+	}
+	if len(p.CorrelationData) > 0 {
+		dst = appendString(append(dst, packets.PropCorrelationData), string(p.CorrelationData))
+	}
+	for _, u := range p.User {
+		dst = appendString(appendString(append(dst, packets.PropUser), u.Key), u.Val)
+	}
+	return dst
+}
+
+func appendString(dst []byte, s string) []byte {
+	return append(binary.BigEndian.AppendUint16(dst, uint16(len(s))), s...)
 }

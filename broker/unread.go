@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/plantops/plantops/broker/refusal"
 	"github.com/plantops/plantops/broker/topic"
 )
 
@@ -60,7 +61,7 @@ func (u *unread) concerns(name string) bool {
 }
 
 // add counts a message. The log tells of each topic once, of the first few of an account.
-func (u *unread) add(account string, rt *route, now time.Time) {
+func (u *unread) add(account string, to *subscribers, now time.Time) {
 	u.mu.Lock()
 	of := u.byAccount[account]
 	if of == nil {
@@ -72,21 +73,21 @@ func (u *unread) add(account string, rt *route, now time.Time) {
 		u.byAccount[account] = of
 	}
 	of.Count++
-	of.LastTopic, of.Meant, of.Last = rt.topic, rt.meant, now
+	of.LastTopic, of.Meant, of.Last = to.topic, to.meant, now
 	news := len(of.logged) < maxUnreadTopics
 	for _, topic := range of.logged {
-		news = news && topic != rt.topic
+		news = news && topic != to.topic
 	}
 	if news {
-		of.logged = append(of.logged, rt.topic)
+		of.logged = append(of.logged, to.topic)
 	}
 	u.mu.Unlock()
 	if !news {
 		return
 	}
-	words := "nobody reads " + clip(rt.topic)
-	if rt.meant != "" {
-		words += "; did it mean " + clip(rt.meant) + "?"
+	words := "nobody reads " + refusal.Clip(to.topic)
+	if to.meant != "" {
+		words += "; did it mean " + refusal.Clip(to.meant) + "?"
 	}
 	u.log.Warn(words, "user", account)
 }
@@ -105,21 +106,21 @@ func (b *Broker) Unread() map[string]UnreadTopics {
 }
 
 // readBy tells whether a message of a publisher reaches anybody, in a queue included.
-func (rt *route) readBy(from *peer) bool {
-	for i := range rt.targets {
-		if t := &rt.targets[i]; t.peer != from || t.wantsOwn {
+func (to *subscribers) readBy(from *peer) bool {
+	for i := range to.direct {
+		if t := &to.direct[i]; t.peer != from || t.wantsOwn {
 			return true
 		}
 	}
-	return rt.ingest || len(rt.shares) > 0
+	return to.ingest || len(to.groups) > 0
 }
 
 // nobodyReads counts a message of a client that reaches nobody. A retained one may still be read by whoever comes; it counts
 // when its topic looks like a slip.
-func (r *router) nobodyReads(l *link, rt *route, retained bool) bool {
-	if !rt.ofDevices || rt.readBy(l.peer) || retained && rt.meant == "" {
+func (r *router) nobodyReads(l *clientLink, to *subscribers, retained bool) bool {
+	if !to.ofDevices || to.readBy(l.peer) || retained && to.meant == "" {
 		return false
 	}
-	r.unread.add(l.account.Name, rt, l.now)
+	r.unread.add(l.account.Name, to, l.now)
 	return true
 }

@@ -1,10 +1,8 @@
 package broker_test
 
 import (
-	"bytes"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -13,28 +11,11 @@ import (
 
 	"github.com/plantops/plantops/broker"
 	"github.com/plantops/plantops/broker/brokertest"
+	"github.com/plantops/plantops/broker/brokertest/logtest"
 )
 
-// lines is a log that a test reads.
-type lines struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lines) count(words string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.text.String(), words)
-}
-
 func TestATopicThatNobodyReadsIsSaid(t *testing.T) {
-	var log lines
+	var log logtest.Log
 	b := brokertest.Listen(t, func(o *broker.Options) {
 		o.IngestTopics = []string{"devices/+/telemetry", "devices/+/telemetry/+", "devices/+/heartbeat"}
 		o.Log = slog.New(slog.NewTextHandler(&log, nil))
@@ -56,21 +37,22 @@ func TestATopicThatNobodyReadsIsSaid(t *testing.T) {
 		device.Ping()
 		device.Disconnect()
 	})
+	count := func(words string) int { return strings.Count(log.String(), words) }
 	unread := b.Unread()
 	require.Len(t, unread, 1)
 	assert.Equal(t, int64(30), unread["bed-1"].Count, "five times in six ways")
 	assert.Equal(t, "devices/bed-1/Telemetry", unread["bed-1"].LastTopic)
 	assert.Equal(t, "devices/bed-1/telemetry", unread["bed-1"].Meant)
 	assert.NotZero(t, unread["bed-1"].Last)
-	assert.Equal(t, 1, log.count("nobody reads devices/bed-1/Telemetry; did it mean devices/bed-1/telemetry?"), "once")
-	assert.Equal(t, 1, log.count("nobody reads devices/bed-1/temperature; did it mean devices/bed-1/telemetry/temperature?"))
+	assert.Equal(t, 1, count("nobody reads devices/bed-1/Telemetry; did it mean devices/bed-1/telemetry?"), "once")
+	assert.Equal(t, 1, count("nobody reads devices/bed-1/temperature; did it mean devices/bed-1/telemetry/temperature?"))
 	assert.Zero(t, b.Stats().Ingest.Received, "they are in no equation")
 
 	device := brokertest.Dial(t, b, brokertest.TCP, as("bed-2", 5))
 	for i := range 20 {
 		device.Publish("devices/bed-2/"+strings.Repeat("x", i), "1", 1)
 	}
-	assert.Equal(t, 8, log.count("nobody reads devices/bed-2/"), "the log is no place for all of them")
+	assert.Equal(t, 8, count("nobody reads devices/bed-2/"), "the log is no place for all of them")
 }
 
 func TestWhatSomebodyReadsIsNotSaid(t *testing.T) {

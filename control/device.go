@@ -17,6 +17,13 @@ type DeviceStatus struct {
 	LastSeenUnsure bool     `json:"last_seen_unsure,omitempty"`
 	LastReading    Moment   `json:"last_reading"`
 	Messages       Equation `json:"messages"`
+	// Dropped are readings that the device gave up before it could send them, by its own account.
+	Dropped int64 `json:"dropped"`
+	// Skipped are fields of its messages that could not be read; LastSkipped is the last one.
+	Skipped     int64         `json:"skipped"`
+	LastSkipped *SkippedField `json:"last_skipped,omitempty"`
+	// Unread is what it publishes and nobody reads; nil without a server.
+	Unread *UnreadTopic `json:"unread,omitempty"`
 	// Refusals are what the running server refused it since it started; empty without a server, never nil.
 	Refusals []AccountRefusal `json:"refusals"`
 }
@@ -30,16 +37,23 @@ func NewDeviceStatus(d store.Device, offlineAfter time.Duration, now time.Time) 
 	if unsure {
 		seen = d.UnsureSeen
 	}
-	return DeviceStatus{
-		ID:         d.ID,
-		Registered: d.Registered,
-		Online:     online(d.LastSeen) || online(d.UnsureSeen),
-		Created:    Moment(d.Created),
-		LastSeen:   Moment(seen), LastSeenUnsure: unsure,
-		LastReading: Moment(d.LastReading),
-		Messages:    settled(d.Counts),
-		Refusals:    []AccountRefusal{},
+	device := DeviceStatus{
+		ID:             d.ID,
+		Registered:     d.Registered,
+		Online:         online(d.LastSeen) || online(d.UnsureSeen),
+		Created:        Moment(d.Created),
+		LastSeen:       Moment(seen),
+		LastSeenUnsure: unsure,
+		LastReading:    Moment(d.LastReading),
+		Messages:       settled(d.Counts),
+		Dropped:        d.Dropped,
+		Skipped:        d.Skipped,
+		Refusals:       []AccountRefusal{},
 	}
+	if d.Skipped > 0 {
+		device.LastSkipped = &SkippedField{Field: d.LastSkipped.Field, Text: d.LastSkipped.Text, Last: Moment(d.SkippedAt)}
+	}
+	return device
 }
 
 // WithRefusals adds what was refused to the device, if anything was.

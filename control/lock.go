@@ -86,6 +86,9 @@ func writePID(file *os.File) error {
 		return err
 	}
 	_, err := file.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	if errors.Is(err, syscall.ENOSPC) {
+		return nil // the lock holds without its text, and a server on a full disk can make room
+	}
 	return err
 }
 

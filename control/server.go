@@ -158,6 +158,11 @@ func (s *Server) RotateDevice(ctx context.Context, id string) (string, error) {
 	return secret, err
 }
 
+// PurgeDevice implements Operator.
+func (s *Server) PurgeDevice(ctx context.Context, id string) (int64, error) {
+	return s.store.PurgeDevice(ctx, id)
+}
+
 // RemoveDevice takes a device's access and ends its session; its readings stay.
 func (s *Server) RemoveDevice(ctx context.Context, id string) error {
 	err := s.store.RemoveDevice(ctx, id)

@@ -68,8 +68,9 @@ func TestWhetherTheClockIsSureIsJudgedAtArrival(t *testing.T) {
 	unsure, now := true, time.Unix(60, 0)
 	offered := make(chan struct{})
 	sink := &caught{gate: make(chan struct{}), offered: offered}
-	s, err := New(Options{Host: "x", Port: 1, ClientID: "c", Topics: []string{"a"}, MaxBatch: 1000, StallTimeout: time.Second,
-		ClockUnsure: func() bool { return unsure }, Now: func() time.Time { return now }}, sink)
+	o := to("x", 1, "a")
+	o.ClockUnsure, o.Now = func() bool { return unsure }, func() time.Time { return now }
+	s, err := New(o, sink)
 	require.NoError(t, err)
 	done := make(chan error)
 	go func() { done <- s.commitUntilDrained(t.Context()) }()

@@ -25,7 +25,7 @@ func (s *Store) ClockLines(ctx context.Context, boot string) (lines []ClockLine,
 		return err
 	}, `SELECT number, start, sure FROM clock_line WHERE boot = ? ORDER BY number`, boot)
 	if err == nil {
-		err = s.db.QueryRowContext(ctx, `SELECT 1 + max((SELECT coalesce(max(number), 0) FROM clock_line),
+		err = s.db.Load().QueryRowContext(ctx, `SELECT 1 + max((SELECT coalesce(max(number), 0) FROM clock_line),
 			(SELECT coalesce(max(flags), 0) >> 8 FROM reading WHERE flags > 255),
 			(SELECT coalesce(max(flags), 0) >> 8 FROM quarantine WHERE flags > 255),
 			(SELECT coalesce(max(flags), 0) >> 8 FROM original WHERE flags > 255),

@@ -46,11 +46,50 @@ func (s *Store) open(ctx context.Context) error {
 	if err != nil {
 		return reason(err)
 	}
-	s.path = path
+	s.path, s.aside = path, aside{path: path + asideSuffix, byDevice: map[string]int64{}}
+	if !s.options.ReadOnly {
+		if err := s.finishSwap(ctx, path); err != nil {
+			return err
+		}
+	}
 	unclean, err := prepareFile(path, s.options.ReadOnly)
 	if err != nil {
 		return err
 	}
+	err = s.openFile(ctx, unclean)
+	if s.isFull(err) {
+		err = s.openFull(ctx, unclean, err)
+	}
+	if isDamage(err) && !s.options.ReadOnly {
+		err = s.rebuild(ctx, err)
+	}
+	if err != nil || s.options.ReadOnly {
+		return err
+	}
+	s.keepReserve()
+	return s.takeAside(ctx)
+}
+
+// openFull opens a file for which there is no room: with what was held in reserve, or, when it is only to be read and its log
+// is empty, as a file that nobody changes.
+func (s *Store) openFull(ctx context.Context, unclean bool, cause error) error {
+	_ = s.disconnect() // cause is the error that matters
+	s.w = nil
+	if !s.options.ReadOnly {
+		if !s.giveReserve() {
+			return cause
+		}
+		return s.openFile(ctx, unclean)
+	}
+	if wal, err := os.Stat(s.path + walSuffix); err == nil && wal.Size() > 0 {
+		return cause
+	}
+	s.immutable = true
+	return s.openFile(ctx, unclean)
+}
+
+// openFile opens what is there and reads what is kept in memory of it.
+func (s *Store) openFile(ctx context.Context, unclean bool) (err error) {
 	if err := s.openReaders(); err != nil {
 		return err
 	}
@@ -139,11 +178,7 @@ func createFile(path string) error {
 	if err := errors.Join(giveToOwnerOf(filepath.Dir(path), file), file.Close()); err != nil {
 		return reason(err)
 	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close()) // the name must outlive a power cut like what will be in it
+	return syncDir(path) // the name must outlive a power cut like what will be in it
 }
 
 // giveToOwnerOf gives a new file to the owner of dir when this is root, so that a command under sudo leaves nothing that
@@ -175,6 +210,9 @@ func reason(err error) error {
 func (s *Store) dsn(mode string, pragmas ...string) string {
 	query := url.Values{"mode": {mode}, "_error_rc": {"1"}, "_dqs": {"0"}}
 	query["_pragma"] = append([]string{"busy_timeout(1000)", "foreign_keys(1)", "temp_store(memory)"}, pragmas...)
+	if s.immutable {
+		query.Set("immutable", "1")
+	}
 	name := url.URL{Path: s.path}
 	return "file:" + name.EscapedPath() + "?" + query.Encode()
 }
@@ -184,9 +222,10 @@ func (s *Store) openReaders() error {
 	if err != nil {
 		return err
 	}
-	s.db = sql.OpenDB(connector)
-	s.db.SetMaxOpenConns(readers)
-	s.db.SetMaxIdleConns(readers)
+	db := sql.OpenDB(connector)
+	db.SetMaxOpenConns(readers)
+	db.SetMaxIdleConns(readers)
+	s.db.Store(db)
 	return nil
 }
 
@@ -227,7 +266,7 @@ func (s *Store) openWriter(ctx context.Context, unclean bool) (err error) {
 // checkReadable is what openWriter is for a file that must not be changed.
 func (s *Store) checkReadable(ctx context.Context) error {
 	version, err := s.identify(func(query string) (n int64, err error) {
-		err = s.db.QueryRowContext(ctx, query).Scan(&n)
+		err = s.db.Load().QueryRowContext(ctx, query).Scan(&n)
 		return n, err
 	})
 	if err == nil && version < latestVersion() {
@@ -319,7 +358,7 @@ func (s *Store) checkAfterUncleanStop(ctx context.Context) error {
 
 // Check reads the whole database and compares its parts. What it finds wraps ErrDamaged.
 func (s *Store) Check(ctx context.Context) error {
-	if err := explain(s.check(ctx, `PRAGMA integrity_check(10)`)); err != nil {
+	if err := s.suspect(explain(s.check(ctx, `PRAGMA integrity_check(10)`))); err != nil {
 		return fmt.Errorf("check store %s: %w", s.path, err)
 	}
 	return nil

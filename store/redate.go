@@ -73,7 +73,7 @@ func (s *Store) marked(ctx context.Context, line int64) (found bool, err error) 
 		return found && line > 0, nil
 	}
 	first, last := flagsOfLine(line)
-	err = s.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM reading WHERE flags > 255 AND flags BETWEEN ?1 AND ?2)
+	err = s.db.Load().QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM reading WHERE flags > 255 AND flags BETWEEN ?1 AND ?2)
 		OR EXISTS (SELECT 1 FROM quarantine WHERE flags > 255 AND flags BETWEEN ?1 AND ?2)
 		OR EXISTS (SELECT 1 FROM original WHERE flags > 255 AND flags BETWEEN ?1 AND ?2)`, first, last).Scan(&found)
 	if err != nil {

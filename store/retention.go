@@ -24,7 +24,12 @@ func (s *Store) DeleteBefore(ctx context.Context, cutoff time.Time) (deleted int
 	due, err := s.devicesBefore(ctx, before)
 	for err == nil && len(due) > 0 {
 		var rows int64
-		rows, due, err = s.deleteChunk(ctx, due, before)
+		var left []int64
+		rows, left, err = s.deleteChunk(ctx, due, before)
+		if s.isFull(err) && s.giveReserve() {
+			rows, left, err = s.deleteChunk(ctx, due, before)
+		}
+		due = left
 		deleted += rows
 	}
 	if err != nil {
@@ -37,7 +42,7 @@ func (s *Store) DeleteBefore(ctx context.Context, cutoff time.Time) (deleted int
 // be trusted; ok is false when there is none. It looks at one row of each device.
 func (s *Store) OldestReading(ctx context.Context, from time.Time) (oldest time.Time, ok bool, err error) {
 	var at sql.NullInt64
-	err = s.db.QueryRowContext(ctx, `SELECT min(first) FROM (SELECT (SELECT time FROM reading
+	err = s.db.Load().QueryRowContext(ctx, `SELECT min(first) FROM (SELECT (SELECT time FROM reading
 		WHERE reading.device = device.id AND time >= ? AND flags & 4 = 0 ORDER BY time LIMIT 1) AS first FROM device)`,
 		from.UnixMilli()).Scan(&at)
 	if err != nil {
@@ -49,7 +54,7 @@ func (s *Store) OldestReading(ctx context.Context, from time.Time) (oldest time.
 // CountBefore returns how many rows DeleteBefore would delete, and the time of the newest of them. It reads them all.
 func (s *Store) CountBefore(ctx context.Context, cutoff time.Time) (rows int64, newest time.Time, err error) {
 	var last sql.NullInt64
-	err = s.db.QueryRowContext(ctx, `SELECT count(time), max(time) FROM device JOIN reading ON reading.device = device.id
+	err = s.db.Load().QueryRowContext(ctx, `SELECT count(time), max(time) FROM device JOIN reading ON reading.device = device.id
 		AND time < ? AND flags & 4 = 0`, cutoff.UnixMilli()).Scan(&rows, &last)
 	if err != nil {
 		return 0, time.Time{}, fmt.Errorf("count readings before %s: %w", cutoff.UTC().Format(time.RFC3339), explain(err))

@@ -48,6 +48,7 @@ type recent struct {
 	print    uint32
 }
 
+// bootStatements keep what has come of each start of a device.
 type bootStatements struct {
 	selectBoot, writeBoot, forgetBoots *statement
 }
@@ -201,6 +202,21 @@ func print(values []Value) uint32 {
 		}
 	}
 	return sum
+}
+
+type sequenceStatements struct {
+	selectBoot, writeBoot, forgetBoots *statement
+}
+
+func (q *sequenceStatements) all() []compile {
+	return []compile{
+		{&q.selectBoot, `SELECT seen FROM boot WHERE device = ? AND boot = ?`},
+		{&q.writeBoot, `INSERT INTO boot (device, boot, used, seen)
+			VALUES (?1, ?2, (SELECT coalesce(max(used), 0) + 1 FROM boot WHERE device = ?1), ?3)
+			ON CONFLICT (device, boot) DO UPDATE SET used = excluded.used, seen = excluded.seen`},
+		{&q.forgetBoots, `DELETE FROM boot WHERE device = ?1 AND used <=
+			(SELECT used FROM boot WHERE device = ?1 ORDER BY used DESC LIMIT 1 OFFSET ?2)`},
+	}
 }
 
 // recognise tells what a part is to those of its device that came before, and takes a new one in. What has no number is

@@ -60,6 +60,28 @@ type originalsSize struct {
 	committed, next int64
 }
 
+type skippedStatements struct {
+	selectSkipped, countSkipped, writeSkipped                            *statement
+	sumOriginals, insertOriginal, deleteOriginals, deleteOldestOriginals *statement
+}
+
+func (q *skippedStatements) all() []compile {
+	return []compile{
+		{&q.selectSkipped, `SELECT text FROM skipped WHERE device = ? AND field = ?`},
+		{&q.countSkipped, `SELECT count(*) FROM skipped WHERE device = ?`},
+		{&q.writeSkipped, `INSERT INTO skipped (device, field, count, first, last, text) VALUES (?, ?, ?, ?, ?, ?)
+			ON CONFLICT (device, field) DO UPDATE SET count = count + excluded.count,
+				first = min(first, excluded.first), last = max(last, excluded.last), text = excluded.text`},
+		{&q.sumOriginals, `SELECT coalesce(sum(length(payload) + octet_length(topic) + ?), 0) FROM original`},
+		{&q.insertOriginal, `INSERT INTO original (device, number, time, flags, size, topic, payload)
+			VALUES (?1, (SELECT coalesce(max(number), 0) + 1 FROM original WHERE device = ?1), ?2, ?3, ?4, ?5, ?6)`},
+		{&q.deleteOriginals, `DELETE FROM original WHERE device = ?1 AND number <=
+			(SELECT max(number) FROM original WHERE device = ?1) - ?2 RETURNING length(payload) + octet_length(topic)`},
+		{&q.deleteOldestOriginals, `DELETE FROM original WHERE id IN (SELECT id FROM original ORDER BY id LIMIT ?)
+			RETURNING length(payload) + octet_length(topic)`},
+	}
+}
+
 // clean is text that every CHECK and every terminal takes: valid UTF-8 without control characters, cut to a number of bytes.
 func clean(text string, limit int) string {
 	text = strings.Map(func(r rune) rune {
@@ -237,25 +259,4 @@ func (s *Store) Originals(ctx context.Context, device string) (list []Original, 
 		return nil, fmt.Errorf("list messages with skipped fields: %w", err)
 	}
 	return list, nil
-}
-
-type skippedStatements struct {
-	selectSkipped, countSkipped, writeSkipped, sumOriginals, insertOriginal, deleteOriginals, deleteOldestOriginals *statement
-}
-
-func (q *skippedStatements) all() []compile {
-	return []compile{
-		{&q.selectSkipped, `SELECT text FROM skipped WHERE device = ? AND field = ?`},
-		{&q.countSkipped, `SELECT count(*) FROM skipped WHERE device = ?`},
-		{&q.writeSkipped, `INSERT INTO skipped (device, field, count, first, last, text) VALUES (?, ?, ?, ?, ?, ?)
-			ON CONFLICT (device, field) DO UPDATE SET count = count + excluded.count,
-				first = min(first, excluded.first), last = max(last, excluded.last), text = excluded.text`},
-		{&q.sumOriginals, `SELECT coalesce(sum(length(payload) + octet_length(topic) + ?), 0) FROM original`},
-		{&q.insertOriginal, `INSERT INTO original (device, number, time, flags, size, topic, payload)
-			VALUES (?1, (SELECT coalesce(max(number), 0) + 1 FROM original WHERE device = ?1), ?2, ?3, ?4, ?5, ?6)`},
-		{&q.deleteOriginals, `DELETE FROM original WHERE device = ?1 AND number <=
-			(SELECT max(number) FROM original WHERE device = ?1) - ?2 RETURNING length(payload) + octet_length(topic)`},
-		{&q.deleteOldestOriginals, `DELETE FROM original WHERE id IN (SELECT id FROM original ORDER BY id LIMIT ?)
-			RETURNING length(payload) + octet_length(topic)`},
-	}
 }

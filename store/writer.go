@@ -41,12 +41,15 @@ type writer struct {
 	creationStatements
 	readingStatements
 	retentionStatements
+	sequenceStatements
+	skippedStatements
 	quarantineStatements
 	replayStatements
 	accountStatements
+	salvageStatements
+	asideStatements
+	purgeStatements
 	settingStatements
-	bootStatements
-	skippedStatements
 	redateStatements
 }
 
@@ -71,9 +74,9 @@ type compile struct {
 // prepare compiles every statement; the schema must be there.
 func (w *writer) prepare() (err error) {
 	for _, c := range slices.Concat(w.transactionStatements.all(), w.creationStatements.all(), w.readingStatements.all(),
-		w.retentionStatements.all(), w.quarantineStatements.all(), w.replayStatements.all(), w.accountStatements.all(),
-		w.settingStatements.all(), w.bootStatements.all(), w.skippedStatements.all(),
-		w.redateStatements.all()) {
+		w.retentionStatements.all(), w.sequenceStatements.all(), w.skippedStatements.all(), w.quarantineStatements.all(), w.replayStatements.all(), w.accountStatements.all(),
+		w.salvageStatements.all(), w.asideStatements.all(), w.purgeStatements.all(),
+		w.settingStatements.all(), w.redateStatements.all()) {
 		if *c.to, err = w.statement(c.text); err != nil {
 			return fmt.Errorf("prepare %.40q: %w", c.text, err)
 		}

@@ -4,14 +4,14 @@ import "time"
 
 // Puback takes a PUBACK from the client. One that answers nothing is ignored.
 func (s *Session) Puback(now time.Time, id uint16, reason Reason, out []Effect) []Effect {
-	f := s.outbound.flights.find(id)
+	f := s.outgoing.flights.find(id)
 	if !s.connected || f == nil || f.qos != 1 {
 		s.stats.Stray++
 		return out
 	}
 	token := f.token
-	s.outbound.bytes -= f.message.costBytes()
-	s.outbound.flights.remove(f)
+	s.outgoing.bytes -= f.message.costBytes()
+	s.outgoing.flights.remove(f)
 	return s.advance(now, s.settle(token, reason, out))
 }
 
@@ -19,7 +19,7 @@ func (s *Session) Puback(now time.Time, id uint16, reason Reason, out []Effect) 
 // token is settled and only the packet id is kept until PUBCOMP. A PUBREC that
 // answers nothing gets its PUBREL all the same, so that the client can forget it.
 func (s *Session) Pubrec(now time.Time, id uint16, reason Reason, out []Effect) []Effect {
-	t := &s.outbound.flights
+	t := &s.outgoing.flights
 	f := t.find(id)
 	if !s.connected || f == nil || f.qos != 2 {
 		s.stats.Stray++
@@ -29,7 +29,7 @@ func (s *Session) Pubrec(now time.Time, id uint16, reason Reason, out []Effect) 
 		return append(out, Effect{Kind: Pubrel, PacketID: id, Reason: PacketIDNotFound})
 	}
 	if f.message != nil {
-		s.outbound.bytes -= f.message.costBytes()
+		s.outgoing.bytes -= f.message.costBytes()
 		out = s.settle(f.token, reason, out)
 		f.message, f.token, f.ids = nil, nil, nil
 		t.order++
@@ -45,7 +45,7 @@ func (s *Session) Pubrec(now time.Time, id uint16, reason Reason, out []Effect) 
 
 // Pubcomp takes a PUBCOMP, whatever its reason: the packet id is free.
 func (s *Session) Pubcomp(now time.Time, id uint16, out []Effect) []Effect {
-	t := &s.outbound.flights
+	t := &s.outgoing.flights
 	f := t.find(id)
 	if !s.connected || f == nil || f.qos != 2 || f.message != nil {
 		s.stats.Stray++
@@ -90,13 +90,13 @@ func (s *Session) dropFirst(queue *ring[entry], why Drop, out []Effect) []Effect
 // may not be. At QoS 2 the client may have it and know its id: a PUBREL clears
 // that up, where reusing the id would make the next message look like a repetition.
 func (s *Session) dropFlight(f *flight, why Drop, reason Reason, out []Effect) []Effect {
-	s.outbound.bytes -= f.message.costBytes()
+	s.outgoing.bytes -= f.message.costBytes()
 	out = s.drop(&f.entry, why, reason, out)
 	if f.qos == 1 {
-		s.outbound.flights.remove(f)
+		s.outgoing.flights.remove(f)
 		return out
 	}
-	t := &s.outbound.flights
+	t := &s.outgoing.flights
 	t.order++
 	f.message, f.token, f.ids, f.order = nil, nil, nil, t.order
 	t.sent(f, released)
@@ -105,7 +105,7 @@ func (s *Session) dropFlight(f *flight, why Drop, reason Reason, out []Effect) [
 
 // dropAll settles every token: those on the way first, in their order.
 func (s *Session) dropAll(out []Effect) []Effect {
-	b := &s.outbound
+	b := &s.outgoing
 	for _, id := range b.flights.resendOrder() {
 		if f := b.flights.find(id); f.message != nil {
 			out = s.drop(&f.entry, DropEnded, 0, out)
@@ -114,6 +114,6 @@ func (s *Session) dropAll(out []Effect) []Effect {
 	for b.queue.n > 0 {
 		out = s.dropFirst(&b.queue, DropEnded, out)
 	}
-	*b = outbound{} // queue0 went with the connection
+	*b = outgoing{} // queue0 went with the connection
 	return out
 }

@@ -19,8 +19,8 @@ const (
 	// Dropped: the message of Token will not be delivered, because of Drop
 	// (and Reason, when the subscriber refused it).
 	Dropped
-	// Will: check the publisher's access, then route Message.
-	Will
+	// WillDue: check the publisher's access, then route Message.
+	WillDue
 	// Ended: the session's state is gone. Take the filters in Subscriptions
 	// out of the index; if the session is not connected, forget it.
 	Ended
@@ -42,6 +42,7 @@ const (
 
 var dropNames = [numDrops]string{"expired", "too large", "queue full", "offline", "refused", "session ended"}
 
+// String is the reason in words, for a log line.
 func (d Drop) String() string { return dropNames[d] }
 
 // Effect is one thing for the router to do. Only the fields that its Kind

@@ -46,7 +46,7 @@ type world struct {
 	open     []*letter // routed, not completed
 	comps    []ack
 	closes   bool
-	will     *Testament
+	will     *Will
 	willAt   time.Time
 	willDue  bool
 	endsAt   time.Time
@@ -88,7 +88,7 @@ func newWorld(d dice, fatalf func(string, ...any)) *world {
 		Window: 1 + d.roll(8), MaxQueued: 1 + d.roll(12), MaxQueuedBytes: 1000 + d.roll(8000),
 		ReceiveMaximum: 1 + d.roll(6), RaiseQoS0: d.roll(2) == 0,
 	}
-	w.s = New("me", "account", w.o)
+	w.s = New("me", w.o)
 	return w
 }
 
@@ -205,7 +205,7 @@ func (w *world) connect() {
 		}
 	}
 	if w.dice.roll(2) == 0 {
-		c.Will = &Testament{Message: Message{Topic: "will"}, Delay: time.Duration(w.dice.roll(4)) * time.Second, Expiry: time.Duration(w.dice.roll(2)) * time.Second}
+		c.Will = &Will{Message: Message{Topic: "will"}, Delay: time.Duration(w.dice.roll(4)) * time.Second, Expiry: time.Duration(w.dice.roll(2)) * time.Second}
 	}
 	w.note("connect ", c)
 	if w.connected {
@@ -223,7 +223,7 @@ func (w *world) connect() {
 	var got bool
 	got, w.out = w.s.Connect(w.now, c, w.out)
 	if !present {
-		w.s.outbound.flights.lastID = uint16(65535 - w.dice.roll(100)) // the ids wrap around soon
+		w.s.outgoing.flights.lastID = uint16(65535 - w.dice.roll(100)) // the ids wrap around soon
 	}
 	w.must(got == present, "session present")
 	w.must(w.s.Paused(), "paused until CONNACK")

@@ -21,7 +21,7 @@ func (s *Session) Repeated(id uint16, qos byte, print uint64) bool {
 	if qos == 0 || !s.connected {
 		return false
 	}
-	in := &s.inbound
+	in := &s.incoming
 	if before, there := in.said[id]; qos == 1 && there && before.print == print {
 		return true
 	}
@@ -32,7 +32,7 @@ func (s *Session) Repeated(id uint16, qos byte, print uint64) bool {
 // heldFor returns the QoS 2 message that a PUBLISH is, nil if it is a new one. One that says something else is forgotten: its
 // client does not speak of it any more.
 func (s *Session) heldFor(id uint16, out []Effect) (*held, []Effect) {
-	in := &s.inbound
+	in := &s.incoming
 	h := in.held[id]
 	if f := in.fresh; h == nil || !h.known || !f.known || f.id != id || f.print == h.print {
 		return h, out
@@ -48,14 +48,14 @@ func (s *Session) heldFor(id uint16, out []Effect) (*held, []Effect) {
 }
 
 // saying takes what Repeated was told about the id.
-func (in *inbound) saying(id uint16) (print uint64, known bool) {
+func (in *incoming) saying(id uint16) (print uint64, known bool) {
 	f := in.fresh
 	in.fresh = fresh{}
 	return f.print, f.known && f.id == id
 }
 
 // note remembers what stands in a QoS 1 PUBLISH until its PUBACK leaves.
-func (in *inbound) note(id uint16, place uint32) {
+func (in *incoming) note(id uint16, place uint32) {
 	print, known := in.saying(id)
 	if !known {
 		return
@@ -67,7 +67,7 @@ func (in *inbound) note(id uint16, place uint32) {
 }
 
 // acknowledged forgets it, unless the id has been used for another message since.
-func (in *inbound) acknowledged(id uint16, place uint32) {
+func (in *incoming) acknowledged(id uint16, place uint32) {
 	if of, there := in.said[id]; there && of.place == place {
 		delete(in.said, id)
 	}

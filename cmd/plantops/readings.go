@@ -137,7 +137,12 @@ func printReadings(ctx context.Context, a *app, db *store.Store, q store.Query, 
 		return err
 	}
 	count := 0
+	var damage error
 	for r, err := range db.Readings(ctx, q) {
+		if damaged, ok := errors.AsType[*store.DamagedError](err); ok {
+			damage = errors.Join(damage, damaged) // the others can be read
+			continue
+		}
 		if err == nil {
 			err = out.write(r)
 		}
@@ -155,6 +160,9 @@ func printReadings(ctx context.Context, a *app, db *store.Store, q store.Query, 
 	}
 	if count == 0 {
 		a.warn("no readings match")
+	}
+	if damage != nil {
+		return control.WithHint(damage, "the server makes a damaged database anew at its next start, from what can be read")
 	}
 	return nil
 }
@@ -199,6 +207,8 @@ func doubt(r store.Reading) string {
 	switch {
 	case r.ClockUnsure:
 		return "  (clock of this machine was not set)"
+	case r.TimeSource == store.FromArrivalImpossible && r.Given != "":
+		return fmt.Sprintf("  (time of arrival: the device's was impossible: %q)", r.Given)
 	case r.TimeSource == store.FromArrivalImpossible:
 		return "  (time of arrival: the device's was impossible)"
 	}
@@ -231,6 +241,7 @@ type jsonReading struct {
 	Value       float64        `json:"value"`
 	Received    control.Moment `json:"received,omitzero"` // a mean has none
 	TimeSource  string         `json:"time_source,omitempty"`
+	Given       string         `json:"given_time,omitempty"` // by the device, and not used
 	ClockUnsure bool           `json:"clock_unsure,omitempty"`
 }
 
@@ -242,7 +253,7 @@ func (j *jsonReadings) begin() error {
 func (j *jsonReadings) write(r store.Reading) error {
 	text, err := json.Marshal(jsonReading{
 		Time: control.Moment(r.Time), Device: r.Device, Metric: r.Metric, Value: r.Value,
-		Received: control.Moment(r.Received), TimeSource: timeSource(r), ClockUnsure: r.ClockUnsure,
+		Received: control.Moment(r.Received), TimeSource: timeSource(r), Given: r.Given, ClockUnsure: r.ClockUnsure,
 	})
 	if err != nil {
 		return err
@@ -271,6 +282,8 @@ func timeSource(r store.Reading) string {
 		return ""
 	case r.TimeSource == store.FromDevice:
 		return "device"
+	case r.TimeSource == store.FromAge:
+		return "arrival less the age that the device gave"
 	case r.TimeSource == store.FromArrivalImpossible:
 		return "arrival, the device's was impossible"
 	default:

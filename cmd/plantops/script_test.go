@@ -166,10 +166,10 @@ func patchDatabase(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // publishReading sends one message with the credentials that "device add --json" printed, over TLS, and
-// waits for the acknowledgement: publish CREDENTIALS PAYLOAD.
+// waits for the acknowledgement: publish CREDENTIALS PAYLOAD [TOPIC].
 func publishReading(ts *testscript.TestScript, neg bool, args []string) {
-	if len(args) != 2 {
-		ts.Fatalf("usage: publish CREDENTIALS PAYLOAD")
+	if len(args) != 2 && len(args) != 3 {
+		ts.Fatalf("usage: publish CREDENTIALS PAYLOAD [TOPIC]")
 	}
 	var given struct { // what other programs rely on
 		Username string `json:"mqtt_username"`
@@ -180,6 +180,9 @@ func publishReading(ts *testscript.TestScript, neg bool, args []string) {
 		CA       string `json:"ca"`
 	}
 	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &given))
+	if len(args) == 3 {
+		given.Topic = args[2]
+	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM([]byte(given.CA))
 	device, err := ingest.Connect(context.Background(), ingest.PublisherOptions{

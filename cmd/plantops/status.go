@@ -104,6 +104,17 @@ func printStatus(a *app, s control.Status) error {
 		{"storage", fmt.Sprintf("%s, %s with %d telemetry messages; %s of %s free",
 			s.Storage.Path, control.Bytes(s.Storage.SizeBytes), s.Storage.Rows, control.Bytes(s.Storage.FreeBytes), control.Bytes(s.Storage.TotalBytes))},
 	}
+	if q := s.Quarantine; q.Entries > 0 || len(q.Summarised) > 0 {
+		made := int64(0)
+		for _, g := range q.Summarised {
+			made += g.Count
+		}
+		rows = append(rows, []string{"quarantine", fmt.Sprintf("%d messages, %d in the last day, the newest %s; %d more are only counted",
+			q.Entries, q.LastDay, ago(q.Newest, now), made)})
+	}
+	for _, one := range s.Storage.Salvages {
+		rows = append(rows, []string{"made anew", fmt.Sprintf("%s, the damaged file is %s", local(one.Time), one.OldFile)})
+	}
 	if sub := s.Subscriber; sub != nil {
 		how := "not connected to " + sub.Broker
 		if sub.Connected {
@@ -147,6 +158,9 @@ func printStatus(a *app, s control.Status) error {
 		if err := table(a.stdout, deviceRows(s.Devices, now)); err != nil {
 			return err
 		}
+	}
+	if err := printUnread(a, s, now); err != nil {
+		return err
 	}
 	return printRefusals(a, s.Refusals, now)
 }

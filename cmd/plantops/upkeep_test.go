@@ -45,7 +45,9 @@ func (f *fakeRetainer) DeleteOld(_ context.Context, budget time.Duration) (int64
 	return int64(len(f.calls)), f.began, err
 }
 
-func (f *fakeRetainer) Retention(context.Context) (control.WaitingRetention, error) { return f.waiting, nil }
+func (f *fakeRetainer) Retention(context.Context) (control.WaitingRetention, error) {
+	return f.waiting, nil
+}
 
 func TestOldReadingsAreDeletedEveryHourAndWhenAPersonConfirms(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

