@@ -21,8 +21,9 @@ type app struct {
 	build          build
 
 	// How the clock is judged; nil asks the kernel.
-	elapsed      func() time.Duration // since this machine was started
-	synchronised func() bool          // with a time server
+	boot         string                            // names this start of the machine
+	clocks       func() (time.Time, time.Duration) // now, and how long ago the machine was started
+	synchronised func() bool                       // with a time server
 
 	configPath string            // --config; "" searches
 	overrides  map[string]string // flags that set a configuration key: key to text

@@ -27,7 +27,10 @@ type timekeeper struct {
 
 // newTimekeeper takes up the clock where an earlier process of this start of the machine left it.
 func newTimekeeper(ctx context.Context, a *app, db *store.Store, log *slog.Logger) (*timekeeper, error) {
-	boot, err := clock.Boot()
+	boot, err := a.boot, error(nil)
+	if boot == "" {
+		boot, err = clock.Boot()
+	}
 	if err != nil || boot == "" {
 		if err != nil {
 			log.Debug("cannot tell this start of the machine from others", "err", err)
@@ -42,15 +45,15 @@ func newTimekeeper(ctx context.Context, a *app, db *store.Store, log *slog.Logge
 	for i, l := range remembered {
 		known[i] = clock.Line(l)
 	}
-	elapsed, synchronised := a.elapsed, a.synchronised
-	if elapsed == nil {
-		elapsed = clock.Elapsed
+	read, synchronised := a.clocks, a.synchronised
+	if read == nil {
+		read = func() (time.Time, time.Duration) { return a.now(), clock.Elapsed() }
 	}
 	if synchronised == nil {
 		synchronised = clock.Synchronised(a.now)
 	}
 	k := &timekeeper{store: db, boot: boot, log: log, changed: make(chan struct{}, 1)}
-	k.Clock = clock.New(clock.Options{Wall: a.now, Elapsed: elapsed, Synchronised: synchronised, Known: known, FirstLine: next,
+	k.Clock = clock.New(clock.Options{Read: read, Synchronised: synchronised, Known: known, FirstLine: next,
 		NewestArrival: db.NewestArrival(), Log: log})
 	k.NotBefore(a.build.earliest(), "the program was built")
 	return k, k.remember(ctx, k.Lines())

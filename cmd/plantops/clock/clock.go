@@ -6,6 +6,8 @@
 //   - before a floor: the program's build date, our authority's not-before, the newest arrival that was stored while the
 //     time was sure (NotBefore), and after the end of our authority (NotAfter);
 //   - at a start more than maxGap after the newest stored arrival;
+//   - for bootPatience after the machine was started, unless the kernel says that it is synchronised: a Pi begins with the
+//     time at which it was stopped, and looks for a time server;
 //   - after a jump against the monotonic clock.
 //
 // It becomes sure again when it is back where the monotonic clock expects it, when a clock that was known to be wrong is set
@@ -30,6 +32,8 @@ const (
 	// maxGap is how long after the newest stored arrival a start is believed without any other sign. A longer pause is
 	// rarer than a clock that is months ahead.
 	maxGap = 90 * 24 * time.Hour
+	// bootPatience is how long a machine that has just been started gets to find a time server.
+	bootPatience = 10 * time.Minute
 	// jumpSlack is how far the wall clock may move against the monotonic one before it counts as a jump, beside
 	// slewPerMille of the time between two looks: NTP slews by at most half a thousandth (adjtime(3)), a leap second is one.
 	jumpSlack    = 5 * time.Second
@@ -38,11 +42,10 @@ const (
 	lookEvery = time.Second
 )
 
-// Options are where the time comes from. Wall and Elapsed must be set.
+// Options are where the time comes from. Read must be set.
 type Options struct {
-	Wall func() time.Time
-	// Elapsed is the time since this machine started. It never jumps.
-	Elapsed func() time.Duration
+	// Read returns the wall clock and, of the same moment, the time since this machine started, which never jumps.
+	Read func() (wall time.Time, elapsed time.Duration)
 	// Synchronised reports whether the kernel says that its clock follows a time server. May be nil.
 	Synchronised func() bool
 	// Known are the lines of this boot that an earlier process has seen, and FirstLine the first number that is free.
@@ -96,9 +99,6 @@ func (c *Clock) NotAfter(at time.Time, why string) {
 	c.rules.ceilings = setBound(c.rules.ceilings, at, why)
 }
 
-// Now is the wall clock, right or wrong.
-func (c *Clock) Now() time.Time { return c.o.Wall() }
-
 // Unsure reports whether the time is not to be trusted at this moment.
 func (c *Clock) Unsure() bool { return c.Look().Unsure }
 
@@ -110,9 +110,9 @@ func (c *Clock) Look() Moment {
 }
 
 func (c *Clock) look() Moment {
-	wall := c.o.Wall()
+	wall, elapsed := c.o.Read()
 	before := c.rules.doubt
-	line := c.rules.observe(wall, c.o.Elapsed(), c.synced)
+	line := c.rules.observe(wall, elapsed, c.synced)
 	if after := c.rules.doubt; after != before {
 		if after != "" {
 			c.o.Log.Warn("the clock is not to be trusted: nothing is deleted and nothing expires until it is", "time", wall.UTC().Format(time.RFC3339), "reason", after)

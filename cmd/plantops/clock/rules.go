@@ -101,10 +101,12 @@ func (r *rules) judge(wall time.Time, elapsed time.Duration, synced, fresh, jump
 	case synced, r.onTrustedLine(elapsed), elapsed-r.began >= settleAfter:
 		r.doubt, r.wrong = "", false
 	case r.wrong: // somebody has set it
-		r.doubt = r.pause(wall)
+		r.doubt = r.gap(wall)
 		r.wrong = r.doubt != ""
 	case r.trusted < 0: // so far this boot knows nothing better
-		r.doubt = r.pause(wall)
+		if r.doubt = r.gap(wall); r.doubt == "" && elapsed < bootPatience && r.newest.Before(line.Start) && !r.newest.IsZero() {
+			r.doubt = "this machine has just been started, and no time server has confirmed its clock"
+		}
 	case jumped:
 		was := r.lines[len(r.lines)-2].Start
 		r.doubt = fmt.Sprintf("it jumped by %s", line.Start.Sub(was).Round(time.Second))
@@ -113,8 +115,8 @@ func (r *rules) judge(wall time.Time, elapsed time.Duration, synced, fresh, jump
 	}
 }
 
-// pause doubts a time that is too long after the newest message.
-func (r *rules) pause(wall time.Time) string {
+// gap doubts a time that is too long after the newest message.
+func (r *rules) gap(wall time.Time) string {
 	gap := wall.Sub(r.newest)
 	if r.newest.IsZero() || gap <= maxGap {
 		return ""

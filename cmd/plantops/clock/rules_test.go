@@ -60,7 +60,7 @@ func TestWhenTimeIsBelieved(t *testing.T) {
 			r.floors = setBound(r.floors, built, "the build date")
 			r.ceilings = setBound(r.ceilings, truth.Add(10*year), "the end of the certificate authority")
 			for i, l := range c.looks {
-				r.observe(truth.Add(l.at+l.off), l.at, l.synced)
+				r.observe(truth.Add(l.at+l.off), bootPatience+l.at, l.synced)
 				assert.Equal(t, l.unsure, r.doubt != "", "look %d: %s", i, r.doubt)
 			}
 		})
@@ -95,7 +95,7 @@ func TestASecondProcessOfOneBootGoesOnWithItsLines(t *testing.T) {
 		return r
 	}
 	r := newRules(nil, 1, truth.Add(-hour))
-	r.observe(truth, 0, false)
+	r.observe(truth.Add(bootPatience), bootPatience, false)
 	r.observe(truth.Add(hour+9*day), hour, false)
 	require.NotEmpty(t, r.doubt)
 
@@ -116,4 +116,39 @@ func TestASecondProcessOfOneBootGoesOnWithItsLines(t *testing.T) {
 	by, known = again.shift(1)
 	require.True(t, known)
 	assert.Equal(t, 56*year, by)
+}
+
+// A Pi starts with the time at which it was stopped, and has three days to make up for.
+func TestAMachineThatHasJustBeenStartedLooksForATimeServerFirst(t *testing.T) {
+	start := func(off time.Duration) *rules {
+		r := newRules(nil, 1, truth.Add(-3*day))
+		r.floors = setBound(r.floors, built, "the build date")
+		r.observe(truth.Add(off), 0, false)
+		assert.NotEmpty(t, r.doubt)
+		return &r
+	}
+	r := start(-3*day + time.Minute)
+	r.observe(truth.Add(time.Minute), time.Minute, false)
+	assert.NotEmpty(t, r.doubt, "set, but by whom?")
+	r.observe(truth.Add(2*time.Minute), 2*time.Minute, true)
+	assert.Empty(t, r.doubt)
+	by, known := r.shift(1)
+	require.True(t, known)
+	assert.Equal(t, 3*day-time.Minute, by, "what came before is three days later")
+
+	r = start(0) // it has a clock with a battery, and no network
+	r.observe(truth.Add(bootPatience-1), bootPatience-1, false)
+	assert.NotEmpty(t, r.doubt)
+	r.observe(truth.Add(bootPatience), bootPatience, false)
+	assert.Empty(t, r.doubt)
+	by, known = r.shift(1)
+	require.True(t, known)
+	assert.Zero(t, by)
+
+	first := newRules(nil, 1, time.Time{})
+	first.observe(truth, 0, false)
+	assert.Empty(t, first.doubt, "nothing was ever stored")
+	again := newRules(nil, 1, truth.Add(time.Second))
+	again.observe(truth.Add(time.Minute), time.Minute, false)
+	assert.Empty(t, again.doubt, "messages came after the machine was started")
 }
