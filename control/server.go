@@ -43,6 +43,8 @@ type Running struct {
 	// Fault says why messages do not come through from the broker into the store; nil while they do, as far as is known.
 	Fault   func() error
 	Started time.Time
+	// CertificatesChanged is called when they were read again. May be nil.
+	CertificatesChanged func()
 	// Retain lets the part that deletes by age look now. May be nil.
 	Retain func()
 	Before Baseline // what the database held before the broker let anybody in
@@ -212,6 +214,9 @@ func (s *Server) ReloadCertificates(context.Context) (int64, error) {
 	}
 	if err := s.authority.Reload(); err != nil {
 		return 0, err
+	}
+	if s.running != nil && s.running.CertificatesChanged != nil {
+		s.running.CertificatesChanged()
 	}
 	return s.EndRevoked(), nil
 }

@@ -104,3 +104,17 @@ func (f *facts) see(m *Message) {
 	}
 	f.lastSeen, f.unsureSeen, f.unsureLine = m.Received, 0, 0
 }
+
+// dateOf is when a message came, for what Redate does not reach: by a clock that is not to be trusted it came when the newest did
+// that came by one that was.
+func (s *Store) dateOf(received int64, unsure bool) int64 {
+	nobody := s.state.devices[""]
+	newest := nobody.lastSeen
+	if nobody.touched {
+		newest = nobody.next.lastSeen
+	}
+	if !unsure || newest == 0 {
+		return received
+	}
+	return newest
+}

@@ -226,12 +226,13 @@ func (s *Store) summarise(entries []oldEntry) error {
 	gone := make(map[kind]*QuarantineSummary)
 	for _, e := range entries {
 		sum, known := gone[e.kind]
+		at := s.dateOf(e.arrived, e.unsure)
 		if !known {
-			sum = &QuarantineSummary{First: e.arrived, Last: e.arrived}
+			sum = &QuarantineSummary{First: at, Last: at}
 			gone[e.kind] = sum
 		}
 		sum.Count++
-		sum.First, sum.Last = min(sum.First, e.arrived), max(sum.Last, e.arrived)
+		sum.First, sum.Last = min(sum.First, at), max(sum.Last, at)
 		s.tx.quarantine.next -= e.size
 		s.tx.quarantine.nextEntries--
 	}

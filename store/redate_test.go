@@ -176,3 +176,25 @@ func TestNewestArrivalIsOfATimeThatWasSure(t *testing.T) {
 	again := openTest(t, Options{Path: s.path})
 	assert.Equal(t, noon+1000, again.NewestArrival().UnixMilli())
 }
+
+// Summaries and lists of fields that could not be read are never dated again: a wrong clock must not get into them.
+func TestASummaryIsNotDatedByAWrongClock(t *testing.T) {
+	for name, at := range map[string]int64{"1970": 5000, "years ahead": noon + 2*yearMS} {
+		t.Run(name, func(t *testing.T) {
+			s := openTest(t, Options{QuarantineBytes: 1000})
+			mustAppend(t, s, Message{Kind: Heartbeat, Device: "a", Received: noon})
+			for range 30 {
+				wrong := bad("a", at, "x")
+				wrong.ClockUnsure, wrong.ClockLine, wrong.Skipped = true, 1, []Skipped{{Field: "f", Text: "t"}}
+				mustAppend(t, s, wrong)
+			}
+			gone, err := s.QuarantineSummaries(t.Context())
+			require.NoError(t, err)
+			require.Len(t, gone, 1)
+			assert.Equal(t, []int64{noon, noon}, []int64{gone[0].First, gone[0].Last})
+			d, err := s.Device(t.Context(), "a")
+			require.NoError(t, err)
+			assert.Equal(t, noon, d.SkippedAt)
+		})
+	}
+}

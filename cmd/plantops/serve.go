@@ -180,6 +180,9 @@ func (s *service) serve(ctx context.Context) (err error) {
 		default:
 		}
 	}
+	if s.authority != nil {
+		s.running.CertificatesChanged = func() { w.clock.learn(s.authority) }
+	}
 	s.server = control.New(told)
 	if cfg.Store.Retention > 0 {
 		life.start("retention", retain(s.server, confirmed, log))

@@ -40,6 +40,9 @@ const (
 	slewPerMille = 1
 
 	lookEvery = time.Second
+
+	// maxLines bounds what is remembered of a clock that jumps all the time. What came on older lines stays marked.
+	maxLines = 256
 )
 
 // Options are where the time comes from. Read must be set.
@@ -111,6 +114,9 @@ func (c *Clock) Look() Moment {
 
 func (c *Clock) look() Moment {
 	wall, elapsed := c.o.Read()
+	if !c.rules.fits(wall, elapsed) {
+		c.synced = c.o.Synchronised() // what it said before the jump says nothing about it
+	}
 	before := c.rules.doubt
 	line := c.rules.observe(wall, elapsed, c.synced)
 	if after := c.rules.doubt; after != before {

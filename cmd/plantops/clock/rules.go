@@ -74,8 +74,7 @@ func (r *rules) observe(wall time.Time, elapsed time.Duration, synced bool) int6
 // with the last of them if it fits.
 func (r *rules) follow(start time.Time, elapsed time.Duration) (jumped bool) {
 	if n := len(r.lines); n > 0 {
-		slack := jumpSlack + (elapsed-r.looked)*slewPerMille/1000
-		if off := start.Sub(r.lines[n-1].Start); off.Abs() <= slack {
+		if r.onRunningLine(start, elapsed) {
 			r.lines[n-1].Start = start
 			if r.looked == 0 {
 				r.began = elapsed
@@ -84,10 +83,35 @@ func (r *rules) follow(start time.Time, elapsed time.Duration) (jumped bool) {
 		}
 		jumped = true
 	}
+	if len(r.lines) >= maxLines {
+		r.forget()
+	}
 	r.lines = append(r.lines, Line{Number: r.next, Start: start})
 	r.next++
 	r.began = elapsed
 	return jumped
+}
+
+// forget drops the oldest line, but not the one that is trusted.
+func (r *rules) forget() {
+	oldest := 0
+	if r.trusted == 0 {
+		oldest = 1
+	}
+	r.lines = slices.Delete(r.lines, oldest, oldest+1)
+	if r.trusted > oldest {
+		r.trusted--
+	}
+}
+
+// fits reports whether a look is on the line that is running.
+func (r *rules) fits(wall time.Time, elapsed time.Duration) bool {
+	return len(r.lines) > 0 && r.onRunningLine(wall.Add(-elapsed).Round(0), elapsed)
+}
+
+func (r *rules) onRunningLine(start time.Time, elapsed time.Duration) bool {
+	off := start.Sub(r.lines[len(r.lines)-1].Start)
+	return off.Abs() <= jumpSlack+(elapsed-r.looked)*slewPerMille/1000
 }
 
 // judge sets doubt.

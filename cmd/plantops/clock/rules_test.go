@@ -152,3 +152,20 @@ func TestAMachineThatHasJustBeenStartedLooksForATimeServerFirst(t *testing.T) {
 	again.observe(truth.Add(time.Minute), time.Minute, false)
 	assert.Empty(t, again.doubt, "messages came after the machine was started")
 }
+
+func TestAClockThatJumpsAllTheTimeIsBounded(t *testing.T) {
+	r := newRules(nil, 1, truth.Add(-hour))
+	at := bootPatience
+	right := r.observe(truth.Add(at), at, false)
+	for i := range 10 * maxLines {
+		at += time.Second
+		r.observe(truth.Add(at+time.Duration(i+1)*day), at, false)
+	}
+	assert.Len(t, r.lines, maxLines)
+	assert.NotEmpty(t, r.doubt)
+	last := r.observe(truth.Add(at+time.Second), at+time.Second, false)
+	assert.Empty(t, r.doubt, "back on the line that was trusted first")
+	assert.Equal(t, int64(10*maxLines+2), last)
+	_, known := r.shift(right)
+	assert.True(t, known)
+}
