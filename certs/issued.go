@@ -16,9 +16,10 @@ var ErrNotIssued = errors.New("no certificate to revoke")
 // State is what a certificate is worth.
 type State string
 
+// The states of a certificate, in the words that people and --json see.
 const (
-	Valid   State = "valid"
-	Revoked State = "revoked"
+	Valid   State = "valid"   // a server that knows the list lets its owner in, until it expires
+	Revoked State = "revoked" // for good, also after it has expired
 	Expired State = "expired" // and not revoked
 )
 

@@ -103,8 +103,8 @@ func (a *Authority) Rollover() (Rollover, bool) {
 	if len(valid) < 2 {
 		return Rollover{}, false
 	}
-	old, next := valid[0], valid[len(valid)-1]
-	return Rollover{Since: next.NotBefore.Add(backdate), Switch: old.NotAfter.Add(-switchBefore), OldEnds: old.NotAfter,
+	old, next := valid[0], valid[len(valid)-1] // their dates are whole seconds, cut off
+	return Rollover{Since: next.NotBefore.Add(backdate + time.Second), Switch: old.NotAfter.Add(-switchBefore), OldEnds: old.NotAfter,
 		Old: fingerprint(old), New: fingerprint(next)}, true
 }
 

@@ -3,6 +3,7 @@
 //
 //	server.go     Server: the model, with or without a running broker and subscriber, and the orders
 //	status.go     Status and whether the server is alive
+//	authority.go  who trusts which certificate authority
 //	equation.go   the equation, read until both sides agree
 //	retention.go  deleting by age, and what a person confirms of it
 //	device.go     a device as people and programs are shown it

@@ -31,7 +31,10 @@ func Hints(err error) []string {
 
 func kindHint(err error) string {
 	var locked *LockedError
+	var database *DatabaseLockedError
 	switch {
+	case errors.As(err, &database):
+		return "stop it, or give this one another store.path (PLANTOPS_STORE_PATH): two servers on one database lose readings of each other"
 	case errors.As(err, &locked) && locked.PID == 0:
 		return "stop it, or give this one another data_dir (--data-dir)"
 	case errors.As(err, &locked):

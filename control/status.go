@@ -28,6 +28,7 @@ type Status struct {
 	Storage       Storage        `json:"storage"`
 	Quarantine    Quarantine     `json:"quarantine"`
 	Certificates  []certs.Info   `json:"certificates"`
+	Rollover      *Rollover      `json:"ca_rollover,omitempty"` // while one authority follows another
 	Retention     Retention      `json:"retention"`
 	ClockDoubt    string         `json:"clock_doubt,omitempty"` // why the clock is not to be trusted
 }
@@ -133,7 +134,9 @@ func (s *Server) Status(ctx context.Context) (Status, error) {
 		st.problem("the clock is not to be trusted: %s", st.ClockDoubt)
 	}
 	if s.authority != nil {
-		st.addCertificates(s.authority, s.now())
+		if err := s.addAuthority(ctx, &st); err != nil {
+			return st, err
+		}
 	}
 	if st.Messages.Difference != 0 {
 		st.problem("%d messages are not accounted for", st.Messages.Difference)

@@ -18,9 +18,10 @@ import (
 // Role says what kind of client an account is for.
 type Role string
 
+// The roles, as they stand in the database.
 const (
-	RoleDevice Role = "device"
-	RoleUser   Role = "user"
+	RoleDevice Role = "device" // sends readings; its account bears its id, and its secret is random
+	RoleUser   Role = "user"   // a person or a program, with rules and a password of its own
 )
 
 // Account is who may log in, and with which topics. In the filters %u stands for the account's name and %c for the

@@ -83,7 +83,7 @@ func TestLongAnswersComeInPagesThatHoldNothingOpen(t *testing.T) {
 	assert.Equal(t, 2*n, count)
 }
 
-func TestLatestFindsEachMetricAFewRowsBack(t *testing.T) {
+func TestLatestFindsTheNewestOfEachMetricInEarlierRowsToo(t *testing.T) {
 	s := openTest(t, Options{})
 	mustAppend(t, s,
 		telemetry("a", noon, Value{"battery", 3.7}, Value{"ph", 5}),

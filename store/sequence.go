@@ -17,9 +17,6 @@ const (
 	maxRecent = 32 // messages of one start of which it is known what they said
 )
 
-// maxBootBytes is the length of a boot id.
-const maxBootBytes = 32
-
 // Numbering is what a device that numbers its messages says about one of them. (Device, Boot, Sequence) is the message:
 // what comes again under it is a duplicate, whatever its time says, or a conflict when its values are others.
 type Numbering struct {
@@ -46,22 +43,6 @@ type seen struct {
 type recent struct {
 	sequence int64
 	print    uint32
-}
-
-// bootStatements keep what has come of each start of a device.
-type bootStatements struct {
-	selectBoot, writeBoot, forgetBoots *statement
-}
-
-func (q *bootStatements) all() []compile {
-	return []compile{
-		{&q.selectBoot, `SELECT seen FROM boot WHERE device = ? AND boot = ?`},
-		{&q.writeBoot, `INSERT INTO boot (device, boot, used, seen)
-			VALUES (?1, ?2, (SELECT coalesce(max(used), 0) + 1 FROM boot WHERE device = ?1), ?3)
-			ON CONFLICT (device, boot) DO UPDATE SET used = excluded.used, seen = excluded.seen`},
-		{&q.forgetBoots, `DELETE FROM boot WHERE device = ?1 AND used <=
-			(SELECT used FROM boot WHERE device = ?1 ORDER BY used DESC LIMIT 1 OFFSET ?2)`},
-	}
 }
 
 // standing is what a numbered message is to those that came before.

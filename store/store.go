@@ -3,7 +3,7 @@
 // counters are committed with it, so that what was received can always be accounted for.
 //
 // One connection writes, a few read; only this package touches the file. What a message means is ingest's business, who
-// may log in the broker's, and that one server runs per directory is seen to by cmd.
+// may log in the broker's, and that one server runs per directory is seen to by package control.
 package store
 
 import (

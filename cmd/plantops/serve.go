@@ -95,6 +95,11 @@ func (s *service) serve(ctx context.Context) (err error) {
 		return err
 	}
 	life.onStop("lock", func(context.Context) error { return lock.Release() })
+	database, err := control.AcquireDatabase(ctx, cfg.StorePath(), lockWait)
+	if err != nil {
+		return err
+	}
+	life.onStop("lock of the database", func(context.Context) error { return database.Release() })
 
 	opening := storeOptions(cfg, now, log)
 	opening.Unsure = func() bool { return w.clock != nil && w.clock.Unsure() }

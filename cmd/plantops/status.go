@@ -143,6 +143,9 @@ func printStatus(a *app, s control.Status) error {
 	for _, c := range s.Certificates {
 		rows = append(rows, []string{c.Role + " certificate", fmt.Sprintf("until %s, %s", c.NotAfter.Format(time.DateOnly), c.Path)})
 	}
+	if s.Rollover != nil {
+		rows = append(rows, []string{"CA roll-over", s.Rollover.Text()})
+	}
 	if s.Retention.Waits {
 		rows = append(rows, []string{"retention", fmt.Sprintf("readings from %s to %s wait to be deleted, a day of them per day; see plantops retention show",
 			local(s.Retention.Oldest), local(s.Retention.Due))})
