@@ -120,6 +120,17 @@ func (c *Client) PurgeQuarantine(ctx context.Context, ids []int64) (int64, error
 	return reply.Count, err
 }
 
+// Retention implements Operator.
+func (c *Client) Retention(ctx context.Context) (WaitingRetention, error) {
+	return ask[WaitingRetention](ctx, c, http.MethodGet, "/retention", nil)
+}
+
+// ConfirmRetention implements Operator.
+func (c *Client) ConfirmRetention(ctx context.Context, before Moment) error {
+	_, err := ask[struct{}](ctx, c, http.MethodPost, "/retention/confirm", confirmRequest{before})
+	return err
+}
+
 // ask sends one request and decodes the reply or the error in it.
 func ask[T any](ctx context.Context, c *Client, method, path string, body any) (T, error) {
 	var reply T

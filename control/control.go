@@ -5,6 +5,7 @@
 //	status.go     Status and whether the server is alive
 //	authority.go  who trusts which certificate authority
 //	equation.go   the equation, read until both sides agree
+//	retention.go  deleting by age, and what a person confirms of it
 //	device.go     a device as people and programs are shown it
 //	refusals.go   what each account was refused
 //	unread.go     what could not be read of a device's messages, and topics that nobody reads
@@ -59,4 +60,9 @@ type Operator interface {
 	ReplayQuarantine(ctx context.Context, ids []int64) (Replayed, error)
 	// PurgeQuarantine deletes quarantined messages for good and returns how many. No ids means all.
 	PurgeQuarantine(ctx context.Context, ids []int64) (int64, error)
+	// Retention tells what deleting by age has done and what waits. It reads all that waits.
+	Retention(ctx context.Context) (WaitingRetention, error)
+	// ConfirmRetention lets everything before a time go at once, as far as it is due; before is the Due that a person has seen.
+	// A running server begins now, otherwise the next one does. The error wraps ErrNothingToConfirm.
+	ConfirmRetention(ctx context.Context, before Moment) error
 }

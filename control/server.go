@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,9 +24,13 @@ type Options struct {
 	BackendUsername string
 	// OfflineAfter is how long a device counts as online after it was last seen.
 	OfflineAfter time.Duration
-	Version      string           // of the program
-	Now          func() time.Time // nil is time.Now
-	Running      *Running         // nil when no server runs in this process
+	// Keep is how long readings are kept; 0: for ever.
+	Keep    time.Duration
+	Version string           // of the program
+	Now     func() time.Time // nil is time.Now
+	// Doubt says in words why Now is not to be trusted; "": it is. nil: always.
+	Doubt   func() string
+	Running *Running // nil when no server runs in this process
 }
 
 // Running is what only a running server has.
@@ -38,7 +43,11 @@ type Running struct {
 	// Fault says why messages do not come through from the broker into the store; nil while they do, as far as is known.
 	Fault   func() error
 	Started time.Time
-	Before  Baseline // what the database held before the broker let anybody in
+	// CertificatesChanged is called when they were read again. May be nil.
+	CertificatesChanged func()
+	// Retain lets the part that deletes by age look now. May be nil.
+	Retain func()
+	Before Baseline // what the database held before the broker let anybody in
 }
 
 // Server is one data directory with what is open of it: the server that runs in this process or, without Options.Running,
@@ -51,6 +60,9 @@ type Server struct {
 	version         string
 	now             func() time.Time
 	running         *Running
+	keep            time.Duration
+	doubt           func() string
+	retaining       sync.Mutex // held while what is deleted by age changes
 
 	offlineAfter atomic.Int64 // nanoseconds; can change while the server runs
 }
@@ -62,7 +74,10 @@ func New(o Options) *Server {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Server{store: o.Store, authority: o.Authority, listeners: o.Listeners, backendUsername: o.BackendUsername,
+	if o.Doubt == nil {
+		o.Doubt = func() string { return "" }
+	}
+	s := &Server{keep: o.Keep, doubt: o.Doubt, store: o.Store, authority: o.Authority, listeners: o.Listeners, backendUsername: o.BackendUsername,
 		version: o.Version, now: o.Now, running: o.Running}
 	s.SetOfflineAfter(o.OfflineAfter)
 	return s
@@ -199,6 +214,9 @@ func (s *Server) ReloadCertificates(context.Context) (int64, error) {
 	if err := s.authority.Reload(); err != nil {
 		return 0, err
 	}
+	if s.running != nil && s.running.CertificatesChanged != nil {
+		s.running.CertificatesChanged()
+	}
 	return s.EndRevoked(), nil
 }
 
@@ -244,6 +262,7 @@ func (s *Server) ReplayQuarantine(ctx context.Context, ids []int64) (Replayed, e
 
 func (s *Server) replay(ctx context.Context, entry store.QuarantineEntry, result *Replayed) error {
 	message := ingest.Decode(entry.Topic, entry.Payload, entry.Time, entry.ClockUnsure)
+	message.ClockLine = entry.ClockLine
 	outcome, err := s.store.ReplayQuarantined(ctx, entry.ID, message)
 	switch {
 	case err != nil:

@@ -29,6 +29,8 @@ type Status struct {
 	Quarantine    Quarantine     `json:"quarantine"`
 	Certificates  []certs.Info   `json:"certificates"`
 	Rollover      *Rollover      `json:"ca_rollover,omitempty"` // while one authority follows another
+	Retention     Retention      `json:"retention"`
+	ClockDoubt    string         `json:"clock_doubt,omitempty"` // why the clock is not to be trusted
 }
 
 // Subscription is the connection through which readings come in.
@@ -124,6 +126,12 @@ func (s *Server) Status(ctx context.Context) (Status, error) {
 	}
 	if err := st.addSalvages(ctx, s.store, s.now()); err != nil {
 		return st, err
+	}
+	if st.Retention, err = s.retention(ctx); err != nil {
+		return st, err
+	}
+	if st.ClockDoubt = s.doubt(); st.ClockDoubt != "" {
+		st.problem("the clock is not to be trusted: %s", st.ClockDoubt)
 	}
 	if s.authority != nil {
 		if err := s.addAuthority(ctx, &st); err != nil {

@@ -142,7 +142,7 @@ func (l *link) subscribe(ctx context.Context, manager *autopaho.ConnectionManage
 
 // take puts a message in the queue. paho's reader calls it.
 func (l *link) take(topic string, payload []byte, id uint16, dup bool, from *conn) {
-	it := item{topic: topic, payload: payload, received: l.o.Now().UnixMilli(), id: id, dup: dup, from: from}
+	it := item{topic: topic, payload: payload, id: id, dup: dup, from: from}
 	l.count.received.Add(1)
 	if !l.queue.put(it) {
 		l.count.received.Add(-1) // not taken: the broker keeps it

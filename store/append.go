@@ -77,6 +77,7 @@ func (s *Store) appendAll(batch []Message, outcomes []Outcome) ([]Outcome, error
 			}
 			results = append(results, outcome)
 		}
+		s.noteArrival(batch)
 		return s.evict()
 	})
 	if err != nil {
@@ -90,7 +91,7 @@ func (s *Store) appendMessage(m *Message) (Outcome, error) {
 	if m.Kind == Probe {
 		nobody := s.state.devices[""]
 		s.touch(nobody)
-		nobody.next.lastSeen = m.Received // a change, so that there is something to write
+		nobody.next.see(m) // a change, so that there is something to write
 		return Proved, nil
 	}
 	d, reason, err := s.deviceOf(m)
@@ -98,11 +99,7 @@ func (s *Store) appendMessage(m *Message) (Outcome, error) {
 		return 0, err
 	}
 	s.touch(d)
-	if m.ClockUnsure {
-		d.next.lastSeen = max(d.next.lastSeen, m.Received)
-	} else { // even if it is earlier: a clock that was ahead for a while must not keep a dead device online
-		d.next.lastSeen = m.Received
-	}
+	d.next.see(m)
 	outcome, leftover, err := s.appendParts(d, m, reason)
 	if err == nil && leftover != "" {
 		err = s.addEntry(d, m, leftover, outcome)
@@ -281,7 +278,7 @@ func (s *Store) insertReading(d *device, m *Message, p *Part, time int64) (isNew
 	if p.Given != "" {
 		given = clean(p.Given, maxTextBytes)
 	}
-	result, err := s.w.insertReading.exec(d.id, time, m.Received, flags(p.TimeSource, m.ClockUnsure), s.tx.body, given)
+	result, err := s.w.insertReading.exec(d.id, time, m.Received, m.flagsOf(p.TimeSource), s.tx.body, given)
 	if err != nil {
 		return false, err
 	}

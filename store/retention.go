@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"database/sql/driver"
 	"fmt"
 	"time"
@@ -17,7 +18,7 @@ const (
 // DeleteBefore deletes the readings whose time is before cutoff and returns how many rows that were: messages, of
 // whatever number of metrics. What was counted stays counted. It works in small transactions, between which whoever
 // waits to write comes first; after an error or the end of ctx, what the finished ones deleted is gone, and the next
-// call goes on. The space is used again for new readings, the file does not shrink.
+// call goes on. A reading that came while the clock was not to be trusted stays, until Redate has put it right. The space is used again for new readings, the file does not shrink.
 func (s *Store) DeleteBefore(ctx context.Context, cutoff time.Time) (deleted int64, err error) {
 	before := cutoff.UnixMilli()
 	due, err := s.devicesBefore(ctx, before)
@@ -37,6 +38,30 @@ func (s *Store) DeleteBefore(ctx context.Context, cutoff time.Time) (deleted int
 	return deleted, nil
 }
 
+// OldestReading returns the time of the oldest reading from a time on, leaving out those that came while the clock was not to
+// be trusted; ok is false when there is none. It looks at one row of each device.
+func (s *Store) OldestReading(ctx context.Context, from time.Time) (oldest time.Time, ok bool, err error) {
+	var at sql.NullInt64
+	err = s.db.Load().QueryRowContext(ctx, `SELECT min(first) FROM (SELECT (SELECT time FROM reading
+		WHERE reading.device = device.id AND time >= ? AND flags & 4 = 0 ORDER BY time LIMIT 1) AS first FROM device)`,
+		from.UnixMilli()).Scan(&at)
+	if err != nil {
+		return time.Time{}, false, fmt.Errorf("look for the oldest reading: %w", explain(err))
+	}
+	return time.UnixMilli(at.Int64), at.Valid, nil
+}
+
+// CountBefore returns how many rows DeleteBefore would delete, and the time of the newest of them. It reads them all.
+func (s *Store) CountBefore(ctx context.Context, cutoff time.Time) (rows int64, newest time.Time, err error) {
+	var last sql.NullInt64
+	err = s.db.Load().QueryRowContext(ctx, `SELECT count(time), max(time) FROM device JOIN reading ON reading.device = device.id
+		AND time < ? AND flags & 4 = 0`, cutoff.UnixMilli()).Scan(&rows, &last)
+	if err != nil {
+		return 0, time.Time{}, fmt.Errorf("count readings before %s: %w", cutoff.UTC().Format(time.RFC3339), explain(err))
+	}
+	return rows, time.UnixMilli(last.Int64), nil
+}
+
 // devicesBefore returns the devices that have rows before a time. It reads beside the writer.
 func (s *Store) devicesBefore(ctx context.Context, before int64) (ids []int64, err error) {
 	err = s.each(ctx, func(scan func(...any) error) error {
@@ -44,7 +69,7 @@ func (s *Store) devicesBefore(ctx context.Context, before int64) (ids []int64, e
 		err := scan(&id)
 		ids = append(ids, id)
 		return err
-	}, `SELECT id FROM device WHERE EXISTS (SELECT 1 FROM reading WHERE reading.device = device.id AND time < ?)`, before)
+	}, `SELECT id FROM device WHERE EXISTS (SELECT 1 FROM reading WHERE reading.device = device.id AND time < ? AND flags & 4 = 0)`, before)
 	return ids, err
 }
 
@@ -82,8 +107,9 @@ type retentionStatements struct {
 
 func (q *retentionStatements) all() []compile {
 	return []compile{
-		{&q.oldestReadings, `SELECT count(*), max(time) FROM (SELECT time FROM reading WHERE device = ? AND time < ? ORDER BY time LIMIT ?)`},
-		{&q.deleteReadings, `DELETE FROM reading WHERE device = ? AND time <= ?`},
+		{&q.oldestReadings, `SELECT count(*), max(time) FROM (SELECT time FROM reading
+			WHERE device = ? AND time < ? AND flags & 4 = 0 ORDER BY time LIMIT ?)`},
+		{&q.deleteReadings, `DELETE FROM reading WHERE device = ? AND time <= ? AND flags & 4 = 0`},
 	}
 }
 

@@ -18,6 +18,7 @@ type transaction struct {
 
 	version    int64 // PRAGMA data_version when the state was last known to be right
 	quarantine quarantineSize
+	aged       quarantineAge
 	originals  originalsSize
 
 	// Kept between messages only to save allocations.
@@ -44,7 +45,7 @@ func (q *transactionStatements) all() []compile {
 		{&q.rollback, `ROLLBACK`},
 		{&q.version, `PRAGMA data_version`},
 		{&q.updateCounter, `UPDATE counter SET stored = ?, duplicate = ?, quarantined = ?, refused = ?, rows = ?, last_seen = ?,
-			last_reading = ?, dropped = ?, skipped = ? WHERE device = ?`},
+			last_reading = ?, dropped = ?, skipped = ?, unsure_seen = ?, unsure_line = ? WHERE device = ?`},
 		{&q.addRefusal, `INSERT INTO refusal (reason, count) VALUES (?, ?)
 			ON CONFLICT (reason) DO UPDATE SET count = count + excluded.count`},
 	}
@@ -122,7 +123,7 @@ func (s *Store) writeCounters() error {
 	for _, d := range s.tx.touched {
 		n := &d.next
 		err := s.w.updateCounter.run(n.counts.Stored, n.counts.Duplicate, n.counts.Quarantined, n.counts.Refused,
-			n.rows, n.lastSeen, n.lastReading, n.dropped, n.skipped, d.id)
+			n.rows, n.lastSeen, n.lastReading, n.dropped, n.skipped, n.unsureSeen, n.unsureLine, d.id)
 		if err != nil {
 			return fmt.Errorf("write counters of device %q: %w", d.name, err)
 		}

@@ -143,6 +143,15 @@ func deviceState(d control.DeviceStatus) string {
 	return state
 }
 
+// lastSeen is for people.
+func lastSeen(d control.DeviceStatus, now time.Time) string {
+	text := ago(d.LastSeen, now)
+	if d.LastSeenUnsure {
+		text += " (clock not set)"
+	}
+	return text
+}
+
 func newDeviceList(a *app) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
@@ -178,7 +187,7 @@ func deviceRows(devices []control.DeviceStatus, now time.Time) [][]string {
 	rows := [][]string{{"DEVICE", "STATE", "LAST SEEN", "RECEIVED", "STORED", "DUPLICATE", "QUARANTINED", "REFUSED", "PENDING"}}
 	for _, d := range devices {
 		m := d.Messages
-		rows = append(rows, []string{d.ID, deviceState(d), ago(d.LastSeen, now), fmt.Sprint(m.Received), fmt.Sprint(m.Stored),
+		rows = append(rows, []string{d.ID, deviceState(d), lastSeen(d, now), fmt.Sprint(m.Received), fmt.Sprint(m.Stored),
 			fmt.Sprint(m.Duplicate), fmt.Sprint(m.Quarantined), fmt.Sprint(m.Refused), fmt.Sprint(m.Pending)})
 	}
 	return rows
@@ -240,7 +249,7 @@ func printDevice(a *app, d control.DeviceStatus, latest []latestValue, skipped [
 		{"device", d.ID},
 		{"state", deviceState(d)},
 		{"created", local(d.Created)},
-		{"last seen", local(d.LastSeen) + " (" + ago(d.LastSeen, now) + ")"},
+		{"last seen", local(d.LastSeen) + " (" + lastSeen(d, now) + ")"},
 		{"last reading", local(d.LastReading)},
 		{"messages", fmt.Sprintf("%d stored, %d duplicate, %d quarantined, %d refused",
 			d.Messages.Stored, d.Messages.Duplicate, d.Messages.Quarantined, d.Messages.Refused)},

@@ -26,7 +26,8 @@ var arrows = map[string][]string{
 
 	"broker/topic/topictest": {},
 	"certs":                  {},
-	"cmd/plantops":           {"broker", "certs", "config", "config/mosquitto", "control", "deploy/esp32", "ingest", "store"},
+	"cmd/plantops":           {"broker", "certs", "cmd/plantops/clock", "config", "config/mosquitto", "control", "deploy/esp32", "ingest", "store"},
+	"cmd/plantops/clock":     {},
 	"config":                 {"broker/topic"},
 	"config/mosquitto":       {"broker/topic"},
 	"control":                {"broker", "certs", "ingest", "store"},

@@ -54,8 +54,14 @@ func ago(m control.Moment, now time.Time) string {
 	if m == 0 {
 		return "never"
 	}
+	if ahead := m.Time().Sub(now); ahead > clockSlack {
+		return span(ahead) + " ahead: a wrong clock"
+	}
 	return span(now.Sub(m.Time())) + " ago"
 }
+
+// clockSlack is how far two clocks of one machine may be apart: a command looks at its own, after the server has looked.
+const clockSlack = time.Minute
 
 // span is a duration in its largest sensible unit.
 func span(d time.Duration) string {

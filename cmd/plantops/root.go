@@ -20,6 +20,11 @@ type app struct {
 	now            func() time.Time
 	build          build
 
+	// How the clock is judged; nil asks the kernel.
+	boot         string                            // names this start of the machine
+	clocks       func() (time.Time, time.Duration) // now, and how long ago the machine was started
+	synchronised func() bool                       // with a time server
+
 	configPath string            // --config; "" searches
 	overrides  map[string]string // flags that set a configuration key: key to text
 }
@@ -56,6 +61,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 bad configuration, 4 unreachable,
 
 	for _, cmd := range []*cobra.Command{
 		newServe(a), newStatus(a), newDevice(a), newUser(a), newImport(a), newReadings(a), newQuarantine(a),
+		newRetention(a),
 		newCerts(a), newConfig(a), newSimulate(a), newVersion(a),
 	} {
 		root.AddCommand(cmd)

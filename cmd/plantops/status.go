@@ -146,6 +146,13 @@ func printStatus(a *app, s control.Status) error {
 	if s.Rollover != nil {
 		rows = append(rows, []string{"CA roll-over", s.Rollover.Text()})
 	}
+	if s.Retention.Waits {
+		rows = append(rows, []string{"retention", fmt.Sprintf("readings from %s to %s wait to be deleted, a day of them per day; see plantops retention show",
+			local(s.Retention.Oldest), local(s.Retention.Due))})
+	}
+	if s.ClockDoubt != "" {
+		rows = append(rows, []string{"clock", "not to be trusted: " + s.ClockDoubt})
+	}
 	if err := table(a.stdout, rows); err != nil {
 		return err
 	}
