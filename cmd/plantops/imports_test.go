@@ -22,7 +22,10 @@ var arrows = map[string][]string{
 
 	"broker/topic/topictest": {},
 	"certs":                  {},
-	"cmd/plantops":           {"broker", "certs", "config", "config/mosquitto", "control", "ingest", "store"},
+	"cmd/plantops":           {"broker", "certs", "cmd/plantops/doctor", "cmd/plantops/listing", "cmd/plantops/snippet", "config", "config/mosquitto", "control", "ingest", "store"},
+	"cmd/plantops/doctor":    {"control", "store"},
+	"cmd/plantops/listing":   {"control", "store"},
+	"cmd/plantops/snippet":   {},
 	"config":                 {"broker/topic"},
 	"config/mosquitto":       {"broker/topic"},
 	"control":                {"broker", "certs", "ingest", "store"},
