@@ -56,6 +56,12 @@ func (c *Client) Refusals(ctx context.Context) (Refusals, error) {
 	return ask[Refusals](ctx, c, http.MethodGet, "/refusals", nil)
 }
 
+// Probe implements Operator.
+func (c *Client) Probe(ctx context.Context) error {
+	_, err := ask[struct{}](ctx, c, http.MethodPost, "/probe", nil)
+	return err
+}
+
 // AddDevice implements Operator.
 func (c *Client) AddDevice(ctx context.Context, id string) (string, error) {
 	reply, err := ask[secretReply](ctx, c, http.MethodPost, "/devices/add", deviceRequest{id})

@@ -145,6 +145,15 @@ func (s *Server) Refusals(context.Context) (Refusals, error) {
 	return Refusals{}, nil // another broker does not tell
 }
 
+// Probe implements Operator.
+func (s *Server) Probe(ctx context.Context) error {
+	b := s.broker()
+	if b == nil {
+		return fmt.Errorf("probe the path into the store: %w", ErrNoProbe)
+	}
+	return b.Probe(ctx)
+}
+
 // AddDevice implements Operator. Its error wraps store.ErrInvalidID also for the subscriber's own name.
 func (s *Server) AddDevice(ctx context.Context, id string) (string, error) {
 	if err := s.checkName(id); err != nil {

@@ -47,7 +47,7 @@ func foldRows(rows [][]string) [][]string {
 	}
 	var folded [][]string
 	for _, row := range rows {
-		for i, line := range wrap(row[1], statusWidth-first-2) {
+		for i, line := range fold(row[1], statusWidth-first-2) {
 			if i == 0 {
 				folded = append(folded, []string{row[0], line})
 			} else {
@@ -58,18 +58,10 @@ func foldRows(rows [][]string) [][]string {
 	return folded
 }
 
-// wrap breaks text into lines of at most width runes, between words where that is possible.
+// wrap breaks text between words into lines of at most width runes. A word that is longer, such as a path, is a line of its own.
 func wrap(text string, width int) []string {
 	lines := []string{""}
 	for _, word := range strings.Fields(text) {
-		for runes := []rune(word); len(runes) > width; runes = []rune(word) { // a long path
-			if lines[len(lines)-1] != "" {
-				lines = append(lines, "")
-			}
-			lines[len(lines)-1] = string(runes[:width])
-			lines = append(lines, "")
-			word = string(runes[width:])
-		}
 		last := &lines[len(lines)-1]
 		switch {
 		case *last == "":
@@ -79,6 +71,19 @@ func wrap(text string, width int) []string {
 		default:
 			lines = append(lines, word)
 		}
+	}
+	return lines
+}
+
+// fold is wrap that breaks long words too.
+func fold(text string, width int) []string {
+	var lines []string
+	for _, line := range wrap(text, width) {
+		runes := []rune(line)
+		for ; len(runes) > width; runes = runes[width:] {
+			lines = append(lines, string(runes[:width]))
+		}
+		lines = append(lines, string(runes))
 	}
 	return lines
 }

@@ -104,7 +104,7 @@ func printStatus(a *app, s control.Status, all bool) error {
 		fmt.Fprintln(a.stdout, "  no server is running")
 	}
 	for _, problem := range s.Problems {
-		for _, line := range wrap(problem, statusWidth-4) {
+		for _, line := range fold(problem, statusWidth-4) {
 			fmt.Fprintln(a.stdout, "  "+line)
 		}
 	}
