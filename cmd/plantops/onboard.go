@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -19,6 +20,7 @@ import (
 	"github.com/plantops/plantops/cmd/plantops/snippet"
 	"github.com/plantops/plantops/config"
 	"github.com/plantops/plantops/control"
+	"github.com/plantops/plantops/deploy/esp32"
 	"github.com/plantops/plantops/store"
 )
 
@@ -185,6 +187,11 @@ func (a *app) hand(o onboarding, given credentials, reach control.Contact) error
 			return errors.Join(err, printJSON(a.stdout, given))
 		}
 		a.warn("wrote %s; the password is in it", path)
+		if o.form == "arduino" {
+			if err := a.writeLibrary(o.dir); err != nil {
+				return errors.Join(err, printCredentials(a, given, said))
+			}
+		}
 	}
 	switch {
 	case o.asJSON:
@@ -209,6 +216,31 @@ func writeNew(dir string, f snippet.File) (string, error) {
 	}
 	_, err = file.WriteString(f.Text)
 	return path, errors.Join(err, file.Close())
+}
+
+// writeLibrary writes the library that the sketch uses into the folder in which the Arduino IDE has its sketches. An older copy
+// of it is written over, file by file.
+func (a *app) writeLibrary(dir string) error {
+	to := filepath.Join(dir, "libraries", "PlantOps")
+	library := esp32.Library()
+	err := fs.WalkDir(library, ".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		text, err := fs.ReadFile(library, path)
+		if err != nil {
+			return err
+		}
+		file := filepath.Join(to, filepath.FromSlash(path))
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			return err
+		}
+		return os.WriteFile(file, text, 0o644)
+	})
+	if err == nil {
+		a.warn("wrote the library that it uses to %s", to)
+	}
+	return err
 }
 
 // printDeviceCredentials ends with a sketch to paste, unless the CA that it would trust does not exist yet.

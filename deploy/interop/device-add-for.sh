@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # `device add --for FORM`, each form as far as this machine can: python, mosquitto and nodered run as they are printed and
 # their reading is stored; main.py for MicroPython runs under CPython, with stubs for the board and umqtt; the sketch is
-# compiled against stubs of the core for both of its versions; esphome is parsed as YAML. What Tasmota's console would
+# compiled with the library against stubs of the core; esphome is parsed as YAML. What Tasmota's console would
 # take is checked by go test, as is the syntax of all of them.
 . "$(dirname "$0")/lib.sh"
 here=$top/deploy/interop
@@ -42,9 +42,12 @@ arrives micropython 20
 [ ! -s "$work/micropython.log" ] || fail "micropython: $(cat "$work/micropython.log")"
 
 paste arduino
+"$plantops" device add arduino-2 --for arduino --host localhost --dir "$work/sketches" >/dev/null 2>&1 || fail "arduino: sketch and library are written"
+same "arduino: what is printed is what is written, but for name and password" "$(sed 's/arduino-1/arduino-2/; /config.password/d' "$work/arduino")" \
+  "$(sed '/config.password/d' "$work/sketches/arduino-2/arduino-2.ino")"
 for core in 4 5; do
-  expect "arduino: the sketch compiles with IDF $core" g++ -x c++ -std=gnu++17 -fsyntax-only -Wall -Wextra -Wno-missing-field-initializers -Werror -DSTUB_IDF=$core \
-    -I "$here/stubs/arduino" "$work/arduino"
+  expect "arduino: the sketch compiles with the library and IDF $core" g++ -x c++ -std=gnu++11 -fsyntax-only -Wall -Wextra -Werror -DARDUINO_ARCH_ESP32 -DSTUB_IDF=$core \
+    -I "$top/deploy/esp32/test/stubs" -I "$work/sketches/libraries/PlantOps/src" -include Arduino.h "$work/sketches/arduino-2/arduino-2.ino"
 done
 
 paste esphome
