@@ -137,7 +137,7 @@ func TestReadingsFollowsWhatComes(t *testing.T) {
 	require.NoError(t, b.send(given, at(-time.Minute, `"temperature":2`)))
 
 	for i, format := range []string{"table", "csv", "json"} {
-		fresh, merged, late := fmt.Sprint(100+i), fmt.Sprint(200+i), fmt.Sprint(300+i)
+		fresh, merged, late := fmt.Sprintf("%d.0625", 100+i), fmt.Sprintf("%d.0625", 200+i), fmt.Sprintf("%d.0625", 300+i) // no part of a date
 		ctx, stop := context.WithCancel(t.Context())
 		var out, err told
 		done := make(chan int, 1)
