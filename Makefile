@@ -6,6 +6,10 @@ VERSION    := $(shell git describe --tags --always --dirty 2>/dev/null || echo u
 COMMIT     := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 # The commit's own date: the same commit builds the same bytes. Certificates are not made before it.
 BUILD_DATE := $(shell TZ=UTC git log -1 --format=%cd --date=format-local:%Y-%m-%dT%H:%M:%SZ 2>/dev/null)
+ifeq ($(BUILD_DATE),)
+# Out of a ZIP, or in another user's checkout.
+BUILD_DATE := $(shell date -u +%Y-%m-%dT%H:%M:%SZ)
+endif
 LDFLAGS    := -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.buildDate=$(BUILD_DATE)
 BUILD      := CGO_ENABLED=0 go build -trimpath -buildvcs=false
 CONFIG     ?= deploy/plantops.yaml
@@ -104,8 +108,9 @@ pi: ## dist/plantops-linux-arm64 for a Pi, built here; PI=armv7 or PI=armv6 (Pi 
 cross: ## dist/plantops-linux-{amd64,arm64,armv6,armv7}, without cgo
 	$(call release,amd64 arm64 armv6 armv7)
 
-compose-check: ## the merged production compose files publish exactly 8883
-	cd deploy/composecheck && go vet . && go test . && go run . ../docker-compose.yml ../docker-compose.prod.yml
+compose-check: ## the merged production compose files publish exactly 8883, the backend alone nothing
+	cd deploy/composecheck && go vet . && go test . && go run . ../docker-compose.yml ../docker-compose.prod.yml && \
+		go run . -backend ../docker-compose.backend.yml
 
 interop: build ## real clients (mosquitto-clients, MQTT.js, openssl), installed when missing
 	deploy/interop/run.sh
@@ -116,8 +121,9 @@ torture: export PLANTOPS_POWERCUTS ?= 1000
 torture: export PLANTOPS_POWERCUT_LOAD ?= 5s
 torture: export PLANTOPS_STALL ?= 60s
 torture: export PLANTOPS_RELOADS ?= 1000
-torture: ## kill -9, power cuts, storage that stalls and reloads, over and over: about six minutes
-	go test -count=1 -timeout 2h -v -run '^Test(KilledServer|PowerCut|StalledStorage|Reloads)' ./cmd/plantops
+torture: export PLANTOPS_CONTROL ?= 1
+torture: ## kill -9, power cuts, stalled storage and reloads, over and over, and attacks on other brokers: about seven minutes
+	.ci/test-by-name TestKilledServer TestPowerCut TestStalledStorage TestReloads TestControlsFall -- -timeout 2h -p 1 ./cmd/plantops/outside/...
 
 # Targets are found by their names. What fails is kept under testdata/fuzz, from where every later `make test` runs it.
 fuzz: ## every fuzz target in turn, each for FUZZTIME (30s), until one fails
@@ -127,8 +133,8 @@ fuzz: ## every fuzz target in turn, each for FUZZTIME (30s), until one fails
 	done
 
 bench: ## speed and memory, measured
-	go test -run '^$$' -bench . -benchmem ./...
-	PLANTOPS_BENCH=1 go test -count=1 -timeout 30m -run '^TestSpeedOfTheWholePath$$' -v ./cmd/plantops
+	.ci/test-by-name Benchmark -- -benchmem ./...
+	PLANTOPS_BENCH=1 .ci/test-by-name TestSpeedOfTheWholePath -- -timeout 30m ./cmd/plantops/outside/bench
 
 vuln: ## known vulnerabilities; needs the vulnerability database from the network
 	go run $(GOVULNCHECK) ./...

@@ -8,6 +8,8 @@ import (
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 
+	"github.com/plantops/plantops/broker/access"
+	"github.com/plantops/plantops/broker/refusal"
 	"github.com/plantops/plantops/broker/session"
 )
 
@@ -15,11 +17,11 @@ import (
 const maxSessionExpiry = 30 * 24 * time.Hour
 
 // attach gives the session of its client id to a connection, before CONNACK. Nothing is sent yet.
-func (r *router) attach(l *link, pk *packets.Packet) {
+func (r *router) attach(l *clientLink, pk *packets.Packet) {
 	w := &work{r: r}
 	l.work, l.now = w, r.now()
-	l.drained = func() { r.resume(l) }
-	c := connection(l, pk)
+	l.OnDrained(func() { r.resume(l) })
+	c := sessionConnection(l, pk)
 	p := l.peer
 	p.mu.Lock()
 	r.sleepers.remove(p)
@@ -27,33 +29,33 @@ func (r *router) attach(l *link, pk *packets.Packet) {
 		c.Expiry = session.Forever // what it has not stored is kept until it comes
 	}
 	p.link, p.rights = l, l.rights
-	p.narrow = c.ReceiveMaximum > 0 && c.ReceiveMaximum < narrowWindow
+	p.smallWindow = c.ReceiveMaximum > 0 && c.ReceiveMaximum < smallWindow
 	l.present, w.out = p.state.Connect(r.now(), c, w.out[:0])
 	w.apply(p)
 	p.ended = false
 	p.mu.Unlock()
 	p.online.Store(true)
 	if l.present {
-		r.routes.changed() // its rights may be others now
+		r.cache.changed() // its rights may be others now
 	}
 	w.settle()
 }
 
 // start lets the session send, after CONNACK.
-func (r *router) start(l *link) {
+func (r *router) start(l *clientLink) {
 	l.work.resume(l.peer, l, r.now())
 	l.work.settle()
 }
 
 // resume goes on sending when the connection's queue has become short. It runs in the goroutine of its writer.
-func (r *router) resume(l *link) {
+func (r *router) resume(l *clientLink) {
 	w := r.begin()
 	w.resume(l.peer, l, r.now())
 	w.finish()
 }
 
 // detach ends the connection of a session, when mochi has let go of it.
-func (r *router) detach(l *link) {
+func (r *router) detach(l *clientLink) {
 	p, w, now := l.peer, l.work, r.now()
 	if w == nil { // it was never attached
 		return
@@ -82,14 +84,14 @@ func (r *router) detach(l *link) {
 	w.flush()
 }
 
-// connection says what a CONNECT asks of the session.
-func connection(l *link, pk *packets.Packet) session.Connection {
+// sessionConnection says what a CONNECT asks of the session.
+func sessionConnection(l *clientLink, pk *packets.Packet) session.Connection {
 	c := session.Connection{
 		Version:           l.client.Properties.ProtocolVersion,
 		Clean:             pk.Connect.Clean,
 		ReceiveMaximum:    pk.Properties.ReceiveMaximum,
 		MaximumPacketSize: pk.Properties.MaximumPacketSize,
-		Will:              testament(l, pk),
+		Will:              willOf(l, pk),
 	}
 	if c.Version >= 5 {
 		c.Expiry = expiry(pk.Properties.SessionExpiryInterval)
@@ -103,20 +105,20 @@ func expiry(seconds uint32) time.Duration {
 	return min(time.Duration(seconds)*time.Second, maxSessionExpiry)
 }
 
-// testament takes the will over from mochi.
-func testament(l *link, pk *packets.Packet) *session.Testament {
+// willOf takes the will over from mochi.
+func willOf(l *clientLink, pk *packets.Packet) *session.Will {
 	l.client.Properties.Will = mqtt.Will{}
-	if !pk.Connect.WillFlag {
+	if !pk.Connect.WillFlag || l.noWill {
 		return nil
 	}
-	t := &session.Testament{Message: session.Message{
+	t := &session.Will{Message: session.Message{
 		Topic:     strings.Clone(pk.Connect.WillTopic), // not to keep the packet
 		Payload:   bytes.Clone(pk.Connect.WillPayload),
 		Publisher: l.peer.id,
 		QoS:       pk.Connect.WillQos,
 		Retain:    pk.Connect.WillRetain,
 	}}
-	if l.wordless {
+	if l.emptyWill {
 		t.Message.Payload = nil
 	}
 	if l.client.Properties.ProtocolVersion >= 5 {
@@ -134,32 +136,32 @@ func (r *router) publishWill(w *work, p *peer, m *session.Message) {
 		return
 	}
 	account, exists := r.account(p.account)
-	if rights := rightsOf(account, p.id); !exists || !rights.mayPublish(m.Topic) {
-		r.refusedAway(p.account, p.id, refuseWill.reason, m.Topic, rights.mayPublishText())
-		r.reportPublish(p.account, refuseWill.reason)
+	if rights := access.RightsOf(account, p.id); !exists || !rights.MayPublish(m.Topic) {
+		r.refusedAway(p.account, p.id, refusal.WillNotAllowed.With(rights.MayPublishText()), m.Topic)
+		r.reportPublish(p.account, refusal.WillNotAllowed)
 		return
 	}
-	rt := r.routeTo(m.Topic)
+	to := r.subscribersOf(m.Topic)
 	p.mu.Lock()
-	h := p.holding
+	h := p.usage
 	p.mu.Unlock()
 	if why, kept := r.keep(m, h); !kept {
-		r.refusedAway(p.account, p.id, why.reason, m.Topic, why.rule)
-		if !rt.ingest {
-			r.reportPublish(p.account, why.reason)
+		r.refusedAway(p.account, p.id, why, m.Topic)
+		if !to.ingest {
+			r.reportPublish(p.account, why)
 			return
 		}
 	}
-	if !rt.ingest {
-		r.publish(w, rt, m, nil, p, m.Created)
+	if !to.ingest {
+		r.publish(w, publication{to: to, message: m, from: p, now: m.Created})
 		return
 	}
-	c := &receipt{message: *m, account: p.account, tally: rt.tally, since: m.Created}
+	c := &receipt{message: *m, account: p.account, tally: to.tally, since: m.Created}
 	c.bytes = len(m.Topic) + len(m.Payload) + len(m.Properties) + receiptBytes
 	if !r.intake.force(c) {
 		r.notStored(c)
 		return
 	}
 	c.tally.received.Add(1)
-	r.publish(w, rt, &c.message, c, p, m.Created)
+	r.publish(w, publication{to: to, message: &c.message, receipt: c, from: p, now: m.Created})
 }

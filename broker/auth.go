@@ -3,39 +3,31 @@ package broker
 import (
 	"crypto/subtle"
 	"encoding/asn1"
-	"log/slog"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
+	"github.com/plantops/plantops/broker/access"
+	"github.com/plantops/plantops/broker/refusal"
 	"github.com/plantops/plantops/broker/topic"
 )
-
-// Backend is the in-process subscriber's identity. No account of that name is asked for, and its client id is
-// refused to everybody else; other programs may log in as the backend under other client ids.
-type Backend struct {
-	// Username and Password are compared as they are. An empty password lets nobody in.
-	Username, Password string
-	// ClientID is the one client that is let in before AdmitDevices and stays in after DisconnectDevices.
-	ClientID string
-}
 
 // everything is what the backend may publish and read.
 var everything = []string{"#"}
 
 // admit lets a client in or says why not. When it returns nil the client owns its client id and has passed the gate.
-func (h *hook) admit(l *link, pk packets.Packet) error {
+func (h *hook) admit(l *clientLink, pk packets.Packet) error {
 	keepalive := normalise(l.client)
 	if pk.Connect.WillFlag {
 		l.willBytes = pk.FixedHeader.Remaining
 	}
 	for {
 		evictions := h.sessions.evictionCount()
-		account, err := h.login(l, pk)
+		account, err := h.identify(l, pk)
 		if err != nil {
 			return err
 		}
-		l.account, l.rights, l.since = account, rightsOf(account, l.client.ID), h.now()
-		l.rights.internal = h.isIngest(l)
+		l.account, l.rights, l.since = account, access.RightsOf(account, l.client.ID), h.now()
+		l.rights.Internal = h.isIngest(l)
 		if err := h.checkWill(l, pk); err != nil {
 			return err
 		}
@@ -45,111 +37,113 @@ func (h *hook) admit(l *link, pk packets.Packet) error {
 			return err
 		}
 	}
-	if h.certificateRevoked(l) { // since login looked: EndRevoked has not seen l if it came before claim
-		return refuseRevoked
+	if h.certificateRevoked(l) { // since identify looked: EndRevoked has not seen l if it came before claim
+		return refusal.CertificateRevoked
 	}
 	if !h.isIngest(l) {
-		l.hold()
-		err := h.gate.pass(l.done(), h.gateWait)
-		l.unhold()
+		l.PauseDeadline()
+		err := h.gate.pass(l.Done(), h.gateWait)
+		l.ResumeDeadline()
 		if err != nil {
 			return err
 		}
 	}
-	l.user.Store(&l.account.Name)
-	l.admitted()
-	l.setReadTimeout(keepalive + keepalive/2) // [MQTT-3.1.2-22]
+	l.Admitted(l.account.Name)
+	l.SetReadTimeout(keepalive + keepalive/2) // [MQTT-3.1.2-22]
 	return nil
 }
 
-// login finds out who the client is.
-func (h *hook) login(l *link, pk packets.Packet) (Account, error) {
+// identify finds out who the client is.
+func (h *hook) identify(l *clientLink, pk packets.Packet) (access.Account, error) {
 	user, clientID := string(pk.Connect.Username), l.client.ID
 	switch {
 	case pk.Properties.AuthenticationMethod != "":
-		return Account{}, refuseAuthMethod
+		return access.Account{}, refusal.UnknownAuthMethod
 	case user == "":
-		return Account{}, refuseAnonymous
-	case !validName(user, maxUserBytes):
-		return Account{}, refuseUserName
-	case !validName(clientID, maxClientIDBytes):
-		return Account{}, refuseClientID
+		return access.Account{}, refusal.Anonymous
+	case !access.ValidName(user, access.MaxUserBytes):
+		return access.Account{}, refusal.InvalidUserName
+	case !access.ValidClientID(clientID):
+		return access.Account{}, refusal.InvalidClientID
 	case len(pk.Connect.Password) == 0:
-		return Account{}, refuseNoPassword
+		return access.Account{}, refusal.NoPassword
 	}
-	account, err := h.attempt(l, user, pk.Connect.Password)
+	account, err := h.checkPassword(l, user, pk.Connect.Password)
 	if err != nil {
-		return Account{}, err
+		return access.Account{}, err
+	}
+	if !account.MayCallItself(clientID) {
+		return access.Account{}, refusal.InvalidClientID
 	}
 	if !h.certificateFits(l, user) {
-		return Account{}, refuseCertificate
+		return access.Account{}, refusal.ForeignCertificate
 	}
 	if h.certificateRevoked(l) {
-		return Account{}, refuseRevoked
+		return access.Account{}, refusal.CertificateRevoked
 	}
 	if !h.mayUseClientID(user, clientID) {
-		return Account{}, refuseForeignID
+		return access.Account{}, refusal.ForeignClientID
 	}
 	return account, nil
 }
 
-// attempt looks at a password, if it may, and gives a wrong one its answer when it is time to.
-func (h *hook) attempt(l *link, user string, password []byte) (Account, error) {
+// checkPassword looks at a password, if it may, and gives a wrong one its answer when it is time to.
+func (h *hook) checkPassword(l *clientLink, user string, password []byte) (access.Account, error) {
 	asked, _ := h.account(user)
-	try, wait, ok := l.n.attempt(l.conn, asked)
-	err := error(refuseThrottled)
+	try, wait, ok := l.Attempt(asked)
+	err := error(refusal.TooManyFailedLogins)
 	if ok {
-		var account Account
+		var account access.Account
 		if account, err = h.authenticate(user, password, wait); err == nil {
-			l.n.right(try)
+			try.Right()
 			return account, nil
 		}
 	}
-	delayed := l.n.wrong(try, !ok)
+	delayed := try.Wrong(!ok)
 	if delayed {
-		h.refusals.count(reasonDelayed, 1, source{account: asked.Name, remote: l.RemoteAddr()})
+		h.refusals.Count(refusal.AnswerDelayed, 1, refusal.Source{Account: asked.Name, Remote: l.RemoteAddr()})
 	}
 	l.throttled = delayed || !ok
-	return Account{}, err
+	return access.Account{}, err
 }
 
-func (h *hook) authenticate(user string, password []byte, w Wait) (Account, error) {
+func (h *hook) authenticate(user string, password []byte, w access.Wait) (access.Account, error) {
 	if user == h.backend.Username {
 		same := subtle.ConstantTimeCompare(password, []byte(h.backend.Password)) == 1
 		if !same || h.backend.Password == "" {
-			return Account{}, refusePassword
+			return access.Account{}, refusal.WrongPassword
 		}
 		account, _ := h.account(user)
 		return account, nil
 	}
 	if h.accounts == nil {
-		return Account{}, refuseUnknownUser
+		return access.Account{}, refusal.UnknownUser
 	}
 	account, ok := h.accounts.Authenticate(user, password, w)
 	if ok && account.Name == user {
 		return account, nil
 	}
 	if _, known := h.accounts.Lookup(user); !known {
-		return Account{}, refuseUnknownUser // the client is told the same as for a wrong password
+		return access.Account{}, refusal.UnknownUser // the client is told the same as for a wrong password
 	}
-	return Account{}, refusePassword
+	return access.Account{}, refusal.WrongPassword
 }
 
 // account returns what the account of that name may do at this moment.
-func (h *hook) account(name string) (Account, bool) {
+func (h *hook) account(name string) (access.Account, bool) {
 	if name == h.backend.Username {
-		return Account{Name: name, Publish: everything, Subscribe: everything, Admin: true, Guessable: true}, true
+		return access.Account{Name: name, Publish: everything, Subscribe: everything, Admin: true, Guessable: true}, true
 	}
 	if h.accounts == nil {
-		return Account{}, false
+		return access.Account{}, false
 	}
 	return h.accounts.Lookup(name)
 }
 
 // certificateFits compares the name in a client certificate with the user name, where certificates are required: the
 // two are one identity. A certificate with several names is nobody's.
-func (h *hook) certificateFits(l *link, user string) bool {
-	state := l.tlsState()
+func (h *hook) certificateFits(l *clientLink, user string) bool {
+	state := l.TLSState()
 	if !h.mustCert || state == nil {
 		return true
 	}
@@ -169,11 +163,11 @@ func (h *hook) certificateFits(l *link, user string) bool {
 var commonName = asn1.ObjectIdentifier{2, 5, 4, 3}
 
 // certificateRevoked reports whether the certificate with which l was connected has been revoked since.
-func (h *hook) certificateRevoked(l *link) bool {
+func (h *hook) certificateRevoked(l *clientLink) bool {
 	if !h.mustCert || h.isRevoked == nil {
 		return false
 	}
-	state := l.tlsState()
+	state := l.TLSState()
 	return state != nil && h.isRevoked(state.VerifiedChains)
 }
 
@@ -189,53 +183,27 @@ func (h *hook) mayUseClientID(user, clientID string) bool {
 	return !taken
 }
 
-func (h *hook) isIngest(l *link) bool {
+func (h *hook) isIngest(l *clientLink) bool {
 	return l.account.Name == h.backend.Username && l.client.ID == h.backend.ClientID
 }
 
 // checkWill applies the rules for publishing to the will, which mochi would send unseen.
-func (h *hook) checkWill(l *link, pk packets.Packet) error {
+func (h *hook) checkWill(l *clientLink, pk packets.Packet) error {
 	if !pk.Connect.WillFlag {
 		return nil
 	}
-	if err := topic.Check(pk.Connect.WillTopic, h.maxLevels); err == topic.ErrReserved {
-		return refuseWill
-	} else if err != nil {
-		return refuseWillTopic
+	err := topic.Check(pk.Connect.WillTopic, h.maxLevels)
+	if l.noWill = err == topic.ErrReserved && isBridgeState(pk.Connect.WillTopic); l.noWill {
+		l.sayBridgeState(pk.Connect.WillTopic)
+		return nil
 	}
-	if !l.rights.mayPublish(pk.Connect.WillTopic) {
-		return refuseWill
+	if err == topic.ErrReserved {
+		return refusal.WillNotAllowed
+	} else if err != nil {
+		return refusal.InvalidWillTopic
+	}
+	if !l.rights.MayPublish(pk.Connect.WillTopic) {
+		return refusal.WillNotAllowed
 	}
 	return nil
-}
-
-// refuseConnect counts, logs and answers a refused CONNECT.
-func (h *hook) refuseConnect(l *link, pk packets.Packet, r refusal) {
-	l.cause.CompareAndSwap(nil, &r.reason)
-	attrs := []slog.Attr{slog.String("user", clip(string(pk.Connect.Username))), slog.String("client", clip(l.client.ID)),
-		slog.String("listener", l.listener()), slog.String("remote", l.RemoteAddr().String())}
-	if pk.Connect.WillFlag && (r == refuseWill || r == refuseWillTopic) {
-		attrs = append(attrs, slog.String("topic", clip(pk.Connect.WillTopic)))
-	}
-	if r.rule != "" {
-		attrs = append(attrs, slog.String("rule", r.rule))
-	}
-	if r == refuseWill {
-		attrs = append(attrs, slog.String("rule", l.rights.mayPublishText()))
-	}
-	from := source{account: l.account.Name, proved: l.account.Name != "", remote: l.RemoteAddr()}
-	if !from.proved { // its owner should hear of it all the same
-		from.account = string(pk.Connect.Username)
-	}
-	if l.throttled { // episodes tell of it
-		h.refusals.count(r.reason, 1, from)
-	} else {
-		h.refusals.add(r.reason, from, attrs...)
-	}
-
-	code := r.v5
-	if l.client.Properties.ProtocolVersion < 5 {
-		code = packets.Code{Code: r.v3, Reason: r.reason}
-	}
-	_ = h.server.SendConnack(l.client, code, false, nil) // the connection is closed either way
 }

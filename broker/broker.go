@@ -1,21 +1,7 @@
-// Package broker is the MQTT broker: listeners and connections, identity and access, around the embedded mochi server.
-//
-// The network half (network.go, listener.go, websocket.go, conn.go, writer.go) owns sockets, deadlines and limits. The
-// core half is one mochi hook (hook.go): auth.go says who a client is, access.go and topic.go what it may do, gate.go
-// keeps clients out until the program is ready, door.go judges every packet before mochi acts on it.
-//
-// mochi speaks MQTT and keeps the index of subscriptions; routing is ours. door.go takes every message and acknowledgement out of
-// mochi's hands and gives them to the router (router.go), which asks route.go for the subscribers and puts the message
-// into their sessions: one peer (peer.go) for each client id, with a state machine of package session. sessions.go
-// lets one connection at a time have a client id, attach.go begins and ends it. work.go does what the state machines
-// say; intake.go sees to it that nothing is acknowledged that is not stored, and that no more comes in than fits.
-// What is in a message is for others: the broker stores nothing.
 package broker
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -25,43 +11,19 @@ import (
 
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/plantops/plantops/broker/network"
+	"github.com/plantops/plantops/broker/refusal"
 )
-
-// Options say what to listen on and who may come in.
-type Options struct {
-	// TCP, TLS and WebSocket are addresses such as ":8883"; "" leaves that listener out. Port 0 takes any free port.
-	TCP, TLS, WebSocket string
-	// TLSConfig serves TLS; it must be set when TLS is. An error of its verification with a method RevokedName() string
-	// is counted as that of a revoked certificate, and put down to the account of that name.
-	TLSConfig *tls.Config
-	// AllowedOrigins are the websites that may open a websocket from a browser, besides the one of the same host.
-	AllowedOrigins []string
-	// RequireCertificate makes the name in the client's certificate and its user name one identity. That a
-	// certificate is asked for and checked is TLSConfig's part.
-	RequireCertificate bool
-	// Revoked reports whether a client's certificate, which had these chains when it connected, has been revoked since. It
-	// is asked at each login with a certificate and by EndRevoked. May be nil.
-	Revoked func(chains [][]*x509.Certificate) bool
-
-	Accounts Accounts // nil: only the backend can log in
-	Backend  Backend
-	// IngestTopics and StallTimeout say which messages the backend must take, and how long they may wait for it.
-	IngestTopics []string
-	StallTimeout time.Duration
-	Limits       Limits // zero fields have defaults
-	// Refused is called for every message that is refused, with the account that sent it. It must not block. May be nil.
-	Refused func(device, reason string)
-	Log     *slog.Logger     // nil discards
-	Now     func() time.Time // nil is time.Now
-}
 
 // Broker is one running broker. Its methods may be called from any goroutine.
 type Broker struct {
-	log       *slog.Logger
-	server    *mqtt.Server
-	hook      *hook
-	network   *network
-	listeners map[string]*netListener
+	log            *slog.Logger
+	server         *mqtt.Server
+	hook           *hook
+	network        *network.Network
+	listeners      map[string]*network.Listener
+	maxPacketBytes int
 
 	died      chan error
 	serving   sync.WaitGroup
@@ -74,10 +36,6 @@ type Broker struct {
 type Addrs struct{ TCP, TLS, WebSocket net.Addr }
 
 const (
-	kindTCP       = "tcp"
-	kindTLS       = "tls"
-	kindWebSocket = "websocket"
-
 	// evictWait is how long Disconnect waits for connections to end. They end at once unless something is wrong.
 	evictWait = time.Second
 	// closeWait bounds Close: mochi waits for its connections without a limit.
@@ -96,26 +54,39 @@ func Listen(o Options) (*Broker, error) {
 	if o.TLS != "" && o.TLSConfig == nil {
 		return nil, errors.New("listen on " + o.TLS + ": no TLS configuration")
 	}
-	refused := newRefusals(o.Log, o.Now)
-	b := &Broker{
-		log:       o.Log,
-		listeners: map[string]*netListener{},
-		died:      make(chan error, 3),
-		closing:   make(chan struct{}),
+	if err := o.Limits.check(); err != nil {
+		return nil, err
 	}
-	b.network = newNetwork(o.Limits, o.Log, func(reason string, from source) { refused.count(reason, 1, from) })
-	b.network.tlsConfig, b.network.allowedOrigins = o.TLSConfig, o.AllowedOrigins
+	if o.StallTimeout <= 0 {
+		return nil, fmt.Errorf("broker: StallTimeout is %v, it must be more than 0", o.StallTimeout)
+	}
+	refused := refusal.NewCounters(o.Log, o.Now)
+	b := &Broker{
+		log:            o.Log,
+		listeners:      map[string]*network.Listener{},
+		maxPacketBytes: o.Limits.MaxPacketBytes,
+		died:           make(chan error, 3),
+		closing:        make(chan struct{}),
+	}
+	b.network = network.New(network.Options{
+		Limits: network.Limits{
+			MaxConnections: o.Limits.MaxConnections, MaxUnauthenticated: o.Limits.MaxUnauthenticated,
+			MaxUnauthenticatedPerAddress: o.Limits.MaxUnauthenticatedPerAddress, MaxConnectionsPerAddress: o.Limits.MaxConnectionsPerAddress,
+			ConnectTimeout: o.Limits.ConnectTimeout, MaxPacketBytes: o.Limits.MaxPacketBytes,
+		},
+		TLSConfig: o.TLSConfig, AllowedOrigins: o.AllowedOrigins, Log: o.Log,
+		Refused: func(why refusal.Refusal, from refusal.Source) { refused.Count(why, 1, from) },
+	})
 	if err := b.bindAll(o); err != nil {
 		return nil, err
 	}
-	limits := b.network.limits
-	b.server = mqtt.New(serverOptions(limits, o.Log))
+	b.server = mqtt.New(serverOptions(o.Limits, o.Log))
 	b.hook = &hook{
 		server: b.server, log: o.Log, accounts: o.Accounts, backend: o.Backend, mustCert: o.RequireCertificate, isRevoked: o.Revoked,
-		maxLevels: limits.MaxTopicLevels, reported: o.Refused, now: o.Now,
-		gate: newGate(), gateWait: gateWait, refusals: refused,
+		maxLevels: o.Limits.MaxTopicLevels, reported: o.Refused, now: o.Now,
+		gate: newGate(), gateWait: gateWait, packetTimeout: defaultPacketTimeout, refusals: refused,
 	}
-	refused.exists = func(name string) bool { _, exists := b.hook.account(name); return exists }
+	refused.Exists = func(name string) bool { _, exists := b.hook.account(name); return exists }
 	b.hook.router = newRouter(b.hook, o)
 	b.hook.sessions = newSessions(b.hook.router)
 	if err := b.server.AddHook(b.hook, nil); err != nil {
@@ -147,26 +118,26 @@ func serverOptions(limits Limits, log *slog.Logger) *mqtt.Options {
 func (b *Broker) bindAll(o Options) error {
 	var errs []error
 	for _, want := range []struct{ kind, address, words string }{
-		{kindTCP, o.TCP, "Opening ipv4 listen socket on port %d."},
-		{kindTLS, o.TLS, "Opening ipv4 listen socket on port %d."},
-		{kindWebSocket, o.WebSocket, "Opening websockets listen socket on port %d."},
+		{network.TCP, o.TCP, "Opening ipv4 listen socket on port %d."},
+		{network.TLS, o.TLS, "Opening ipv4 listen socket on port %d."},
+		{network.WebSocket, o.WebSocket, "Opening websockets listen socket on port %d."},
 	} {
 		if want.address == "" {
 			continue
 		}
-		l, err := bind(want.kind, want.address, b.network)
+		l, err := b.network.Bind(want.kind, want.address)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
 		b.listeners[want.kind] = l
-		b.log.Info(fmt.Sprintf(want.words, portOf(l.addr())))
+		b.log.Info(fmt.Sprintf(want.words, portOf(l.Addr())))
 	}
 	if len(errs) == 0 {
 		return nil
 	}
 	for _, l := range b.listeners {
-		_ = l.close() // nothing was accepted
+		_ = l.Close() // nothing was accepted
 	}
 	return errors.Join(errs...)
 }
@@ -183,11 +154,11 @@ func portOf(a net.Addr) int {
 func (b *Broker) Addrs() Addrs {
 	addr := func(kind string) net.Addr {
 		if l := b.listeners[kind]; l != nil {
-			return l.addr()
+			return l.Addr()
 		}
 		return nil
 	}
-	return Addrs{TCP: addr(kindTCP), TLS: addr(kindTLS), WebSocket: addr(kindWebSocket)}
+	return Addrs{TCP: addr(network.TCP), TLS: addr(network.TLS), WebSocket: addr(network.WebSocket)}
 }
 
 // Start lets connections in. Every client but the backend's subscriber waits after its login for AdmitDevices, for half a
@@ -202,11 +173,11 @@ func (b *Broker) Start() error {
 	b.serving.Go(func() { b.hook.router.run(b.closing) })
 	for kind, l := range b.listeners {
 		b.serving.Go(func() {
-			err := l.serve(b.establish)
+			err := l.Serve(b.establish)
 			select {
 			case <-b.closing:
 			default:
-				b.died <- fmt.Errorf("%s listener on %s ended: %w", kind, l.addr(), err)
+				b.died <- fmt.Errorf("%s listener on %s ended: %w", kind, l.Addr(), err)
 			}
 		})
 	}
@@ -214,18 +185,19 @@ func (b *Broker) Start() error {
 }
 
 // Expect says that the connection from this address is made by this program: it comes in whoever else waits.
-func (b *Broker) Expect(local net.Addr) { b.network.expect(local) }
+func (b *Broker) Expect(local net.Addr) { b.network.Expect(local) }
 
-// establish serves one connection until it ends. mochi's decoder can panic on what a client sends; serve recovers.
-func (b *Broker) establish(c *conn) error {
+// establish serves one connection until it ends. mochi's decoder can panic on what a client sends: the connection
+// recovers (run in network/conn.go).
+func (b *Broker) establish(c *network.Conn) error {
 	l := newLink(b.hook, c)
-	l.screen.limit = b.network.limits.MaxPacketBytes
+	l.screen.Limit = b.maxPacketBytes
 	panicked := true
 	defer func() {
-		b.hook.settle(l, panicked)
+		b.hook.connectionEnded(l, panicked)
 		b.hook.sessions.release(l)
 	}()
-	err := b.server.EstablishConnection(c.listener(), l)
+	err := b.server.EstablishConnection(c.Kind(), readLoop{l})
 	panicked = false
 	return err
 }
@@ -237,7 +209,7 @@ func (b *Broker) AdmitDevices() { b.hook.gate.open() }
 // subscriptions and waiting messages. It returns how many were connected, when they have ended.
 func (b *Broker) Disconnect(name, reason string) int {
 	n := b.hook.sessions.evict(name, packets.Code{Code: packets.ErrAdministrativeAction.Code, Reason: reason}, evictWait)
-	b.hook.refusals.forget(name) // its figures, if it is no more
+	b.hook.refusals.Forget(name) // its figures, if it is no more
 	b.log.Info("sessions ended", "user", name, "reason", reason, "count", n)
 	return n
 }
@@ -257,7 +229,7 @@ func (b *Broker) EndRevoked() int {
 // publishing their wills. It returns when they are gone or ctx has ended.
 func (b *Broker) DisconnectDevices(ctx context.Context) error {
 	b.hook.gate.close()
-	var sent []*link
+	var sent []*clientLink
 	for _, l := range b.hook.sessions.live() {
 		if !b.hook.isIngest(l) {
 			b.hook.sessions.end(l, packets.ErrServerShuttingDown)
@@ -300,7 +272,7 @@ func (b *Broker) close() error {
 	for _, l := range b.hook.sessions.live() {
 		b.hook.sessions.end(l, packets.ErrServerShuttingDown)
 	}
-	errs := []error{b.network.close(ctx)}
+	errs := []error{b.network.Close(ctx)}
 
 	stopped := make(chan error, 1)
 	go func() {

@@ -13,7 +13,7 @@ func (b *Broker) Charged() map[string]func() Held {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := map[string]func() Held{}
-	for name, h := range s.holdings {
+	for name, h := range s.usages {
 		all[name] = func() Held {
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -27,9 +27,9 @@ func (b *Broker) Charged() map[string]func() Held {
 
 // Counted counts what each account holds, and what waits for all of them.
 func (b *Broker) Counted() (all map[string]Held, queued int) {
-	s, t, n := b.hook.sessions, &b.hook.router.retained, b.network
+	s, t := b.hook.sessions, &b.hook.router.retained
 	all = map[string]Held{}
-	add := func(h *holding, more func(*Held)) {
+	add := func(h *usage, more func(*Held)) {
 		held := all[h.owner.Account]
 		more(&held)
 		all[h.owner.Account] = held
@@ -38,7 +38,7 @@ func (b *Broker) Counted() (all map[string]Held, queued int) {
 	defer s.mu.Unlock()
 	for _, p := range s.byID {
 		p.mu.Lock()
-		add(p.holding, func(h *Held) {
+		add(p.usage, func(h *Held) {
 			h.Sessions++
 			if !p.owner.hasEnded() {
 				h.Connections++
@@ -48,16 +48,12 @@ func (b *Broker) Counted() (all map[string]Held, queued int) {
 			}
 			h.Subscriptions += p.state.Subscriptions()
 			h.Queued += (p.state.Stats().Bytes + p.state.WillBytes()) / session.FreeBytes * session.FreeBytes
+			if !p.owner.hasEnded() { // of one that has ended nothing is queued, a moment later
+				h.Queued += p.owner.QueuedBytes() / session.FreeBytes * session.FreeBytes
+			}
 		})
 		p.mu.Unlock()
 	}
-	n.mu.Lock()
-	for c := range n.conns {
-		if h := c.holding.Load(); h != nil {
-			add(h, func(h *Held) { h.Queued += c.queuedBytes() / session.FreeBytes * session.FreeBytes })
-		}
-	}
-	n.mu.Unlock()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for c := session.Everything(); !c.Done(); {

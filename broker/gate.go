@@ -4,6 +4,8 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"github.com/plantops/plantops/broker/refusal"
 )
 
 // gateWait is how long a client waits for the program to be ready before it is sent away to try again.
@@ -38,7 +40,7 @@ func (g *gate) isClosed() bool {
 // connection lasts.
 func (g *gate) pass(gone <-chan struct{}, limit time.Duration) error {
 	if g.isClosed() {
-		return refuseStopping
+		return refusal.Stopping
 	}
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
@@ -46,10 +48,10 @@ func (g *gate) pass(gone <-chan struct{}, limit time.Duration) error {
 	case <-g.opened:
 		return nil
 	case <-g.closed:
-		return refuseStopping
+		return refusal.Stopping
 	case <-gone:
 		return errGone
 	case <-timer.C:
-		return refuseNotReady
+		return refusal.NotReady
 	}
 }

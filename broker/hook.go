@@ -3,7 +3,6 @@ package broker
 import (
 	"crypto/x509"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"sync/atomic"
@@ -11,6 +10,10 @@ import (
 
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/plantops/plantops/broker/access"
+	"github.com/plantops/plantops/broker/network"
+	"github.com/plantops/plantops/broker/refusal"
 )
 
 // hook is everything mochi asks us: the only hook attached, because of several a single yes would be enough.
@@ -19,7 +22,7 @@ type hook struct {
 	mqtt.HookBase
 	server    *mqtt.Server
 	log       *slog.Logger
-	accounts  Accounts
+	accounts  access.Accounts
 	backend   Backend
 	mustCert  bool                             // RequireCertificate
 	isRevoked func([][]*x509.Certificate) bool // Options.Revoked
@@ -31,8 +34,10 @@ type hook struct {
 	sessions *sessions
 	gate     *gate
 	gateWait time.Duration
-	refusals *refusals
-	accepted atomic.Int64 // CONNECTs answered with success
+
+	packetTimeout time.Duration // see defaultPacketTimeout
+	refusals      *refusal.Counters
+	accepted      atomic.Int64 // CONNECTs answered with success
 }
 
 func (h *hook) ID() string { return "plantops" }
@@ -55,7 +60,7 @@ func (h *hook) OnConnect(cl *mqtt.Client, pk packets.Packet) error {
 		return packets.ErrNotAuthorized
 	}
 	err := h.admit(l, pk)
-	if r, ok := err.(refusal); ok {
+	if r, ok := err.(refusal.Refusal); ok {
 		h.refuseConnect(l, pk, r)
 	}
 	return err
@@ -87,18 +92,18 @@ func (h *hook) OnSessionEstablished(cl *mqtt.Client, pk packets.Packet) {
 
 func (h *hook) OnDisconnect(cl *mqtt.Client, err error, _ bool) {
 	if l := linkOf(cl); l != nil {
-		if r, broken := brokenPacket(err); broken && !l.lost && l.because(r.reason) {
-			h.refused(l, r.reason, "", "")
+		if r, broken := brokenPacket(err); broken && !l.lost && l.because(r.Reason) {
+			h.refused(l, r, "")
 		}
 		h.log.Info("client disconnected", append(l.attrs(), "reason", endReason(l, err))...)
 	}
 }
 
-// settle ends a connection's session when mochi has let go of the connection, in whatever way.
-func (h *hook) settle(l *link, panicked bool) {
+// connectionEnded ends a connection's session when mochi has let go of the connection, in whatever way.
+func (h *hook) connectionEnded(l *clientLink, panicked bool) {
 	if panicked && l.peer != nil {
-		if l.because(refuseMalformed.reason) {
-			h.refused(l, refuseMalformed.reason, "", "")
+		if l.because(refusal.MalformedPacket.Reason) {
+			h.refused(l, refusal.MalformedPacket, "")
 		}
 		if l.established.Load() {
 			h.OnDisconnect(l.client, packets.ErrMalformedPacket, false)
@@ -110,67 +115,26 @@ func (h *hook) settle(l *link, panicked bool) {
 // OnPublish is a guard that must never fire: OnPacketRead has taken every message. What mochi would publish would be
 // acknowledged before it is stored.
 func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
-	h.log.Error("a message went past the router", "client", cl.ID, "topic", clip(pk.TopicName))
-	h.refusals.count("past the router", 1, source{})
+	h.log.Error("a message went past the router", "client", cl.ID, "topic", refusal.Clip(pk.TopicName))
+	h.refusals.Count(refusal.PastRouter, 1, refusal.Source{})
 	return pk, packets.ErrRejectPacket
 }
 
 // OnACLCheck is asked about the filters of a SUBSCRIBE.
 func (h *hook) OnACLCheck(cl *mqtt.Client, filter string, write bool) bool {
 	l := linkOf(cl)
-	return l != nil && !write && l.rights.mayRead(filter)
+	return l != nil && !write && l.rights.MayRead(filter)
 }
 
-// refused counts and logs what a client that has logged in may not do. rule is what it may do.
-func (h *hook) refused(l *link, reason, topic, rule string) {
-	attrs := []slog.Attr{slog.String("user", l.account.Name), slog.String("client", l.client.ID),
-		slog.String("listener", l.listener()), slog.String("remote", l.RemoteAddr().String())}
-	if topic != "" {
-		attrs = append(attrs, slog.String("topic", clip(topic)))
+// brokenPacket is the refusal of a packet that mochi could not read or would not take, when that is why it ended a connection.
+func brokenPacket(err error) (refusal.Refusal, bool) {
+	switch code, _ := errors.AsType[packets.Code](err); {
+	case err == nil, errors.Is(err, network.ErrQueueFull), errors.Is(err, net.ErrClosed), code == packets.ErrRejectPacket: // our own
+		return refusal.Refusal{}, false
+	case code == packets.ErrPacketTooLarge:
+		return refusal.PacketTooLarge, true
+	case code.Code == packets.ErrProtocolViolation.Code:
+		return refusal.ProtocolViolation, true
 	}
-	if rule != "" {
-		attrs = append(attrs, slog.String("rule", rule))
-	}
-	h.refusals.add(reason, source{account: l.account.Name, proved: true, remote: l.RemoteAddr()}, attrs...)
-}
-
-// reportPublish adds a refused message to its account's figures.
-func (h *hook) reportPublish(account, reason string) {
-	t := h.router.tallies.of(account)
-	t.received.Add(1)
-	t.refused.Add(1)
-	if h.reported != nil {
-		h.reported(account, reason)
-	}
-}
-
-// refusedAway counts and logs what is refused to a client that need not be connected any more. rule is what it may do.
-func (h *hook) refusedAway(account, client, reason, topic, rule string) {
-	attrs := []slog.Attr{slog.String("user", account), slog.String("client", client), slog.String("topic", clip(topic))}
-	if rule != "" {
-		attrs = append(attrs, slog.String("rule", rule))
-	}
-	h.refusals.add(reason, source{account: account, proved: true}, attrs...)
-}
-
-// attrs says which connection a log line is about.
-func (l *link) attrs() []any {
-	return []any{"user", l.account.Name, "client", l.client.ID, "listener", l.listener(), "remote", l.RemoteAddr().String()}
-}
-
-// endReason puts why a connection ended into words: our reason, else the client's goodbye, else what the socket said.
-func endReason(l *link, err error) string {
-	if cause := l.cause.Load(); cause != nil {
-		return *cause
-	}
-	if err == nil {
-		return "disconnected by client"
-	}
-	if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
-		return "keepalive timeout"
-	}
-	if errors.Is(err, io.EOF) {
-		return "connection closed by client"
-	}
-	return err.Error()
+	return refusal.MalformedPacket, true
 }

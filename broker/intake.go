@@ -3,7 +3,6 @@ package broker
 import (
 	"context"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/plantops/plantops/broker/session"
@@ -33,11 +32,11 @@ type intake struct {
 	idle    chan struct{} // closed when count is 0; nil when nobody waits for that
 }
 
-// receipt is one message between the door and the store.
+// receipt is one message on its way into the store.
 type receipt struct {
 	message  session.Message
-	link     *link  // the connection that it came on; nil when nobody waits for an acknowledgement
-	account  string // that sent it
+	link     *clientLink // the connection that it came on; nil when nobody waits for an acknowledgement
+	account  string      // that sent it
 	ticket   session.Ticket
 	tally    *tally
 	bytes    int
@@ -49,13 +48,10 @@ type receipt struct {
 
 // turn is a connection's place in the queue for credits. It waits for one message at a time.
 type turn struct {
-	link    *link
+	link    *clientLink
 	receipt *receipt
 	granted chan struct{} // has room for one
 }
-
-// tally counts the messages of one device.
-type tally struct{ received, refused, pending atomic.Int64 }
 
 // take takes a credit for r if there is one and nobody waits.
 func (t *intake) take(r *receipt) bool {
@@ -124,7 +120,7 @@ func (t *intake) unlist(r *receipt) {
 
 // wait waits for a credit and reports whether r has got it; not when the connection ends first. It is ended after
 // StallTimeout, see overdue.
-func (t *intake) wait(l *link, r *receipt) bool {
+func (t *intake) wait(l *clientLink, r *receipt) bool {
 	q := &l.turn
 	if q.granted == nil {
 		q.granted = make(chan struct{}, 1)
@@ -137,7 +133,7 @@ func (t *intake) wait(l *link, r *receipt) bool {
 	select {
 	case <-q.granted:
 		return true
-	case <-l.done():
+	case <-l.Done():
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -196,7 +192,7 @@ func (t *intake) setReady(ready bool) {
 
 // overdue appends the connections that have waited since before the deadline, for a credit or for an acknowledgement.
 // Each receipt is reported once.
-func (t *intake) overdue(deadline time.Time, links []*link) []*link {
+func (t *intake) overdue(deadline time.Time, links []*clientLink) []*clientLink {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, q := range t.waiting {

@@ -1,42 +1,53 @@
 package broker
 
 import (
+	"errors"
+	"io"
+	"net"
 	"sync/atomic"
 	"time"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/plantops/plantops/broker/access"
+	"github.com/plantops/plantops/broker/network"
+	"github.com/plantops/plantops/broker/refusal"
+	"github.com/plantops/plantops/broker/validate"
 )
 
-// link is one connection as the core sees it: the network's conn, mochi's client, and who is behind them. mochi holds
-// it as cl.Net.Conn. Everything about it happens in its reader's goroutine (mochi's hooks are called there), except
-// where a field says otherwise.
-type link struct {
-	*conn
+// clientLink is one connection as the core sees it: the network's Conn, mochi's client, and who is behind them. mochi holds
+// it, in a readLoop, as cl.Net.Conn. Everything about it happens in its reader's goroutine (mochi's hooks are called there),
+// except where a field says otherwise.
+type clientLink struct {
+	*network.Conn
 	hook  *hook
 	ended chan struct{} // closed when mochi has let go of the connection
 
 	// Written before sessions.claim and only read afterwards, by anybody.
 	client    *mqtt.Client
-	account   Account
-	rights    rights
+	account   access.Account
+	rights    access.Rights
 	since     time.Time
 	willBytes int  // of the CONNECT, if there is a will in it
 	throttled bool // its password was refused unseen, or answered late
 
-	peer     *peer     // set by claim
-	work     *work     // set by attach
-	turn     turn      // its place in the queue for credits
-	present  bool      // there was a session: for the CONNACK
-	goodbye  bool      // the client sent DISCONNECT 0x00: no will
-	lost     bool      // nothing more can be read
-	now      time.Time // of the last Read: a clock for what was read together
-	screen   screen    // what is read goes through it
-	wrong    *fault    // with the packet after those that were read
-	wordless bool      // the will has no payload
-	allowed  string    // the topic that it published to last, judged and found right
-	last     *route    // of that topic
-	unsuback []byte    // the codes for the UNSUBACK under way
+	peer            *peer                 // set by claim
+	work            *work                 // set by attach
+	turn            turn                  // its place in the queue for credits
+	present         bool                  // there was a session: for the CONNACK
+	goodbye         bool                  // the client sent DISCONNECT 0x00: no will
+	lost            bool                  // nothing more can be read
+	now             time.Time             // of the last Read: a clock for what was read together
+	screen          validate.Screen       // what is read goes through it
+	wrong           *validate.PacketFault // with the packet after those that were read
+	emptyWill       bool                  // the will has no payload
+	noWill          bool                  // the will is that of a bridge, and ignored
+	stateSaid       bool                  // that is logged
+	bridge          validate.BridgeBit    // whether it is a bridge of Mosquitto's
+	lastTopic       string                // the topic that it published to last, judged and found right
+	lastSubscribers *subscribers          // of that topic
+	unsuback        []byte                // the codes for the UNSUBACK under way
 
 	over        bool                   // finished, nothing more may be written; guarded by peer.mu
 	established atomic.Bool            // CONNACK sent
@@ -45,41 +56,41 @@ type link struct {
 	cause       atomic.Pointer[string] // why we ended it, for the log
 }
 
-func newLink(h *hook, c *conn) *link { return &link{conn: c, hook: h, ended: make(chan struct{})} }
+// defaultPacketTimeout, and another second for each KiB, is how long the rest of a packet may take. TCP doubles its
+// pauses between attempts, so after a gap of 100 s in a radio link the client is heard again within this time; 1 KiB/s
+// is less than a GPRS modem does. The keepalive does not help here: a byte now and then is a sign of life.
+const defaultPacketTimeout = 2 * time.Minute
 
-// linkOf returns nil for a client without a connection of ours.
-func linkOf(cl *mqtt.Client) *link {
-	l, _ := cl.Net.Conn.(*link)
-	return l
+func newLink(h *hook, c *network.Conn) *clientLink {
+	return &clientLink{Conn: c, hook: h, ended: make(chan struct{})}
 }
 
-// Read is called when everything that was read before has been dealt with: time to send what came of it. It ends
-// before a packet of wrong form, and the next call ends the connection.
-func (l *link) Read(p []byte) (int, error) {
-	if l.work != nil {
-		l.work.flush()
-		l.work.yield(l)
-	}
+// Read reads what has come and judges the form of it. It ends before a packet of wrong form, and the next call returns what
+// is wrong with that, a *validate.PacketFault. It sends nothing.
+func (l *clientLink) Read(p []byte) (int, error) {
 	if l.wrong != nil {
-		return 0, l.hook.rejectForm(l, l.wrong)
+		return 0, l.wrong
 	}
-	n, err := l.conn.Read(p)
+	n, err := l.Conn.Read(p)
 	if l.work != nil {
-		l.now, l.lost = l.work.r.now(), err != nil
+		l.now, l.lost = l.hook.now(), err != nil
 	}
-	good, wrong := l.screen.pass(p[:n])
+	if l.screen.Version == 0 {
+		l.bridge.Take(p[:n])
+	}
+	good, wrong := l.screen.Pass(p[:n])
 	if l.wrong = wrong; wrong != nil && good == 0 {
-		return 0, l.hook.rejectForm(l, wrong)
+		return 0, wrong
 	}
-	underWay, size := l.screen.underWay()
-	l.awaitPacket(underWay, l.screen.fresh, l.n.packetTimeout+time.Duration(size>>10)*time.Second)
-	if err != nil && l.late() {
-		return 0, l.hook.rejectForm(l, violation(packets.Reserved, refuseUnfinished))
+	underWay, fresh, size := l.screen.UnderWay()
+	l.AwaitPacket(underWay, fresh, l.hook.packetTimeout+time.Duration(size>>10)*time.Second)
+	if err != nil && l.Late() {
+		return 0, validate.Violation(packets.Reserved, refusal.PacketUnfinished)
 	}
 	return good, err
 }
 
-func (l *link) hasEnded() bool {
+func (l *clientLink) hasEnded() bool {
 	select {
 	case <-l.ended:
 		return true
@@ -89,4 +100,26 @@ func (l *link) hasEnded() bool {
 }
 
 // because notes why the connection ends, for the log, and reports whether it is the first reason, which counts.
-func (l *link) because(reason string) bool { return l.cause.CompareAndSwap(nil, &reason) }
+func (l *clientLink) because(reason string) bool { return l.cause.CompareAndSwap(nil, &reason) }
+
+// attrs says which connection a log line is about.
+func (l *clientLink) attrs() []any {
+	return []any{"user", l.account.Name, "client", l.client.ID, "listener", l.Kind(), "remote", l.RemoteAddr().String()}
+}
+
+// endReason puts why a connection ended into words: our reason, else the client's goodbye, else what the socket said.
+func endReason(l *clientLink, err error) string {
+	if cause := l.cause.Load(); cause != nil {
+		return *cause
+	}
+	if err == nil {
+		return "disconnected by client"
+	}
+	if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
+		return "keepalive timeout"
+	}
+	if errors.Is(err, io.EOF) {
+		return "connection closed by client"
+	}
+	return err.Error()
+}

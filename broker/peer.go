@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/plantops/plantops/broker/access"
 	"github.com/plantops/plantops/broker/session"
 )
 
@@ -15,21 +16,21 @@ type peer struct {
 	account string
 	ingest  bool // it is the backend's subscriber
 
-	owner   *link       // the newest connection of the id, which may have ended; guarded by sessions.mu
-	online  atomic.Bool // attached
-	holding *holding    // of its account; changed under sessions.mu and mu
+	owner  *clientLink // the newest connection of the id, which may have ended; guarded by sessions.mu
+	online atomic.Bool // attached
+	usage  *usage      // of its account; changed under sessions.mu and mu
 
-	mu      sync.Mutex // guards what follows; never two of them are held
-	state   *session.Session
-	link    *link // attached; nil while away
-	ended   bool  // the session has no state
-	rights  rights
-	walks   []walk // retained messages that are due to the client
-	narrow  bool   // the client takes few messages at a time
-	crowd   crowd
-	lost    uint64    // of state.Overflowed, that has been counted
-	warned  time.Time // when a line about it was written
-	charged int       // units of session.FreeBytes, that its account is charged
+	mu           sync.Mutex // guards what follows; never two of them are held
+	state        *session.Session
+	link         *clientLink // attached; nil while away
+	ended        bool        // the session has no state
+	rights       access.Rights
+	retainedDue  []retainedDelivery // retained messages that are due to the client
+	smallWindow  bool               // the client takes few messages at a time
+	backpressure backpressure
+	lost         uint64    // of state.Overflowed, that has been counted
+	warned       time.Time // when a line about it was written
+	charged      int       // units of session.FreeBytes, that its account is charged
 }
 
 const (
@@ -51,12 +52,37 @@ func (p *peer) stats() session.Stats {
 	return p.state.Stats()
 }
 
-func newPeer(id string, h *holding, ingest bool) *peer {
+func newPeer(id string, h *usage, ingest bool) *peer {
 	o := session.Options{Window: window, MaxQueued: maxWaiting, MaxQueuedBytes: maxWaitingBytes, ReceiveMaximum: receiveMaximum}
 	if ingest { // what waits for it is bounded by credits; nothing of it is dropped
 		o.Window, o.MaxQueued, o.MaxQueuedBytes = 65535, math.MaxInt32, math.MaxInt32
 		o.RaiseQoS0 = true
 	}
 	account := h.owner.Account
-	return &peer{id: id, account: account, holding: h, ingest: ingest, ended: true, state: session.New(id, account, o)}
+	return &peer{id: id, account: account, usage: h, ingest: ingest, ended: true, state: session.New(id, o)}
+}
+
+// unsubscribed gives the room of a subscription back. The caller holds p.mu.
+func (p *peer) unsubscribed(filter string) {
+	if !p.ingest {
+		p.usage.subscriptions.Add(-weight(filter))
+	}
+}
+
+// charge brings what the account is charged for the session up to date. The caller holds p.mu.
+func (p *peer) charge() {
+	_, bytes := p.state.Backlog()
+	if units := (bytes + p.state.WillBytes()) / session.FreeBytes; units != p.charged && !p.ingest {
+		p.usage.charge(units - p.charged)
+		p.charged = units
+	}
+}
+
+// exhausted says whether no more should wait for the client. The caller holds p.mu.
+func (p *peer) exhausted() bool {
+	if p.ingest {
+		return false
+	}
+	_, is := p.usage.exhausted()
+	return is
 }

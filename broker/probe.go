@@ -44,7 +44,7 @@ func (r *router) probe(ctx context.Context) error {
 	m := &session.Message{Topic: ProbeTopic, Created: now, QoS: 1}
 	sent := false
 	w := r.begin()
-	for _, t := range r.routeTo(ProbeTopic).targets {
+	for _, t := range r.subscribersOf(ProbeTopic).direct {
 		if t.peer.ingest {
 			sent = true
 			w.deliver(t.peer, m, session.Offer{QoS: t.offer.QoS, Token: token}, now)

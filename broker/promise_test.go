@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"cmp"
 	"fmt"
 	"testing"
 	"time"
@@ -18,11 +19,11 @@ const (
 	shortly   = 100 * time.Millisecond // a stall timeout that a test waits for
 )
 
-// withIngest starts a broker whose telemetry must be stored. stall 0 is the default.
+// withIngest starts a broker whose telemetry must be stored. stall 0 is that of the default configuration.
 func withIngest(t *testing.T, stall time.Duration, accounts ...brokertest.Account) *brokertest.Broker {
 	t.Helper()
 	b := brokertest.Listen(t, func(o *broker.Options) {
-		o.IngestTopics, o.StallTimeout = []string{"devices/+/telemetry", "devices/+/heartbeat"}, stall
+		o.IngestTopics, o.StallTimeout = []string{"devices/+/telemetry", "devices/+/heartbeat"}, cmp.Or(stall, o.StallTimeout)
 	}, accounts...)
 	require.NoError(t, b.Start())
 	b.AdmitDevices()
@@ -85,7 +86,7 @@ func TestAcknowledgementsKeepTheOrderOfTheMessages(t *testing.T) {
 		var want, got []string
 		for i, topic := range []string{telemetry, "devices/bed-2/telemetry", "devices/bed-1/other", telemetry, "devices/bed-2/x"} {
 			id := device.SendPublish(topic, "{}", qos)
-			want = append(want, fmt.Sprintf("%d %#x", id, []byte{0, 0x87, 0, 0, 0x87}[i]))
+			want = append(want, fmt.Sprintf("%d %#x", id, []byte{0, 0x87, 0x10, 0, 0x87}[i]))
 		}
 		first, second := subscriber.Await(packets.Publish), subscriber.Await(packets.Publish)
 		subscriber.Acknowledge(second)

@@ -5,10 +5,13 @@ import (
 	"strings"
 	"sync/atomic"
 
-	"github.com/mochi-mqtt/server/v2/packets"
-
+	"github.com/plantops/plantops/broker/network"
+	"github.com/plantops/plantops/broker/refusal"
 	"github.com/plantops/plantops/broker/session"
 )
+
+// The network charges the queue of a connection in the units in which a session is charged.
+var _ = [1]struct{}{}[network.ChargeBytes-session.FreeBytes]
 
 const (
 	maxRetained      = 100_000
@@ -27,11 +30,11 @@ const (
 // them: credits bound what waits for it, and nothing of it may be lost.
 type quotas struct {
 	limits Limits
-	queued atomic.Int64 // of all holdings
+	queued atomic.Int64 // of all accounts
 }
 
-// holding is what an account holds: one for each account that has logged in, until the account is removed.
-type holding struct {
+// usage is what an account has in the broker: one for each account that has logged in, until the account is removed.
+type usage struct {
 	quotas *quotas
 	// guarded by sessions.mu
 	sessions, connections int
@@ -43,36 +46,17 @@ type holding struct {
 	queued atomic.Int64
 }
 
-// The refusals by a quota. MQTT 3.1.1 has no word for it. "Server unavailable" makes people look at the server, not for a
-// wrong password, and libraries try again.
-var (
-	refuseConnections   = refusal{reason: "too many connections of the account", v5: packets.ErrQuotaExceeded, v3: v3ServerUnavailable}
-	refuseSessions      = refusal{reason: "too many sessions of the account", v5: packets.ErrQuotaExceeded, v3: v3ServerUnavailable}
-	refuseAllSessions   = refusal{reason: "too many sessions", v5: packets.ErrQuotaExceeded, v3: v3ServerUnavailable}
-	refuseSubscriptions = refusal{reason: "too many subscriptions of the account", v5: packets.ErrQuotaExceeded}
-	refuseRetained      = refusal{reason: "too many retained messages of the account", v5: packets.ErrQuotaExceeded}
-	refuseAllRetained   = refusal{reason: "too many retained messages", v5: packets.ErrQuotaExceeded}
-	refuseQueued        = refusal{reason: "too much waits for the account", v5: packets.ErrQuotaExceeded, v3: v3ServerUnavailable} // or a message to it was dropped
-	refuseGone          = refusal{reason: "account removed", v5: packets.ErrNotAuthorized}
-)
-
-// by returns the refusal with the limit that it comes from, for the log.
-func (r refusal) by(key string, limit int) refusal {
-	r.rule = fmt.Sprintf("limits.%s: %d", key, limit)
-	return r
-}
-
 // admit says why the account may not have one connection more, and one session more if the connection needs a new
 // one. all counts the sessions of all accounts. The caller holds sessions.mu.
-func (h *holding) admit(newSession bool, all int) error {
+func (h *usage) admit(newSession bool, all int) error {
 	limits := &h.quotas.limits
 	switch {
 	case h.connections >= limits.MaxConnectionsPerAccount:
-		return refuseConnections.by("max_connections_per_account", limits.MaxConnectionsPerAccount)
+		return refusal.TooManyAccountConnections.By("max_connections_per_account", limits.MaxConnectionsPerAccount)
 	case newSession && h.sessions >= limits.MaxSessionsPerAccount:
-		return refuseSessions.by("max_sessions_per_account", limits.MaxSessionsPerAccount)
+		return refusal.TooManyAccountSessions.By("max_sessions_per_account", limits.MaxSessionsPerAccount)
 	case newSession && all >= limits.MaxSessions:
-		return refuseAllSessions.by("max_sessions", limits.MaxSessions)
+		return refusal.TooManySessions.By("max_sessions", limits.MaxSessions)
 	}
 	return nil
 }
@@ -87,17 +71,15 @@ func weight(filter string) int64 {
 
 // admitWill says why the account may not leave a will with us, which waits like a message to it. A CONNECT that is
 // smaller than what waits for free is never refused for it.
-func (h *holding) admitWill(connectBytes int) error {
-	if rule, scarce := h.scarce(); scarce && connectBytes >= session.FreeBytes {
-		r := refuseQueued
-		r.rule = rule
-		return r
+func (h *usage) admitWill(connectBytes int) error {
+	if rule, scarce := h.exhausted(); scarce && connectBytes >= session.FreeBytes {
+		return refusal.TooMuchWaits.With(rule)
 	}
 	return nil
 }
 
 // subscribe takes room for a subscription, if there is some left.
-func (h *holding) subscribe(filter string) bool {
+func (h *usage) subscribe(filter string) bool {
 	w := weight(filter)
 	for {
 		n := h.subscriptions.Load()
@@ -110,22 +92,15 @@ func (h *holding) subscribe(filter string) bool {
 	}
 }
 
-// unsubscribed gives the room of a subscription back. The caller holds p.mu.
-func (p *peer) unsubscribed(filter string) {
-	if !p.ingest {
-		p.holding.subscriptions.Add(-weight(filter))
-	}
-}
-
-// hold notes that so many units more, or less, wait for the account's clients.
-func (h *holding) hold(units int) {
+// charge notes that so many units more, or less, wait for the account's clients.
+func (h *usage) charge(units int) {
 	h.queued.Add(int64(units) * session.FreeBytes)
 	h.quotas.queued.Add(int64(units) * session.FreeBytes)
 }
 
-// scarce says why nothing more should wait for the account's clients. It is asked for each message: for an account for
+// exhausted says why nothing more should wait for the account's clients. It is asked for each message: for an account for
 // which little waits it is one load.
-func (h *holding) scarce() (rule string, is bool) {
+func (h *usage) exhausted() (rule string, is bool) {
 	limits, queued := &h.quotas.limits, h.queued.Load()
 	switch {
 	case queued >= int64(limits.MaxQueuedBytesPerAccount):
@@ -136,9 +111,9 @@ func (h *holding) scarce() (rule string, is bool) {
 	return "", false
 }
 
-// tight says that half of what may wait for the account waits, and pressed that three quarters do: time for publishers to
+// nearQuota says that half of what may wait for the account waits, and urgent that three quarters do: time for publishers to
 // wait, so that a burst to many clients of one account that read is not cut off.
-func (h *holding) tight() (is, pressed bool) {
+func (h *usage) nearQuota() (is, urgent bool) {
 	limits, queued := &h.quotas.limits, h.queued.Load()
 	used := 4 * queued / int64(limits.MaxQueuedBytesPerAccount)
 	if queued >= assuredBytes {
@@ -147,49 +122,23 @@ func (h *holding) tight() (is, pressed bool) {
 	return used >= 2, used >= 3
 }
 
-// charge brings what the account is charged for the session up to date. The caller holds p.mu.
-func (p *peer) charge() {
-	_, bytes := p.state.Backlog()
-	if units := (bytes + p.state.WillBytes()) / session.FreeBytes; units != p.charged && !p.ingest {
-		p.holding.hold(units - p.charged)
-		p.charged = units
-	}
-}
-
-// scarce says whether no more should wait for the client. The caller holds p.mu.
-func (p *peer) scarce() bool {
-	if p.ingest {
-		return false
-	}
-	_, is := p.holding.scarce()
-	return is
-}
-
-// queue accounts for bytes that come into the connection's queue, or leave it.
-func (c *conn) queue(n int) {
-	after := int(c.queued.Add(int64(n)))
-	units := after/session.FreeBytes - (after-n)/session.FreeBytes
-	if h := c.holding.Load(); units != 0 && h != nil {
-		h.hold(units)
-	}
-}
-
 // overflowed counts what there was no room for, in the session or in what its account may have waiting; p.mu is held. A
-// flood of it comes here message by message: the line is made when it is due.
+// flood of it comes here message by message: the line is made when it is due, and refusal.Counters.Add would want it made
+// each time.
 func (r *router) overflowed(p *peer, n int64) {
 	r.dropped.Add(n)
-	reason := refuseOverflow.reason
-	limit, scarce := p.holding.scarce()
+	why := refusal.SubscriberTooSlow
+	limit, scarce := p.usage.exhausted()
 	if scarce {
-		reason = refuseQueued.reason
+		why = refusal.TooMuchWaits
 	}
-	now := r.refusals.count(reason, n, source{account: p.account, proved: true})
-	if now.Sub(p.warned) < limiterEvery {
+	now := r.refusals.Count(why, n, refusal.Source{Account: p.account, Proved: true})
+	if now.Sub(p.warned) < refusal.LineEvery {
 		return
 	}
 	p.warned = now
 	if !scarce {
 		limit = fmt.Sprintf("%d messages, %d bytes", maxWaiting, maxWaitingBytes)
 	}
-	r.log.Warn("refused", "reason", reason, "user", p.account, "client", p.id, "dropped", p.state.Overflowed(), "rule", limit)
+	r.log.Warn("refused", "reason", why.Reason, "user", p.account, "client", p.id, "dropped", p.state.Overflowed(), "rule", limit)
 }

@@ -20,7 +20,7 @@ import (
 func limited(t *testing.T, limits broker.Limits) *brokertest.Broker {
 	t.Helper()
 	b := brokertest.Listen(t, func(o *broker.Options) {
-		o.Limits, o.IngestTopics = limits, []string{"devices/+/telemetry"}
+		o.Limits, o.IngestTopics = brokertest.Limits(limits), []string{"devices/+/telemetry"}
 	}, brokertest.Device("bed-1"), brokertest.Device("bed-2"))
 	require.NoError(t, b.Start())
 	b.AdmitDevices()
@@ -37,6 +37,7 @@ func TestConnectionsAboveTheQuotaAreRefused(t *testing.T) {
 		brokertest.Dial(t, b, kind, as("bed-2", version)).Disconnect()
 		assert.Equal(t, before+1, b.Stats().Refused["too many connections of the account"])
 		two.Disconnect()
+		awaitHeld(t, b, "bed-1", broker.Held{Sessions: 1, Connections: 1})
 		brokertest.Dial(t, b, kind, as("bed-1", version)).Close()
 		one.Disconnect()
 		awaitHeld(t, b, "bed-1", broker.Held{})
@@ -110,7 +111,7 @@ func TestSubscriptionsAboveTheQuotaAreRefusedOneByOne(t *testing.T) {
 			Filters: packets.Subscriptions{{Filter: "devices/bed-1/a"}, {Filter: "devices/bed-1/never"}}})
 		c.Await(packets.Unsuback)
 		assert.Equal(t, []byte{1, over}, subscribe("devices/bed-1/c", "devices/bed-1/d"))
-		require.Equal(t, byte(0), other.Publish("devices/bed-1/d", "two", 1))
+		require.Less(t, other.Publish("devices/bed-1/d", "two", 1), byte(0x80), "nobody reads it, which MQTT 5 says")
 		c.AwaitNoMessage()
 		c.Disconnect()
 		other.Close()
@@ -345,8 +346,8 @@ func awaitHeld(t *testing.T, b *brokertest.Broker, account string, want broker.H
 // Whatever happens at the same time, in the end each account is charged for what it has.
 func TestQuotasAreCountedExactly(t *testing.T) {
 	b := brokertest.Listen(t, func(o *broker.Options) {
-		o.Limits = broker.Limits{MaxConnectionsPerAccount: 8, MaxSessionsPerAccount: 12, MaxSessions: 30, MaxSubscriptionsPerAccount: 20,
-			MaxRetainedPerAccount: 10, MaxQueuedBytesPerAccount: 64 << 10, MaxQueuedBytes: 128 << 10}
+		o.Limits = brokertest.Limits(broker.Limits{MaxConnectionsPerAccount: 8, MaxSessionsPerAccount: 12, MaxSessions: 30,
+			MaxSubscriptionsPerAccount: 20, MaxRetainedPerAccount: 10, MaxQueuedBytesPerAccount: 64 << 10, MaxQueuedBytes: 128 << 10})
 	})
 	require.NoError(t, b.Start())
 	b.AdmitDevices()

@@ -1,99 +1,87 @@
 package broker
 
 import (
+	"encoding/binary"
+	"hash/maphash"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
+	"github.com/plantops/plantops/broker/refusal"
 	"github.com/plantops/plantops/broker/session"
 )
 
 // receive takes a PUBLISH that is valid and allowed. It runs in the goroutine of the sender's reader. An error ends the
 // connection.
-func (r *router) receive(l *link, pk *packets.Packet) error {
-	w, p, now := l.work, l.peer, l.now
-	qos := pk.FixedHeader.Qos
-	var ticket session.Ticket
-	if qos > 0 {
-		var verdict session.Verdict
-		p.mu.Lock()
-		if qos == 2 && !pk.FixedHeader.Dup {
-			p.state.Reused(pk.PacketID)
-		}
-		ticket, verdict, w.out = p.state.Receive(pk.PacketID, qos, w.out[:0])
-		w.apply(p)
-		p.mu.Unlock()
-		switch verdict {
-		case session.Duplicate:
-			return nil
-		case session.TooMany:
-			r.reportPublish(l.account.Name, refuseFlood.reason)
-			return packets.ErrRejectPacket
-		}
+func (r *router) receive(l *clientLink, pk *packets.Packet) error {
+	ticket, known, err := r.takeTicket(l, pk)
+	if known || err != nil {
+		return err
 	}
-	rt := r.route(l, pk.TopicName)
-	if rt.ingest {
-		return r.receiveForIngest(l, rt, pk, ticket, now)
+	w, p, now := l.work, l.peer, l.now
+	to := r.subscribersFor(l, pk.TopicName)
+	if to.ingest {
+		return r.receiveForIngest(l, to, pk, ticket, now)
 	}
 	m := new(session.Message)
-	fill(m, rt.topic, p.id, pk, now)
-	if why, kept := r.keep(m, p.holding); !kept {
-		return r.refuseTaken(l, pk, ticket, why)
+	fill(m, to.topic, p.id, pk, now)
+	if why, kept := r.keep(m, p.usage); !kept {
+		return r.refusePublish(l, pk, why, &ticket)
 	}
-	r.publish(w, rt, m, nil, p, now)
-	if qos > 0 {
-		r.complete(w, p, ticket, session.Success)
+	r.publish(w, publication{to: to, message: m, from: p, now: now})
+	reason := session.Success
+	if r.nobodyReads(l, to, m.Retain) {
+		reason = session.NobodyReads
+	}
+	if pk.FixedHeader.Qos > 0 {
+		r.complete(w, p, ticket, reason)
 	}
 	w.settle()
-	if w.pressed {
-		w.yield(l)
+	if w.urgent {
+		w.waitForReader(l)
 	}
 	return nil
 }
 
-// refuse answers a message that its sender may not publish.
-func (r *router) refuse(l *link, pk *packets.Packet, reason string) error {
-	w, p := l.work, l.peer
-	p.mu.Lock()
-	ticket, verdict, out := p.state.Receive(pk.PacketID, pk.FixedHeader.Qos, w.out[:0])
-	if verdict == session.Route {
-		out = p.state.Complete(ticket, session.Reason(packets.ErrNotAuthorized.Code), out)
+// takeTicket gives a PUBLISH its place in the row of acknowledgements, whether it goes on or is refused; with QoS 0 there is
+// none. known says that it came before, and that nothing is left to do; an error ends the connection.
+func (r *router) takeTicket(l *clientLink, pk *packets.Packet) (t session.Ticket, known bool, err error) {
+	w, p, qos := l.work, l.peer, pk.FixedHeader.Qos
+	if qos == 0 {
+		return t, false, nil
 	}
-	w.out = out
+	print := r.print(pk)
+	p.mu.Lock()
+	if p.state.Repeated(pk.PacketID, qos, print) {
+		p.mu.Unlock()
+		return t, true, nil
+	}
+	if qos == 2 && !pk.FixedHeader.Dup {
+		p.state.Reused(pk.PacketID)
+	}
+	var verdict session.Verdict
+	t, verdict, w.out = p.state.Receive(pk.PacketID, qos, w.out[:0])
 	w.apply(p)
 	p.mu.Unlock()
-	switch verdict {
-	case session.Route:
-		r.reportPublish(l.account.Name, reason)
-	case session.TooMany:
-		r.reportPublish(l.account.Name, refuseFlood.reason)
-		return packets.ErrRejectPacket
+	if verdict == session.TooMany {
+		r.reportPublish(l.account.Name, refusal.ReceiveMaximumExceeded)
+		return t, false, packets.ErrRejectPacket
 	}
-	return nil
+	return t, verdict == session.Duplicate, nil
 }
 
-// refuseTaken answers a message that was received and cannot be published, as answerRefused does for one that may not be.
-func (r *router) refuseTaken(l *link, pk *packets.Packet, ticket session.Ticket, why refusal) error {
-	r.refused(l, why.reason, pk.TopicName, why.rule)
-	r.reportPublish(l.account.Name, why.reason)
-	w, p := l.work, l.peer
-	switch {
-	case pk.FixedHeader.Qos == 0:
-		return nil
-	case l.client.Properties.ProtocolVersion >= 5:
-		r.complete(w, p, ticket, session.Reason(why.v5.Code))
-		return nil
-	}
-	l.because(why.reason)
-	p.mu.Lock()
-	w.out = p.state.Abandon(ticket, w.out[:0])
-	w.apply(p)
-	p.mu.Unlock()
-	return packets.ErrRejectPacket
+// print is a fingerprint of what a PUBLISH says.
+func (r *router) print(pk *packets.Packet) uint64 {
+	var hash maphash.Hash
+	hash.SetSeed(r.seed)
+	_, _ = hash.WriteString(pk.TopicName) // it never fails
+	_ = hash.WriteByte(0)                 // no topic has it
+	_, _ = hash.Write(pk.Payload)
+	return hash.Sum64()
 }
 
 // acknowledged takes what a client says about deliveries to it, and the PUBREL for its own.
-func (r *router) acknowledged(l *link, pk *packets.Packet) error {
+func (r *router) acknowledged(l *clientLink, pk *packets.Packet) error {
 	w, p, now := l.work, l.peer, l.now
 	reason := session.Reason(pk.ReasonCode)
 	p.mu.Lock()
@@ -110,11 +98,11 @@ func (r *router) acknowledged(l *link, pk *packets.Packet) error {
 	}
 	w.out = out
 	w.apply(p)
-	walks := len(p.walks) > 0
+	retained := len(p.retainedDue) > 0
 	p.mu.Unlock()
 	w.settle()
-	if walks {
-		w.feed(p, now)
+	if retained {
+		w.deliverRetained(p, now)
 	}
 	return nil
 }
@@ -127,10 +115,10 @@ func (r *router) setExpiry(p *peer, d time.Duration) bool {
 
 // receiveForIngest takes a message that must be stored. It waits for a credit, and is not acknowledged before ingest
 // has acknowledged it.
-func (r *router) receiveForIngest(l *link, rt *route, pk *packets.Packet, ticket session.Ticket, now time.Time) error {
+func (r *router) receiveForIngest(l *clientLink, to *subscribers, pk *packets.Packet, ticket session.Ticket, now time.Time) error {
 	w, p := l.work, l.peer
-	c := &receipt{account: p.account, ticket: ticket, tally: rt.tally, since: now}
-	fill(&c.message, rt.topic, p.id, pk, now)
+	c := &receipt{account: p.account, ticket: ticket, tally: to.tally, since: now}
+	fill(&c.message, to.topic, p.id, pk, now)
 	c.bytes = len(c.message.Topic) + len(c.message.Payload) + len(c.message.Properties) + receiptBytes
 	if pk.FixedHeader.Qos > 0 {
 		c.link = l
@@ -138,22 +126,19 @@ func (r *router) receiveForIngest(l *link, rt *route, pk *packets.Packet, ticket
 	if !r.intake.take(c) {
 		w.flush()
 		if !r.intake.wait(l, c) {
-			p.mu.Lock()
-			w.out = p.state.Abandon(ticket, w.out[:0])
-			w.apply(p)
-			p.mu.Unlock()
+			r.abandon(w, p, ticket)
 			return packets.ErrRejectPacket
 		}
-		rt = r.route(l, pk.TopicName) // subscriptions may have changed
+		to = r.subscribersFor(l, pk.TopicName) // subscriptions may have changed
 	}
-	if why, kept := r.keep(&c.message, p.holding); !kept { // what its acknowledgement promises is that it is stored
-		r.refused(l, why.reason, pk.TopicName, why.rule)
+	if why, kept := r.keep(&c.message, p.usage); !kept { // what its acknowledgement promises is that it is stored
+		r.refused(l, why, pk.TopicName)
 	}
 	c.tally.received.Add(1)
-	r.publish(w, rt, &c.message, c, p, now)
+	r.publish(w, publication{to: to, message: &c.message, receipt: c, from: p, now: now})
 	w.settle()
-	if w.pressed {
-		w.yield(l)
+	if w.urgent {
+		w.waitForReader(l)
 	}
 	return nil
 }
@@ -171,4 +156,28 @@ func fill(m *session.Message, topic, publisher string, pk *packets.Packet, now t
 			m.Expires = now.Add(time.Duration(s) * time.Second)
 		}
 	}
+}
+
+// appendProperties encodes the properties that travel with a message to its subscribers, as session.Message wants them.
+func appendProperties(dst []byte, p *packets.Properties) []byte {
+	if p.PayloadFormatFlag {
+		dst = append(dst, packets.PropPayloadFormat, p.PayloadFormat)
+	}
+	if p.ContentType != "" {
+		dst = appendString(append(dst, packets.PropContentType), p.ContentType)
+	}
+	if p.ResponseTopic != "" {
+		dst = appendString(append(dst, packets.PropResponseTopic), p.ResponseTopic)
+	}
+	if len(p.CorrelationData) > 0 {
+		dst = appendString(append(dst, packets.PropCorrelationData), string(p.CorrelationData))
+	}
+	for _, u := range p.User {
+		dst = appendString(appendString(append(dst, packets.PropUser), u.Key), u.Val)
+	}
+	return dst
+}
+
+func appendString(dst []byte, s string) []byte {
+	return append(binary.BigEndian.AppendUint16(dst, uint16(len(s))), s...)
 }

@@ -5,7 +5,6 @@ import (
 	"go/parser"
 	"go/token"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -32,62 +31,90 @@ func TestTheTableOfRefusalsIsComplete(t *testing.T) {
 	}
 }
 
-// declaredRefusals reads the reasons of all refuse* variables and reason* constants out of the package, and the names of
-// its tests.
+// declaredRefusals reads the reasons of all variables of type Refusal out of package refusal, and the names of the tests of
+// broker and of the packages below. Nobody else has words of his own.
 func declaredRefusals(t *testing.T) (found map[string]string, tests map[string]bool) {
 	t.Helper()
 	names, err := filepath.Glob("*.go")
 	require.NoError(t, err)
-	values := map[string]ast.Expr{}
+	below, err := filepath.Glob("*/*.go")
+	require.NoError(t, err)
+	words := map[string]string{} // of the errors of package topic
 	found, tests = map[string]string{}, map[string]bool{}
-	for _, name := range names {
+	reasons := map[string]ast.Expr{}
+	for _, name := range append(names, below...) {
 		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
 		require.NoError(t, err)
-		for _, d := range file.Decls {
-			switch d := d.(type) {
+		isTest := strings.HasSuffix(name, "_test.go")
+		ast.Inspect(file, func(n ast.Node) bool {
+			switch n := n.(type) {
 			case *ast.FuncDecl:
-				tests[d.Name.Name] = strings.HasSuffix(name, "_test.go")
-			case *ast.GenDecl:
-				if strings.HasSuffix(name, "_test.go") {
-					continue
-				}
-				for _, spec := range d.Specs {
-					if v, ok := spec.(*ast.ValueSpec); ok && len(v.Names) == len(v.Values) {
-						for i, name := range v.Names {
-							values[name.Name] = v.Values[i]
-						}
+				tests[n.Name.Name] = tests[n.Name.Name] || isTest
+			case *ast.ValueSpec:
+				for i, value := range n.Values {
+					if reason := reasonIn(value); reason != nil && !isTest {
+						reasons[n.Names[i].Name] = reason
+					} else if text := firstText(value); file.Name.Name == "topic" && text != "" {
+						words["topic."+n.Names[i].Name+".Error"] = text
 					}
 				}
+			case *ast.CompositeLit:
+				text, ok := reasonIn(n).(*ast.BasicLit)
+				assert.False(t, ok && !isTest && file.Name.Name != "refusal", "%s: %v belongs into package refusal", name, text)
 			}
-		}
+			return true
+		})
 	}
-	for name, value := range values {
-		if isRefusal.MatchString(name) {
-			found[name] = wordsOf(t, values, value)
+	for name, reason := range reasons {
+		if found[name] = firstText(reason); found[name] == "" {
+			found[name] = words[selected(reason)]
 		}
+		assert.NotEmpty(t, found[name], name)
 	}
 	return found, tests
 }
 
-var isRefusal = regexp.MustCompile("^(refuse|reason)[A-Z]")
-
-// wordsOf is the first text in an expression, through other names.
-func wordsOf(t *testing.T, values map[string]ast.Expr, e ast.Expr) (words string) {
-	t.Helper()
-	ast.Inspect(e, func(n ast.Node) bool {
-		switch n := n.(type) {
-		case *ast.BasicLit:
-			if n.Kind == token.STRING && words == "" {
-				text, err := strconv.Unquote(n.Value)
-				require.NoError(t, err)
-				words = text
-			}
-		case *ast.Ident:
-			if value := values[n.Name]; value != nil && words == "" {
-				words = wordsOf(t, values, value)
-			}
+// reasonIn returns what a literal of type Refusal gives as its reason; nil for everything else.
+func reasonIn(e ast.Node) ast.Expr {
+	literal, ok := e.(*ast.CompositeLit)
+	if !ok || literal.Type == nil {
+		return nil
+	}
+	name, _ := literal.Type.(*ast.Ident)
+	if of, ok := literal.Type.(*ast.SelectorExpr); ok {
+		name = of.Sel
+	}
+	if name == nil || name.Name != "Refusal" {
+		return nil
+	}
+	for _, element := range literal.Elts {
+		if pair, ok := element.(*ast.KeyValueExpr); ok && pair.Key.(*ast.Ident).Name == "Reason" {
+			return pair.Value
 		}
-		return words == ""
+	}
+	return nil
+}
+
+// firstText is the first string in an expression, or "".
+func firstText(e ast.Expr) (text string) {
+	ast.Inspect(e, func(n ast.Node) bool {
+		if literal, ok := n.(*ast.BasicLit); ok && literal.Kind == token.STRING && text == "" {
+			text, _ = strconv.Unquote(literal.Value)
+		}
+		return text == ""
 	})
-	return words
+	return text
+}
+
+// selected is the package, the name and the method of a call such as topic.ErrInvalid.Error().
+func selected(e ast.Expr) string {
+	switch e := e.(type) {
+	case *ast.CallExpr:
+		return selected(e.Fun)
+	case *ast.SelectorExpr:
+		return selected(e.X) + "." + e.Sel.Name
+	case *ast.Ident:
+		return e.Name
+	}
+	return ""
 }

@@ -4,15 +4,17 @@ import (
 	"sync"
 	"time"
 
+	"github.com/plantops/plantops/broker/access"
+	"github.com/plantops/plantops/broker/refusal"
 	"github.com/plantops/plantops/broker/session"
 )
 
 const (
-	// walkStep is how many retained messages are taken out of the store at a time.
-	walkStep = 64
-	// feedSteps of them hold the session's lock, for which its publishers wait: some thousand visits each, under a
+	// retainedStep is how many retained messages are taken out of the store at a time.
+	retainedStep = 64
+	// retainedSteps of them hold the session's lock, for which its publishers wait: some thousand visits each, under a
 	// millisecond.
-	feedSteps = 8
+	retainedSteps = 8
 )
 
 // retained is the store of retained messages.
@@ -22,8 +24,8 @@ type retained struct {
 	sweep *session.Cursor
 }
 
-// walk is the way through the retained messages that a subscription has asked for.
-type walk struct {
+// retainedDelivery is how far the retained messages that a subscription has asked for have been delivered.
+type retainedDelivery struct {
 	subscription session.Subscription
 	cursor       *session.Cursor
 }
@@ -38,19 +40,19 @@ func (t *retained) set(m *session.Message, o *session.Owner) session.Keeping {
 
 // keep makes m the retained message of its topic, if it is one for that. A refusal says why it cannot be kept: one that
 // asks to be kept and cannot be is not published, except to ingest, which must lose nothing.
-func (r *router) keep(m *session.Message, h *holding) (refusal, bool) {
+func (r *router) keep(m *session.Message, h *usage) (refusal.Refusal, bool) {
 	if !m.Retain {
-		return refusal{}, true
+		return refusal.Refusal{}, true
 	}
 	switch r.retained.set(m, &h.owner) {
 	case session.OwnerFull:
-		return refuseRetained.by("max_retained_per_account", r.quotas.limits.MaxRetainedPerAccount), false
+		return refusal.TooManyAccountRetained.By("max_retained_per_account", r.quotas.limits.MaxRetainedPerAccount), false
 	case session.StoreFull:
-		return refuseAllRetained, false
+		return refusal.TooManyRetained, false
 	case session.OwnerGone:
-		return refuseGone, false
+		return refusal.AccountRemoved, false
 	}
-	return refusal{}, true
+	return refusal.Refusal{}, true
 }
 
 func (t *retained) len() int {
@@ -80,7 +82,7 @@ func (t *retained) expire(now time.Time) {
 
 // disown removes the messages that an account has retained and may not publish any more. When it is gone those are
 // all, and no more can come: not from a connection that has not ended yet, either.
-func (r *router) disown(h *holding, gone bool) {
+func (r *router) disown(h *usage, gone bool) {
 	t, judge := &r.retained, publishers{router: r}
 	for c := session.Everything(); !c.Done(); { // others get the lock in between
 		t.mu.Lock()
@@ -99,7 +101,7 @@ type publishers struct {
 	router *router
 	owner  *session.Owner
 	client string
-	rights rights
+	rights access.Rights
 }
 
 // may reports whether the owner of a message may still publish it.
@@ -108,65 +110,65 @@ func (j *publishers) may(k session.Kept) bool {
 	case k.Owner == nil:
 		return true
 	case k.Owner != j.owner || k.Publisher != j.client:
-		j.owner, j.client, j.rights = k.Owner, k.Publisher, rights{}
+		j.owner, j.client, j.rights = k.Owner, k.Publisher, access.Rights{}
 		if account, exists := j.router.account(k.Owner.Account); exists {
-			j.rights = rightsOf(account, k.Publisher)
+			j.rights = access.RightsOf(account, k.Publisher)
 		}
 	}
-	return j.rights.mayPublish(k.Topic)
+	return j.rights.MayPublish(k.Topic)
 }
 
-// feed delivers retained messages that are due, as many as the client's window and connection take now. It goes on
+// deliverRetained delivers retained messages that are due, as many as the client's window and connection take now. It goes on
 // when they have room again. Many filters that match little pass over the whole store many times, so it lets go of the
 // session in between.
-func (w *work) feed(p *peer, now time.Time) {
+func (w *work) deliverRetained(p *peer, now time.Time) {
 	for more := true; more; {
 		p.mu.Lock()
-		more = w.feedSome(p, now)
+		more = w.deliverSomeRetained(p, now)
 		p.mu.Unlock()
 		w.settle()
 	}
 }
 
-// feedSome reports whether there is more to do at once. The caller holds p.mu.
-func (w *work) feedSome(p *peer, now time.Time) bool {
-	var found [walkStep]session.Kept
+// deliverSomeRetained reports whether there is more to do at once. The caller holds p.mu.
+func (w *work) deliverSomeRetained(p *peer, now time.Time) bool {
+	var found [retainedStep]session.Kept
 	judge := publishers{router: w.r}
-	for range feedSteps {
-		room := min(p.state.Room(), walkStep)
-		if len(p.walks) == 0 || room == 0 || p.link == nil || p.link.over {
+	for range retainedSteps {
+		room := min(p.state.Room(), retainedStep)
+		if len(p.retainedDue) == 0 || room == 0 || p.link == nil || p.link.over {
 			break
 		}
-		due := &p.walks[0]
+		due := &p.retainedDue[0]
 		sub := &due.subscription
-		offer := session.Offer{QoS: sub.QoS, RetainAsPublished: sub.RetainAsPublished, Retained: true, Scarce: p.scarce()}
+		offer := session.Offer{QoS: sub.QoS, RetainAsPublished: sub.RetainAsPublished, Retained: true, Scarce: p.exhausted()}
 		if sub.ID > 0 {
 			offer.SubscriptionIDs = []uint32{sub.ID}
 		}
 		messages := w.r.retained.next(due.cursor, room, found[:0])
 		if due.cursor.Done() {
-			p.walks = p.walks[1:]
+			p.retainedDue = p.retainedDue[1:]
 		}
 		for _, k := range messages {
-			if p.rights.mayRead(k.Topic) && judge.may(k) {
+			if p.rights.MayRead(k.Topic) && judge.may(k) {
 				w.out = p.state.Deliver(now, k.Message, offer, w.out[:0])
 				w.apply(p)
 			}
 		}
 	}
-	if len(p.walks) == 0 {
-		p.walks = nil
+	if len(p.retainedDue) == 0 {
+		p.retainedDue = nil
 		return false
 	}
 	return p.state.Room() > 0 && p.link != nil && !p.link.over
 }
 
-// withoutFilter removes the walk of a filter that is unsubscribed, or that begins anew.
-func withoutFilter(walks []walk, filter string) []walk {
-	kept := walks[:0]
-	for _, w := range walks {
-		if w.subscription.Filter != filter {
-			kept = append(kept, w)
+// withoutFilter removes the delivery for a filter that is unsubscribed, or that begins anew.
+func withoutFilter(due []retainedDelivery, filter string) []retainedDelivery {
+	kept := due[:0]
+	for _, d := range due {
+		if d.subscription.Filter != filter {
+			kept = append(kept, d)
 		}
 	}
 	return kept

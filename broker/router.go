@@ -1,15 +1,13 @@
 package broker
 
 import (
-	"cmp"
-	"fmt"
-	"sync"
+	"hash/maphash"
 	"sync/atomic"
 	"time"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
-	"github.com/mochi-mqtt/server/v2/packets"
 
+	"github.com/plantops/plantops/broker/refusal"
 	"github.com/plantops/plantops/broker/session"
 )
 
@@ -21,58 +19,48 @@ type router struct {
 	ingestTopics []string
 	stall        time.Duration
 	started      time.Time
+	seed         maphash.Seed // of the fingerprints of messages
 
 	intake  intake
 	tallies tallies
-	routes  routes
+	cache   subscriberCache
 
 	shares   shares
 	retained retained
 	sleepers sleepers
 	quotas   quotas
+	unread   *unread
 
 	received, sent, dropped atomic.Int64 // PUBLISH packets, and deliveries
 }
 
-// defaultStall is StallTimeout when none is given.
-const defaultStall = 10 * time.Second
-
 func newRouter(h *hook, o Options) *router {
-	r := &router{hook: h, index: h.server.Topics, ingestTopics: o.IngestTopics, stall: cmp.Or(o.StallTimeout, defaultStall),
-		started: o.Now()}
-	r.quotas.limits = o.Limits.withDefaults()
+	r := &router{hook: h, index: h.server.Topics, ingestTopics: o.IngestTopics, stall: o.StallTimeout,
+		started: o.Now(), seed: maphash.MakeSeed()}
+	r.unread = newUnread(o.IngestTopics, h.log)
+	r.quotas.limits = o.Limits
 	r.retained.store = session.Retained{MaxMessages: maxRetained, MaxBytes: maxRetainedBytes,
 		MaxOwned: r.quotas.limits.MaxRetainedPerAccount, MaxOwnedBytes: maxRetainedBytes / retainedShare}
 	return r
 }
 
-// tallies counts by device.
-type tallies struct {
-	mu       sync.Mutex
-	byDevice map[string]*tally
+// publication is a message on its way to its subscribers.
+type publication struct {
+	to      *subscribers
+	message *session.Message
+	receipt *receipt // nil: ingest need not store it
+	from    *peer    // nil: it comes from no client
+	now     time.Time
 }
 
-func (t *tallies) of(device string) *tally {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	one := t.byDevice[device]
-	if one == nil {
-		if t.byDevice == nil {
-			t.byDevice = map[string]*tally{}
-		}
-		one = new(tally)
-		t.byDevice[device] = one
-	}
-	return one
-}
-
-// publish puts a message into the sessions of its subscribers. receipt is nil when ingest need not store it; from is nil when it comes from no client.
-func (r *router) publish(w *work, rt *route, m *session.Message, receipt *receipt, from *peer, now time.Time) {
+// publish puts a message into the sessions of its subscribers.
+func (r *router) publish(w *work, pub publication) {
+	to, m, receipt, now := pub.to, pub.message, pub.receipt, pub.now
 	taken := receipt == nil
-	for i := range rt.targets {
-		t := &rt.targets[i]
+	for i := range to.direct {
+		t := &to.direct[i]
 		offer := &t.offer
-		if t.peer == from {
+		if t.peer == pub.from {
 			if !t.wantsOwn {
 				continue
 			}
@@ -85,8 +73,8 @@ func (r *router) publish(w *work, rt *route, m *session.Message, receipt *receip
 		}
 		w.deliver(t.peer, m, *offer, now)
 	}
-	for i := range rt.shares {
-		r.deliverToOne(w, &rt.shares[i], m, now)
+	for i := range to.groups {
+		r.deliverToOne(w, &to.groups[i], m, now)
 	}
 	if !taken {
 		r.giveBack(w, receipt)
@@ -96,21 +84,21 @@ func (r *router) publish(w *work, rt *route, m *session.Message, receipt *receip
 // deliver puts a message into one session.
 func (w *work) deliver(p *peer, m *session.Message, o session.Offer, now time.Time) {
 	p.mu.Lock()
-	if p.scarce() {
+	if p.exhausted() {
 		o.Scarce = true
-		w.hush(p)
+		w.pause(p)
 	}
 	w.out = p.state.Deliver(now, m, o, w.out[:0])
 	w.apply(p)
 	p.mu.Unlock()
 }
 
-// hush makes the session wait for its connection, when that has something to write and its account holds too much.
-func (w *work) hush(p *peer) {
-	if l := p.link; l != nil && l.queuedBytes() >= session.FreeBytes {
+// pause makes the session wait for its connection, when that has something to write and its account holds too much.
+func (w *work) pause(p *peer) {
+	if l := p.link; l != nil && l.QueuedBytes() >= session.FreeBytes {
 		p.state.Pause()
-		l.awaitDrain()
-		w.stain(l.conn)
+		l.AwaitDrain()
+		w.markDirty(l.Conn)
 	}
 }
 
@@ -130,6 +118,14 @@ func (r *router) deliverToIngest(w *work, p *peer, c *receipt, o session.Offer, 
 func (r *router) complete(w *work, p *peer, t session.Ticket, reason session.Reason) {
 	p.mu.Lock()
 	w.out = p.state.Complete(t, reason, w.out[:0])
+	w.apply(p)
+	p.mu.Unlock()
+}
+
+// abandon takes a message out of the row of acknowledgements: its sender gets none, and has it still.
+func (r *router) abandon(w *work, p *peer, t session.Ticket) {
+	p.mu.Lock()
+	w.out = p.state.Abandon(t, w.out[:0])
 	w.apply(p)
 	p.mu.Unlock()
 }
@@ -160,33 +156,16 @@ func (r *router) giveBack(w *work, c *receipt) {
 		r.notStored(c)
 		return
 	}
-	p := c.link.peer
-	p.mu.Lock()
-	w.out = p.state.Abandon(c.ticket, w.out[:0])
-	w.apply(p)
-	p.mu.Unlock()
+	r.abandon(w, c.link.peer, c.ticket)
 }
 
 // notStored refuses a message that nobody sends again.
 func (r *router) notStored(c *receipt) {
-	r.refusedAway(c.account, c.message.Publisher, refuseStalled.reason, c.message.Topic, r.stallText())
-	r.reportPublish(c.account, refuseStalled.reason)
+	r.refusedAway(c.account, c.message.Publisher, refusal.NotStoredInTime.With(r.stallText()), c.message.Topic)
+	r.reportPublish(c.account, refusal.NotStoredInTime)
 }
 
 func (r *router) stallText() string { return "ingest.stall_timeout " + r.stall.String() }
-
-// closing is called when the session ends its connection, after its last packet was queued.
-func (r *router) closing(l *link, reason session.Reason) {
-	l.over = true
-	why, rule := refuseStalled.reason, ""
-	if reason == session.ReceiveMaximumExceeded {
-		why, rule = refuseFlood.reason, fmt.Sprintf("receive maximum %d", receiveMaximum)
-	}
-	if !l.closing.Load() && l.because(why) {
-		r.refused(l, why, "", rule)
-	}
-	_ = l.Close()
-}
 
 // sweep is called by the clock: it ends connections whose messages have waited too long.
 func (r *router) sweep(now time.Time) {
@@ -194,9 +173,6 @@ func (r *router) sweep(now time.Time) {
 		if l.hasEnded() {
 			continue
 		}
-		if l.because(refuseStalled.reason) { // it is listed once for each message
-			r.refused(l, refuseStalled.reason, "", r.stallText())
-		}
-		r.sessions.end(l, packets.Code{Code: refuseStalled.v5.Code, Reason: refuseStalled.reason})
+		r.refuseElsewhere(l, refusal.NotStoredInTime.With(r.stallText())) // it is listed once for each message
 	}
 }

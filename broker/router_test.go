@@ -10,25 +10,26 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/plantops/plantops/broker/network"
 	"github.com/plantops/plantops/broker/session"
 )
 
 // idle returns the router of a broker that serves nobody.
 func idle(t *testing.T) *router {
 	t.Helper()
-	b, err := Listen(Options{Backend: Backend{Username: "backend", Password: "secret", ClientID: "ingest"}})
+	b, err := Listen(complete(Options{Backend: Backend{Username: "backend", Password: "secret", ClientID: "ingest"}}))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, b.Close()) })
 	return b.hook.router
 }
 
-func newHolding(account string) *holding {
-	return &holding{quotas: &quotas{limits: Limits{}.withDefaults()}, owner: session.Owner{Account: account}}
+func newUsage(account string) *usage {
+	return &usage{quotas: &quotas{limits: complete(Options{}).Limits}, owner: session.Owner{Account: account}}
 }
 
 func TestASessionEndsAlsoWhenItsConnectionWasNeverAttachedOrIsJustDetached(t *testing.T) {
 	r := idle(t)
-	l := newLink(nil, new(conn))
+	l := newLink(nil, new(network.Conn))
 	l.client, l.account.Name = &mqtt.Client{ID: "esp"}, "bed-1"
 	require.NoError(t, r.sessions.claim(l, r.sessions.evictionCount(), false))
 	l.peer.state.Connect(r.now(), session.Connection{Expiry: time.Hour}, nil)
@@ -42,16 +43,16 @@ func TestASessionEndsAlsoWhenItsConnectionWasNeverAttachedOrIsJustDetached(t *te
 }
 
 func TestIngestWaitsForNoSubscriber(t *testing.T) {
-	crowded := newPeer("slow", newHolding("bed-1"), false)
-	crowded.crowd.gone = make(chan struct{})
-	w := &work{crowded: crowded, pressed: true}
-	w.yield(&link{peer: newPeer("ingest", newHolding("backend"), true)})
-	assert.Nil(t, w.crowded)
+	slow := newPeer("slow", newUsage("bed-1"), false)
+	slow.backpressure.released = make(chan struct{})
+	w := &work{slowReader: slow, urgent: true}
+	w.waitForReader(&clientLink{peer: newPeer("ingest", newUsage("backend"), true)})
+	assert.Nil(t, w.slowReader)
 }
 
 func TestNobodyWaitsForASubscriberThatTakesNothingWhileItsBacklogGrows(t *testing.T) {
 	for name, c := range map[string]struct {
-		growth time.Duration // from the first waiting messages to the crowd
+		growth time.Duration // from the first waiting messages to the point where publishers wait
 		taken  uint64        // messages sent to the subscriber meanwhile
 		waits  bool
 	}{
@@ -64,31 +65,31 @@ func TestNobodyWaitsForASubscriberThatTakesNothingWhileItsBacklogGrows(t *testin
 			r := idle(t)
 			clock := r.now()
 			r.now = func() time.Time { return clock }
-			w, p := &work{r: r}, newPeer("sub", newHolding("bed-1"), false)
+			w, p := &work{r: r}, newPeer("sub", newUsage("bed-1"), false)
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			defer p.crowd.disperse()
+			defer p.backpressure.release()
 			p.link = newLink(nil, nil)
 			p.state.Connect(clock, session.Connection{}, nil) // paused: whatever is delivered waits
 			deliver := func(messages int) {
 				for range messages {
 					p.state.Deliver(clock, &session.Message{Topic: "t", QoS: 1}, session.Offer{QoS: 1}, nil)
 				}
-				w.crowding(p)
+				w.checkBackpressure(p)
 			}
 			deliver(roomyMessages + 1)
 			clock = clock.Add(c.growth)
-			p.crowd.sent += c.taken
-			deliver(crowdMessages)
-			assert.Equal(t, c.waits, w.crowded == p)
-			assert.Equal(t, !c.waits, p.crowd.slow)
+			p.backpressure.sent += c.taken
+			deliver(waitMessages)
+			assert.Equal(t, c.waits, w.slowReader == p)
+			assert.Equal(t, !c.waits, p.backpressure.givenUp)
 		})
 	}
 }
 
 func TestTheEndOfAnOldSessionDoesNotMakeIngestUnready(t *testing.T) {
 	r := idle(t)
-	p := newPeer("ingest", newHolding("backend"), true)
+	p := newPeer("ingest", newUsage("backend"), true)
 	p.owner = newLink(nil, nil)
 	p.state.Connect(r.now(), session.Connection{Expiry: time.Hour}, nil)
 	p.state.Subscribe(session.Subscription{Filter: "devices/+/telemetry", QoS: 1})
@@ -103,15 +104,15 @@ func TestTheEndOfAnOldSessionDoesNotMakeIngestUnready(t *testing.T) {
 func TestRoutesOfLongTopicsAreNotKept(t *testing.T) {
 	r := idle(t)
 	for i := range 100 {
-		r.routeTo(fmt.Sprint("devices/", i, "/", strings.Repeat("x", 60_000)))
+		r.subscribersOf(fmt.Sprint("devices/", i, "/", strings.Repeat("x", 60_000)))
 	}
-	r.routeTo("devices/bed-1/telemetry")
-	assert.Equal(t, 1, len(r.routes.byTopic))
+	r.subscribersOf("devices/bed-1/telemetry")
+	assert.Equal(t, 1, len(r.cache.byTopic))
 }
 
 // Who has many subscriptions and takes them back may not keep others waiting: one costs what it costs alone.
 func TestTakingBackASubscriptionLooksAtNoOther(t *testing.T) {
-	r, p := idle(t), newPeer("sub", newHolding("bed-1"), false)
+	r, p := idle(t), newPeer("sub", newUsage("bed-1"), false)
 	p.state.Connect(r.now(), session.Connection{}, nil)
 	filter := func(i int) string { return fmt.Sprintf("devices/bed-1/%d/+", i) }
 	const many = 20_000

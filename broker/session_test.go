@@ -19,6 +19,7 @@ import (
 
 	"github.com/plantops/plantops/broker"
 	"github.com/plantops/plantops/broker/brokertest"
+	"github.com/plantops/plantops/certs/certstest"
 )
 
 func TestListenSaysWhatItOpens(t *testing.T) {
@@ -42,7 +43,7 @@ func TestListenNamesEveryAddressThatFailsAndKeepsNone(t *testing.T) {
 	require.NoError(t, free.Close())
 
 	_, err = broker.Listen(broker.Options{TCP: free.Addr().String(), TLS: busy.Addr().String(), WebSocket: "256.0.0.1:1",
-		TLSConfig: brokertest.NewCA(t).ServerTLS()})
+		TLSConfig: certstest.New(t).ServerTLS(), Limits: brokertest.Limits(broker.Limits{}), StallTimeout: time.Second})
 	require.ErrorContains(t, err, busy.Addr().String())
 	require.ErrorContains(t, err, "256.0.0.1")
 	again, err := net.Listen("tcp", free.Addr().String())

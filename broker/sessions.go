@@ -7,6 +7,7 @@ import (
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
+	"github.com/plantops/plantops/broker/refusal"
 	"github.com/plantops/plantops/broker/session"
 )
 
@@ -23,12 +24,12 @@ type sessions struct {
 
 	mu        sync.Mutex // may be held when a peer's lock is taken, not the other way round
 	byID      map[string]*peer
-	holdings  map[string]*holding // by account
+	usages    map[string]*usage // by account
 	evictions uint64
 }
 
 func newSessions(r *router) *sessions {
-	return &sessions{router: r, byID: map[string]*peer{}, holdings: map[string]*holding{}}
+	return &sessions{router: r, byID: map[string]*peer{}, usages: map[string]*usage{}}
 }
 
 // evictionCount is taken before a password is checked and given to claim, so that no login slips past an eviction.
@@ -40,7 +41,7 @@ func (s *sessions) evictionCount() uint64 {
 
 // claim makes l the connection of its client id, after ending the one before it [MQTT-3.1.4-3]. It refuses a client
 // id whose session, live or stored, belongs to another account, and what is above the account's quotas.
-func (s *sessions) claim(l *link, evictions uint64, ingest bool) error {
+func (s *sessions) claim(l *clientLink, evictions uint64, ingest bool) error {
 	for {
 		s.mu.Lock()
 		if s.evictions != evictions {
@@ -50,7 +51,7 @@ func (s *sessions) claim(l *link, evictions uint64, ingest bool) error {
 		p := s.byID[l.client.ID]
 		if p != nil && p.account != l.account.Name {
 			s.mu.Unlock()
-			return refuseForeignSess
+			return refusal.ForeignSession
 		}
 		if p == nil || p.owner.hasEnded() {
 			err := s.take(l, p, ingest)
@@ -66,17 +67,17 @@ func (s *sessions) claim(l *link, evictions uint64, ingest bool) error {
 		case <-current.ended:
 			timer.Stop()
 		case <-timer.C:
-			return refuseStuckOld
+			return refusal.PreviousNotEnded
 		}
 	}
 }
 
 // take gives the client id p to l, or a new one where p is nil, if the account's quotas allow it. The caller holds mu.
-func (s *sessions) take(l *link, p *peer, ingest bool) error {
-	h := s.holdings[l.account.Name]
+func (s *sessions) take(l *clientLink, p *peer, ingest bool) error {
+	h := s.usages[l.account.Name]
 	if h == nil {
-		h = &holding{quotas: &s.router.quotas, owner: session.Owner{Account: l.account.Name}}
-		s.holdings[l.account.Name] = h
+		h = &usage{quotas: &s.router.quotas, owner: session.Owner{Account: l.account.Name}}
+		s.usages[l.account.Name] = h
 	}
 	if !ingest {
 		if err := h.admit(p == nil, len(s.byID)); err != nil {
@@ -91,16 +92,16 @@ func (s *sessions) take(l *link, p *peer, ingest bool) error {
 		p = newPeer(l.client.ID, h, ingest)
 		s.byID[p.id] = p
 		h.sessions++
-	case p.holding != h: // the account was removed and made again while the old session was being forgotten: it is empty
-		p.holding.sessions--
+	case p.usage != h: // the account was removed and made again while the old session was being forgotten: it is empty
+		p.usage.sessions--
 		h.sessions++
 		p.mu.Lock()
-		p.holding = h
+		p.usage = h
 		p.mu.Unlock()
 	}
 	h.connections++
 	if !ingest {
-		l.holding.Store(h)
+		l.ChargeTo(h.charge)
 	}
 	p.owner, l.peer = l, p
 	return nil
@@ -108,7 +109,7 @@ func (s *sessions) take(l *link, p *peer, ingest bool) error {
 
 // release is called when mochi has let go of l and its session is detached. The client id stays its account's while
 // there is a session.
-func (s *sessions) release(l *link) {
+func (s *sessions) release(l *clientLink) {
 	w := s.router.begin()
 	defer w.finish()
 	s.mu.Lock()
@@ -118,8 +119,8 @@ func (s *sessions) release(l *link) {
 	}
 	close(l.ended)
 	if l.peer != nil {
-		l.peer.holding.connections--
-		l.peer.owner = &link{ended: l.ended} // the session may stay long, and what hangs on l is some 10 kB
+		l.peer.usage.connections--
+		l.peer.owner = &clientLink{ended: l.ended} // the session may stay long, and what hangs on l is some 10 kB
 	}
 	if l.client == nil {
 		return
@@ -149,7 +150,7 @@ func (s *sessions) forgetEnded(p *peer) {
 	p.mu.Unlock()
 	if ended && s.byID[p.id] == p {
 		delete(s.byID, p.id)
-		p.holding.sessions--
+		p.usage.sessions--
 	}
 }
 
@@ -168,7 +169,7 @@ func (s *sessions) count() int {
 }
 
 // end tells a client why and closes its connection. It does not wait.
-func (s *sessions) end(l *link, code packets.Code) {
+func (s *sessions) end(l *clientLink, code packets.Code) {
 	l.because(code.Reason)
 	if !l.established.Load() {
 		_ = l.Close() // nothing may precede the CONNACK; its establish ends by itself
@@ -178,10 +179,10 @@ func (s *sessions) end(l *link, code packets.Code) {
 }
 
 // live returns the connections that have not ended.
-func (s *sessions) live() []*link {
+func (s *sessions) live() []*clientLink {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var out []*link
+	var out []*clientLink
 	for _, p := range s.byID {
 		if !p.owner.hasEnded() {
 			out = append(out, p.owner)
@@ -199,17 +200,18 @@ func (s *sessions) endStored(w *work, p *peer) {
 }
 
 // evict ends the sessions of an account, live and stored, with everything that waits in them, and removes what it has
-// retained and may not publish any more. It returns how many were connected. Who is logging in with the old rights at this moment is sent through the login again.
+// retained and may not publish any more. It returns how many were connected. Who is logging in with the old rights at this
+// moment is sent through the login again.
 func (s *sessions) evict(account string, code packets.Code, wait time.Duration) (connected int) {
 	_, exists := s.router.account(account)
 	w := s.router.begin()
 	s.mu.Lock()
 	s.evictions++
-	h, gone := s.holdings[account], !exists
+	h, gone := s.usages[account], !exists
 	if gone {
-		delete(s.holdings, account) // another account of that name has nothing to do with this one
+		delete(s.usages, account) // another account of that name has nothing to do with this one
 	}
-	var live []*link
+	var live []*clientLink
 	for _, p := range s.byID {
 		if p.account != account {
 			continue
@@ -232,7 +234,7 @@ func (s *sessions) evict(account string, code packets.Code, wait time.Duration) 
 
 // endAll ends connections and waits until their sessions have let go of them, or wait is over: then detach will do the
 // rest.
-func (s *sessions) endAll(live []*link, code packets.Code, wait time.Duration) {
+func (s *sessions) endAll(live []*clientLink, code packets.Code, wait time.Duration) {
 	for _, l := range live {
 		s.end(l, code)
 	}
@@ -248,14 +250,14 @@ func (s *sessions) endAll(live []*link, code packets.Code, wait time.Duration) {
 }
 
 // endRevoked ends the connections that revoked picks, and returns how many there were. Their sessions stay.
-func (s *sessions) endRevoked(revoked func(*link) bool, wait time.Duration) int {
-	var picked []*link
+func (s *sessions) endRevoked(revoked func(*clientLink) bool, wait time.Duration) int {
+	var picked []*clientLink
 	for _, l := range s.live() {
 		if revoked(l) {
 			l.revoked.Store(true)
 			picked = append(picked, l)
 		}
 	}
-	s.endAll(picked, packets.Code{Code: packets.ErrAdministrativeAction.Code, Reason: reasonRevoked}, wait)
+	s.endAll(picked, packets.Code{Code: packets.ErrAdministrativeAction.Code, Reason: refusal.CertificateRevoked.Reason}, wait)
 	return len(picked)
 }

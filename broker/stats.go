@@ -2,7 +2,11 @@ package broker
 
 import (
 	"maps"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/plantops/plantops/broker/refusal"
 )
 
 // Stats is what the broker has done since it started.
@@ -19,7 +23,7 @@ type Stats struct {
 	Clients                               []ClientInfo // the connected ones, in no order
 }
 
-// IngestStats accounts for what the backend's subscriber must store, as seen at the door: of all messages that were
+// IngestStats accounts for what the backend's subscriber must store, as the broker sees it come in: of all messages that were
 // received, those were refused, those are pending, and the rest has an outcome in the store. The figures are read
 // while work goes on; together they are exact when nothing moves.
 type IngestStats struct {
@@ -48,31 +52,56 @@ func (b *Broker) Stats() Stats {
 	s := Stats{
 		ConnectedTotal:  h.accepted.Load(),
 		ByListener:      map[string]int{},
-		Refused:         h.refusals.counts(),
+		Refused:         h.refusals.Counts(),
 		PublishReceived: r.received.Load(),
 		PublishSent:     r.sent.Load(),
 		Dropped:         r.dropped.Load(),
 		Ingest:          r.tallies.stats(),
 	}
-	s.BytesReceived, s.BytesSent = b.network.bytes()
+	s.BytesReceived, s.BytesSent = b.network.Bytes()
 	for _, l := range h.sessions.live() {
 		if !l.established.Load() {
 			continue
 		}
 		s.Connected++
-		s.ByListener[l.listener()]++
-		session := l.peer.stats()
-		s.Clients = append(s.Clients, ClientInfo{ID: l.client.ID, User: l.account.Name, Listener: l.listener(),
+		s.ByListener[l.Kind()]++
+		holds := l.peer.stats()
+		s.Clients = append(s.Clients, ClientInfo{ID: l.client.ID, User: l.account.Name, Listener: l.Kind(),
 			Remote: l.RemoteAddr().String(), Version: l.client.Properties.ProtocolVersion, Since: l.since,
-			QueuedBytes: l.queuedBytes(), Waiting: session.Queued, InFlight: session.InFlight})
+			QueuedBytes: l.QueuedBytes(), Waiting: holds.Queued, InFlight: holds.InFlight})
 	}
 	return s
 }
 
 // Refusals returns what each account was refused since the start, the latest first; accounts without any are left out. It
 // includes logins that failed under the name of an account. It may be called at any time.
-func (b *Broker) Refusals() map[string][]AccountRefusal { return b.hook.refusals.accounts() }
+func (b *Broker) Refusals() map[string][]refusal.AccountRefusal { return b.hook.refusals.Accounts() }
 
+// tally counts the messages of one device.
+type tally struct{ received, refused, pending atomic.Int64 }
+
+// tallies counts by device.
+type tallies struct {
+	mu       sync.Mutex
+	byDevice map[string]*tally
+}
+
+// of returns the tally of a device, which is made if there is none.
+func (t *tallies) of(device string) *tally {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	one := t.byDevice[device]
+	if one == nil {
+		if t.byDevice == nil {
+			t.byDevice = map[string]*tally{}
+		}
+		one = new(tally)
+		t.byDevice[device] = one
+	}
+	return one
+}
+
+// stats adds up what every device has.
 func (t *tallies) stats() IngestStats {
 	t.mu.Lock()
 	all := maps.Clone(t.byDevice)

@@ -2,11 +2,11 @@ package broker
 
 import (
 	"strings"
-	"time"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 
+	"github.com/plantops/plantops/broker/refusal"
 	"github.com/plantops/plantops/broker/session"
 	"github.com/plantops/plantops/broker/topic"
 )
@@ -18,16 +18,19 @@ func (h *hook) OnSubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet {
 	if l == nil {
 		return pk
 	}
+	if l.bridge.Found {
+		asBridge(pk.Filters)
+	}
 	for i := range pk.Filters {
 		filter := strings.Clone(pk.Filters[i].Filter)
 		pk.Filters[i].Filter = filter
 		if err := topic.CheckFilter(filter, h.maxLevels); err != nil {
-			h.refused(l, refuseFilter.reason, filter, "")
+			h.refuseSubscribe(l, refusal.InvalidFilter, filter)
 			pk.Filters[i].Filter = ""
-		} else if !l.rights.mayRead(filter) {
-			h.refused(l, refuseSubscribe.reason, filter, l.rights.mayReadText())
+		} else if !l.rights.MayRead(filter) {
+			h.refuseSubscribe(l, refusal.SubscribeNotAllowed.With(l.rights.MayReadText()), filter)
 		} else if pk.Filters[i].NoLocal && strings.HasPrefix(filter, topic.SharePrefix) { // [MQTT-3.8.3-4], mochi refuses it
-			h.refused(l, refuseViolation.reason, filter, "")
+			h.refuseSubscribe(l, refusal.ProtocolViolation, filter)
 		}
 	}
 	return pk
@@ -49,8 +52,8 @@ func (h *hook) OnSubscribed(cl *mqtt.Client, pk packets.Packet, codes []byte) {
 		filter := asked.Filter
 		sub := session.Subscription{Filter: filter, QoS: codes[i], NoLocal: asked.NoLocal,
 			RetainAsPublished: asked.RetainAsPublished, RetainHandling: asked.RetainHandling, ID: uint32(asked.Identifier)}
-		if !p.ingest && !p.state.Subscribed(filter) && !p.holding.subscribe(filter) {
-			codes[i] = h.refuseSubscription(l, filter)
+		if !p.ingest && !p.state.Subscribed(filter) && !p.usage.subscribe(filter) {
+			codes[i] = h.refuseSubscribe(l, refusal.TooManySubscriptions.By("max_subscriptions_per_account", h.router.quotas.limits.MaxSubscriptionsPerAccount), filter)
 			refused = append(refused, filter)
 			continue
 		}
@@ -65,9 +68,9 @@ func (h *hook) OnSubscribed(cl *mqtt.Client, pk packets.Packet, codes []byte) {
 		}
 		if sub.SendsRetained(existed) {
 			if existed { // all of them come again: what is left of the last time is among them
-				p.walks = withoutFilter(p.walks, filter)
+				p.retainedDue = withoutFilter(p.retainedDue, filter)
 			}
-			p.walks = append(p.walks, walk{subscription: sub, cursor: session.Match(filter)})
+			p.retainedDue = append(p.retainedDue, retainedDelivery{subscription: sub, cursor: session.Match(filter)})
 		}
 		system = system || strings.HasPrefix(filter, topic.SystemPrefix)
 	}
@@ -76,7 +79,7 @@ func (h *hook) OnSubscribed(cl *mqtt.Client, pk packets.Packet, codes []byte) {
 		cl.State.Subscriptions.Delete(filter)
 		h.router.leave(p, filter)
 	}
-	h.router.routes.changed()
+	h.router.cache.changed()
 	if p.ingest {
 		h.router.intake.setReady(true)
 	}
@@ -85,23 +88,13 @@ func (h *hook) OnSubscribed(cl *mqtt.Client, pk packets.Packet, codes []byte) {
 	}
 }
 
-// refuseSubscription refuses what mochi has granted and returns the code for the SUBACK.
-func (h *hook) refuseSubscription(l *link, filter string) byte {
-	why := refuseSubscriptions.by("max_subscriptions_per_account", h.router.quotas.limits.MaxSubscriptionsPerAccount)
-	h.refused(l, why.reason, filter, why.rule)
-	if l.client.Properties.ProtocolVersion < 5 {
-		return packets.ErrUnspecifiedError.Code
-	}
-	return why.v5.Code
-}
-
 // OnPacketSent is called when mochi has written a packet: after a SUBACK it is the retained messages' turn.
 func (h *hook) OnPacketSent(cl *mqtt.Client, pk packets.Packet, _ []byte) {
 	l := linkOf(cl)
 	if l == nil || l.peer == nil || pk.FixedHeader.Type != packets.Suback {
 		return
 	}
-	l.work.feed(l.peer, h.now())
+	l.work.deliverRetained(l.peer, h.now())
 }
 
 // OnUnsubscribe notes which subscriptions there are: mochi's codes would be wrong.
@@ -120,7 +113,7 @@ func (h *hook) OnUnsubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet 
 		} else {
 			p.unsubscribed(asked.Filter)
 		}
-		p.walks = withoutFilter(p.walks, asked.Filter)
+		p.retainedDue = withoutFilter(p.retainedDue, asked.Filter)
 	}
 	return pk
 }
@@ -134,7 +127,7 @@ func (h *hook) OnUnsubscribed(cl *mqtt.Client, pk packets.Packet) {
 	for _, asked := range pk.Filters {
 		h.router.leave(l.peer, asked.Filter)
 	}
-	h.router.routes.changed()
+	h.router.cache.changed()
 }
 
 // leave takes a filter that the session does not have any more out of the index and its share group.
@@ -186,46 +179,11 @@ func (r *router) forget(p *peer, filters map[string]session.Subscription) {
 	for filter := range filters {
 		r.leave(p, filter)
 	}
-	r.routes.changed()
+	r.cache.changed()
 	if p.ingest {
 		p.mu.Lock()
 		r.intake.setReady(p.state.Subscriptions() > 0) // it may have begun another session meanwhile
 		p.mu.Unlock()
 	}
 	r.sessions.forget(p)
-}
-
-func (s *shares) join(filter, id string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.groups.Join(filter, id)
-}
-
-func (s *shares) leave(filter, id string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.groups.Leave(filter, id)
-}
-
-// deliverToOne gives a message to one member of a share group, to one that is online if there is one.
-func (r *router) deliverToOne(w *work, s *share, m *session.Message, now time.Time) {
-	t, found := r.shares.choose(s)
-	if found {
-		w.deliver(t.peer, m, t.offer, now)
-	}
-}
-
-func (s *shares) choose(group *share) (target, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	online := func(id string) bool {
-		t, ok := group.members[id]
-		return ok && t.peer.online.Load()
-	}
-	for id := range s.groups.Candidates(group.filter, online) {
-		if t, ok := group.members[id]; ok {
-			return t, true
-		}
-	}
-	return target{}, false
 }

@@ -55,14 +55,14 @@ func (r *router) publishSystem(now time.Time) {
 	for i := range systemValues {
 		m := r.system(i, now)
 		r.retained.set(m, nil)
-		r.publish(w, r.routeTo(m.Topic), m, nil, nil, now)
+		r.publish(w, publication{to: r.subscribersOf(m.Topic), message: m, now: now})
 	}
 	w.finish()
 }
 
 func (r *router) systemWanted() bool {
 	for _, v := range systemValues {
-		if rt := r.routeTo(v.topic); len(rt.targets)+len(rt.shares) > 0 {
+		if to := r.subscribersOf(v.topic); len(to.direct)+len(to.groups) > 0 {
 			return true
 		}
 	}

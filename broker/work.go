@@ -4,29 +4,31 @@ import (
 	"sync"
 	"time"
 
+	"github.com/plantops/plantops/broker/network"
 	"github.com/plantops/plantops/broker/session"
 )
 
 const (
-	// pauseBytes of deliveries in a connection's queue make its session wait, resumeBytes let it go on. Between
+	// pauseBytes of deliveries in a connection's queue make its session wait until the queue has drained. Between
 	// pauseBytes and the queue's limit there is room for acknowledgements.
-	pauseBytes       = 256 << 10
-	resumeBytes      = 64 << 10
+	pauseBytes = 256 << 10
+	// shareBytes: payloads from here on are shared between connections. Keeping a reference is cheaper than copying.
+	shareBytes       = 4 << 10
 	keptScratchBytes = 64 << 10
 )
 
 // work is what one goroutine does in the router: it calls one session after the other, writes the packets that come
 // of it to their connections' queues while it holds the session's lock, and what concerns other sessions after that.
-// Sockets are written to at the end, by flush.
+// Sockets are written to at the end, by flush; for a connection's reader that is the end of its round, see loop.go.
 type work struct {
 	r     *router
 	out   []session.Effect // of the call that runs
 	after []consequence    // still to be done
-	dirty []*conn          // given something and not flushed
+	dirty []*network.Conn  // given something and not flushed
 	buf   []byte
 
-	crowded *peer // a session that publishers should wait for
-	pressed bool  // before they go on
+	slowReader *peer // that publishers should wait for, see backpressure.go; nil: none
+	urgent     bool  // before the next message of the round
 }
 
 // consequence is an effect that leads away from the session that it came from.
@@ -47,7 +49,7 @@ func (r *router) begin() *work {
 func (w *work) finish() {
 	w.settle()
 	w.flush()
-	w.crowded, w.pressed = nil, false
+	w.slowReader, w.urgent = nil, false
 	spareWork.Put(w)
 }
 
@@ -65,7 +67,7 @@ func (w *work) apply(p *peer) {
 				for filter := range e.Subscriptions {
 					p.unsubscribed(filter)
 				}
-				p.walks = nil
+				p.retainedDue = nil
 			}
 			w.after = append(w.after, consequence{p, *e})
 		case l == nil || l.over:
@@ -82,7 +84,7 @@ func (w *work) apply(p *peer) {
 			buf = e.AppendPacket(buf, p.state.Version())
 			w.write(l, buf, nil)
 			buf = buf[:0]
-			w.r.closing(l, e.Reason)
+			w.r.endedBySession(l, e.Reason)
 		default:
 			buf = e.AppendPacket(buf, p.state.Version())
 		}
@@ -93,15 +95,15 @@ func (w *work) apply(p *peer) {
 	}
 	if sent > 0 {
 		w.r.sent.Add(sent)
-		p.crowd.sent += uint64(sent)
-		if l.queuedBytes() > pauseBytes {
+		p.backpressure.sent += uint64(sent)
+		if l.QueuedBytes() > pauseBytes {
 			p.state.Pause()
-			l.awaitDrain()
-			w.stain(l.conn)
+			l.AwaitDrain()
+			w.markDirty(l.Conn)
 		}
 	}
 	p.charge()
-	w.crowding(p)
+	w.checkBackpressure(p)
 	if lost := p.state.Overflowed(); lost != p.lost {
 		w.r.overflowed(p, int64(lost-p.lost))
 		p.lost = lost
@@ -112,15 +114,15 @@ func (w *work) apply(p *peer) {
 }
 
 // write queues packets; tail is the payload of the last one and is shared.
-func (w *work) write(l *link, p, tail []byte) {
-	if kick, _ := l.put(p, tail); kick { // what cannot be queued, the connection's end tells its reader
-		w.stain(l.conn)
+func (w *work) write(l *clientLink, p, tail []byte) {
+	if idle, _ := l.Put(p, tail); idle { // what cannot be queued, the connection's end tells its reader
+		w.markDirty(l.Conn)
 	}
 }
 
-// stain notes that a connection must be flushed.
-func (w *work) stain(c *conn) {
-	if c.dirty.CompareAndSwap(false, true) {
+// markDirty notes that a connection must be flushed.
+func (w *work) markDirty(c *network.Conn) {
+	if c.MarkDirty() {
 		w.dirty = append(w.dirty, c)
 	}
 }
@@ -132,7 +134,7 @@ func (w *work) settle() {
 		switch c.Kind {
 		case session.Delivered, session.Dropped:
 			w.r.resolve(w, &c)
-		case session.Will:
+		case session.WillDue:
 			w.r.publishWill(w, c.from, c.Message)
 		case session.Ended:
 			w.r.forget(c.from, c.Subscriptions)
@@ -148,30 +150,30 @@ func (w *work) flush() {
 		return
 	}
 	for i, c := range w.dirty {
-		c.kick()
+		c.Flush()
 		w.dirty[i] = nil
 	}
 	w.dirty = w.dirty[:0]
 }
 
 // resume sends what waits for a client, as far as its connection has room.
-func (w *work) resume(p *peer, l *link, now time.Time) {
+func (w *work) resume(p *peer, l *clientLink, now time.Time) {
 	p.mu.Lock()
 	if p.link == l && !l.over {
 		room := pauseBytes
-		if p.scarce() {
+		if p.exhausted() {
 			room = session.FreeBytes
 		}
-		w.out = p.state.Resume(now, room-l.queuedBytes(), w.out[:0])
+		w.out = p.state.Resume(now, room-l.QueuedBytes(), w.out[:0])
 		w.apply(p)
 		if p.state.Paused() {
-			l.awaitDrain()
-			w.stain(l.conn)
+			l.AwaitDrain()
+			w.markDirty(l.Conn)
 		}
 	}
-	walks := len(p.walks) > 0
+	retained := len(p.retainedDue) > 0
 	p.mu.Unlock()
-	if walks {
-		w.feed(p, now)
+	if retained {
+		w.deliverRetained(p, now)
 	}
 }

@@ -13,6 +13,8 @@ package config
 
 import (
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -29,7 +31,7 @@ type Config struct {
 	Log       Log       `mapstructure:"log"`
 }
 
-// Listeners are the doors of the embedded broker. With all of them disabled
+// Listeners are where the embedded broker takes connections. With all of them disabled
 // there is no embedded broker, and ingest serves the broker at mqtt.host.
 type Listeners struct {
 	TCP       TCPListener       `mapstructure:"tcp"`
@@ -136,7 +138,7 @@ func Default() Config {
 			BackendUsername: "plantops_backend",
 		},
 		Ingest: Ingest{
-			Topics:       []string{"devices/+/telemetry", "devices/+/heartbeat"},
+			Topics:       []string{"devices/+/telemetry", "devices/+/telemetry/+", "devices/+/heartbeat"},
 			MaxBatch:     1000,
 			StallTimeout: 10 * time.Second,
 			OfflineAfter: 180 * time.Second,
@@ -163,6 +165,17 @@ func Default() Config {
 // Embedded reports whether this process is the broker: any listener is enabled.
 func (c Config) Embedded() bool {
 	return c.Listeners.TCP.Enabled || c.Listeners.TLS.Enabled || c.Listeners.WebSocket.Enabled
+}
+
+// IngestTopics is ingest.topics less those of the defaults that limits.max_topic_levels leaves no room for: who lowered that
+// before there was telemetry of one metric keeps a configuration that works.
+func (c Config) IngestTopics() []string {
+	if !c.Embedded() || !slices.Equal(c.Ingest.Topics, Default().Ingest.Topics) {
+		return c.Ingest.Topics
+	}
+	return slices.DeleteFunc(slices.Clone(c.Ingest.Topics), func(topic string) bool {
+		return strings.Count(topic, "/") >= max(c.Limits.MaxTopicLevels, leastLevels)
+	})
 }
 
 // StorePath returns the path of the database.

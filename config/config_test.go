@@ -12,6 +12,17 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+func TestDefaultTopicsFitALowLimitOfLevels(t *testing.T) {
+	c := Default()
+	assert.Equal(t, []string{"devices/+/telemetry", "devices/+/telemetry/+", "devices/+/heartbeat"}, c.IngestTopics())
+	c.Limits.MaxTopicLevels = 3
+	assert.Equal(t, []string{"devices/+/telemetry", "devices/+/heartbeat"}, c.IngestTopics())
+	assert.NoError(t, c.Validate())
+	c.Ingest.Topics = []string{"a/b/c/d"}
+	assert.Equal(t, []string{"a/b/c/d"}, c.IngestTopics(), "what was written is not left out, but refused")
+	assert.ErrorContains(t, c.Validate(), "a/b/c/d")
+}
+
 func TestDefaultIsValid(t *testing.T) {
 	assert.NoError(t, Default().Validate())
 }
@@ -112,7 +123,7 @@ func TestKeysTellDefaultsAndSecrets(t *testing.T) {
 		"PLANTOPS_MQTT_BACKEND_PASSWORD_FILE", "MQTT_BACKEND_PASSWORD_FILE"}, keys[passwordKey].Env)
 	assert.True(t, keys[passwordKey].Secret)
 	assert.Equal(t, "3m", keys["ingest.offline_after"].Default)
-	assert.Equal(t, "devices/+/telemetry, devices/+/heartbeat", keys["ingest.topics"].Default)
+	assert.Equal(t, "devices/+/telemetry, devices/+/telemetry/+, devices/+/heartbeat", keys["ingest.topics"].Default)
 	assert.Equal(t, []string{"PLANTOPS_LOG_LEVEL", "LOG_LEVEL"}, keys["log.level"].Env)
 	for path, unit := range map[string]string{
 		"limits.max_packet_bytes": "bytes", "limits.max_queued_bytes_per_account": "bytes", "limits.max_topic_levels": "number",

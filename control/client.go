@@ -62,6 +62,11 @@ func (c *Client) Probe(ctx context.Context) error {
 	return err
 }
 
+// Unread implements Operator.
+func (c *Client) Unread(ctx context.Context) (Unread, error) {
+	return ask[Unread](ctx, c, http.MethodGet, "/unread", nil)
+}
+
 // AddDevice implements Operator.
 func (c *Client) AddDevice(ctx context.Context, id string) (string, error) {
 	reply, err := ask[secretReply](ctx, c, http.MethodPost, "/devices/add", deviceRequest{id})
@@ -78,6 +83,12 @@ func (c *Client) RotateDevice(ctx context.Context, id string) (string, error) {
 func (c *Client) RemoveDevice(ctx context.Context, id string) error {
 	_, err := ask[struct{}](ctx, c, http.MethodPost, "/devices/remove", deviceRequest{id})
 	return err
+}
+
+// PurgeDevice implements Operator.
+func (c *Client) PurgeDevice(ctx context.Context, id string) (int64, error) {
+	reply, err := ask[countReply](ctx, c, http.MethodPost, "/devices/purge", deviceRequest{id})
+	return reply.Count, err
 }
 
 // AddUser implements Operator.

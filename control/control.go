@@ -3,9 +3,11 @@
 //
 //	server.go     Server: the model, with or without a running broker and subscriber, and the orders
 //	status.go     Status and whether the server is alive
+//	authority.go  who trusts which certificate authority
 //	equation.go   the equation, read until both sides agree
 //	device.go     a device as people and programs are shown it
 //	refusals.go   what each account was refused
+//	unread.go     what could not be read of a device's messages, and topics that nobody reads
 //	socket.go     the control socket, through which other processes reach the Server
 //	client.go     Client: the other end of it
 //	lock.go       the lock of the data directory, whose holder owns the socket
@@ -36,12 +38,16 @@ type Operator interface {
 	// Probe sends a message the way that readings go and returns when it is committed. ErrNoProbe: the broker is another program, or
 	// no server runs.
 	Probe(ctx context.Context) error
+	// Unread are the topics that nobody reads, of the embedded broker; empty without one.
+	Unread(ctx context.Context) (Unread, error)
 	// AddDevice registers a device and returns its secret, which nobody can be told again.
 	AddDevice(ctx context.Context, id string) (secret string, err error)
 	// RotateDevice gives a device a new secret and ends the session that the old one opened.
 	RotateDevice(ctx context.Context, id string) (secret string, err error)
 	// RemoveDevice takes a device's access and ends its session; its readings stay.
 	RemoveDevice(ctx context.Context, id string) error
+	// PurgeDevice deletes all readings of a device that was removed, and returns how many messages that were.
+	PurgeDevice(ctx context.Context, id string) (int64, error)
 	// AddUser lets a person or another program in.
 	AddUser(ctx context.Context, u store.NewUser) error
 	// SetPassword gives a user another password and ends the sessions that the old one opened.

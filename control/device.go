@@ -15,6 +15,13 @@ type DeviceStatus struct {
 	LastSeen    Moment   `json:"last_seen"`
 	LastReading Moment   `json:"last_reading"`
 	Messages    Equation `json:"messages"`
+	// Dropped are readings that the device gave up before it could send them, by its own account.
+	Dropped int64 `json:"dropped"`
+	// Skipped are fields of its messages that could not be read; LastSkipped is the last one.
+	Skipped     int64         `json:"skipped"`
+	LastSkipped *SkippedField `json:"last_skipped,omitempty"`
+	// Unread is what it publishes and nobody reads; nil without a server.
+	Unread *UnreadTopic `json:"unread,omitempty"`
 	// Refusals are what the running server refused it since it started; empty without a server, never nil.
 	Refusals []AccountRefusal `json:"refusals"`
 }
@@ -22,7 +29,7 @@ type DeviceStatus struct {
 // NewDeviceStatus is a device as the database knows it: nothing pending, nothing refused. It counts as online until
 // offlineAfter has passed since it was last seen.
 func NewDeviceStatus(d store.Device, offlineAfter time.Duration, now time.Time) DeviceStatus {
-	return DeviceStatus{
+	device := DeviceStatus{
 		ID:          d.ID,
 		Registered:  d.Registered,
 		Online:      d.LastSeen != 0 && now.Sub(time.UnixMilli(d.LastSeen)) < offlineAfter,
@@ -30,8 +37,14 @@ func NewDeviceStatus(d store.Device, offlineAfter time.Duration, now time.Time) 
 		LastSeen:    Moment(d.LastSeen),
 		LastReading: Moment(d.LastReading),
 		Messages:    settled(d.Counts),
+		Dropped:     d.Dropped,
+		Skipped:     d.Skipped,
 		Refusals:    []AccountRefusal{},
 	}
+	if d.Skipped > 0 {
+		device.LastSkipped = &SkippedField{Field: d.LastSkipped.Field, Text: d.LastSkipped.Text, Last: Moment(d.SkippedAt)}
+	}
+	return device
 }
 
 // WithRefusals adds what was refused to the device, if anything was.

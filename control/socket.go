@@ -112,6 +112,7 @@ func handler(o Operator) http.Handler {
 	}
 	handle("GET /status", func(r *http.Request) (any, error) { return o.Status(r.Context()) })
 	handle("GET /contact", func(r *http.Request) (any, error) { return o.Contact(r.Context()) })
+	handle("GET /unread", func(r *http.Request) (any, error) { return o.Unread(r.Context()) })
 	handle("GET /refusals", func(r *http.Request) (any, error) { return o.Refusals(r.Context()) })
 	handle("POST /probe", func(r *http.Request) (any, error) { return struct{}{}, o.Probe(r.Context()) })
 	handle("POST /devices/add", func(r *http.Request) (any, error) {
@@ -136,6 +137,14 @@ func handler(o Operator) http.Handler {
 			return nil, err
 		}
 		return struct{}{}, o.RemoveDevice(r.Context(), device.ID)
+	})
+	handle("POST /devices/purge", func(r *http.Request) (any, error) {
+		device, err := body[deviceRequest](r)
+		if err != nil {
+			return nil, err
+		}
+		n, err := o.PurgeDevice(r.Context(), device.ID)
+		return countReply{n}, err
 	})
 	handle("POST /users/add", func(r *http.Request) (any, error) {
 		user, err := body[userRequest](r)

@@ -23,7 +23,7 @@ func BenchmarkDecode(b *testing.B) {
 			d, items := newDecoder(""), []item{{topic: telemetryTopic, payload: []byte(payload), received: arrival}}
 			b.ReportAllocs()
 			for b.Loop() {
-				d.decodeAll(items, false)
+				d.decodeAll(items)
 			}
 		})
 	}

@@ -15,6 +15,7 @@ func (s *Subscriber) commitUntilDrained(ctx context.Context) error {
 	var (
 		decoder  = newDecoder(s.o.ProbeTopic)
 		again    = newRedelivery(2 * int(s.o.ReceiveMaximum))
+		unread   = newUnread(s.o.Log)
 		items    []item
 		fresh    []item // of them, not stored yet
 		outcomes []store.Outcome
@@ -35,12 +36,13 @@ func (s *Subscriber) commitUntilDrained(ctx context.Context) error {
 		}
 		s.count.received.Add(int64(len(fresh) - len(items))) // what comes again was counted when it came first
 		if len(fresh) > 0 {
-			batch := decoder.decodeAll(fresh, s.o.ClockUnsure())
+			batch := decoder.decodeAll(fresh)
 			var err error
 			if outcomes, err = s.append(ctx, batch, outcomes[:0]); err != nil {
 				return fmt.Errorf("store the last %d messages: %w", s.Stats().Pending, err)
 			}
 			s.count.committed(outcomes, s.o.Now())
+			unread.committed(batch, outcomes, s.o.Now())
 		}
 		ids = acknowledge(items, ids)
 	}

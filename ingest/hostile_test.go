@@ -15,6 +15,8 @@ import (
 	"github.com/eclipse/paho.golang/packets"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/plantops/plantops/broker/brokertest/rawmqtt"
 )
 
 // villain is a broker that does on every connection what no broker should.
@@ -110,7 +112,7 @@ func withText(kind byte, before []byte, property byte, size int) []byte {
 	text := append([]byte{property}, binary.BigEndian.AppendUint16(nil, uint16(size))...)
 	text = append(text, bytes.Repeat([]byte("x"), size)...)
 	body := append(binary.AppendUvarint(bytes.Clone(before), uint64(len(text))), text...)
-	return append(binary.AppendUvarint([]byte{kind << 4}, uint64(len(body))), body...)
+	return rawmqtt.Encode(kind<<4, body)
 }
 
 // endless writes the same for as long as it is taken.

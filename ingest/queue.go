@@ -10,6 +10,8 @@ type item struct {
 	id       uint16 // packet id; 0 for QoS 0, which nobody waits for
 	dup      bool   // the broker says that it has sent it before
 	from     *conn  // the connection that it must be acknowledged on
+
+	clockUnsure bool // our clock was not to be trusted when it came; put sets it
 }
 
 // maxQueuedBytes bounds the payloads that wait for a commit. Receive Maximum counts messages only, and a broker
@@ -26,10 +28,11 @@ type queue struct {
 	bytes    int
 	capacity int
 	closed   bool
+	unsure   func() bool // our clock is not to be trusted
 }
 
 func newQueue(capacity int) *queue {
-	q := &queue{capacity: capacity}
+	q := &queue{capacity: capacity, unsure: func() bool { return false }}
 	q.arrived.L, q.space.L = &q.mu, &q.mu
 	return q
 }
@@ -37,6 +40,7 @@ func newQueue(capacity int) *queue {
 // put adds an item and reports whether it did: a closed queue takes nothing more, and one that is full waits only
 // while the item's connection lives, except for QoS 0, which no broker sends again.
 func (q *queue) put(it item) bool {
+	it.clockUnsure = q.unsure() // now: a time server may be reached while it waits
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for q.full() && !q.closed && (it.id == 0 || !it.from.ended()) {

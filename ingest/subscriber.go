@@ -9,6 +9,7 @@ package ingest
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -36,7 +37,9 @@ type Options struct {
 	Port int
 	// TLS nil means plain TCP. Otherwise its RootCAs (nil: the system's) must have signed the broker's certificate,
 	// which must be valid for ServerName (empty: Host). InsecureSkipVerify is refused.
-	TLS                *tls.Config
+	TLS *tls.Config
+	// Roots, when set, is asked at each connection and stands in for the RootCAs of TLS: an authority may be followed by another.
+	Roots              func() *x509.CertPool
 	Username, Password string
 	ClientID           string
 	Topics             []string // filters
@@ -125,14 +128,16 @@ func New(o Options, sink Sink) (*Subscriber, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Subscriber{
+	s := &Subscriber{
 		o:       o,
 		address: net.JoinHostPort(o.Host, strconv.Itoa(o.Port)),
 		sink:    sink,
 		queue:   newQueue(int(o.ReceiveMaximum)),
 		retry:   newRetry(o.Embedded),
 		ready:   make(chan struct{}),
-	}, nil
+	}
+	s.queue.unsure = o.ClockUnsure
+	return s, nil
 }
 
 // Run keeps the subscription and stores what arrives, until ctx ends. Then it takes nothing more, commits and

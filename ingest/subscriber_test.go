@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/plantops/plantops/broker/brokertest/logtest"
 	"github.com/plantops/plantops/store"
 	"github.com/plantops/plantops/store/storetest"
 )
@@ -78,22 +79,7 @@ func (o *open) Append(_ context.Context, batch []store.Message, outcomes []store
 }
 
 // logs keeps what was logged, one line a record.
-type logs struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *logs) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logs) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
+type logs = logtest.Log
 
 func options(s *server) Options {
 	o := to("127.0.0.1", s.port(), "devices/+/telemetry", "devices/+/heartbeat")

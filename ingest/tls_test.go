@@ -1,15 +1,10 @@
 package ingest
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"testing"
 	"time"
@@ -18,31 +13,15 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/eclipse/paho.golang/packets"
+
+	"github.com/plantops/plantops/certs/certstest"
 )
 
 // authority makes a CA and returns it with a certificate for the name, signed by it.
 func authority(t *testing.T, name string) (*x509.CertPool, tls.Certificate) {
 	t.Helper()
-	issue := func(template, parent *x509.Certificate, signer *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey) {
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		require.NoError(t, err)
-		if signer == nil {
-			signer = key
-		}
-		template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
-		template.SerialNumber = big.NewInt(1)
-		der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer)
-		require.NoError(t, err)
-		cert, err := x509.ParseCertificate(der)
-		require.NoError(t, err)
-		return cert, key
-	}
-	template := &x509.Certificate{Subject: pkix.Name{CommonName: "CA of " + t.Name()}, IsCA: true, BasicConstraintsValid: true}
-	ca, caKey := issue(template, template, nil)
-	cert, key := issue(&x509.Certificate{DNSNames: []string{name}}, ca, caKey)
-	roots := x509.NewCertPool()
-	roots.AddCert(ca)
-	return roots, tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key}
+	ca := certstest.New(t)
+	return ca.Roots(), ca.Issue(name, func(c *x509.Certificate) { c.IPAddresses = nil })
 }
 
 func TestTLS(t *testing.T) {

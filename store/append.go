@@ -29,6 +29,9 @@ const maxArrivalSteps = 1000
 // one outcome per message to outcomes, in order. A message that Append saw before becomes a duplicate, so a batch may be
 // given again after an error.
 //
+// A message that the file cannot take is isolated (isolate.go) and the others are stored; a file that is damaged is made anew
+// first (rebuild.go).
+//
 // The context bounds the wait for other writers, not the commit. After an error nothing of the batch is stored and outcomes is returned as it came; the next Append works again when the
 // cause is gone (no space left, file locked by another program for more than a second).
 func (s *Store) Append(ctx context.Context, batch []Message, outcomes []Outcome) ([]Outcome, error) {
@@ -36,6 +39,27 @@ func (s *Store) Append(ctx context.Context, batch []Message, outcomes []Outcome)
 		return outcomes, fmt.Errorf("store %d messages: %w", len(batch), err)
 	}
 	defer s.release()
+	if found := s.suspected.Swap(nil); found != nil {
+		_ = s.mend(ctx, *found) // said in the log; what this batch needs may be whole
+	}
+	results, err := s.appendAll(batch, outcomes)
+	if isDamage(err) {
+		if mendErr := s.mend(ctx, err); mendErr == nil {
+			results, err = s.appendAll(batch, outcomes)
+		}
+	}
+	if isLasting(err) && len(batch) > 0 {
+		results, err = s.isolate(batch, outcomes, err)
+	}
+	s.idle.Reset(idleAfter)
+	if err != nil {
+		return outcomes, fmt.Errorf("store %d messages: %w", len(batch), err)
+	}
+	return results, nil
+}
+
+// appendAll stores a batch in one transaction, or nothing of it.
+func (s *Store) appendAll(batch []Message, outcomes []Outcome) ([]Outcome, error) {
 	results := outcomes
 	err := s.transact(func() error {
 		for i := range batch {
@@ -47,9 +71,8 @@ func (s *Store) Append(ctx context.Context, batch []Message, outcomes []Outcome)
 		}
 		return s.evict()
 	})
-	s.idle.Reset(idleAfter)
 	if err != nil {
-		return outcomes, fmt.Errorf("store %d messages: %w", len(batch), err)
+		return outcomes, err
 	}
 	return results, nil
 }
@@ -72,20 +95,55 @@ func (s *Store) appendMessage(m *Message) (Outcome, error) {
 	} else { // even if it is earlier: a clock that was ahead for a while must not keep a dead device online
 		d.next.lastSeen = m.Received
 	}
-	outcome, leftover := Stored, ""
-	switch {
-	case m.Kind == Bad:
-		outcome, leftover = Quarantined, cmp.Or(m.Reason, reasonNone)
-	case reason != "":
-		outcome, leftover = Quarantined, reason
-	case m.Kind == Telemetry && len(m.Values) > 0:
-		outcome, leftover, err = s.appendReading(d, m)
-	}
+	outcome, leftover, err := s.appendParts(d, m, reason)
 	if err == nil && leftover != "" {
 		err = s.addEntry(d, m, leftover, outcome)
 	}
+	if err == nil && len(m.Skipped) > 0 && outcome != Duplicate {
+		err = s.noteSkipped(d, m, leftover == "")
+	}
 	d.next.counts.add(outcome, 1)
 	return outcome, err
+}
+
+// appendParts gives a message the best of what becomes of its parts: it is stored if any is, and a duplicate only if all
+// are. A reason refuses all that is new.
+func (s *Store) appendParts(d *device, m *Message, reason string) (outcome Outcome, leftover string, err error) {
+	outcome = Duplicate
+	for i := range m.parts() {
+		p := m.part(i)
+		of, why, err := s.appendPart(d, m, &p, reason)
+		if err != nil {
+			return 0, "", err
+		}
+		leftover = cmp.Or(leftover, why)
+		if of == Stored || outcome == Duplicate {
+			outcome = of
+		}
+	}
+	return outcome, leftover, nil
+}
+
+func (s *Store) appendPart(d *device, m *Message, p *Part, reason string) (outcome Outcome, leftover string, err error) {
+	standing, err := s.recognise(d, p)
+	switch {
+	case err != nil:
+		return 0, "", err
+	case standing == seenAgain:
+		return Duplicate, "", nil
+	case standing == seenOther:
+		return Quarantined, reasonConflict, nil
+	}
+	d.next.dropped += min(p.Numbering.Dropped, math.MaxInt64-d.next.dropped)
+	switch {
+	case m.Kind == Bad:
+		return Quarantined, cmp.Or(m.Reason, reasonNone), nil
+	case reason != "":
+		return Quarantined, reason, nil
+	case m.Kind == Telemetry && len(p.Values) > 0:
+		return s.appendReading(d, m, p)
+	}
+	return Stored, "", nil
 }
 
 // deviceOf finds or creates the device of a message. A reason means that it cannot have one; device "" stands in.
@@ -106,25 +164,28 @@ func (s *Store) deviceOf(m *Message) (d *device, reason string, err error) {
 	return d, "", err
 }
 
-// appendReading stores what is new of a message with values. A leftover is the reason why a part of it, or with outcome
+// appendReading stores what is new of a part with values. A leftover is the reason why some of it, or with outcome
 // Quarantined all of it, is not stored.
-func (s *Store) appendReading(d *device, m *Message) (outcome Outcome, leftover string, err error) {
-	if reason := s.refuse(d, m); reason != "" {
+func (s *Store) appendReading(d *device, m *Message, p *Part) (outcome Outcome, leftover string, err error) {
+	if reason := s.refuse(d, p.Values); reason != "" {
 		return Quarantined, reason, nil
 	}
-	conflict, err := s.resolve(d, m)
+	conflict, err := s.resolve(d, p.Values)
 	if err != nil {
 		return 0, "", err
 	}
 	s.tx.body = appendBody(s.tx.body[:0], s.tx.pairs)
 	outcome = Stored
-	if m.TimeSource == FromDevice {
+	switch p.TimeSource {
+	case FromDevice:
 		var isNew bool
-		if isNew, err = s.insertReading(d, m, m.Time); err == nil && !isNew {
-			outcome, leftover, err = s.merge(d, m)
+		if isNew, err = s.insertReading(d, m, p, p.Time); err == nil && !isNew {
+			outcome, leftover, err = s.merge(d, p.Time)
 		}
-	} else {
-		err = s.insertAtArrival(d, m)
+	case FromAge:
+		err = s.insertAtFree(d, m, p, p.Time)
+	default:
+		err = s.insertAtFree(d, m, p, m.Received)
 	}
 	if err != nil {
 		return 0, "", fmt.Errorf("reading of device %q: %w", d.name, err)
@@ -138,15 +199,15 @@ func (s *Store) appendReading(d *device, m *Message) (outcome Outcome, leftover 
 	return outcome, leftover, nil
 }
 
-// refuse returns why no value of a message can be stored. It comes before any change, so that a message that is refused
-// leaves no new metric names.
-func (s *Store) refuse(d *device, m *Message) (reason string) {
-	if len(m.Values) > maxMetrics {
+// refuse returns why no value of a part can be stored. It comes before any change, so that a part that is refused leaves no
+// new metric names.
+func (s *Store) refuse(d *device, values []Value) (reason string) {
+	if len(values) > maxMetrics {
 		return reasonMetrics
 	}
 	fresh := 0
-	for i := range m.Values {
-		v := &m.Values[i]
+	for i := range values {
+		v := &values[i]
 		if math.IsNaN(v.Value) || math.IsInf(v.Value, 0) {
 			return reasonNotFinite
 		}
@@ -163,12 +224,12 @@ func (s *Store) refuse(d *device, m *Message) (reason string) {
 	return ""
 }
 
-// resolve puts the values of a message into s.tx.pairs, each metric once. A metric that the message has twice, with
-// different values, is a conflict; the first value counts.
-func (s *Store) resolve(d *device, m *Message) (conflict bool, err error) {
+// resolve puts the values of a part into s.tx.pairs, each metric once. A metric that it has twice, with different values, is
+// a conflict; the first value counts.
+func (s *Store) resolve(d *device, values []Value) (conflict bool, err error) {
 	pairs := s.tx.pairs[:0]
-	for i := range m.Values {
-		v := &m.Values[i]
+	for i := range values {
+		v := &values[i]
 		metric, known := s.state.metrics[v.Metric]
 		if !known {
 			if metric, err = s.createMetric(d, v.Metric); err != nil {
@@ -200,15 +261,19 @@ type readingStatements struct {
 
 func (q *readingStatements) all() []compile {
 	return []compile{
-		{&q.insertReading, `INSERT OR IGNORE INTO reading (device, time, received, flags, body) VALUES (?, ?, ?, ?, ?)`},
+		{&q.insertReading, `INSERT OR IGNORE INTO reading (device, time, received, flags, body, given) VALUES (?, ?, ?, ?, ?, ?)`},
 		{&q.selectBody, `SELECT body FROM reading WHERE device = ? AND time = ?`},
 		{&q.updateBody, `UPDATE reading SET body = ? WHERE device = ? AND time = ?`},
 	}
 }
 
 // insertReading inserts the row of s.tx.body, unless there is one of that device and time.
-func (s *Store) insertReading(d *device, m *Message, time int64) (isNew bool, err error) {
-	result, err := s.w.insertReading.exec(d.id, time, m.Received, m.flags(), s.tx.body)
+func (s *Store) insertReading(d *device, m *Message, p *Part, time int64) (isNew bool, err error) {
+	var given driver.Value // nil is NULL
+	if p.Given != "" {
+		given = clean(p.Given, maxTextBytes)
+	}
+	result, err := s.w.insertReading.exec(d.id, time, m.Received, flags(p.TimeSource, m.ClockUnsure), s.tx.body, given)
 	if err != nil {
 		return false, err
 	}
@@ -220,16 +285,16 @@ func (s *Store) insertReading(d *device, m *Message, time int64) (isNew bool, er
 	return true, nil
 }
 
-// insertAtArrival inserts the row at the first free millisecond from the time of arrival on.
-func (s *Store) insertAtArrival(d *device, m *Message) error {
-	time, taken := m.Received, &d.next.arrivals
+// insertAtFree inserts the row at the first free millisecond from a time on.
+func (s *Store) insertAtFree(d *device, m *Message, p *Part, time int64) error {
+	taken := &d.next.arrivals
 	if taken.first <= time && time <= taken.last {
 		time = taken.last + 1
 	} else {
 		taken.first = time
 	}
 	for step := 0; ; step++ {
-		isNew, err := s.insertReading(d, m, time)
+		isNew, err := s.insertReading(d, m, p, time)
 		if err != nil {
 			return err
 		}
@@ -244,7 +309,7 @@ func (s *Store) insertAtArrival(d *device, m *Message) error {
 }
 
 // merge adds what s.tx.pairs has to the row that is there already.
-func (s *Store) merge(d *device, m *Message) (outcome Outcome, leftover string, err error) {
+func (s *Store) merge(d *device, time int64) (outcome Outcome, leftover string, err error) {
 	old, damaged := s.tx.old[:0], false
 	err = s.w.selectBody.query(func(row []driver.Value) error {
 		body, _ := row[0].([]byte)
@@ -252,7 +317,7 @@ func (s *Store) merge(d *device, m *Message) (outcome Outcome, leftover string, 
 		old, err = decodeBody(old, body)
 		damaged = err != nil
 		return nil
-	}, d.id, m.Time)
+	}, d.id, time)
 	if err != nil {
 		return 0, "", err
 	}
@@ -273,7 +338,7 @@ func (s *Store) merge(d *device, m *Message) (outcome Outcome, leftover string, 
 		return Quarantined, reasonMetrics, nil
 	case len(old) > there:
 		s.tx.body = appendBody(s.tx.body[:0], old)
-		return Stored, leftover, s.w.updateBody.run(s.tx.body, d.id, m.Time)
+		return Stored, leftover, s.w.updateBody.run(s.tx.body, d.id, time)
 	case leftover != "":
 		return Quarantined, leftover, nil
 	default:

@@ -16,7 +16,8 @@ type TimeSource uint8
 const (
 	FromDevice            TimeSource = iota
 	FromArrival                      // the device gave no time
-	FromArrivalImpossible            // the device gave a time that cannot be
+	FromArrivalImpossible            // the device gave a time or an age that cannot be
+	FromAge                          // the time of arrival less the age that the device gave
 )
 
 // Value is one metric of a message.
@@ -25,19 +26,49 @@ type Value struct {
 	Value  float64
 }
 
-// Message is what ingest made of one MQTT message. The store keeps no reference to its slices.
+// Part is the readings of one time in a message.
+type Part struct {
+	Time       int64 // UTC ms; used when TimeSource is FromDevice or FromAge
+	TimeSource TimeSource
+	Given      string // the time that the device gave, when it was not used; empty: none
+	Values     []Value
+	Numbering  Numbering // how the device numbers its messages; zero: it does not
+}
+
+// Skipped is a field of a message that could not be read.
+type Skipped struct {
+	Field string // its path
+	Text  string // what stood there, or the beginning of it
+}
+
+// Message is what ingest made of one MQTT message. The store keeps no reference to its slices. Most messages have one part,
+// whose fields stand here; More are the further ones of a message that holds several.
 type Message struct {
 	Kind        Kind
 	Device      string // from the topic; empty when the topic names none
 	Topic       string
-	Time        int64 // UTC ms, of the readings; used when TimeSource is FromDevice
+	Time        int64 // the first Part's, like the four fields below Received
 	Received    int64 // UTC ms, time of arrival
 	TimeSource  TimeSource
-	ClockUnsure bool // this machine's clock was not to be trusted at arrival
+	Given       string
 	Values      []Value
-	Payload     []byte // as it came, kept when the message goes to quarantine
-	Reason      string // Bad only: why
+	Numbering   Numbering
+	More        []Part
+	Skipped     []Skipped // what could not be read
+	ClockUnsure bool      // this machine's clock was not to be trusted at arrival
+	Payload     []byte    // as it came, kept when the message goes to quarantine or a field was skipped
+	Reason      string    // Bad only: why
 }
+
+// part returns the parts by number; the first is number 0.
+func (m *Message) part(i int) Part {
+	if i == 0 {
+		return Part{Time: m.Time, TimeSource: m.TimeSource, Given: m.Given, Values: m.Values, Numbering: m.Numbering}
+	}
+	return m.More[i-1]
+}
+
+func (m *Message) parts() int { return 1 + len(m.More) }
 
 // Outcome is what became of a message. Each message has exactly one.
 type Outcome uint8
@@ -93,9 +124,11 @@ const (
 	flagUncounted   = 0b1000 // quarantine: a part of a message that counted as stored
 )
 
-func (m *Message) flags() int64 {
-	flags := int64(m.TimeSource) & flagTimeSource
-	if m.ClockUnsure {
+func (m *Message) flags() int64 { return flags(m.TimeSource, m.ClockUnsure) }
+
+func flags(source TimeSource, clockUnsure bool) int64 {
+	flags := int64(source) & flagTimeSource
+	if clockUnsure {
 		flags |= flagClockUnsure
 	}
 	return flags

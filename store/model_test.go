@@ -19,6 +19,7 @@ type model struct {
 	readings    map[key]float64
 	counts      map[string]store.Counts
 	quarantined []string // payloads
+	numbered    map[string]string
 }
 
 type key struct {
@@ -30,10 +31,19 @@ type key struct {
 func (m *model) append(msg *store.Message) (outcome store.Outcome) {
 	outcome = store.Stored
 	keep := false
-	if msg.Kind == store.Bad {
+	number, says := fmt.Sprint(msg.Device, msg.Numbering), fmt.Sprint(msg.Values)
+	said, again := m.numbered[number]
+	again = again && msg.Numbering.Boot != ""
+	m.numbered[number] = says
+	switch {
+	case again && said == says:
+		outcome = store.Duplicate
+	case again:
 		outcome, keep = store.Quarantined, true
-	}
-	if msg.Kind == store.Telemetry && len(msg.Values) > 0 {
+		m.numbered[number] = said
+	case msg.Kind == store.Bad:
+		outcome, keep = store.Quarantined, true
+	case msg.Kind == store.Telemetry && len(msg.Values) > 0:
 		outcome, keep = m.appendReading(msg)
 	}
 	if keep {
@@ -55,7 +65,10 @@ func (m *model) append(msg *store.Message) (outcome store.Outcome) {
 func (m *model) appendReading(msg *store.Message) (outcome store.Outcome, keep bool) {
 	at := msg.Time
 	if msg.TimeSource != store.FromDevice {
-		for at = msg.Received; m.taken(msg.Device, at); at++ {
+		if msg.TimeSource != store.FromAge {
+			at = msg.Received
+		}
+		for ; m.taken(msg.Device, at); at++ {
 		}
 	}
 	isNew := false
@@ -100,7 +113,7 @@ func TestStoreHoldsWhatTheModelHolds(t *testing.T) {
 		}
 		s, err := store.Open(t.Context(), o)
 		require.NoError(t, err)
-		want := &model{readings: map[key]float64{}, counts: map[string]store.Counts{}}
+		want := &model{readings: map[key]float64{}, counts: map[string]store.Counts{}, numbered: map[string]string{}}
 		for range rapid.IntRange(1, 4).Draw(t, "batches") {
 			batch := rapid.SliceOfN(rapid.Custom(drawMessage), 0, 20).Draw(t, "batch")
 			outcomes, err := s.Append(t.Context(), batch, nil)
@@ -139,7 +152,7 @@ func drawMessage(t *rapid.T) store.Message {
 		Kind:       rapid.SampledFrom([]store.Kind{store.Telemetry, store.Telemetry, store.Telemetry, store.Heartbeat, store.Bad}).Draw(t, "kind"),
 		Time:       rapid.Int64Range(100, 104).Draw(t, "time"),
 		Received:   rapid.Int64Range(100, 104).Draw(t, "received"),
-		TimeSource: rapid.SampledFrom([]store.TimeSource{store.FromDevice, store.FromDevice, store.FromArrival}).Draw(t, "source"),
+		TimeSource: rapid.SampledFrom([]store.TimeSource{store.FromDevice, store.FromDevice, store.FromArrival, store.FromAge}).Draw(t, "source"),
 		Payload:    []byte(rapid.StringN(0, 8, -1).Draw(t, "payload")),
 	}
 	m.Topic = "devices/" + m.Device + "/telemetry"
@@ -149,6 +162,9 @@ func drawMessage(t *rapid.T) store.Message {
 			Value:  float64(rapid.IntRange(0, 2).Draw(t, "value")) / 10,
 		}
 	}), 0, 4).Draw(t, "values")
+	if rapid.Bool().Draw(t, "numbered") {
+		m.Numbering = store.Numbering{Boot: rapid.SampledFrom([]string{"x", "y"}).Draw(t, "boot"), Sequence: rapid.Int64Range(0, 9).Draw(t, "sequence")}
+	}
 	return m
 }
 

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql/driver"
 	"fmt"
@@ -31,7 +32,7 @@ type replayStatements struct {
 
 func (q *replayStatements) all() []compile {
 	return []compile{
-		{&q.selectEntry, `SELECT device, flags, size FROM quarantine WHERE id = ?`},
+		{&q.selectEntry, `SELECT device, flags, size, reason FROM quarantine WHERE id = ?`},
 		{&q.updateEntry, `UPDATE quarantine SET flags = ?, reason = ? WHERE id = ?`},
 	}
 }
@@ -51,8 +52,13 @@ func (s *Store) replay(id int64, m *Message) (Outcome, error) {
 		return Quarantined, nil
 	}
 	before, flags, size := s.state.byID[entry[0].(int64)], entry[1].(int64), entry[2].(int64)
-	if flags&flagUncounted != 0 && m.Kind == Telemetry && m.TimeSource != FromDevice {
-		return Quarantined, nil // a row of its own has taken all that it can; another one would hold that twice
+	for i := range m.parts() {
+		switch p := m.part(i); {
+		case flags&flagUncounted != 0 && m.Kind == Telemetry && p.TimeSource != FromDevice:
+			return Quarantined, nil // a row of its own has taken all that it can; another one would hold that twice
+		case p.Numbering.Boot != "" && entry[3].(string) == reasonConflict:
+			return Quarantined, nil // its number is taken by another message
+		}
 	}
 
 	d, reason, err := s.deviceOf(m)
@@ -60,10 +66,7 @@ func (s *Store) replay(id int64, m *Message) (Outcome, error) {
 		return Quarantined, err
 	}
 	s.touch(d)
-	outcome, leftover := Stored, ""
-	if m.Kind == Telemetry && len(m.Values) > 0 {
-		outcome, leftover, err = s.appendReading(d, m)
-	}
+	outcome, leftover, err := s.replayParts(d, m)
 	if err != nil || outcome == Quarantined {
 		return outcome, err
 	}
@@ -72,9 +75,33 @@ func (s *Store) replay(id int64, m *Message) (Outcome, error) {
 		before.next.counts.Quarantined--
 		d.next.counts.add(outcome, 1)
 	}
+	if len(m.Skipped) > 0 && outcome == Stored && leftover == "" {
+		if err := s.keepOriginal(d, m); err != nil { // the entry goes, and with it what was not read
+			return outcome, err
+		}
+	}
 	if leftover != "" {
 		return outcome, s.w.updateEntry.run(flags|flagUncounted, leftover, id)
 	}
 	s.tx.quarantine.next -= size
+	s.tx.quarantine.nextEntries--
 	return outcome, s.w.deleteEntry.run(id)
+}
+
+// replayParts is appendParts for what came before: its numbers are known, and what it says beside its readings is counted.
+func (s *Store) replayParts(d *device, m *Message) (outcome Outcome, leftover string, err error) {
+	outcome = Duplicate
+	for i := range m.parts() {
+		p, of, why := m.part(i), Stored, ""
+		if m.Kind == Telemetry && len(p.Values) > 0 {
+			if of, why, err = s.appendReading(d, m, &p); err != nil {
+				return 0, "", err
+			}
+		}
+		leftover = cmp.Or(leftover, why)
+		if of == Stored || outcome == Duplicate {
+			outcome = of
+		}
+	}
+	return outcome, leftover, nil
 }

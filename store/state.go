@@ -14,6 +14,10 @@ type facts struct {
 	counts                Counts
 	rows                  int64 // in table reading
 	lastSeen, lastReading int64 // UTC ms; zero is never
+	dropped               int64 // readings that the device gave up
+	skipped               int64 // fields that could not be read
+	lastSkipped           Skipped
+	skippedAt             int64 // UTC ms; zero is never
 	arrivals              span  // not in the table: milliseconds known to be taken, to find the next free one
 }
 
@@ -64,6 +68,10 @@ type Device struct {
 	Registered                     bool  // it has an account
 	Created, LastSeen, LastReading int64 // UTC ms; zero is never
 	Counts                         Counts
+	Dropped                        int64 // readings that the device gave up before it could send them, by its own account
+	Skipped                        int64 // fields of its messages that could not be read; SkippedFields names them
+	LastSkipped                    Skipped
+	SkippedAt                      int64 // UTC ms, of the last one; zero is never
 }
 
 // Devices returns every device that was registered or heard of, in order of id.
@@ -78,7 +86,7 @@ func (s *Store) Devices(ctx context.Context) ([]Device, error) {
 	list := make([]Device, 0, len(s.state.devices))
 	for name, d := range s.state.devices {
 		if name != "" {
-			list = append(list, d.export(accounts, waiting))
+			list = append(list, s.exportDevice(d, accounts, waiting))
 		}
 	}
 	slices.SortFunc(list, func(a, b Device) int { return strings.Compare(a.ID, b.ID) })
@@ -97,12 +105,14 @@ func (s *Store) Device(ctx context.Context, id string) (Device, error) {
 	if !ok {
 		return Device{}, fmt.Errorf("device %q: %w", id, ErrNotFound)
 	}
-	return d.export(accounts, s.state.waiting()), nil
+	return s.exportDevice(d, accounts, s.state.waiting()), nil
 }
 
-func (d *device) export(accounts map[string]credential, waiting map[string]int64) Device {
-	out := Device{ID: d.name, Created: d.created, LastSeen: d.lastSeen, LastReading: d.lastReading, Counts: d.counts}
+func (s *Store) exportDevice(d *device, accounts map[string]credential, waiting map[string]int64) Device {
+	out := Device{ID: d.name, Created: d.created, LastSeen: d.lastSeen, LastReading: d.lastReading, Counts: d.counts,
+		Dropped: d.dropped, Skipped: d.skipped, LastSkipped: d.lastSkipped, SkippedAt: d.skippedAt}
 	out.Counts.Refused += waiting[d.name]
+	out.Counts.Quarantined += s.aside.quarantined(d.name)
 	out.Registered = accounts[d.name].account.Role == RoleDevice
 	return out
 }
@@ -121,6 +131,7 @@ func (s *Store) Totals(ctx context.Context) (Counts, error) {
 	for _, n := range s.state.refused {
 		total.Refused += n
 	}
+	total.Quarantined += s.aside.quarantined("*")
 	return total, nil
 }
 
@@ -189,13 +200,17 @@ func (s *Store) load(ctx context.Context) error {
 	err := s.each(ctx, func(scan func(...any) error) error {
 		d := &device{}
 		err := scan(&d.id, &d.name, &d.created, &d.counts.Stored, &d.counts.Duplicate, &d.counts.Quarantined,
-			&d.counts.Refused, &d.rows, &d.lastSeen, &d.lastReading, &d.metrics)
+			&d.counts.Refused, &d.rows, &d.lastSeen, &d.lastReading, &d.dropped, &d.skipped, &d.metrics)
 		devices[d.name], byID[d.id] = d, d
 		return err
-	}, `SELECT id, name, created, stored, duplicate, quarantined, refused, rows, last_seen, last_reading,
-		(SELECT count(*) FROM metric WHERE metric.device = device.id)
-		FROM device JOIN counter ON counter.device = device.id`)
+	}, `SELECT id, name, created, stored, duplicate, quarantined, refused, rows, last_seen, last_reading, dropped, skipped,
+		coalesce(brought.metrics, 0)
+		FROM device JOIN counter ON counter.device = device.id
+		LEFT JOIN (SELECT device, count(*) AS metrics FROM metric GROUP BY device) AS brought ON brought.device = device.id`)
 	if err != nil {
+		return err
+	}
+	if err := s.loadSkipped(ctx, byID); err != nil {
 		return err
 	}
 	metrics, names := make(map[string]uint32), make(map[uint32]string)
@@ -232,9 +247,9 @@ func (s *Store) load(ctx context.Context) error {
 
 // each runs a query on a reading connection and calls row for every row of the answer.
 func (s *Store) each(ctx context.Context, row func(scan func(...any) error) error, query string, args ...any) error {
-	rows, err := s.db.QueryContext(ctx, query, args...)
+	rows, err := s.db.Load().QueryContext(ctx, query, args...)
 	if err != nil {
-		return err
+		return s.suspect(err)
 	}
 	defer func() { _ = rows.Close() }() // Err has what matters
 	for rows.Next() {
@@ -242,5 +257,5 @@ func (s *Store) each(ctx context.Context, row func(scan func(...any) error) erro
 			return err
 		}
 	}
-	return rows.Err()
+	return s.suspect(rows.Err())
 }

@@ -12,9 +12,13 @@ type transaction struct {
 	touched []*device // next differs from the facts
 	devices []*device // created
 	metrics []newMetric
+	seen    map[boot]*seen // of the starts whose numbered messages came
+	boots   []boot         // the keys of seen, in order of use
+	skipped map[skippedKey]*skippedRow
 
 	version    int64 // PRAGMA data_version when the state was last known to be right
 	quarantine quarantineSize
+	originals  originalsSize
 
 	// Kept between messages only to save allocations.
 	pairs, old []pair
@@ -37,7 +41,7 @@ func (q *transactionStatements) all() []compile {
 		{&q.rollback, `ROLLBACK`},
 		{&q.version, `PRAGMA data_version`},
 		{&q.updateCounter, `UPDATE counter SET stored = ?, duplicate = ?, quarantined = ?, refused = ?, rows = ?, last_seen = ?,
-			last_reading = ? WHERE device = ?`},
+			last_reading = ?, dropped = ?, skipped = ? WHERE device = ?`},
 		{&q.addRefusal, `INSERT INTO refusal (reason, count) VALUES (?, ?)
 			ON CONFLICT (reason) DO UPDATE SET count = count + excluded.count`},
 	}
@@ -56,6 +60,12 @@ func (s *Store) transact(change func() error) error {
 	}
 	if err == nil {
 		err = s.writeCounters()
+	}
+	if err == nil {
+		err = s.writeSeen()
+	}
+	if err == nil {
+		err = s.writeSkipped()
 	}
 	if err == nil {
 		err = s.w.commit.run()
@@ -82,7 +92,7 @@ func (s *Store) beginTransaction() error {
 	version, err := s.w.version.number()
 	if err == nil && version != s.tx.version {
 		err = s.load(context.Background())
-		s.tx.quarantine = quarantineSize{}
+		s.tx.quarantine, s.tx.originals = quarantineSize{}, originalsSize{}
 		if err == nil {
 			err = s.loadAccounts(context.Background())
 		}
@@ -109,7 +119,7 @@ func (s *Store) writeCounters() error {
 	for _, d := range s.tx.touched {
 		n := &d.next
 		err := s.w.updateCounter.run(n.counts.Stored, n.counts.Duplicate, n.counts.Quarantined, n.counts.Refused,
-			n.rows, n.lastSeen, n.lastReading, d.id)
+			n.rows, n.lastSeen, n.lastReading, n.dropped, n.skipped, d.id)
 		if err != nil {
 			return fmt.Errorf("write counters of device %q: %w", d.name, err)
 		}
@@ -150,7 +160,11 @@ func (s *Store) apply(refused map[refusal]int64) {
 		}
 	}
 	s.tx.forget()
-	s.tx.quarantine.committed = s.tx.quarantine.next
+	q := &s.tx.quarantine
+	if q.committed, q.entries = q.next, q.nextEntries; q.known {
+		s.entries.Store(q.entries + 1)
+	}
+	s.tx.originals.committed = s.tx.originals.next
 }
 
 // undo rolls the transaction back, in the file and in memory.
@@ -174,10 +188,14 @@ func (s *Store) undo() {
 		delete(s.state.metrics, m.name)
 	}
 	s.tx.forget()
-	s.tx.quarantine.next = s.tx.quarantine.committed
+	s.tx.quarantine.next, s.tx.quarantine.nextEntries = s.tx.quarantine.committed, s.tx.quarantine.entries
+	s.tx.originals.next = s.tx.originals.committed
 }
 
 func (t *transaction) forget() {
 	clear(t.touched) // so that they can be collected after a reload
+	clear(t.seen)
+	clear(t.skipped)
+	t.boots = t.boots[:0]
 	t.touched, t.devices, t.metrics = t.touched[:0], t.devices[:0], t.metrics[:0]
 }

@@ -5,17 +5,17 @@ package brokertest
 
 import (
 	"crypto/tls"
-	"crypto/x509"
-	"io"
 	"log/slog"
 	"net"
-	"strings"
 	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/plantops/plantops/broker"
+	"github.com/plantops/plantops/broker/brokertest/logtest"
+	"github.com/plantops/plantops/certs/certstest"
+	"github.com/plantops/plantops/config"
 )
 
 // Account is an account and its password.
@@ -72,8 +72,8 @@ type Broker struct {
 	*broker.Broker
 	Accounts *Accounts
 	Backend  broker.Backend
-	CA       *CA
-	Log      *Log
+	CA       *certstest.CA
+	Log      *logtest.Log
 }
 
 // Start starts a broker that admits clients at once and is closed at the end of the test.
@@ -86,14 +86,15 @@ func Start(t testing.TB, accounts ...Account) *Broker {
 }
 
 // Listen binds a broker and leaves Start and AdmitDevices to the test. edit may be nil, or change the
-// options; with RequireCertificate the TLS listener asks for certificates of the broker's CA.
+// options, whose limits are those of the default configuration; with RequireCertificate the TLS listener asks for
+// certificates of the broker's CA.
 func Listen(t testing.TB, edit func(*broker.Options), accounts ...Account) *Broker {
 	t.Helper()
 	b := &Broker{
 		Accounts: &Accounts{byName: map[string]Account{}},
 		Backend:  broker.Backend{Username: "plantops_backend", Password: "backend secret", ClientID: "plantops-ingest"},
-		CA:       NewCA(t),
-		Log:      &Log{},
+		CA:       certstest.New(t),
+		Log:      &logtest.Log{},
 	}
 	for _, account := range accounts {
 		b.Accounts.Set(account)
@@ -102,6 +103,7 @@ func Listen(t testing.TB, edit func(*broker.Options), accounts ...Account) *Brok
 		TCP: "127.0.0.1:0", TLS: "127.0.0.1:0", WebSocket: "127.0.0.1:0",
 		TLSConfig: b.CA.ServerTLS(),
 		Accounts:  b.Accounts, Backend: b.Backend,
+		Limits: Limits(broker.Limits{}), StallTimeout: config.Default().Ingest.StallTimeout,
 		Log: slog.New(slog.NewTextHandler(b.Log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if edit != nil {
@@ -134,7 +136,7 @@ const (
 	WebSocket Kind = "websocket"
 )
 
-// Kinds are all of them: what holds on one must hold on every one.
+// Kinds are all kinds of listeners: what holds on one must hold on every one.
 var Kinds = []Kind{TCP, TLS, WebSocket}
 
 func (b *Broker) addr(kind Kind) net.Addr {
@@ -142,48 +144,9 @@ func (b *Broker) addr(kind Kind) net.Addr {
 }
 
 func (b *Broker) clientTLS(certificate *tls.Certificate) *tls.Config {
-	roots := x509.NewCertPool()
-	roots.AddCert(b.CA.certificate)
-	config := &tls.Config{RootCAs: roots, ServerName: "localhost", MinVersion: tls.VersionTLS12}
+	config := &tls.Config{RootCAs: b.CA.Roots(), ServerName: "localhost", MinVersion: tls.VersionTLS12}
 	if certificate != nil {
 		config.Certificates = []tls.Certificate{*certificate}
 	}
 	return config
-}
-
-// Log collects what the broker logs, as text.
-type Log struct {
-	mu   sync.Mutex
-	text []byte
-}
-
-var _ io.Writer = (*Log)(nil)
-
-func (l *Log) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.text = append(l.text, p...)
-	return len(p), nil
-}
-
-// String is everything logged so far.
-func (l *Log) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return string(l.text)
-}
-
-// Lines returns the lines of the log that hold all the words.
-func (l *Log) Lines(words ...string) []string {
-	var found []string
-	for line := range strings.Lines(l.String()) {
-		fits := true
-		for _, word := range words {
-			fits = fits && strings.Contains(line, word)
-		}
-		if fits {
-			found = append(found, strings.TrimSpace(line))
-		}
-	}
-	return found
 }

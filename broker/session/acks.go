@@ -2,24 +2,27 @@ package session
 
 import "time"
 
+// This file takes what clients send us about deliveries to them: PUBACK, PUBREC and PUBCOMP. What we owe them for their own
+// messages is in incoming.go.
+
 // Puback takes a PUBACK from the client. One that answers nothing is ignored.
 func (s *Session) Puback(now time.Time, id uint16, reason Reason, out []Effect) []Effect {
-	f := s.outbound.flights.find(id)
+	f := s.outgoing.flights.find(id)
 	if !s.connected || f == nil || f.qos != 1 {
 		s.stats.Stray++
 		return out
 	}
 	token := f.token
-	s.outbound.bytes -= f.message.costBytes()
-	s.outbound.flights.remove(f)
-	return s.advance(now, s.settle(token, reason, out))
+	s.outgoing.bytes -= f.message.costBytes()
+	s.outgoing.flights.remove(f)
+	return s.advance(now, s.answered(token, reason, out))
 }
 
 // Pubrec takes a PUBREC: from here on the client owns the message, so its
 // token is settled and only the packet id is kept until PUBCOMP. A PUBREC that
 // answers nothing gets its PUBREL all the same, so that the client can forget it.
 func (s *Session) Pubrec(now time.Time, id uint16, reason Reason, out []Effect) []Effect {
-	t := &s.outbound.flights
+	t := &s.outgoing.flights
 	f := t.find(id)
 	if !s.connected || f == nil || f.qos != 2 {
 		s.stats.Stray++
@@ -29,8 +32,8 @@ func (s *Session) Pubrec(now time.Time, id uint16, reason Reason, out []Effect) 
 		return append(out, Effect{Kind: Pubrel, PacketID: id, Reason: PacketIDNotFound})
 	}
 	if f.message != nil {
-		s.outbound.bytes -= f.message.costBytes()
-		out = s.settle(f.token, reason, out)
+		s.outgoing.bytes -= f.message.costBytes()
+		out = s.answered(f.token, reason, out)
 		f.message, f.token, f.ids = nil, nil, nil
 		t.order++
 		f.order = t.order
@@ -45,7 +48,7 @@ func (s *Session) Pubrec(now time.Time, id uint16, reason Reason, out []Effect) 
 
 // Pubcomp takes a PUBCOMP, whatever its reason: the packet id is free.
 func (s *Session) Pubcomp(now time.Time, id uint16, out []Effect) []Effect {
-	t := &s.outbound.flights
+	t := &s.outgoing.flights
 	f := t.find(id)
 	if !s.connected || f == nil || f.qos != 2 || f.message != nil {
 		s.stats.Stray++
@@ -55,24 +58,25 @@ func (s *Session) Pubcomp(now time.Time, id uint16, out []Effect) []Effect {
 	return s.advance(now, out)
 }
 
-// settle ends a delivery as the client's acknowledgement says.
-func (s *Session) settle(token any, reason Reason, out []Effect) []Effect {
+// answered ends a delivery as the client's acknowledgement says.
+func (s *Session) answered(token any, reason Reason, out []Effect) []Effect {
 	if reason.Failed() {
 		s.stats.Dropped[DropRefused]++
-		return resolve(token, Effect{Kind: Dropped, Drop: DropRefused, Reason: reason}, out)
+		return returnToken(token, Effect{Kind: Dropped, Drop: DropRefused, Reason: reason}, out)
 	}
 	s.stats.Delivered++
-	return resolve(token, Effect{Kind: Delivered}, out)
+	return returnToken(token, Effect{Kind: Delivered}, out)
 }
 
-// drop ends a delivery that is in no queue and has no packet id.
+// drop ends a delivery that is in no queue and has no packet id. In the end everything that is dropped comes here or to
+// answered, and is counted there.
 func (s *Session) drop(e *entry, why Drop, reason Reason, out []Effect) []Effect {
 	s.stats.Dropped[why]++
-	return resolve(e.token, Effect{Kind: Dropped, Drop: why, Reason: reason}, out)
+	return returnToken(e.token, Effect{Kind: Dropped, Drop: why, Reason: reason}, out)
 }
 
-// resolve appends the end of a token's story, if there is a token.
-func resolve(token any, e Effect, out []Effect) []Effect {
+// returnToken appends the end of a token's story, if there is a token.
+func returnToken(token any, e Effect, out []Effect) []Effect {
 	if token == nil {
 		return out
 	}
@@ -90,22 +94,22 @@ func (s *Session) dropFirst(queue *ring[entry], why Drop, out []Effect) []Effect
 // may not be. At QoS 2 the client may have it and know its id: a PUBREL clears
 // that up, where reusing the id would make the next message look like a repetition.
 func (s *Session) dropFlight(f *flight, why Drop, reason Reason, out []Effect) []Effect {
-	s.outbound.bytes -= f.message.costBytes()
+	s.outgoing.bytes -= f.message.costBytes()
 	out = s.drop(&f.entry, why, reason, out)
 	if f.qos == 1 {
-		s.outbound.flights.remove(f)
+		s.outgoing.flights.remove(f)
 		return out
 	}
-	t := &s.outbound.flights
+	t := &s.outgoing.flights
 	t.order++
 	f.message, f.token, f.ids, f.order = nil, nil, nil, t.order
 	t.sent(f, released)
 	return append(out, Effect{Kind: Pubrel, PacketID: f.id})
 }
 
-// dropAll settles every token: those on the way first, in their order.
+// dropAll gives every token back: those on the way first, in their order.
 func (s *Session) dropAll(out []Effect) []Effect {
-	b := &s.outbound
+	b := &s.outgoing
 	for _, id := range b.flights.resendOrder() {
 		if f := b.flights.find(id); f.message != nil {
 			out = s.drop(&f.entry, DropEnded, 0, out)
@@ -114,6 +118,6 @@ func (s *Session) dropAll(out []Effect) []Effect {
 	for b.queue.n > 0 {
 		out = s.dropFirst(&b.queue, DropEnded, out)
 	}
-	*b = outbound{} // queue0 went with the connection
+	*b = outgoing{} // queue0 went with the connection
 	return out
 }

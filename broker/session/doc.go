@@ -20,7 +20,7 @@
 //	}
 //	conn.Write(buf) // never waits, so it may be called under the lock
 //	s.mu.Unlock()
-//	// then Delivered, Dropped, Will and Ended
+//	// then Delivered, Dropped, WillDue and Ended
 //
 // Packet effects ([Publish] to [Close]) go to the session's own connection, in
 // order, before the lock is released. The others lead into other sessions,
@@ -77,7 +77,9 @@
 // do PUBRECs; a refusal is a Complete with its reason. QoS 2 ids are held until
 // PUBREL, over connections: a repetition is a Duplicate, and its PUBREC
 // leaves when the first one's work is complete. One without DUP on a newer
-// connection is none: tell the session so with [Session.Reused]. A ticket of an older
+// connection is none: tell the session so with [Session.Reused]. A PUBLISH that
+// is sent again while its acknowledgement is still to come is the same message
+// when it says the same, and another one when not: ask [Session.Repeated] first. A ticket of an older
 // connection never causes a PUBACK on a newer one. When storage stalls, the
 // router disconnects and lets the ticket complete late. When the message
 // is lost on our side, [Session.Abandon] sees to it that the client repeats it.
@@ -89,4 +91,22 @@
 // more than [Session.Room] of them to keep to the connection's pace, with
 // Offer.Retained. Because the walk reads the store as it goes, store a retained
 // message before routing it, and nobody gets an old value after a newer one.
+//
+// # The files
+//
+//	session.go       a connection begins and ends, and so does a session
+//	effect.go        what the router is asked to do
+//	incoming.go      messages from the client: tickets, the row of acknowledgements
+//	repeat.go        messages that are sent again before their acknowledgement
+//	outgoing.go      messages to the client: queues, the window, what is sent again
+//	acks.go          what the client acknowledges
+//	ids.go           packet ids in use
+//	ring.go          the queues
+//	message.go       what is published
+//	will.go          the will
+//	subscription.go  subscriptions, and how they merge for one message
+//	shared.go        share groups
+//	retained.go      the store of retained messages
+//	cursor.go        a way through that store in bounded parts
+//	wire.go          packets as bytes
 package session

@@ -3,7 +3,7 @@ package session
 // Kind says what an Effect asks of the router.
 type Kind uint8
 
-// The effects. The first five are packets for the session's connection.
+// The effects. The first six are for the session's own connection.
 const (
 	// Publish, Puback, Pubrec, Pubrel, Pubcomp: write AppendPacket's bytes.
 	Publish Kind = iota + 1
@@ -19,8 +19,8 @@ const (
 	// Dropped: the message of Token will not be delivered, because of Drop
 	// (and Reason, when the subscriber refused it).
 	Dropped
-	// Will: check the publisher's access, then route Message.
-	Will
+	// WillDue: check the publisher's access, then route Message.
+	WillDue
 	// Ended: the session's state is gone. Take the filters in Subscriptions
 	// out of the index; if the session is not connected, forget it.
 	Ended
@@ -39,10 +39,6 @@ const (
 	DropEnded                 // the session ended first
 	numDrops
 )
-
-var dropNames = [numDrops]string{"expired", "too large", "queue full", "offline", "refused", "session ended"}
-
-func (d Drop) String() string { return dropNames[d] }
 
 // Effect is one thing for the router to do. Only the fields that its Kind
 // names are set.

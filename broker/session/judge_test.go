@@ -43,7 +43,7 @@ func (w *world) balance() {
 	w.must(len(w.live) == len(w.pending)+len(w.pending0)+len(w.flying), "every open token is held")
 	// The first message is let in whatever its size, and so are QoS 1 and 2 that the queue passes on.
 	w.must(bytes <= w.o.MaxQueuedBytes || len(w.pending)+len(w.pending0)+len(w.flying) == 1, "the queue is bounded in bytes")
-	w.must(len(w.s.inbound.held) == len(w.held), "held QoS 2 ids")
+	w.must(len(w.s.incoming.held) == len(w.held), "held QoS 2 ids")
 	w.must(w.s.Deadline().Equal(w.deadline()), "deadline")
 }
 
@@ -113,7 +113,7 @@ func (w *world) effect(e *Effect) {
 		w.delivered(e.Token.(*parcel))
 	case Dropped:
 		w.dropped(e.Token.(*parcel), e)
-	case Will:
+	case WillDue:
 		w.willSeen++
 		w.must(w.will != nil && e.Message.Created.Equal(w.now), "a will is due")
 		w.must(e.Message.Expires.IsZero() == (w.will.Expiry == 0), "will expiry")

@@ -23,7 +23,7 @@ func TestSessionPresent(t *testing.T) {
 		"ends with the connection":     {0, 0, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := New("me", "account", Options{})
+			s := New("me", Options{})
 			present, out := s.Connect(noon, Connection{Version: 5, Expiry: c.expiry}, nil)
 			assert.False(t, present, "nothing is known of a new client")
 			assert.Empty(t, out)
@@ -60,7 +60,7 @@ func TestTheEndSettlesEverything(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := online(t, Options{Window: 3}, func(c *Connection) {
 				c.Expiry = time.Minute
-				c.Will = &Testament{Message: Message{Topic: "w"}, Delay: time.Hour}
+				c.Will = &Will{Message: Message{Topic: "w"}, Delay: time.Hour}
 			})
 			s.Subscribe(Subscription{Filter: "a/#", QoS: 1})
 			deliver(s, "a", 2)
@@ -148,7 +148,7 @@ func TestWill(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := online(t, Options{}, func(k *Connection) {
 				k.Expiry = c.expiry
-				k.Will = &Testament{Message: Message{Topic: "w", Payload: []byte("x"), QoS: 1, Retain: true, Properties: []byte{1, 1}}, Delay: c.delay}
+				k.Will = &Will{Message: Message{Topic: "w", Payload: []byte("x"), QoS: 1, Retain: true, Properties: []byte{1, 1}}, Delay: c.delay}
 			})
 			left := show(s.Disconnect(noon, c.cause, nil))
 			assert.Equal(t, c.left, left)
@@ -162,14 +162,14 @@ func TestWill(t *testing.T) {
 }
 
 func TestWillKeepsWhatItSays(t *testing.T) {
-	will := &Testament{Message: Message{Topic: "w", Payload: []byte("x"), QoS: 2, Retain: true, Properties: []byte{1, 1}, Publisher: "me"}, Delay: time.Minute, Expiry: time.Hour}
+	will := &Will{Message: Message{Topic: "w", Payload: []byte("x"), QoS: 2, Retain: true, Properties: []byte{1, 1}, Publisher: "me"}, Delay: time.Minute, Expiry: time.Hour}
 	s := online(t, Options{}, func(c *Connection) { c.Will = will })
 	s.Disconnect(noon, Lost, nil)
 	assert.Equal(t, noon.Add(time.Minute), s.Deadline())
 	due := noon.Add(2 * time.Minute)
 	want := will.Message
 	want.Created, want.Expires = due, due.Add(time.Hour)
-	assert.Equal(t, []Effect{{Kind: Will, Message: &want}}, s.Tick(due, nil))
+	assert.Equal(t, []Effect{{Kind: WillDue, Message: &want}}, s.Tick(due, nil))
 	assert.Zero(t, s.Deadline())
 }
 
@@ -184,7 +184,7 @@ func TestTakeover(t *testing.T) {
 		"a clean start sends it all the same": {time.Minute, true, []string{"will w", "ended"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := online(t, Options{}, func(k *Connection) { k.Will = &Testament{Message: Message{Topic: "w"}, Delay: c.delay} })
+			s := online(t, Options{}, func(k *Connection) { k.Will = &Will{Message: Message{Topic: "w"}, Delay: c.delay} })
 			_, out := s.Connect(noon, Connection{Version: 5, Clean: c.clean, Expiry: Forever}, nil)
 			assert.Equal(t, c.want, show(out))
 		})

@@ -46,7 +46,7 @@ type world struct {
 	open     []*letter // routed, not completed
 	comps    []ack
 	closes   bool
-	will     *Testament
+	will     *Will
 	willAt   time.Time
 	willDue  bool
 	endsAt   time.Time
@@ -76,9 +76,10 @@ type letter struct {
 	ticket Ticket
 	epoch  int
 	done   bool
-	void   bool // given up by PUBREL: its place is skipped
+	void   bool // given up by PUBREL or by another message on its id: its place is skipped
 	gone   bool // its ticket names nothing any more
 	reason Reason
+	print  uint64
 }
 
 func newWorld(d dice, fatalf func(string, ...any)) *world {
@@ -87,7 +88,7 @@ func newWorld(d dice, fatalf func(string, ...any)) *world {
 		Window: 1 + d.roll(8), MaxQueued: 1 + d.roll(12), MaxQueuedBytes: 1000 + d.roll(8000),
 		ReceiveMaximum: 1 + d.roll(6), RaiseQoS0: d.roll(2) == 0,
 	}
-	w.s = New("me", "account", w.o)
+	w.s = New("me", w.o)
 	return w
 }
 
@@ -204,7 +205,7 @@ func (w *world) connect() {
 		}
 	}
 	if w.dice.roll(2) == 0 {
-		c.Will = &Testament{Message: Message{Topic: "will"}, Delay: time.Duration(w.dice.roll(4)) * time.Second, Expiry: time.Duration(w.dice.roll(2)) * time.Second}
+		c.Will = &Will{Message: Message{Topic: "will"}, Delay: time.Duration(w.dice.roll(4)) * time.Second, Expiry: time.Duration(w.dice.roll(2)) * time.Second}
 	}
 	w.note("connect ", c)
 	if w.connected {
@@ -222,7 +223,7 @@ func (w *world) connect() {
 	var got bool
 	got, w.out = w.s.Connect(w.now, c, w.out)
 	if !present {
-		w.s.outbound.flights.lastID = uint16(65535 - w.dice.roll(100)) // the ids wrap around soon
+		w.s.outgoing.flights.lastID = uint16(65535 - w.dice.roll(100)) // the ids wrap around soon
 	}
 	w.must(got == present, "session present")
 	w.must(w.s.Paused(), "paused until CONNACK")
@@ -378,11 +379,14 @@ func (w *world) settle(i int, reason Reason) *parcel {
 }
 
 func (w *world) receive() {
-	qos, id := byte(1+w.dice.roll(2)), uint16(1+w.dice.roll(8))
-	w.note("receive ", qos, id)
+	qos, id, print := byte(1+w.dice.roll(2)), uint16(1+w.dice.roll(8)), uint64(w.dice.roll(2))
+	w.note("receive ", qos, id, print)
 	if !w.connected {
 		ticket, _, out := w.s.Receive(id, qos, w.out)
 		w.must(ticket == Ticket{} && len(out) == len(w.out), "nothing is received without a connection")
+		return
+	}
+	if w.repeated(id, qos, print) {
 		return
 	}
 	h := w.held[id]
@@ -411,7 +415,7 @@ func (w *world) receive() {
 		w.pubrecs = append(w.pubrecs, h)
 	default:
 		w.must(verdict == Route, "a new message is routed")
-		l := &letter{id: id, ticket: ticket, epoch: w.epoch}
+		l := &letter{id: id, ticket: ticket, epoch: w.epoch, print: print}
 		w.open = append(w.open, l)
 		if qos == 1 {
 			w.pubacks = append(w.pubacks, l)
@@ -420,6 +424,24 @@ func (w *world) receive() {
 			w.held[id] = l
 		}
 	}
+}
+
+// repeated tells the session what stands in the PUBLISH that comes next.
+func (w *world) repeated(id uint16, qos byte, print uint64) bool {
+	same := false
+	if qos == 1 {
+		for _, l := range w.pubacks {
+			if l.id == id {
+				same = l.print == print // the latest counts
+			}
+		}
+	} else if h := w.held[id]; h != nil && h.print != print {
+		h.void, h.done = true, true // the client does not speak of it any more
+		delete(w.held, id)
+	}
+	got := w.s.Repeated(id, qos, print)
+	w.must(got == same, "the same message on an id that waits for its PUBACK, and no other")
+	return got
 }
 
 // take removes an open letter: mostly an early one, sometimes twice.

@@ -43,9 +43,9 @@ func TestManySteps(t *testing.T) {
 			t.Fatalf("world %d: "+format, append([]any{seed}, args...)...)
 		}
 		for range stepsPerWorld {
-			before := w.s.outbound.flights.lastID
+			before := w.s.outgoing.flights.lastID
 			w.step()
-			if w.s.outbound.flights.lastID < before {
+			if w.s.outgoing.flights.lastID < before {
 				wrapped++
 			}
 		}

@@ -10,6 +10,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/plantops/plantops/broker/topic"
 )
 
 func TestFilterMatchesTopic(t *testing.T) {
@@ -24,7 +26,7 @@ func TestFilterMatchesTopic(t *testing.T) {
 		{"#", "$SYS/x", false}, {"+/x", "$SYS/x", false}, {"$SYS/#", "$SYS/x", true}, {"$SYS/+", "$SYS/x", true}, {"a/+/#", "a", false},
 	} {
 		t.Run(c.filter+" "+c.topic, func(t *testing.T) {
-			assert.Equal(t, c.want, Matches(c.filter, c.topic))
+			assert.Equal(t, c.want, topic.Matches(c.filter, c.topic))
 			var r Retained
 			require.Equal(t, Stored, r.Set(&Message{Topic: c.topic, Payload: []byte("x")}, nil))
 			assert.Len(t, r.Next(Match(c.filter), 10, nil), map[bool]int{true: 1}[c.want], "the store agrees")
@@ -80,12 +82,12 @@ func TestWalkGivesWhatMatches(t *testing.T) {
 				changed[change()] = true
 			}
 		}
-		for topic := range model {
-			matches := filter == "" || Matches(filter, topic)
-			if !changed[topic] {
-				require.Equal(t, matches, slices.Contains(got, topic), "%s for %s", topic, filter)
+		for name := range model {
+			matches := filter == "" || topic.Matches(filter, name)
+			if !changed[name] {
+				require.Equal(t, matches, slices.Contains(got, name), "%s for %s", name, filter)
 			}
-			require.Equal(t, topic, r.Get(topic).Topic)
+			require.Equal(t, name, r.Get(name).Topic)
 		}
 		slices.Sort(got)
 		require.Equal(t, got, slices.Compact(slices.Clone(got)), "nothing twice")

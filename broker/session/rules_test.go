@@ -9,12 +9,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// dropNames are the reasons for Dropped as show has them.
+var dropNames = [numDrops]string{"expired", "too large", "queue full", "offline", "refused", "session ended"}
+
 // show writes effects the way the tests compare them.
 func show(out []Effect) []string {
 	lines := []string{}
 	for _, e := range out {
 		line := map[Kind]string{Publish: "PUBLISH", Puback: "PUBACK", Pubrec: "PUBREC", Pubrel: "PUBREL", Pubcomp: "PUBCOMP",
-			Close: "close", Delivered: "delivered", Dropped: "dropped", Will: "will", Ended: "ended"}[e.Kind]
+			Close: "close", Delivered: "delivered", Dropped: "dropped", WillDue: "will", Ended: "ended"}[e.Kind]
 		if e.Message != nil {
 			line += " " + e.Message.Topic
 		}
@@ -25,7 +28,7 @@ func show(out []Effect) []string {
 			line += fmt.Sprintf(" %v", e.Token)
 		}
 		if e.Kind == Dropped {
-			line += ": " + e.Drop.String()
+			line += ": " + dropNames[e.Drop]
 		}
 		if e.Reason != 0 {
 			line += fmt.Sprintf(" 0x%X", byte(e.Reason))
@@ -50,7 +53,7 @@ func connect(s *Session, change func(*Connection)) []string {
 
 func online(t *testing.T, o Options, change func(*Connection)) *Session {
 	t.Helper()
-	s := New("me", "account", o)
+	s := New("me", o)
 	require.Empty(t, connect(s, change))
 	return s
 }
@@ -142,7 +145,7 @@ func TestWindow(t *testing.T) {
 				seen[out[0].PacketID] = true
 			}
 			assert.Len(t, seen, c.want, "every id once")
-			assert.LessOrEqual(t, len(s.outbound.flights.slots), max(8, min(4*c.want, 65_536)), "the table is bounded")
+			assert.LessOrEqual(t, len(s.outgoing.flights.slots), max(8, min(4*c.want, 65_536)), "the table is bounded")
 			assert.NotContains(t, seen, uint16(0))
 			assert.Empty(t, deliver(s, "waits", 1))
 			out := s.Puback(noon, 1, 0, nil)
@@ -188,7 +191,7 @@ func TestFullQueueDropsQoS0FirstThenTheNewest(t *testing.T) {
 	assert.Equal(t, []string{"dropped nil: queue full"}, deliver(s, "c", 2))
 	assert.Equal(t, []string{"dropped d: queue full"}, deliver(s, "d", 1))
 	assert.EqualValues(t, 4, s.Stats().Dropped[DropQueueFull])
-	assert.Equal(t, []string{"PUBLISH a id=1", "PUBLISH b id=2", "PUBLISH c id=3"}, show(s.Resume(noon, 1<<30, nil)))
+	assert.Equal(t, []string{"PUBLISH a id=1", "PUBLISH b id=2", "PUBLISH c id=3"}, show(s.Resume(noon, 1<<20, nil)))
 }
 
 func TestQueueIsBoundedInBytes(t *testing.T) {

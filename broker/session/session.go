@@ -50,7 +50,6 @@ func (o Options) withDefaults() Options {
 // value is not usable, see New.
 type Session struct {
 	clientID string
-	account  string
 	options  Options
 
 	// The connection, if any.
@@ -65,12 +64,12 @@ type Session struct {
 	exists   bool // there is state to be present at the next CONNECT
 	expiry   time.Duration
 	expires  time.Time // while disconnected; zero: never
-	will     *Testament
+	will     *Will
 	willDue  time.Time // while disconnected; zero: not waiting
 	filters  map[string]Subscription
 	stats    Stats
-	outbound outbound
-	inbound  inbound
+	outgoing outgoing
+	incoming incoming
 }
 
 // Stats are counted since New; the first three are current.
@@ -84,17 +83,10 @@ type Stats struct {
 }
 
 // New returns the session of a client id, without state and without a
-// connection. The account is remembered so that the router can refuse the
-// client id to another one.
-func New(clientID, account string, o Options) *Session {
-	return &Session{clientID: clientID, account: account, options: o.withDefaults()}
+// connection.
+func New(clientID string, o Options) *Session {
+	return &Session{clientID: clientID, options: o.withDefaults()}
 }
-
-// ClientID returns the client identifier.
-func (s *Session) ClientID() string { return s.clientID }
-
-// Account returns the account that owns the session.
-func (s *Session) Account() string { return s.account }
 
 // Connected reports whether a connection is attached.
 func (s *Session) Connected() bool { return s.connected }
@@ -105,15 +97,15 @@ func (s *Session) Version() byte { return s.version }
 // Stats returns the session's counters.
 func (s *Session) Stats() Stats {
 	st := s.stats
-	st.Queued = s.outbound.queue.n + s.outbound.queue0.n
-	st.InFlight = s.outbound.flights.n
-	st.Bytes = s.outbound.bytes
+	st.Queued = s.outgoing.queue.n + s.outgoing.queue0.n
+	st.InFlight = s.outgoing.flights.n
+	st.Bytes = s.outgoing.bytes
 	return st
 }
 
 // Backlog returns how many messages wait to be sent, and the bytes of those and of the unacknowledged ones.
 func (s *Session) Backlog() (messages, bytes int) {
-	return s.outbound.queue.n + s.outbound.queue0.n, s.outbound.bytes
+	return s.outgoing.queue.n + s.outgoing.queue0.n, s.outgoing.bytes
 }
 
 // Overflowed returns how many messages the session had no room for.
@@ -126,7 +118,7 @@ type Connection struct {
 	Expiry            time.Duration // Session Expiry Interval; for 3.1.1 0 with Clean, else Forever
 	ReceiveMaximum    uint16        // 0: not given
 	MaximumPacketSize uint32        // 0: not given
-	Will              *Testament    // nil: none
+	Will              *Will         // nil: none
 }
 
 // Connect attaches a connection and reports whether a session was present. It
@@ -151,7 +143,7 @@ func (s *Session) Connect(now time.Time, c Connection, out []Effect) (present bo
 	s.maxPacketSize = int(min(c.MaximumPacketSize, math.MaxInt32))
 	s.expiry, s.expires = c.Expiry, time.Time{}
 	s.will, s.willDue = c.Will, time.Time{} // a delayed will of the last connection is not sent [MQTT-3.1.3-9]
-	s.outbound.resend = s.outbound.flights.resendOrder()
+	s.outgoing.resend = s.outgoing.flights.resendOrder()
 	return present, out
 }
 
@@ -183,10 +175,10 @@ func (s *Session) Disconnect(now time.Time, cause Cause, out []Effect) []Effect 
 		return out
 	}
 	s.connected = false
-	s.inbound.connectionLost()
-	s.outbound.flights.connectionLost()
-	for s.outbound.queue0.n > 0 {
-		out = s.dropFirst(&s.outbound.queue0, DropOffline, out)
+	s.incoming.connectionLost()
+	s.outgoing.flights.connectionLost()
+	for s.outgoing.queue0.n > 0 {
+		out = s.dropFirst(&s.outgoing.queue0, DropOffline, out)
 	}
 	out = s.leaveWill(now, cause, out)
 	switch {
@@ -234,7 +226,7 @@ func (s *Session) end(now time.Time, out []Effect) []Effect {
 	out = s.publishWill(now, out)
 	out = s.dropAll(out)
 	out = append(out, Effect{Kind: Ended, Subscriptions: s.filters})
-	s.inbound = inbound{}
+	s.incoming = incoming{}
 	s.filters = nil
 	s.expires = time.Time{}
 	s.exists = false

@@ -65,9 +65,6 @@ func (s *Session) Offer(m *Message) (o Offer, wanted bool) {
 	return o, wanted
 }
 
-// Matches is topic.Matches.
-func Matches(filter, name string) bool { return topic.Matches(filter, name) }
-
 // Subscription returns the subscription with this very filter, if there is one.
 func (s *Session) Subscription(filter string) (sub Subscription, ok bool) {
 	sub, ok = s.filters[filter]

@@ -2,8 +2,8 @@ package session
 
 import "time"
 
-// Testament is a client's will with its MQTT 5 delay and lifetime.
-type Testament struct {
+// Will is a client's will with its MQTT 5 delay and lifetime.
+type Will struct {
 	// Message is published when the will is due; its Created and Expires are
 	// set then.
 	Message Message
@@ -43,5 +43,5 @@ func (s *Session) publishWill(now time.Time, out []Effect) []Effect {
 		m.Expires = now.Add(s.will.Expiry)
 	}
 	s.will, s.willDue = nil, time.Time{} // [MQTT-3.1.2-10]: once
-	return append(out, Effect{Kind: Will, Message: &m})
+	return append(out, Effect{Kind: WillDue, Message: &m})
 }

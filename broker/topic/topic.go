@@ -1,6 +1,9 @@
 // Package topic is the syntax of MQTT topic names and topic filters: what is well formed, what a filter matches and what
 // it covers. It knows the standard library only, so that whoever handles topics can import it; who may use one is judged
 // elsewhere. Where a place takes other filters than the next one does, the difference is a field of Filters.
+//
+// topic.go judges names, filter.go filters; match.go says what a filter matches and covers, meant.go which topic somebody may
+// have meant.
 package topic
 
 import (

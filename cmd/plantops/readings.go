@@ -171,10 +171,13 @@ func (a *app) printReadings(ctx context.Context, cfg config.Config, db *store.St
 	if endErr := out.End(); err == nil { // also what was found until then
 		err = endErr
 	}
-	if flushErr := buffered.Flush(); err == nil {
+	if flushErr := buffered.Flush(); flushErr != nil {
 		err = flushErr
 	}
+	var damaged *store.DamagedError
 	switch {
+	case errors.As(err, &damaged):
+		return control.WithHint(err, "the server makes a damaged database anew at its next start, from what can be read")
 	case err != nil:
 		return err
 	case f.follow:

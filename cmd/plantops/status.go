@@ -83,7 +83,7 @@ func (a *app) status(ctx context.Context, cfg config.Config) (control.Status, er
 	defer db.Close()
 	left := a.controlOptions(cfg, db)
 	if needsAuthority(cfg) {
-		o := certsOptions(cfg, a.now, a.build.Date, nil)
+		o := certsOptions(cfg, a.now, a.build.earliest(), nil)
 		o.ReadOnly = true
 		authority, err := certs.Open(o)
 		if err != nil && !errors.Is(err, certs.ErrNoAuthority) {
@@ -109,7 +109,7 @@ func printStatus(a *app, s control.Status, all bool) error {
 		}
 	}
 	fmt.Fprintln(a.stdout)
-	if err := table(a.stdout, foldRows(statusRows(s))); err != nil {
+	if err := table(a.stdout, foldRows(statusRows(s, now))); err != nil {
 		return err
 	}
 	if len(s.Devices) > 0 {
@@ -118,11 +118,14 @@ func printStatus(a *app, s control.Status, all bool) error {
 			return err
 		}
 	}
+	if err := printUnread(a, s, now, all); err != nil {
+		return err
+	}
 	return printRefusals(a, s.Refusals, now, all)
 }
 
 // statusRows are the facts besides devices and refusals.
-func statusRows(s control.Status) [][]string {
+func statusRows(s control.Status, now time.Time) [][]string {
 	state := "not running"
 	if s.Running {
 		state = fmt.Sprintf("running, version %s, pid %d, for %s", s.Version, s.PID, span(time.Duration(s.UptimeSeconds)*time.Second))
@@ -135,6 +138,17 @@ func statusRows(s control.Status) [][]string {
 		{"devices", fmt.Sprintf("%d, %d online", len(s.Devices), online(s.Devices))},
 		{"storage", fmt.Sprintf("%s with %d telemetry messages; %s of %s free; %s", control.Bytes(s.Storage.SizeBytes),
 			s.Storage.Rows, control.Bytes(s.Storage.FreeBytes), control.Bytes(s.Storage.TotalBytes), s.Storage.Path)},
+	}
+	if q := s.Quarantine; q.Entries > 0 || len(q.Summarised) > 0 {
+		made := int64(0)
+		for _, g := range q.Summarised {
+			made += g.Count
+		}
+		rows = append(rows, []string{"quarantine", fmt.Sprintf("%d messages, %d in the last day, the newest %s; %d more are only counted",
+			q.Entries, q.LastDay, ago(q.Newest, now), made)})
+	}
+	for _, one := range s.Storage.Salvages {
+		rows = append(rows, []string{"made anew", fmt.Sprintf("%s, the damaged file is %s", local(one.Time), one.OldFile)})
 	}
 	if sub := s.Subscriber; sub != nil {
 		how := "not connected to " + sub.Broker
@@ -163,6 +177,9 @@ func statusRows(s control.Status) [][]string {
 	}
 	for _, c := range s.Certificates {
 		rows = append(rows, []string{c.Role + " cert", fmt.Sprintf("until %s, %s", c.NotAfter.Format(time.DateOnly), c.Path)})
+	}
+	if s.Rollover != nil {
+		rows = append(rows, []string{"CA roll-over", s.Rollover.Text()})
 	}
 	return rows
 }

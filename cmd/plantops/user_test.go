@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/plantops/plantops/broker/brokertest"
+	"github.com/plantops/plantops/certs/certstest"
 	"github.com/plantops/plantops/store"
 )
 
@@ -30,7 +31,7 @@ func (r *running) outside(t *testing.T) *brokertest.Broker {
 	t.Helper()
 	reach, err := r.control.Contact(context.Background())
 	require.NoError(t, err)
-	return &brokertest.Broker{Broker: r.running.Broker, CA: brokertest.TrustCA(t, reach.CA)}
+	return &brokertest.Broker{Broker: r.running.Broker, CA: certstest.Trust(t, reach.CA)}
 }
 
 func TestRolesDoWhatTheySayOnEveryListener(t *testing.T) {

@@ -58,7 +58,10 @@ type wiring struct {
 }
 
 // unsure reports whether the clock cannot be right.
-func (w wiring) unsure() bool { return certs.ClockUnsure(w.now(), w.built) }
+func (w wiring) unsure() bool {
+	now := w.now()
+	return certs.ClockUnsure(now, w.built) || w.authority != nil && w.authority.ClockUnsure(now)
+}
 
 func brokerOptions(w wiring) broker.Options {
 	cfg, l := w.loaded.Config, w.loaded.Config.Listeners
@@ -67,7 +70,7 @@ func brokerOptions(w wiring) broker.Options {
 		RequireCertificate: l.TLS.RequireCertificate,
 		Accounts:           accounts{w.store},
 		Backend:            broker.Backend{Username: cfg.MQTT.BackendUsername, Password: w.password, ClientID: ingestClientID},
-		IngestTopics:       cfg.Ingest.Topics,
+		IngestTopics:       cfg.IngestTopics(),
 		StallTimeout:       cfg.Ingest.StallTimeout,
 		Limits:             broker.Limits(cfg.Limits),
 		Refused:            func(device, reason string) { w.store.AddRefused(device, reason, 1) },
@@ -89,14 +92,14 @@ func brokerOptions(w wiring) broker.Options {
 
 func ingestOptions(w wiring) ingest.Options {
 	cfg := w.loaded.Config
-	return ingest.Options{
+	o := ingest.Options{
 		Host:       cfg.MQTT.Host,
 		Port:       w.port,
 		TLS:        w.tls,
 		Username:   cfg.MQTT.BackendUsername,
 		Password:   w.password,
 		ClientID:   ingestClientID,
-		Topics:     cfg.Ingest.Topics,
+		Topics:     cfg.IngestTopics(),
 		ProbeTopic: probeTopic(cfg),
 		MaxBatch:   cfg.Ingest.MaxBatch,
 		// What the embedded broker takes from a device comes with a few bytes more.
@@ -107,6 +110,10 @@ func ingestOptions(w wiring) ingest.Options {
 		Now:            w.now,
 		Log:            w.log,
 	}
+	if w.tls != nil && cfg.Embedded() {
+		o.Roots = w.authority.Follow(w.tls.RootCAs)
+	}
+	return o
 }
 
 // controlOptions are those without a server, and without the authority: whoever has it open adds it.

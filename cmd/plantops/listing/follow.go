@@ -109,6 +109,9 @@ func (f *Follower) poll(ctx context.Context, db *store.Store, q store.Query, out
 		one := store.Query{Devices: []string{d.ID}, Metric: q.Metric, From: max(shown.last-followBack.Milliseconds(), 0)}
 		last, there := shown.last, maps.Clone(shown.metrics)
 		for r, err := range db.Readings(ctx, one) {
+			if isDamage(err) {
+				continue // said when it was read first
+			}
 			if err != nil {
 				return err
 			}

@@ -2,25 +2,34 @@ package listing
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/plantops/plantops/store"
 )
 
 // Each calls do with what q selects, in order of time, and returns how many there were. With a limit these are the newest; newest is the time of the newest
-// reading of all that q could select, UTC ms.
+// reading of all that q could select, UTC ms. What is damaged is passed over: then the error, a *store.DamagedError, comes at the end.
 func Each(ctx context.Context, db *store.Store, q store.Query, newest int64, do func(store.Reading) error) (int, error) {
 	if q.Limit > 0 {
 		list, err := newestReadings(ctx, db, q, newest)
+		if err != nil && !isDamage(err) {
+			return 0, err
+		}
 		for _, r := range list {
-			if err == nil {
-				err = do(r)
+			if doErr := do(r); doErr != nil {
+				return len(list), doErr
 			}
 		}
 		return len(list), err
 	}
 	count := 0
+	var damage error
 	for r, err := range db.Readings(ctx, q) {
+		if isDamage(err) {
+			damage = errors.Join(damage, err)
+			continue
+		}
 		if err == nil {
 			err = do(r)
 		}
@@ -29,7 +38,7 @@ func Each(ctx context.Context, db *store.Store, q store.Query, newest int64, do 
 		}
 		count++
 	}
-	return count, nil
+	return count, damage
 }
 
 // newestReadings returns the last of what q selects, q.Limit of them. It looks back from the newest reading in steps that
@@ -50,7 +59,12 @@ func newestReadings(ctx context.Context, db *store.Store, q store.Query, newest 
 			q.From = from
 		}
 		var list []store.Reading
+		var damage error
 		for r, err := range db.Readings(ctx, q) {
+			if isDamage(err) {
+				damage = errors.Join(damage, err)
+				continue
+			}
 			if err != nil {
 				return nil, err
 			}
@@ -59,7 +73,12 @@ func newestReadings(ctx context.Context, db *store.Store, q store.Query, newest 
 			}
 		}
 		if len(list) >= limit || everything {
-			return list[max(0, len(list)-limit):], nil
+			return list[max(0, len(list)-limit):], damage
 		}
 	}
+}
+
+func isDamage(err error) bool {
+	var damaged *store.DamagedError
+	return errors.As(err, &damaged)
 }

@@ -89,6 +89,8 @@ func doubt(r store.Reading) string {
 	switch {
 	case r.ClockUnsure:
 		return "  (clock of this machine was not set)"
+	case r.TimeSource == store.FromArrivalImpossible && r.Given != "":
+		return fmt.Sprintf("  (time of arrival: the device's was impossible: %q)", r.Given)
 	case r.TimeSource == store.FromArrivalImpossible:
 		return "  (time of arrival: the device's was impossible)"
 	}
@@ -121,6 +123,7 @@ type jsonReading struct {
 	Value       float64        `json:"value"`
 	Received    control.Moment `json:"received,omitzero"` // a mean has none
 	TimeSource  string         `json:"time_source,omitempty"`
+	Given       string         `json:"given_time,omitempty"` // by the device, and not used
 	ClockUnsure bool           `json:"clock_unsure,omitempty"`
 }
 
@@ -135,7 +138,7 @@ func (j *jsonReadings) Begin() error {
 func (j *jsonReadings) Write(r store.Reading) error {
 	text, err := json.Marshal(jsonReading{
 		Time: control.Moment(r.Time), Device: r.Device, Metric: r.Metric, Value: r.Value,
-		Received: control.Moment(r.Received), TimeSource: timeSource(r), ClockUnsure: r.ClockUnsure,
+		Received: control.Moment(r.Received), TimeSource: timeSource(r), Given: r.Given, ClockUnsure: r.ClockUnsure,
 	})
 	if err != nil {
 		return err
@@ -171,6 +174,8 @@ func timeSource(r store.Reading) string {
 		return ""
 	case r.TimeSource == store.FromDevice:
 		return "device"
+	case r.TimeSource == store.FromAge:
+		return "arrival less the age that the device gave"
 	case r.TimeSource == store.FromArrivalImpossible:
 		return "arrival, the device's was impossible"
 	default:

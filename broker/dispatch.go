@@ -1,0 +1,145 @@
+package broker
+
+import (
+	"strings"
+
+	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/plantops/plantops/broker/refusal"
+	"github.com/plantops/plantops/broker/topic"
+	"github.com/plantops/plantops/broker/validate"
+)
+
+// nothing is what mochi gets in place of a packet that was dealt with: an acknowledgement of packet id 0, which is
+// never in flight.
+var nothing = packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puback}}
+
+// OnPacketRead takes every packet that a client sends, after decoding and before mochi acts on it. The only error that mochi
+// heeds is ErrRejectPacket, which closes the connection.
+func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
+	l := linkOf(cl)
+	if l == nil {
+		return pk, packets.ErrRejectPacket
+	}
+	if l.client == nil { // validate's Screen has made sure that it is a CONNECT
+		l.client = cl
+		pk.Connect.ClientIdentifier = strings.Clone(pk.Connect.ClientIdentifier) // the session keeps it, not the packet
+		if l.emptyWill = pk.Connect.WillFlag && len(pk.Connect.WillPayload) == 0; l.emptyWill {
+			pk.Connect.WillPayload = []byte{0} // mochi refuses a will without a payload, which may be sent
+		}
+		pk.Connect.WillRetain = pk.Connect.WillRetain && pk.Connect.WillFlag // mochi refuses the one without the other in MQTT 3.1 too
+		if len(pk.Connect.Password) == 0 {
+			pk.Connect.PasswordFlag = false // identify in auth.go has a word for it
+		}
+		return pk, nil
+	}
+	if l.peer == nil {
+		return pk, nil
+	}
+	switch pk.FixedHeader.Type {
+	case packets.Publish:
+		return nothing, h.takePublish(l, &pk)
+	case packets.Puback, packets.Pubrec, packets.Pubrel, packets.Pubcomp:
+		return nothing, h.router.acknowledged(l, &pk)
+	case packets.Subscribe:
+		return pk, h.checkFilters(l, &pk)
+	case packets.Unsubscribe:
+		return pk, h.checkFilters(l, &pk)
+	case packets.Disconnect:
+		return pk, h.leave(l, &pk)
+	}
+	return pk, nil
+}
+
+// takePublish decides what becomes of a message: it goes on to the router, or it is refused and answered, or the
+// connection ends.
+func (h *hook) takePublish(l *clientLink, pk *packets.Packet) error {
+	h.router.received.Add(1)
+	if pk.TopicName == l.lastTopic && pk.TopicName != "" && !special(pk) {
+		return h.router.receive(l, pk)
+	}
+	if r, broken := h.brokenPublish(pk); broken {
+		h.reportPublish(l.account.Name, r)
+		return h.refuseConnection(l, validate.Violation(packets.Publish, r), pk.TopicName)
+	}
+	why := refusal.PublishNotAllowed
+	switch err := topic.Check(pk.TopicName, h.maxLevels); {
+	case err == topic.ErrReserved && isBridgeState(pk.TopicName):
+		return h.ignoreBridgeState(l, pk)
+	case err == topic.ErrReserved:
+		why = refusal.ReservedTopic
+	case l.rights.MayPublish(pk.TopicName):
+		l.lastTopic = strings.Clone(pk.TopicName)
+		return h.router.receive(l, pk)
+	}
+	return h.refusePublish(l, pk, why.With(l.rights.MayPublishText()), nil)
+}
+
+// special says that there is more to judge about a PUBLISH than its topic.
+func special(pk *packets.Packet) bool {
+	p := &pk.Properties
+	return pk.FixedHeader.Qos > 0 && pk.PacketID == 0 || p.TopicAliasFlag || p.ResponseTopic != "" ||
+		len(p.SubscriptionIdentifier) > 0
+}
+
+// brokenPublish finds what no client may send, whatever its rights.
+func (h *hook) brokenPublish(pk *packets.Packet) (refusal.Refusal, bool) {
+	switch pk.PublishValidate(h.server.Options.Capabilities.TopicAliasMaximum) {
+	case packets.CodeSuccess:
+	case packets.ErrTopicAliasInvalid:
+		return refusal.TopicAlias, true
+	case packets.ErrProtocolViolationNoTopic:
+		return refusal.NoTopic, true
+	case packets.ErrProtocolViolationSurplusWildcard:
+		return refusal.WildcardInTopic, true
+	case packets.ErrProtocolViolationSurplusSubID:
+		return refusal.SubscriptionIDSent, true
+	case packets.ErrProtocolViolationNoPacketID:
+		return refusal.MessageWithoutID, true
+	default: // a packet id with QoS 0: the decoder reads none
+		return refusal.ProtocolViolation, true
+	}
+	if strings.ContainsAny(pk.Properties.ResponseTopic, "+#") { // [MQTT-3.3.2-14]
+		return refusal.InvalidResponseTopic, true
+	}
+	switch topic.Check(pk.TopicName, h.maxLevels) {
+	case topic.ErrInvalid:
+		return refusal.InvalidTopic, true
+	case topic.ErrTooDeep:
+		return refusal.TooManyTopicLevels, true
+	}
+	return refusal.Refusal{}, false
+}
+
+// leave takes a DISCONNECT: only one without a reason means that the will is not to be sent.
+func (h *hook) leave(l *clientLink, pk *packets.Packet) error {
+	if pk.Properties.SessionExpiryIntervalFlag && !h.router.setExpiry(l.peer, expiry(pk.Properties.SessionExpiryInterval)) {
+		return h.refuseConnection(l, validate.Violation(pk.FixedHeader.Type, refusal.ExpiryRaisedFromZero), "")
+	}
+	l.goodbye = l.screen.Farewell == packets.CodeDisconnect.Code // mochi leaves the code out when it stands alone
+	return nil
+}
+
+// maxFilters is how many one SUBSCRIBE or UNSUBSCRIBE may have, a deep one counting for several as in the account's
+// quota: each takes some 10 µs. Home Assistant sends 500 at a time.
+const maxFilters = 1000
+
+// checkFilters ends the connection of a client whose SUBSCRIBE or UNSUBSCRIBE would cost others: mochi holds the lock
+// of its index for seconds over a filter of some ten thousand levels.
+func (h *hook) checkFilters(l *clientLink, pk *packets.Packet) error {
+	if len(pk.Filters) > maxFilters {
+		return h.refuseConnection(l, validate.Violation(pk.FixedHeader.Type, refusal.TooManyFilters), "")
+	}
+	total := int64(0)
+	for _, sub := range pk.Filters {
+		if err := topic.CheckFilter(sub.Filter, h.maxLevels); err == topic.ErrFilterTooDeep {
+			return h.refuseConnection(l, validate.Violation(pk.FixedHeader.Type, refusal.TooManyFilterLevels), sub.Filter)
+		}
+		total += weight(sub.Filter)
+	}
+	if total > maxFilters {
+		return h.refuseConnection(l, validate.Violation(pk.FixedHeader.Type, refusal.TooManyFilters), "")
+	}
+	return nil
+}

@@ -1,0 +1,36 @@
+package broker
+
+import (
+	mqtt "github.com/mochi-mqtt/server/v2"
+
+	"github.com/plantops/plantops/broker/validate"
+)
+
+// readLoop is a connection as mochi's loop reads from it. mochi decodes the packets of what was read, gives each to the
+// hooks, and asks for more when none is left. Between two rounds it has no hook, only this call.
+type readLoop struct{ *clientLink }
+
+// Read ends a round and begins the next one. Where a packet of wrong form comes, it answers and the loop ends.
+func (l readLoop) Read(p []byte) (int, error) {
+	if l.work != nil {
+		l.endRound()
+	}
+	n, err := l.clientLink.Read(p)
+	if fault, wrong := err.(*validate.PacketFault); wrong {
+		_ = l.hook.refuseConnection(l.clientLink, fault, "") // the loop ends with the fault itself
+	}
+	return n, err
+}
+
+// endRound sends what came of the packets that were read together: acknowledgements, also those of other publishers, and
+// deliveries, with one write for each connection. Then the publisher waits for a subscriber that cannot follow.
+func (l *clientLink) endRound() {
+	l.work.flush()
+	l.work.waitForReader(l)
+}
+
+// linkOf returns nil for a client without a connection of ours.
+func linkOf(cl *mqtt.Client) *clientLink {
+	l, _ := cl.Net.Conn.(readLoop)
+	return l.clientLink
+}

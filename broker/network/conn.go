@@ -1,0 +1,243 @@
+package network
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/plantops/plantops/broker/refusal"
+)
+
+// Conn is one client's connection; mochi sees it as a net.Conn. Bytes pass through
+// conn (first-packet limit, outgoing queue) - TLS or websocket, where there is one - socket (deadlines) - TCP.
+//
+// One goroutine (run) belongs to it from the time it is served; a second one lives only while there is
+// something to write and ends with closing the socket, so an idle connection costs one stack.
+type Conn struct {
+	socket             // the lower half; RemoteAddr and LocalAddr come from it
+	n         *Network // shared
+	kind      string   // of its listener
+	establish func(*Conn) error
+	stream    io.ReadWriter // the upper half: &socket, *tls.Conn or *webSocket; set by run
+
+	// guarded by n.mu
+	address *address
+	place   bool          // takes one of the places for strangers
+	own     bool          // made by this program, see expect
+	judged  bool          // its password has been found right or wrong
+	person  string        // whose password was right, if it can be guessed
+	waited  time.Duration // for, until since
+	since   time.Time     // the CONNECT deadline runs from; zero = it stands still
+
+	readMu sync.Mutex // held by whoever reads from the socket: mochi, then linger
+	first  firstPacket
+	known  atomic.Bool                     // admitted
+	user   atomic.Pointer[string]          // the account that has logged in; nil before
+	charge atomic.Pointer[func(units int)] // told of the queue; nil before ChargeTo
+	closed chan struct{}
+	dirty  atomic.Bool // somebody has put something into the queue and will flush
+	writer
+}
+
+func newConn(n *Network, kind string, raw net.Conn, establish func(*Conn) error) *Conn {
+	c := &Conn{n: n, kind: kind, establish: establish, closed: make(chan struct{})}
+	c.socket.Conn, c.socket.writeTimeout = raw, n.writeTimeout
+	c.limit = max(queueBytes, 4*n.options.Limits.MaxPacketBytes)
+	return c
+}
+
+// run brings the connection up, lets establish use it, and closes it. A panic in there ends this connection only.
+func (c *Conn) run() {
+	defer c.n.work.Done()
+	defer c.Close()
+	defer func() {
+		if r := recover(); r != nil {
+			c.n.drop(c, refusal.Panic, fmt.Errorf("%v\n%s", r, debug.Stack()))
+		}
+	}()
+	err := c.open()
+	c.ready()
+	if err != nil {
+		return
+	}
+	if err := c.establish(c); err != nil {
+		c.n.options.Log.Debug("connection ended", "listener", c.kind, "remote", c.RemoteAddr().String(), "err", err)
+	}
+}
+
+// open does the TLS handshake or the websocket upgrade. It accounts for its own errors.
+func (c *Conn) open() error {
+	c.stream = &c.socket
+	if err := c.awaitBytes(); err != nil {
+		switch c.kind {
+		case TLS:
+			return c.failed(handshakeReason(err), err)
+		case WebSocket:
+			return c.failed(refusal.UpgradeFailed, err)
+		}
+		return err
+	}
+	switch c.kind {
+	case TLS:
+		t := tls.Server(&c.socket, c.n.options.TLSConfig)
+		c.stream = t
+		if err := t.Handshake(); err != nil {
+			return c.failed(handshakeReason(err), tlsCause(err))
+		}
+	case WebSocket:
+		ws, err := c.upgrade()
+		if err != nil {
+			c.stream = &c.socket
+			return c.failed(refusal.UpgradeFailed, err)
+		}
+		c.stream = ws
+	default:
+		c.stream = &c.socket
+	}
+	return nil
+}
+
+// failed reports err unless the network itself has closed the connection.
+func (c *Conn) failed(why refusal.Refusal, err error) error {
+	if !c.closing.Load() {
+		c.n.drop(c, why, err)
+	}
+	return err
+}
+
+// Read reads what the client sent. Before the login it refuses a first packet that is too large as soon as it is
+// announced, so nobody allocates memory for it.
+func (c *Conn) Read(p []byte) (int, error) {
+	if c.closing.Load() {
+		return 0, net.ErrClosed // linger may have the lock
+	}
+	c.readMu.Lock()
+	defer c.readMu.Unlock()
+	if c.closing.Load() {
+		return 0, net.ErrClosed
+	}
+	c.startRead()
+	n, err := c.stream.Read(p)
+	c.n.received.Add(int64(n))
+	if err != nil && c.readErr != nil {
+		err = c.readErr
+	} else if ws, ok := c.stream.(*webSocket); ok && err != nil {
+		err = ws.ended(err)
+		if err != io.EOF {
+			c.n.drop(c, refusal.FrameNotAllowed, err) // also when the writer has noticed first that gorilla closed
+		}
+	}
+	if c.closing.Load() {
+		return 0, net.ErrClosed
+	}
+	if n > 0 && !c.known.Load() {
+		if err := c.first.check(p[:n], min(firstPacketBytes, c.n.options.Limits.MaxPacketBytes)); err != nil {
+			c.n.drop(c, *err, nil)
+			return 0, fmt.Errorf("read CONNECT: %w", *err)
+		}
+	}
+	return n, err
+}
+
+// Write copies p into the outgoing queue. It never waits for the socket. A full queue closes the connection.
+func (c *Conn) Write(p []byte) (int, error) {
+	idle, err := c.Put(p, nil)
+	if err != nil {
+		return 0, err
+	}
+	if idle {
+		c.Flush()
+	}
+	return len(p), nil
+}
+
+// Close returns at once. The queue is still written (for at most flushTimeout), then the client is given a moment to
+// read it, see finish.
+func (c *Conn) Close() error {
+	c.shut(false)
+	return nil
+}
+
+// abort closes the connection at once without flushing, counted and logged as why; err may be nil.
+func (c *Conn) abort(why refusal.Refusal, err error) {
+	if c.shut(true) {
+		c.n.drop(c, why, err)
+	}
+}
+
+// SetDeadline, SetReadDeadline and SetWriteDeadline do nothing: the deadlines are ours (SetReadTimeout, writeTimeout).
+func (c *Conn) SetDeadline(time.Time) error { return nil }
+
+// Admitted says that the CONNECT of a user was accepted: the deadline, the first-packet limit and the count of the
+// strangers end. What the connection is closed for is put down to the user from now on, if it is not "".
+func (c *Conn) Admitted(user string) {
+	if user != "" {
+		c.user.Store(&user)
+	}
+	c.known.Store(true)
+	c.n.loggedIn(c)
+}
+
+// PauseDeadline stops the CONNECT deadline while the broker makes the client wait, and gives its place among the
+// unauthenticated to the next one. Call it only after the client's credentials were found good.
+func (c *Conn) PauseDeadline() { c.n.pauseClock(c) }
+
+// ResumeDeadline lets the CONNECT deadline run again, where it stopped.
+func (c *Conn) ResumeDeadline() { c.n.resumeClock(c) }
+
+// IsClosing says that Close was called, or that the connection was closed for a reason.
+func (c *Conn) IsClosing() bool { return c.closing.Load() }
+
+// SetReadTimeout makes Read fail when nothing is received for d; 0 = never. It holds from the next Read on.
+func (c *Conn) SetReadTimeout(d time.Duration) { c.readTimeout.Store(int64(d)) }
+
+// TLSState is nil on a connection without TLS.
+func (c *Conn) TLSState() *tls.ConnectionState {
+	t, ok := c.stream.(*tls.Conn)
+	if !ok {
+		return nil
+	}
+	state := t.ConnectionState()
+	return &state
+}
+
+// Done is closed when the connection is closed, by whichever side.
+func (c *Conn) Done() <-chan struct{} { return c.closed }
+
+// Kind is TCP, TLS or WebSocket.
+func (c *Conn) Kind() string { return c.kind }
+
+// firstPacket follows the fixed header of the first packet.
+type firstPacket struct {
+	seen   int // bytes of the header
+	length int
+	done   bool
+}
+
+// check returns why the connection must end, or nil.
+func (f *firstPacket) check(p []byte, limit int) *refusal.Refusal {
+	for _, b := range p {
+		if f.done {
+			return nil
+		}
+		f.seen++
+		if f.seen == 1 {
+			if b == tlsHandshakeRecord {
+				return &refusal.TLSOnPlainPort
+			}
+			continue
+		}
+		f.length |= int(b&0x7f) << (7 * (f.seen - 2))
+		more := b&0x80 != 0
+		if f.length > limit || more && f.seen == 5 {
+			return &refusal.FirstPacketTooLarge
+		}
+		f.done = !more
+	}
+	return nil
+}

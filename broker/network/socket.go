@@ -1,0 +1,172 @@
+package network
+
+import (
+	"cmp"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// socket is the TCP connection with the deadlines that are ours; what TLS and websocket above it want to set is
+// ignored. Setting a deadline costs up to a third of a small write, so an armed one is left alone: a read deadline that
+// fires early is set anew, a write deadline is renewed when a quarter of it has passed.
+type socket struct {
+	net.Conn
+	closing      atomic.Bool   // Close was called: reading has ended and the write deadline is final
+	readTimeout  atomic.Int64  // time.Duration; 0 = none
+	writeTimeout time.Duration // of one Write
+	writeLate    atomic.Bool   // a Write ran into it; websocket hides that
+
+	readStart time.Time // when the reader last asked; only the reader uses these five
+	begun     time.Time // a packet that is not complete
+	packetBy  time.Time // when it must be; zero: there is none
+	readBy    time.Time // the armed read deadline
+	readErr   error     // the last Read's, as TLS and websocket hide or replace it
+	writeBy   time.Time // the armed write deadline; only the writer uses it
+}
+
+// startRead begins the time that the client has for sending something.
+func (s *socket) startRead() {
+	if s.readTimeout.Load() > 0 {
+		s.readStart = time.Now()
+	}
+}
+
+// AwaitPacket sets a deadline for the rest of a packet of which the beginning was read, or takes it away. fresh says
+// that it began in the last Read.
+func (s *socket) AwaitPacket(underWay, fresh bool, allowed time.Duration) {
+	if !underWay {
+		s.packetBy = time.Time{}
+		return
+	}
+	if fresh {
+		s.begun = time.Now()
+	}
+	s.packetBy = s.begun.Add(allowed)
+}
+
+// Late says that the last Read ended because a packet was not complete in time.
+func (s *socket) Late() bool {
+	return !s.packetBy.IsZero() && s.readBy.Equal(s.packetBy) && errors.Is(s.readErr, os.ErrDeadlineExceeded)
+}
+
+// readDeadline is the earlier one of the read timeout's end, counted from startRead, and packetBy. Zero is none.
+func (s *socket) readDeadline() time.Time {
+	timeout := time.Duration(s.readTimeout.Load())
+	if timeout <= 0 || s.readStart.IsZero() {
+		return s.packetBy
+	}
+	if idle := s.readStart.Add(timeout); s.packetBy.IsZero() || idle.Before(s.packetBy) {
+		return idle
+	}
+	return s.packetBy
+}
+
+// Read reads until readDeadline.
+func (s *socket) Read(p []byte) (int, error) {
+	deadline := s.readDeadline()
+	for {
+		if !deadline.IsZero() && (s.readBy.IsZero() || s.readBy.After(deadline)) {
+			s.armRead(deadline)
+		}
+		n, err := s.read(p)
+		if n > 0 || err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || s.closing.Load() || s.readBy.Equal(deadline) {
+			return n, err
+		}
+		s.readBy = time.Time{} // an older deadline: the client has been heard since
+		if deadline.IsZero() {
+			s.armRead(deadline)
+		}
+	}
+}
+
+// awaitBytes waits until the client has said something, and reads nothing. Until then a connection costs the stack of its
+// goroutine: what TLS, websocket and MQTT need, some ten kilobytes, is made for those who speak. io.EOF means that the
+// client has gone without a word.
+func (s *socket) awaitBytes() error {
+	t, ok := s.Conn.(syscall.Conn)
+	if !ok {
+		return nil
+	}
+	raw, err := t.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var peeked [1]byte
+	var n int
+	var failed error
+	err = raw.Read(func(fd uintptr) (done bool) {
+		n, _, failed = syscall.Recvfrom(int(fd), peeked[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		return failed != syscall.EAGAIN && failed != syscall.EINTR
+	})
+	if err = cmp.Or(err, failed); err == nil && n == 0 {
+		err = io.EOF
+	}
+	return err
+}
+
+func (s *socket) read(p []byte) (int, error) {
+	n, err := s.Conn.Read(p)
+	s.readErr = err
+	return n, err
+}
+
+func (s *socket) armRead(t time.Time) {
+	s.readBy = t
+	s.Conn.SetReadDeadline(t)
+	if s.closing.Load() {
+		s.interruptRead() // Close came in between and its deadline must win
+	}
+}
+
+func (s *socket) interruptRead() { s.Conn.SetReadDeadline(time.Unix(1, 0)) }
+
+// Write writes with the write timeout. The caller passes at most chunkBytes or one TLS record.
+func (s *socket) Write(p []byte) (int, error) {
+	if !s.closing.Load() {
+		now := time.Now()
+		if s.writeBy.Sub(now) < s.writeTimeout*3/4 {
+			s.writeBy = now.Add(s.writeTimeout)
+			s.Conn.SetWriteDeadline(s.writeBy)
+			if s.closing.Load() {
+				s.limitWrite()
+			}
+		}
+	}
+	n, err := s.Conn.Write(p)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		s.writeLate.Store(true)
+	}
+	return n, err
+}
+
+// peerGone says that the client has ended its side.
+func (s *socket) peerGone() bool {
+	return s.readErr != nil && !errors.Is(s.readErr, os.ErrDeadlineExceeded)
+}
+
+// limitWrite is the last write deadline.
+func (s *socket) limitWrite() { s.Conn.SetWriteDeadline(time.Now().Add(flushTimeout)) }
+
+func (s *socket) SetDeadline(time.Time) error      { return nil }
+func (s *socket) SetReadDeadline(time.Time) error  { return nil }
+func (s *socket) SetWriteDeadline(time.Time) error { return nil }
+
+// reset closes the connection without waiting for what the kernel still wants to deliver.
+func (s *socket) reset() {
+	if t, ok := s.Conn.(*net.TCPConn); ok {
+		t.SetLinger(0)
+	}
+	s.Conn.Close()
+}
+
+// closeWrite tells the client that nothing more will come.
+func (s *socket) closeWrite() {
+	if t, ok := s.Conn.(*net.TCPConn); ok {
+		t.CloseWrite()
+	}
+}

@@ -1,0 +1,221 @@
+package session
+
+import (
+	"math"
+	"time"
+)
+
+// Offer says how a message is to be delivered to one session.
+type Offer struct {
+	QoS               byte // granted to the subscription
+	RetainAsPublished bool
+	Retained          bool     // sent because of a new subscription
+	Scarce            bool     // the account holds as much as it may: the session may hold FreeBytes
+	SubscriptionIDs   []uint32 // of all matching subscriptions; not changed afterwards
+	// Token, when not nil, comes back exactly once, in a Delivered or a
+	// Dropped. Use a pointer: then nothing is allocated.
+	Token any
+}
+
+// entry is one delivery.
+type entry struct {
+	message *Message
+	token   any
+	ids     []uint32
+	qos     byte
+	retain  bool
+}
+
+// outgoing is what is on its way to the client.
+type outgoing struct {
+	flights flights
+	resend  []uint16    // ids in use that the connection has yet to see
+	queue   ring[entry] // QoS 1 and 2, never sent
+	queue0  ring[entry] // QoS 0, empty unless paused
+	bytes   int         // in queues and flights
+}
+
+// Deliver hands the session a message. QoS 0 goes out at once or, while the
+// connection is paused, when it resumes. QoS 1 and 2 keep their order and wait
+// for the window, the connection and the client's return.
+func (s *Session) Deliver(now time.Time, m *Message, o Offer, out []Effect) []Effect {
+	e := entry{message: m, token: o.Token, ids: o.SubscriptionIDs, qos: min(m.QoS, o.QoS)} // [MQTT-3.8.4-8]
+	if m.QoS == 0 && s.options.RaiseQoS0 {
+		e.qos = min(1, o.QoS)
+	}
+	e.retain = o.Retained || (m.Retain && o.RetainAsPublished) // [MQTT-3.3.1-12, -13]
+	b := &s.outgoing
+	ready := s.connected && !s.paused
+	switch {
+	case !s.exists:
+		return s.drop(&e, DropEnded, 0, out)
+	case e.qos == 0 && !s.connected:
+		return s.drop(&e, DropOffline, 0, out)
+	case o.Scarce && !s.fits(&e, true):
+		return s.drop(&e, DropQueueFull, 0, out)
+	case e.qos == 0 && ready:
+		return s.send(now, &e, out)
+	case ready && b.flights.outstanding() < s.window && s.fits(&e, false): // so nothing waits before it
+		return s.send(now, &e, out)
+	}
+	return s.enqueue(&e, out)
+}
+
+// FreeBytes is what a session may hold when its account holds too much: a client
+// that reads is not cut off by others that do not.
+const FreeBytes = 4096
+
+// fits reports whether the bytes of e may be held. What is larger than the
+// limit by itself fits when nothing else is held, unless memory is scarce.
+func (s *Session) fits(e *entry, scarce bool) bool {
+	b := &s.outgoing
+	if scarce {
+		return b.bytes+e.message.costBytes() <= FreeBytes
+	}
+	return b.bytes == 0 || b.bytes+e.message.costBytes() <= s.options.MaxQueuedBytes
+}
+
+// enqueue makes room for QoS 1 and 2 by dropping waiting QoS 0 messages, the
+// oldest first; where that does not do, the newcomer is dropped.
+func (s *Session) enqueue(e *entry, out []Effect) []Effect {
+	b := &s.outgoing
+	for b.queue.n+b.queue0.n >= s.options.MaxQueued || !s.fits(e, false) {
+		if e.qos == 0 || b.queue0.n == 0 {
+			return s.drop(e, DropQueueFull, 0, out)
+		}
+		out = s.dropFirst(&b.queue0, DropQueueFull, out)
+	}
+	b.bytes += e.message.costBytes()
+	if e.qos == 0 {
+		b.queue0.push(*e)
+	} else {
+		b.queue.push(*e)
+	}
+	return out
+}
+
+// send sends e for the first time, or drops it when it is too late or too
+// large. QoS 1 and 2 are charged to the session from here on.
+func (s *Session) send(now time.Time, e *entry, out []Effect) []Effect {
+	m := e.message
+	if m.Expired(now) {
+		return s.drop(e, DropExpired, 0, out) // [MQTT-3.3.2-5]
+	}
+	if s.tooLarge(now, e) {
+		return s.drop(e, DropTooLarge, 0, out)
+	}
+	out = append(out, s.publish(now, e, 0, false))
+	if e.qos == 0 {
+		s.stats.Delivered++
+		return returnToken(e.token, Effect{Kind: Delivered}, out)
+	}
+	s.outgoing.bytes += m.costBytes()
+	out[len(out)-1].PacketID = s.outgoing.flights.add(*e)
+	return out
+}
+
+func (s *Session) publish(now time.Time, e *entry, id uint16, dup bool) Effect {
+	return Effect{
+		Kind: Publish, QoS: e.qos, DUP: dup, Retain: e.retain, PacketID: id,
+		Expiry: e.message.secondsLeft(now), Message: e.message, SubscriptionIDs: e.ids,
+	}
+}
+
+// tooLarge implements [MQTT-3.1.2-24].
+func (s *Session) tooLarge(now time.Time, e *entry) bool {
+	return s.maxPacketSize > 0 &&
+		packetBytes(e.message, e.qos, s.version, e.message.secondsLeft(now), e.ids) > s.maxPacketSize
+}
+
+// Room returns how many QoS 1 and 2 messages would be sent at once. Retained
+// messages are delivered at the connection's pace by offering no more.
+func (s *Session) Room() int {
+	b := &s.outgoing
+	if !s.connected || s.paused {
+		return 0
+	}
+	return max(0, s.window-b.flights.outstanding())
+}
+
+// Pause stops sending messages: the connection's own queue is full enough.
+// Acknowledgements still go out.
+func (s *Session) Pause() { s.paused = true }
+
+// Paused reports whether the session waits for Resume.
+func (s *Session) Paused() bool { return s.connected && s.paused }
+
+// Resume sends what is due, about room bytes of it: first what an older
+// connection left unacknowledged, then what waits. What does not fit leaves
+// the session paused until the next Resume.
+func (s *Session) Resume(now time.Time, room int, out []Effect) []Effect {
+	if !s.connected || room <= 0 {
+		return out
+	}
+	out, room = s.sendAgain(now, room, out)
+	out, room = s.sendQueue(now, room, out)
+	b := &s.outgoing
+	for b.queue0.n > 0 && room > 0 {
+		e := s.shift(&b.queue0)
+		room -= e.message.costBytes()
+		out = s.send(now, &e, out)
+	}
+	open := b.flights.outstanding() < s.window
+	s.paused = b.queue0.n > 0 || (open && (b.queue.n > 0 || len(b.resend) > 0))
+	return out
+}
+
+// advance fills the window after an acknowledgement.
+func (s *Session) advance(now time.Time, out []Effect) []Effect {
+	if s.paused {
+		return out
+	}
+	out, _ = s.sendAgain(now, math.MaxInt, out)
+	out, _ = s.sendQueue(now, math.MaxInt, out)
+	return out
+}
+
+// sendAgain walks the ids that the connection has not seen: PUBREL for those
+// past PUBREC, PUBLISH with DUP for the others [MQTT-4.4.0-1, MQTT-3.3.1-1],
+// within the window [MQTT-3.3.4-9]. Delivery has begun, so expiry no longer
+// matters [MQTT-4.3.3-7].
+func (s *Session) sendAgain(now time.Time, room int, out []Effect) ([]Effect, int) {
+	b := &s.outgoing
+	for len(b.resend) > 0 && room > 0 {
+		f := b.flights.find(b.resend[0])
+		switch {
+		case f == nil || !f.waits(): // settled meanwhile
+		case f.state == waitsReleasing:
+			b.flights.sent(f, released)
+			out = append(out, Effect{Kind: Pubrel, PacketID: f.id})
+		case b.flights.outstanding() >= s.window:
+			return out, room
+		case s.tooLarge(now, &f.entry):
+			out = s.dropFlight(f, DropTooLarge, 0, out)
+		default:
+			b.flights.sent(f, published)
+			room -= f.message.costBytes()
+			out = append(out, s.publish(now, &f.entry, f.id, true))
+		}
+		b.resend = b.resend[1:]
+	}
+	return out, room
+}
+
+// sendQueue sends new messages while the window is open. That it is open, and
+// room left, means that nothing is to be sent again.
+func (s *Session) sendQueue(now time.Time, room int, out []Effect) ([]Effect, int) {
+	b := &s.outgoing
+	for b.queue.n > 0 && room > 0 && b.flights.outstanding() < s.window {
+		e := s.shift(&b.queue)
+		room -= e.message.costBytes()
+		out = s.send(now, &e, out)
+	}
+	return out, room
+}
+
+// shift takes the first entry out of a queue.
+func (s *Session) shift(queue *ring[entry]) entry {
+	e := queue.pop()
+	s.outgoing.bytes -= e.message.costBytes()
+	return e
+}
