@@ -58,7 +58,7 @@ type Options struct {
 	Embedded bool
 	// Dialed is told our end of each TCP connection before anything is sent, so that a broker in this process knows it.
 	// May be nil.
-	Dialed      func(local net.Addr)
+	Dialed func(local net.Addr)
 	// Look says what time it is, whether that is to be believed, and the number of the stretch of time that is, so that
 	// what came while it was not can be dated later. nil: Now and ClockUnsure, without such a number.
 	Look        func() (at time.Time, unsure bool, line int64)

@@ -26,8 +26,11 @@ var arrows = map[string][]string{
 
 	"broker/topic/topictest": {},
 	"certs":                  {},
-	"cmd/plantops":           {"broker", "certs", "cmd/plantops/clock", "config", "config/mosquitto", "control", "deploy/esp32", "ingest", "store"},
+	"cmd/plantops":           {"broker", "certs", "cmd/plantops/clock", "cmd/plantops/doctor", "cmd/plantops/listing", "cmd/plantops/snippet", "config", "config/mosquitto", "control", "deploy/esp32", "ingest", "store"},
 	"cmd/plantops/clock":     {},
+	"cmd/plantops/doctor":    {"control", "store"},
+	"cmd/plantops/listing":   {"control", "store"},
+	"cmd/plantops/snippet":   {},
 	"config":                 {"broker/topic"},
 	"config/mosquitto":       {"broker/topic"},
 	"control":                {"broker", "certs", "ingest", "store"},
