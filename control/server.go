@@ -10,6 +10,7 @@ import (
 	"github.com/plantops/plantops/broker"
 	"github.com/plantops/plantops/certs"
 	"github.com/plantops/plantops/ingest"
+	"github.com/plantops/plantops/ingest/source"
 	"github.com/plantops/plantops/store"
 )
 
@@ -25,6 +26,7 @@ type Options struct {
 	OfflineAfter time.Duration
 	Version      string           // of the program
 	Now          func() time.Time // nil is time.Now
+	Sources      *source.Set      // for what is replayed from quarantine; nil: none
 	Running      *Running         // nil when no server runs in this process
 }
 
@@ -51,6 +53,7 @@ type Server struct {
 	version         string
 	now             func() time.Time
 	running         *Running
+	sources         *source.Set
 
 	offlineAfter atomic.Int64 // nanoseconds; can change while the server runs
 }
@@ -63,7 +66,7 @@ func New(o Options) *Server {
 		o.Now = time.Now
 	}
 	s := &Server{store: o.Store, authority: o.Authority, listeners: o.Listeners, backendUsername: o.BackendUsername,
-		version: o.Version, now: o.Now, running: o.Running}
+		version: o.Version, now: o.Now, running: o.Running, sources: o.Sources}
 	s.SetOfflineAfter(o.OfflineAfter)
 	return s
 }
@@ -240,7 +243,8 @@ func (s *Server) ReplayQuarantine(ctx context.Context, ids []int64) (Replayed, e
 }
 
 func (s *Server) replay(ctx context.Context, entry store.QuarantineEntry, result *Replayed) error {
-	message := ingest.Decode(entry.Topic, entry.Payload, entry.Time, entry.ClockUnsure)
+	message := ingest.DecodeWith(s.sources, ingest.Arrived{Topic: entry.Topic, Payload: entry.Payload, Time: entry.Time,
+		ClockUnsure: entry.ClockUnsure})
 	outcome, err := s.store.ReplayQuarantined(ctx, entry.ID, message)
 	switch {
 	case err != nil:

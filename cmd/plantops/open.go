@@ -14,6 +14,7 @@ import (
 	"github.com/plantops/plantops/certs"
 	"github.com/plantops/plantops/config"
 	"github.com/plantops/plantops/control"
+	"github.com/plantops/plantops/ingest/source"
 	"github.com/plantops/plantops/store"
 )
 
@@ -62,6 +63,10 @@ func (a *app) operate(ctx context.Context, do func(config.Config, control.Operat
 		return err
 	}
 	cfg := loaded.Config
+	sources, err := compileSources(loaded)
+	if err != nil {
+		return err
+	}
 	server, lock, err := a.serverOrLock(ctx, cfg)
 	if err != nil {
 		return err
@@ -69,7 +74,7 @@ func (a *app) operate(ctx context.Context, do func(config.Config, control.Operat
 	if server != nil {
 		return do(cfg, server)
 	}
-	return errors.Join(a.operateHere(ctx, cfg, do), lock.Release())
+	return errors.Join(a.operateHere(ctx, cfg, sources, do), lock.Release())
 }
 
 // serverOrLock returns the running server or, when there is none, the locked data directory.
@@ -100,12 +105,13 @@ func (a *app) serverOrLock(ctx context.Context, cfg config.Config) (*control.Cli
 }
 
 // operateHere calls do with a data directory that no server uses.
-func (a *app) operateHere(ctx context.Context, cfg config.Config, do func(config.Config, control.Operator) error) error {
+func (a *app) operateHere(ctx context.Context, cfg config.Config, sources *source.Set, do func(config.Config, control.Operator) error) error {
 	db, err := store.Open(ctx, storeOptions(cfg, a.now, slog.New(slog.DiscardHandler)))
 	if err != nil {
 		return err
 	}
 	o := a.controlOptions(cfg, db)
+	o.Sources = sources
 	o.Authority, err = certs.Open(a.certsOptions(cfg))
 	if errors.Is(err, certs.ErrNoAuthority) {
 		o.Authority, err = nil, nil

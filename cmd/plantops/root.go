@@ -55,7 +55,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 bad configuration, 4 unreachable,
 	}
 
 	for _, cmd := range []*cobra.Command{
-		newServe(a), newStatus(a), newDevice(a), newUser(a), newImport(a), newReadings(a), newQuarantine(a),
+		newServe(a), newStatus(a), newDevice(a), newUser(a), newImport(a), newReadings(a), newQuarantine(a), newIngest(a),
 		newCerts(a), newConfig(a), newSimulate(a), newVersion(a),
 	} {
 		root.AddCommand(cmd)

@@ -81,6 +81,9 @@ func (s *service) serve(ctx context.Context) (err error) {
 	if err := checkWiring(s.loaded, certificateDate(now(), w.built)); err != nil {
 		return err
 	}
+	if w.sources, err = compileSources(s.loaded); err != nil {
+		return err
+	}
 	life := newLifecycle(log)
 	defer func() {
 		notify(log, daemon.SdNotifyStopping)
@@ -164,7 +167,7 @@ func (s *service) serve(ctx context.Context) (err error) {
 	s.running = &control.Running{Broker: br, Subscriber: subscriber, BrokerAddress: hostPort(cfg.MQTT.Host, w.port),
 		UsesTLS: cfg.MQTT.UseTLS, Fault: s.proof.alive, Started: now(), Before: before}
 	told := s.app.controlOptions(cfg, db)
-	told.Authority, told.Running = s.authority, s.running
+	told.Authority, told.Running, told.Sources = s.authority, s.running, w.sources
 	s.server = control.New(told)
 	if s.authority != nil {
 		life.start("certificates", func(ctx context.Context) error {

@@ -1,0 +1,226 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/plantops/plantops/broker/topic"
+	"github.com/plantops/plantops/config"
+	"github.com/plantops/plantops/control"
+	"github.com/plantops/plantops/ingest"
+	"github.com/plantops/plantops/ingest/source"
+	"github.com/plantops/plantops/store"
+)
+
+func newIngest(a *app) *cobra.Command {
+	return group(&cobra.Command{Use: "ingest", Short: "See what becomes of messages"}, newIngestTest(a))
+}
+
+func newIngestTest(a *app) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "test TOPIC PAYLOAD",
+		Short: "Say what would become of a message; exit code 0 when it would be stored, else 1",
+		Long: `Say what would become of a message: its source, its device, its readings with their times, and what could not be
+read. It needs the configuration only, no server, and stores nothing. A PAYLOAD of - is read from standard input.`,
+		Example: `  plantops ingest test devices/bed-1/telemetry '{"temperature":22.5}'
+  plantops ingest test tele/kitchen/SENSOR '{"Time":"2026-11-30T08:00:00","AM2301":{"Temperature":21.5}}'`,
+		Args: args(cobra.ExactArgs(2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			loaded, err := a.load()
+			if err != nil {
+				return err
+			}
+			sources, err := compileSources(loaded)
+			if err != nil {
+				return err
+			}
+			if topic.Check(args[0], topic.MaxBytes) == topic.ErrInvalid {
+				return usageError(cmd, fmt.Errorf("%.80q cannot be the topic of a message", args[0]))
+			}
+			payload := []byte(args[1])
+			if args[1] == "-" && a.stdin != nil {
+				if payload, err = io.ReadAll(a.stdin); err != nil {
+					return fmt.Errorf("read the payload: %w", err)
+				}
+			}
+			fate := fateOf(loaded.Config, sources, ingest.Arrived{Topic: args[0], Payload: payload, Time: a.now().UnixMilli()})
+			if asJSON {
+				err = printJSON(a.stdout, fate)
+			} else {
+				err = printFate(a, fate)
+			}
+			if err == nil && !fate.Stored {
+				err = errors.New("nothing of it would be stored")
+			}
+			return err
+		},
+	}
+	addJSONFlag(cmd, &asJSON)
+	return cmd
+}
+
+// fate is what would become of a message.
+type fate struct {
+	Stored   bool                   `json:"stored"`
+	Becomes  string                 `json:"becomes"` // readings, heartbeat, offline, nothing, quarantine or unread
+	Source   string                 `json:"source,omitempty"`
+	Device   string                 `json:"device,omitempty"`
+	Reason   string                 `json:"reason,omitempty"` // of the quarantine
+	Meant    string                 `json:"meant,omitempty"`  // a topic that somebody reads
+	Readings []fateReading          `json:"readings"`
+	Skipped  []control.SkippedField `json:"skipped"`
+}
+
+type fateReading struct {
+	Time       control.Moment `json:"time"`
+	TimeSource string         `json:"time_source"`
+	Given      string         `json:"given,omitempty"` // a time of the device that was not used
+	Metric     string         `json:"metric"`
+	Value      float64        `json:"value"`
+}
+
+func fateOf(cfg config.Config, sources *source.Set, a ingest.Arrived) fate {
+	f := fate{Readings: []fateReading{}, Skipped: []control.SkippedField{}}
+	topics := subscribedTopics(cfg, sources)
+	read := slices.ContainsFunc(topics, func(filter string) bool {
+		bare, err := topic.Unshare(filter)
+		return err == nil && topic.Matches(bare, a.Topic)
+	})
+	if !read {
+		f.Becomes, f.Meant = "unread", topic.Meant(a.Topic, topics)
+		return f
+	}
+	m := ingest.DecodeWith(sources, a)
+	f.Source, f.Device = m.Behind.Source, m.Device
+	for _, s := range m.Skipped {
+		f.Skipped = append(f.Skipped, control.SkippedField{Field: s.Field, Text: s.Text})
+	}
+	if err := store.CheckID(m.Device); err != nil && m.Kind != store.Bad && m.Kind != store.Nothing {
+		m.Kind, m.Reason = store.Bad, err.Error()
+	}
+	switch m.Kind {
+	case store.Telemetry:
+		f.addReadings(store.Part{Time: m.Time, TimeSource: m.TimeSource, Given: m.Given, Values: m.Values})
+		for _, p := range m.More {
+			f.addReadings(p)
+		}
+		if f.Becomes = "readings"; len(f.Readings) == 0 {
+			f.Becomes = "heartbeat"
+		}
+		f.Stored = true
+	case store.Heartbeat:
+		f.Becomes, f.Stored = "heartbeat", true
+	case store.Farewell:
+		f.Becomes, f.Stored = "offline", true
+	case store.Nothing:
+		f.Becomes = "nothing"
+	default:
+		f.Becomes, f.Reason = "quarantine", m.Reason
+	}
+	return f
+}
+
+func (f *fate) addReadings(p store.Part) {
+	for _, v := range p.Values {
+		f.Readings = append(f.Readings, fateReading{control.Moment(p.Time), sourceText(p.TimeSource), p.Given, v.Metric, v.Value})
+	}
+}
+
+func printFate(a *app, f fate) error {
+	rows := [][]string{}
+	if f.Source != "" {
+		rows = append(rows, []string{"source", f.Source})
+	}
+	if f.Device != "" {
+		rows = append(rows, []string{"device", f.Device})
+	}
+	becomes := map[string]string{
+		"readings":   fmt.Sprintf("%d readings", len(f.Readings)),
+		"heartbeat":  "a sign of life, without readings",
+		"offline":    "the device is offline",
+		"nothing":    "nothing: it is acknowledged and left",
+		"quarantine": "an entry in quarantine: " + f.Reason,
+		"unread":     "nothing: nobody reads this topic",
+	}[f.Becomes]
+	if f.Meant != "" {
+		becomes += "; did it mean " + f.Meant + "?"
+	}
+	rows = append(rows, []string{"becomes", becomes})
+	for _, r := range f.Readings {
+		when := fmt.Sprintf("%s (%s)", local(r.Time), r.TimeSource)
+		if r.Given != "" {
+			when += fmt.Sprintf(", it gave %q", r.Given)
+		}
+		rows = append(rows, []string{"reading", r.Metric + " = " + number(r.Value) + " at " + when})
+	}
+	for _, s := range f.Skipped {
+		rows = append(rows, []string{"not read", fmt.Sprintf("%s %q", s.Field, s.Text)})
+	}
+	return table(a.stdout, rows)
+}
+
+// unread asks the server. Without one there are none: they are kept in memory.
+func (a *app) unread(ctx context.Context, cfg config.Config) control.Unread {
+	server, err := control.Dial(ctx, cfg.SocketPath())
+	if err != nil {
+		return nil
+	}
+	all, err := server.Unread(ctx)
+	if err != nil {
+		a.warn("%v", err)
+	}
+	return all
+}
+
+// skippedText is for people: `temperature "21,5", 14 times, last 2m ago`.
+func skippedText(f control.SkippedField, now time.Time) string {
+	times := "once"
+	if f.Count > 1 {
+		times = fmt.Sprintf("%d times, last", f.Count)
+	}
+	return fmt.Sprintf("%s %q, %s %s", f.Field, f.Text, times, ago(f.Last, now))
+}
+
+// unreadText is for people: "devices/bed-1/Telemetry, did it mean devices/bed-1/telemetry? 14 messages, last 2m ago".
+func unreadText(u control.UnreadTopic, now time.Time) string {
+	text := u.Topic
+	if u.Meant != "" {
+		text += ", did it mean " + u.Meant + "?"
+	}
+	return fmt.Sprintf("%s %d messages, last %s", text, u.Count, ago(u.Last, now))
+}
+
+// printUnread writes what could not be read of which device, and which topics nobody reads; or nothing.
+func printUnread(a *app, s control.Status, now time.Time) error {
+	skipped := [][]string{{"DEVICE", "NOT READ", "LAST FIELD", "LAST TEXT", "LAST", "GIVEN UP"}}
+	for _, d := range s.Devices {
+		if last := d.LastSkipped; last != nil {
+			skipped = append(skipped, []string{d.ID, fmt.Sprint(d.Skipped), last.Field, fmt.Sprintf("%q", last.Text), ago(last.Last, now), fmt.Sprint(d.Dropped)})
+		} else if d.Dropped > 0 {
+			skipped = append(skipped, []string{d.ID, "0", "-", "-", "-", fmt.Sprint(d.Dropped)})
+		}
+	}
+	topics := [][]string{{"ACCOUNT", "TOPIC THAT NOBODY READS", "MEANT", "TIMES", "LAST"}}
+	for _, name := range slices.Sorted(maps.Keys(s.Unread)) {
+		u := s.Unread[name]
+		topics = append(topics, []string{name, u.Topic, orDash(u.Meant), fmt.Sprint(u.Count), ago(u.Last, now)})
+	}
+	for _, rows := range [][][]string{skipped, topics} {
+		if len(rows) == 1 {
+			continue
+		}
+		fmt.Fprintln(a.stdout)
+		if err := table(a.stdout, rows); err != nil {
+			return err
+		}
+	}
+	return nil
+}
