@@ -15,6 +15,10 @@ type DeviceStatus struct {
 	LastSeen    Moment   `json:"last_seen"`
 	LastReading Moment   `json:"last_reading"`
 	Messages    Equation `json:"messages"`
+	// Gateway is the account that speaks for it, Source how its messages are read; both are empty for a device that speaks for
+	// itself, Gateway also where the broker does not tell.
+	Gateway string `json:"gateway,omitempty"`
+	Source  string `json:"source,omitempty"`
 	// Dropped are readings that the device gave up before it could send them, by its own account.
 	Dropped int64 `json:"dropped"`
 	// Skipped are fields of its messages that could not be read; LastSkipped is the last one.
@@ -27,12 +31,14 @@ type DeviceStatus struct {
 }
 
 // NewDeviceStatus is a device as the database knows it: nothing pending, nothing refused. It counts as online until
-// offlineAfter has passed since it was last seen.
+// offlineAfter has passed since it was last seen, or it says that it goes.
 func NewDeviceStatus(d store.Device, offlineAfter time.Duration, now time.Time) DeviceStatus {
 	device := DeviceStatus{
 		ID:          d.ID,
 		Registered:  d.Registered,
-		Online:      d.LastSeen != 0 && now.Sub(time.UnixMilli(d.LastSeen)) < offlineAfter,
+		Gateway:     d.Behind.Account,
+		Source:      d.Behind.Source,
+		Online:      d.LastSeen != 0 && d.LeftAt == 0 && now.Sub(time.UnixMilli(d.LastSeen)) < offlineAfter,
 		Created:     Moment(d.Created),
 		LastSeen:    Moment(d.LastSeen),
 		LastReading: Moment(d.LastReading),

@@ -101,6 +101,9 @@ func (s *Store) AddDevice(ctx context.Context, id string) (secret string, err er
 		if before != nil {
 			return nil, before.inTheWayOf(RoleDevice)
 		}
+		if err := s.notBehind(id); err != nil {
+			return nil, err
+		}
 		if _, known := s.state.devices[id]; !known {
 			if _, err := s.createDevice(id); err != nil {
 				return nil, err

@@ -44,6 +44,9 @@ func (s *Store) addUser(ctx context.Context, u NewUser) error {
 		if before != nil {
 			return nil, before.inTheWayOf(RoleUser)
 		}
+		if err := s.notBehind(u.Name); err != nil {
+			return nil, err
+		}
 		return c, s.insertUser(c)
 	})
 }

@@ -92,10 +92,18 @@ func deviceState(d control.DeviceStatus) string {
 	if d.Online {
 		state = "online"
 	}
-	if !d.Registered {
+	if !d.Registered && d.Source == "" {
 		state += ", not registered"
 	}
 	return state
+}
+
+// gateway is who speaks for a device, for people.
+func gateway(d control.DeviceStatus) string {
+	if d.Source != "" && d.Gateway == "" {
+		return "not known"
+	}
+	return orDash(d.Gateway)
 }
 
 func newDeviceList(a *app) *cobra.Command {
@@ -130,10 +138,10 @@ func newDeviceList(a *app) *cobra.Command {
 }
 
 func deviceRows(devices []control.DeviceStatus, now time.Time) [][]string {
-	rows := [][]string{{"DEVICE", "STATE", "LAST SEEN", "RECEIVED", "STORED", "DUPLICATE", "QUARANTINED", "REFUSED", "PENDING"}}
+	rows := [][]string{{"DEVICE", "GATEWAY", "STATE", "LAST SEEN", "RECEIVED", "STORED", "DUPLICATE", "QUARANTINED", "REFUSED", "PENDING"}}
 	for _, d := range devices {
 		m := d.Messages
-		rows = append(rows, []string{d.ID, deviceState(d), ago(d.LastSeen, now), fmt.Sprint(m.Received), fmt.Sprint(m.Stored),
+		rows = append(rows, []string{d.ID, gateway(d), deviceState(d), ago(d.LastSeen, now), fmt.Sprint(m.Received), fmt.Sprint(m.Stored),
 			fmt.Sprint(m.Duplicate), fmt.Sprint(m.Quarantined), fmt.Sprint(m.Refused), fmt.Sprint(m.Pending)})
 	}
 	return rows
@@ -199,6 +207,9 @@ func printDevice(a *app, d control.DeviceStatus, latest []latestValue, skipped [
 		{"last reading", local(d.LastReading)},
 		{"messages", fmt.Sprintf("%d stored, %d duplicate, %d quarantined, %d refused",
 			d.Messages.Stored, d.Messages.Duplicate, d.Messages.Quarantined, d.Messages.Refused)},
+	}
+	if d.Source != "" {
+		rows = append(rows, []string{"gateway", gateway(d) + ", source " + d.Source})
 	}
 	for _, r := range d.Refusals {
 		rows = append(rows, []string{"refused", refusalText(r, now)})
