@@ -130,6 +130,14 @@ func (s *Server) AddDevice(ctx context.Context, id string) (string, error) {
 	return s.store.AddDevice(ctx, id)
 }
 
+// AddOtherDevice implements Operator.
+func (s *Server) AddOtherDevice(ctx context.Context, id string, publish, subscribe []string) (string, error) {
+	if err := s.checkName(id); err != nil {
+		return "", fmt.Errorf("add device: %w", err)
+	}
+	return s.store.AddOtherDevice(ctx, id, publish, subscribe)
+}
+
 // checkName refuses the subscriber's name where the configuration gives it another than the one that the store knows of:
 // the broker would never ask for such an account.
 func (s *Server) checkName(name string) error {

@@ -21,7 +21,7 @@ func newDevice(a *app) *cobra.Command {
 }
 
 func newDeviceAdd(a *app) *cobra.Command {
-	return credentialsCommand(a, "add ID", "Register a device and print its credentials, once", control.Operator.AddDevice)
+	return withSource(a, credentialsCommand(a, "add ID", "Register a device and print its credentials, once", control.Operator.AddDevice))
 }
 
 func newDeviceRotate(a *app) *cobra.Command {
@@ -138,11 +138,17 @@ func newDeviceList(a *app) *cobra.Command {
 }
 
 func deviceRows(devices []control.DeviceStatus, now time.Time) [][]string {
-	rows := [][]string{{"DEVICE", "GATEWAY", "STATE", "LAST SEEN", "RECEIVED", "STORED", "DUPLICATE", "QUARANTINED", "REFUSED", "PENDING"}}
+	rows := [][]string{{"DEVICE", "STATE", "LAST SEEN", "RECEIVED", "STORED", "DUPLICATE", "QUARANTINED", "REFUSED", "PENDING"}}
 	for _, d := range devices {
 		m := d.Messages
-		rows = append(rows, []string{d.ID, gateway(d), deviceState(d), ago(d.LastSeen, now), fmt.Sprint(m.Received), fmt.Sprint(m.Stored),
+		rows = append(rows, []string{d.ID, deviceState(d), ago(d.LastSeen, now), fmt.Sprint(m.Received), fmt.Sprint(m.Stored),
 			fmt.Sprint(m.Duplicate), fmt.Sprint(m.Quarantined), fmt.Sprint(m.Refused), fmt.Sprint(m.Pending)})
+	}
+	if slices.ContainsFunc(devices, func(d control.DeviceStatus) bool { return d.Source != "" }) {
+		rows[0] = append(rows[0], "GATEWAY")
+		for i, d := range devices {
+			rows[i+1] = append(rows[i+1], gateway(d))
+		}
 	}
 	return rows
 }

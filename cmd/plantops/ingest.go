@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -165,6 +166,66 @@ func printFate(a *app, f fate) error {
 		rows = append(rows, []string{"not read", fmt.Sprintf("%s %q", s.Field, s.Text)})
 	}
 	return table(a.stdout, rows)
+}
+
+// withSource adds --source to "device add": the device runs another program, and may use the topics of that alone.
+func withSource(a *app, cmd *cobra.Command) *cobra.Command {
+	var name string
+	cmd.Flags().StringVar(&name, "source", "", "`SOURCE` of ingest.sources or preset, such as tasmota: the device may use just its topics")
+	_ = cmd.RegisterFlagCompletionFunc("source", cobra.FixedCompletions(source.Presets(), cobra.ShellCompDirectiveNoFileComp))
+	plain := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if !cmd.Flags().Changed("source") {
+			return plain(cmd, args)
+		}
+		loaded, err := a.load()
+		if err != nil {
+			return err
+		}
+		granted, err := a.grants(cmd, loaded, name, args[0])
+		if err != nil {
+			return err
+		}
+		return a.operate(cmd.Context(), func(cfg config.Config, o control.Operator) error {
+			password, err := o.AddOtherDevice(cmd.Context(), args[0], granted.Publish, granted.Subscribe)
+			if err != nil {
+				return deviceHint(err, args[0])
+			}
+			reach, err := o.Contact(cmd.Context())
+			if err != nil {
+				return err
+			}
+			given := userCredentials(args[0], password, cfg, reach)
+			given.DeviceID, given.rules = args[0], &rules{Publish: granted.Publish, Subscribe: granted.Subscribe}
+			if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
+				return printJSON(a.stdout, given)
+			}
+			return printCredentials(a, given, "Device "+args[0]+" can connect, for source "+name+".")
+		})
+	}
+	return cmd
+}
+
+// grants are what the device of a source needs. A preset that the configuration lacks has them too: it can be added later.
+func (a *app) grants(cmd *cobra.Command, loaded config.Loaded, name, device string) (source.Grant, error) {
+	sources, err := compileSources(loaded)
+	if err != nil {
+		return source.Grant{}, err
+	}
+	if !slices.Contains(sources.Names(), name) {
+		preset, err := source.Compile([]source.Config{{Preset: name}})
+		if err != nil {
+			return source.Grant{}, usageError(cmd, fmt.Errorf("there is no source %q in ingest.sources, and no preset of that name; presets are %s",
+				name, strings.Join(source.Presets(), ", ")))
+		}
+		a.warn("ingest.sources does not have %s yet: what the device sends is not read until it does, and the server was started again", name)
+		sources = preset
+	}
+	granted, err := sources.Grants(name, device)
+	if err != nil {
+		return source.Grant{}, usageError(cmd, err)
+	}
+	return granted, nil
 }
 
 // unread asks the server. Without one there are none: they are kept in memory.

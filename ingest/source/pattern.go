@@ -38,18 +38,6 @@ func (p pattern) filter() string {
 	return strings.Join(filter, "/")
 }
 
-// of is filter with the device's name in it; false when the pattern has none.
-func (p pattern) of(device string) (string, bool) {
-	named := slices.Clone(p)
-	there := false
-	for i, level := range named {
-		if level == "{device}" || level == "{device+}" {
-			named[i], there = device, true
-		}
-	}
-	return named.filter(), there
-}
-
 func several(level string) bool { return level == "{device+}" || level == "{metric+}" }
 
 // match takes the levels of a topic apart. A name of several levels keeps its slashes, a metric gets dots.

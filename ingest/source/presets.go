@@ -11,6 +11,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/plantops/plantops/broker/topic"
 	"github.com/plantops/plantops/ingest/payload"
 )
 
@@ -21,6 +22,9 @@ func Presets() []string { return slices.Sorted(maps.Keys(presets)) }
 type preset struct {
 	base  string // what its topics begin with unless it is told otherwise
 	rules []rule // patterns without the base
+	// What the account of a device, or of a gateway with that name, needs: {device} is the name, a slash in front means that the
+	// base does not count. It has what the program publishes beside readings, because who is refused that is disconnected.
+	publish, subscribe []string
 }
 
 func of(kind Kind, topic string, read *payload.Rules) rule {
@@ -52,33 +56,42 @@ var shellyNoise = without("*.id", "*.by_minute", "*.minute_ts", "*.source", "*.t
 
 var presets = map[string]preset{
 	// https://tasmota.github.io/docs/MQTT/, https://tasmota.github.io/docs/JSON-Status-Responses/
-	"tasmota": {rules: tasmota()},
+	"tasmota": {publish: []string{"tele/{device}/#", "stat/{device}/#", "/tasmota/discovery/#"},
+		subscribe: []string{"cmnd/{device}/#", "cmnd/tasmotas/#"}, rules: tasmota()},
 	// https://shelly-api-docs.shelly.cloud/gen1/#mqtt-support, …/gen2/ComponentsAndServices/Mqtt
-	"shelly": {rules: shelly()},
+	"shelly": {publish: []string{"shellies/{device}/#", "shellies/announce", "{device}/#"},
+		subscribe: []string{"shellies/{device}/#", "shellies/command", "{device}/#"}, rules: shelly()},
 	// https://www.zigbee2mqtt.io/guide/usage/mqtt_topics_and_messages.html
-	"zigbee2mqtt": {base: "zigbee2mqtt", rules: append(
-		ignored("bridge/#", "{device+}/set", "{device+}/get", "+/set/#", "+/get/#"),
-		of(Availability, "{device+}/availability", nil),
-		rule{kind: Reading, pattern: parse("{device+}"), attributes: true, read: &payload.Rules{Words: true, Local: true, Sparse: true,
-			Times: [][]string{{"last_seen"}}, Ignore: without("last_seen", "update", "device", "elapsed", "*.last_seen")}})},
+	"zigbee2mqtt": {publish: []string{"#", "/homeassistant/#"},
+		subscribe: []string{"#", "/homeassistant/status"}, base: "zigbee2mqtt", rules: append(
+			ignored("bridge/#", "{device+}/set", "{device+}/get", "+/set/#", "+/get/#"),
+			of(Availability, "{device+}/availability", nil),
+			rule{kind: Reading, pattern: parse("{device+}"), attributes: true, read: &payload.Rules{Words: true, Local: true, Sparse: true,
+				Times: [][]string{{"last_seen"}}, Ignore: without("last_seen", "update", "device", "elapsed", "*.last_seen")}})},
 	// https://esphome.io/components/mqtt.html
-	"esphome": {rules: esphome()},
+	"esphome": {publish: []string{"{device}/#", "/homeassistant/+/{device}/#"},
+		subscribe: []string{"{device}/#"}, rules: esphome()},
 	// https://docs.openmqttgateway.com/
-	"openmqttgateway": {base: "home", rules: openMQTTGateway()},
+	"openmqttgateway": {publish: []string{"{device}/#", "home_presence/{device}", "/homeassistant/#"},
+		subscribe: []string{"{device}/commands/#"}, base: "home", rules: openMQTTGateway()},
 	// https://triq.org/rtl_433/OPERATION.html#mqtt-output
-	"rtl_433": {base: "rtl_433", rules: rtl433()},
+	"rtl_433": {publish: []string{"{device}/#"},
+		subscribe: []string{}, base: "rtl_433", rules: rtl433()},
 	// https://www.chirpstack.io/docs/chirpstack/integrations/mqtt.html; v3: …/application-server/integrations/events/
-	"chirpstack": {base: "application", rules: chirpstack()},
+	"chirpstack": {publish: []string{"#"},
+		subscribe: []string{"+/device/+/command/#"}, base: "application", rules: chirpstack()},
 	// https://www.thethingsindustries.com/docs/integrations/mqtt/
-	"ttn": {base: "v3", rules: []rule{{kind: Reading, pattern: parse("+/devices/{device}/up"), read: &payload.Rules{Sparse: true, Words: true,
-		Values: [][]string{path("uplink_message.decoded_payload")},
-		Times:  [][]string{path("uplink_message.received_at"), path("received_at")},
-		Also: []payload.Also{{Path: path("uplink_message.rx_metadata.0.rssi"), Metric: "rssi"},
-			{Path: path("uplink_message.rx_metadata.0.snr"), Metric: "snr"}}},
-		device: [][]string{path("end_device_ids.application_ids.application_id"), path("end_device_ids.device_id")},
-		shown:  [][]string{path("end_device_ids.device_id")}}}},
+	"ttn": {publish: []string{"#"},
+		subscribe: []string{"+/devices/+/down/#"}, base: "v3", rules: []rule{{kind: Reading, pattern: parse("+/devices/{device}/up"), read: &payload.Rules{Sparse: true, Words: true,
+			Values: [][]string{path("uplink_message.decoded_payload")},
+			Times:  [][]string{path("uplink_message.received_at"), path("received_at")},
+			Also: []payload.Also{{Path: path("uplink_message.rx_metadata.0.rssi"), Metric: "rssi"},
+				{Path: path("uplink_message.rx_metadata.0.snr"), Metric: "snr"}}},
+			device: [][]string{path("end_device_ids.application_ids.application_id"), path("end_device_ids.device_id")},
+			shown:  [][]string{path("end_device_ids.device_id")}}}},
 	// https://homieiot.github.io/specification/
-	"homie": {base: "homie", rules: homie()},
+	"homie": {publish: []string{"{device}/#", "5/{device}/#"},
+		subscribe: []string{"{device}/+/+/set", "5/{device}/+/+/set", "$broadcast/#", "5/$broadcast/#"}, base: "homie", rules: homie()},
 }
 
 func tasmota() []rule {
@@ -248,6 +261,70 @@ func compileOwn(c Config, name string, fields map[string]payload.Field) ([]rule,
 		return nil, fmt.Errorf("availability %s: %w", c.Availability, err)
 	}
 	return []rule{{source: name, kind: Availability, pattern: online}, read}, nil
+}
+
+// grant is what accounts of a source need; {device} stands for their names.
+func grant(c Config, rules []rule) (g Grant) {
+	p, known := presets[c.Preset]
+	if !known {
+		for _, r := range rules {
+			filter := r.pattern
+			if at := slices.Index(filter, "{device}"); at >= 0 {
+				g.Publish = append(g.Publish, strings.ReplaceAll(strings.Join(filter, "/"), "{metric}", "+"))
+				continue
+			}
+			g.Publish = append(g.Publish, filter.filter())
+		}
+		return g
+	}
+	base := p.base
+	if c.Base != "" {
+		base = c.Base
+	}
+	for _, list := range []struct {
+		from []string
+		to   *[]string
+	}{{p.publish, &g.Publish}, {p.subscribe, &g.Subscribe}} {
+		for _, filter := range list.from {
+			if outside, is := strings.CutPrefix(filter, "/"); is {
+				filter = outside
+			} else if base != "" {
+				filter = base + "/" + filter
+			}
+			*list.to = append(*list.to, filter)
+		}
+	}
+	return g
+}
+
+// Grants returns what the account of a device of a source needs, or of a gateway: to publish what is read and what else its
+// program sends, and to get what it is told. The error says that there is no such source, or that the device's name would
+// open the topics of others.
+func (s *Set) Grants(source, device string) (Grant, error) {
+	var g Grant
+	known := false
+	if s != nil {
+		g, known = s.grants[source]
+	}
+	if !known {
+		return Grant{}, fmt.Errorf("there is no source %q in ingest.sources", source)
+	}
+	named := func(filters []string) ([]string, error) {
+		out := make([]string, len(filters))
+		for i, filter := range filters {
+			out[i] = strings.ReplaceAll(filter, "{device}", device)
+			if topic.Overlap(out[i], "devices/#") {
+				return nil, fmt.Errorf("a device of source %s cannot be called %q: %s would be its topics", source, device, out[i])
+			}
+		}
+		return out, nil
+	}
+	publish, err := named(g.Publish)
+	if err != nil {
+		return Grant{}, err
+	}
+	subscribe, err := named(g.Subscribe)
+	return Grant{Publish: publish, Subscribe: subscribe}, err
 }
 
 func compileFields(list []Field) (map[string]payload.Field, error) {

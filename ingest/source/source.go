@@ -51,7 +51,11 @@ type Set struct {
 	rules   []rule
 	filters []string
 	names   []string
+	grants  map[string]Grant
 }
+
+// Grant is what an account may do, as topic filters.
+type Grant struct{ Publish, Subscribe []string }
 
 // rule is one kind of topics of a source.
 type rule struct {
@@ -69,7 +73,7 @@ type rule struct {
 
 // Compile checks the sources and puts them together. The error joins everything that is wrong, as "NAME: what".
 func Compile(list []Config) (*Set, error) {
-	s := &Set{}
+	s := &Set{grants: make(map[string]Grant)}
 	var errs []error
 	for i := range list {
 		c := list[i]
@@ -90,6 +94,7 @@ func Compile(list []Config) (*Set, error) {
 		}
 		s.names = append(s.names, name)
 		s.rules = append(s.rules, rules...)
+		s.grants[name] = grant(c, rules)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -126,23 +131,6 @@ func (s *Set) Names() []string {
 		return nil
 	}
 	return slices.Clone(s.names)
-}
-
-// Topics returns what an account must publish to for one device of a source to be read, "" for a source that has no topics
-// of one device. The name stands in the topic as it is.
-func (s *Set) Topics(source, device string) (publish []string) {
-	if s == nil {
-		return nil
-	}
-	for _, r := range s.rules {
-		if r.source != source || r.kind == Ignored {
-			continue
-		}
-		if filter, of := r.pattern.of(device); of && !slices.Contains(publish, filter) {
-			publish = append(publish, filter)
-		}
-	}
-	return publish
 }
 
 // Match is what a topic says.

@@ -130,12 +130,61 @@ func TestFiltersOfASet(t *testing.T) {
 	assert.True(t, set.Understands("tele/+/SENSOR"))
 	assert.True(t, set.Understands("#"))
 	assert.False(t, set.Understands("stat/+/RESULT"))
-	assert.Equal(t, []string{"tele/bed 1/SENSOR", "tele/bed 1/STATE", "tele/bed 1/LWT"}, set.Topics("tasmota", "bed 1"))
+	grant, err := set.Grants("tasmota", "bed 1")
+	require.NoError(t, err)
+	assert.Equal(t, []string{"tele/bed 1/#", "stat/bed 1/#", "tasmota/discovery/#"}, grant.Publish)
+	assert.Equal(t, []string{"cmnd/bed 1/#", "cmnd/tasmotas/#"}, grant.Subscribe)
+	grant, err = set.Grants("zigbee2mqtt", "attic")
+	require.NoError(t, err)
+	assert.Equal(t, []string{"house/zigbee/#", "homeassistant/#"}, grant.Publish)
+	grant, err = set.Grants("all", "x")
+	require.NoError(t, err)
+	assert.Equal(t, []string{"house/x/#"}, grant.Publish)
+	_, err = set.Grants("shelly", "x")
+	assert.ErrorContains(t, err, "no source")
 
 	var none *Set
 	assert.Empty(t, none.Filters())
 	assert.Equal(t, Nothing, none.Match("tele/x/SENSOR").Kind)
 	assert.Equal(t, Empty, none.Match("tele/x/SENSOR").Read(payload.NewReader(), []byte("1"), arrival).Fact)
+}
+
+// Nobody gets the topics of other devices by a name.
+func TestANameOpensNoTopicsOfOthers(t *testing.T) {
+	set, err := Compile([]Config{{Preset: "shelly"}, {Preset: "esphome"}})
+	require.NoError(t, err)
+	for _, source := range set.Names() {
+		_, err := set.Grants(source, "devices")
+		assert.ErrorContains(t, err, "cannot be called", source)
+		_, err = set.Grants(source, "bed-1")
+		assert.NoError(t, err)
+	}
+}
+
+// Every preset's account may publish what the preset reads of its device.
+func TestGrantsLetThroughWhatIsRead(t *testing.T) {
+	for _, name := range Presets() {
+		set, err := Compile([]Config{{Preset: name}})
+		require.NoError(t, err)
+		grant, err := set.Grants(name, "dev")
+		require.NoError(t, err)
+		for _, r := range set.rules {
+			if r.kind == Ignored {
+				continue
+			}
+			levels := append(pattern{}, r.pattern...)
+			for i, level := range levels {
+				if level == "{device}" || level == "+" && name == "openmqttgateway" && i == 1 || level == "+" && name == "rtl_433" && i == 1 {
+					levels[i] = "dev"
+				}
+			}
+			covered := false
+			for _, filter := range grant.Publish {
+				covered = covered || topic.Covers(filter, levels.filter())
+			}
+			assert.True(t, covered, "%s: %s in %v", name, levels.filter(), grant.Publish)
+		}
+	}
 }
 
 // Whatever topic fits a source is one that it has asked for, and whatever comes is read without harm: its device has an id
