@@ -6,6 +6,10 @@ VERSION    := $(shell git describe --tags --always --dirty 2>/dev/null || echo u
 COMMIT     := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 # The commit's own date: the same commit builds the same bytes. Certificates are not made before it.
 BUILD_DATE := $(shell TZ=UTC git log -1 --format=%cd --date=format-local:%Y-%m-%dT%H:%M:%SZ 2>/dev/null)
+ifeq ($(BUILD_DATE),)
+# Out of a ZIP, or in another user's checkout.
+BUILD_DATE := $(shell date -u +%Y-%m-%dT%H:%M:%SZ)
+endif
 LDFLAGS    := -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.buildDate=$(BUILD_DATE)
 BUILD      := CGO_ENABLED=0 go build -trimpath -buildvcs=false
 CONFIG     ?= deploy/plantops.yaml
@@ -90,8 +94,9 @@ cross: ## dist/plantops-linux-{amd64,arm64,armv6,armv7}, without cgo
 		[ $$size -le 25000000 ] || { echo "larger than 25 MB"; exit 1; }; \
 	done
 
-compose-check: ## the merged production compose files publish exactly 8883
-	cd deploy/composecheck && go vet . && go test . && go run . ../docker-compose.yml ../docker-compose.prod.yml
+compose-check: ## the merged production compose files publish exactly 8883, the backend alone nothing
+	cd deploy/composecheck && go vet . && go test . && go run . ../docker-compose.yml ../docker-compose.prod.yml && \
+		go run . -backend ../docker-compose.backend.yml
 
 interop: build ## real clients (mosquitto-clients, MQTT.js, openssl), installed when missing
 	deploy/interop/run.sh

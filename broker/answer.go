@@ -11,8 +11,10 @@ import (
 	"github.com/plantops/plantops/broker/validate"
 )
 
-// This file answers what is refused. What a client is told, what is counted and what is logged comes from here; what is
-// refused is judged where it is looked at, and the words are in package refusal.
+// This file answers what is refused to a client that is connected: what it is told, what is counted and what is logged.
+// What is refused is judged where it is looked at, and the words are in package refusal. Two others count and log by
+// themselves and tell the client nothing: the network, of connections that it ends (drop in network/network.go), and
+// overflowed in quota.go, of messages to a client that there is no room for. Nothing else refuses with other means.
 
 // isTold says that a client has a protocol with words for a refusal. MQTT 5 has a code for each and a DISCONNECT of the
 // server's. In MQTT 3.1.1 an acknowledgement means success and a server has no DISCONNECT, so the connection is closed;
@@ -59,23 +61,11 @@ func (h *hook) refusePublish(l *clientLink, pk *packets.Packet, r refusal.Refusa
 	var ticket session.Ticket
 	if received != nil {
 		ticket = *received
-	} else if qos > 0 && l.isTold() {
-		var verdict session.Verdict
-		print := h.router.print(pk)
-		p.mu.Lock()
-		if p.state.Repeated(pk.PacketID, qos, print) {
-			p.mu.Unlock()
-			return nil
-		}
-		ticket, verdict, w.out = p.state.Receive(pk.PacketID, qos, w.out[:0])
-		w.apply(p)
-		p.mu.Unlock()
-		switch verdict {
-		case session.Duplicate:
-			return nil
-		case session.TooMany:
-			h.reportPublish(l.account.Name, refusal.ReceiveMaximumExceeded)
-			return packets.ErrRejectPacket
+	} else if l.isTold() {
+		var known bool
+		var err error
+		if ticket, known, err = h.router.takeTicket(l, pk); known || err != nil {
+			return err
 		}
 	}
 	h.reportPublish(l.account.Name, r)

@@ -108,7 +108,7 @@ func expiry(seconds uint32) time.Duration {
 // willOf takes the will over from mochi.
 func willOf(l *clientLink, pk *packets.Packet) *session.Will {
 	l.client.Properties.Will = mqtt.Will{}
-	if !pk.Connect.WillFlag {
+	if !pk.Connect.WillFlag || l.noWill {
 		return nil
 	}
 	t := &session.Will{Message: session.Message{
@@ -153,7 +153,7 @@ func (r *router) publishWill(w *work, p *peer, m *session.Message) {
 		}
 	}
 	if !to.ingest {
-		r.publish(w, to, m, nil, p, m.Created)
+		r.publish(w, publication{to: to, message: m, from: p, now: m.Created})
 		return
 	}
 	c := &receipt{message: *m, account: p.account, tally: to.tally, since: m.Created}
@@ -163,5 +163,5 @@ func (r *router) publishWill(w *work, p *peer, m *session.Message) {
 		return
 	}
 	c.tally.received.Add(1)
-	r.publish(w, to, &c.message, c, p, m.Created)
+	r.publish(w, publication{to: to, message: &c.message, receipt: c, from: p, now: m.Created})
 }

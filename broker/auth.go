@@ -63,7 +63,7 @@ func (h *hook) identify(l *clientLink, pk packets.Packet) (access.Account, error
 		return access.Account{}, refusal.Anonymous
 	case !access.ValidName(user, access.MaxUserBytes):
 		return access.Account{}, refusal.InvalidUserName
-	case !access.ValidName(clientID, access.MaxClientIDBytes):
+	case !access.ValidClientID(clientID):
 		return access.Account{}, refusal.InvalidClientID
 	case len(pk.Connect.Password) == 0:
 		return access.Account{}, refusal.NoPassword
@@ -71,6 +71,9 @@ func (h *hook) identify(l *clientLink, pk packets.Packet) (access.Account, error
 	account, err := h.checkPassword(l, user, pk.Connect.Password)
 	if err != nil {
 		return access.Account{}, err
+	}
+	if !account.MayCallItself(clientID) {
+		return access.Account{}, refusal.InvalidClientID
 	}
 	if !h.certificateFits(l, user) {
 		return access.Account{}, refusal.ForeignCertificate
@@ -189,7 +192,12 @@ func (h *hook) checkWill(l *clientLink, pk packets.Packet) error {
 	if !pk.Connect.WillFlag {
 		return nil
 	}
-	if err := topic.Check(pk.Connect.WillTopic, h.maxLevels); err == topic.ErrReserved {
+	err := topic.Check(pk.Connect.WillTopic, h.maxLevels)
+	if l.noWill = err == topic.ErrReserved && isBridgeState(pk.Connect.WillTopic); l.noWill {
+		l.sayBridgeState(pk.Connect.WillTopic)
+		return nil
+	}
+	if err == topic.ErrReserved {
 		return refusal.WillNotAllowed
 	} else if err != nil {
 		return refusal.InvalidWillTopic

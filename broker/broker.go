@@ -187,7 +187,8 @@ func (b *Broker) Start() error {
 // Expect says that the connection from this address is made by this program: it comes in whoever else waits.
 func (b *Broker) Expect(local net.Addr) { b.network.Expect(local) }
 
-// establish serves one connection until it ends. mochi's decoder can panic on what a client sends; serve recovers.
+// establish serves one connection until it ends. mochi's decoder can panic on what a client sends: the connection
+// recovers (run in network/conn.go).
 func (b *Broker) establish(c *network.Conn) error {
 	l := newLink(b.hook, c)
 	l.screen.Limit = b.maxPacketBytes

@@ -13,9 +13,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestPlainMochi is no test but a broker: the mochi server as its manual sets it up, with the accounts NAME=PASSWORD of
-// PLANTOPS_CONTROL_ACCOUNTS, to show that attacks on ours bite where nothing stands against them. Devices may use
-// devices/NAME/#, exact may use home/exact. It listens on PLANTOPS_CONTROL_ADDRESS and ends with its standard input.
+// TestPlainMochi is a broker and tests nothing: the mochi server may be imported in this package only, and a test is what
+// another package can build and start of it. It is skipped unless one does. It is set up as mochi's manual says, with the
+// accounts NAME=PASSWORD of PLANTOPS_CONTROL_ACCOUNTS, to show that attacks on ours bite where nothing stands against them.
+// Devices may use devices/NAME/#, exact may use home/exact. It listens on PLANTOPS_CONTROL_ADDRESS and ends with its
+// standard input.
 func TestPlainMochi(t *testing.T) {
 	address := os.Getenv("PLANTOPS_CONTROL_ADDRESS")
 	if address == "" {

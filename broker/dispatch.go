@@ -22,7 +22,7 @@ func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 	if l == nil {
 		return pk, packets.ErrRejectPacket
 	}
-	if l.client == nil { // readConnectionPacket has made sure that it is a CONNECT
+	if l.client == nil { // validate's Screen has made sure that it is a CONNECT
 		l.client = cl
 		pk.Connect.ClientIdentifier = strings.Clone(pk.Connect.ClientIdentifier) // the session keeps it, not the packet
 		if l.emptyWill = pk.Connect.WillFlag && len(pk.Connect.WillPayload) == 0; l.emptyWill {
@@ -65,6 +65,8 @@ func (h *hook) takePublish(l *clientLink, pk *packets.Packet) error {
 	}
 	why := refusal.PublishNotAllowed
 	switch err := topic.Check(pk.TopicName, h.maxLevels); {
+	case err == topic.ErrReserved && isBridgeState(pk.TopicName):
+		return h.ignoreBridgeState(l, pk)
 	case err == topic.ErrReserved:
 		why = refusal.ReservedTopic
 	case l.rights.MayPublish(pk.TopicName):
@@ -83,8 +85,20 @@ func special(pk *packets.Packet) bool {
 
 // brokenPublish finds what no client may send, whatever its rights.
 func (h *hook) brokenPublish(pk *packets.Packet) (refusal.Refusal, bool) {
-	if code := pk.PublishValidate(h.server.Options.Capabilities.TopicAliasMaximum); code != packets.CodeSuccess {
-		return refusal.Refusal{Reason: code.Reason, V5: code}, true
+	switch pk.PublishValidate(h.server.Options.Capabilities.TopicAliasMaximum) {
+	case packets.CodeSuccess:
+	case packets.ErrTopicAliasInvalid:
+		return refusal.TopicAlias, true
+	case packets.ErrProtocolViolationNoTopic:
+		return refusal.NoTopic, true
+	case packets.ErrProtocolViolationSurplusWildcard:
+		return refusal.WildcardInTopic, true
+	case packets.ErrProtocolViolationSurplusSubID:
+		return refusal.SubscriptionIDSent, true
+	case packets.ErrProtocolViolationNoPacketID:
+		return refusal.MessageWithoutID, true
+	default: // a packet id with QoS 0: the decoder reads none
+		return refusal.ProtocolViolation, true
 	}
 	if strings.ContainsAny(pk.Properties.ResponseTopic, "+#") { // [MQTT-3.3.2-14]
 		return refusal.InvalidResponseTopic, true

@@ -18,12 +18,13 @@
 //	router.go            publish, deliverToIngest: session/outgoing.go queues it for ingest, with the receipt as token
 //	work.go              apply puts the packet into the queue of ingest's connection, network/writer.go
 //	loop.go              endRound, when everything that was read is dealt with: the queues are written
-//	                     ingest receives it, stores it, and sends a PUBACK, which comes in the same way
+//	                     package ingest receives it, stores it, and sends a PUBACK, which comes in the same way
 //	receive.go           acknowledged: session/acks.go says that the message of this token is delivered
 //	work.go, router.go   settle, resolve: the credit goes back, and complete gives the sender's session the ticket
 //	session/incoming.go  Complete: a PUBACK leaves when those before it have left
 //	work.go              apply writes it into the queue of the sender's connection
-//	loop.go              endRound, of ingest's reader: network/writer.go sends it
+//	loop.go              endRound, of ingest's reader, flushes that queue
+//	network/writer.go    writeAll takes it from the queue, and writeBatch writes it to the socket
 //
 // When ingest does not acknowledge in time, clock.go has router.go's sweep end the sender's connection. A message that
 // nobody must store is complete as soon as it is in the sessions of its subscribers.
@@ -36,9 +37,10 @@
 //	mochilog.go      what mochi logs
 //	auth.go          CONNECT: who a client is and whether it is let in
 //	gate.go          keeps clients out until the program is ready
-//	sessions.go      who has a client id: the same account takes over, another one is refused (claim); evicting
+//	sessions.go      who has a client id: the same account takes over, another one is refused (claim); evicting. An id that
+//	                 is the name of another account is refused in auth.go (mayUseClientID)
 //	attach.go        a connection begins or ends to use its session; the will
-//	normalise.go     what mochi gets to see of a CONNECT, and what its packets say
+//	normalise.go     what mochi gets to see of a CONNECT, and what its packets say; bridges of Mosquitto, with what they send beside MQTT
 //	link.go          one connection as the core sees it
 //	loop.go          what is done between two reads
 //	dispatch.go      every packet of a client, and what may be published

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/plantops/plantops/broker/brokertest"
+	"github.com/plantops/plantops/broker/brokertest/rawmqtt"
 )
 
 // What anybody sends to the websocket listener in place of an HTTP request gets one answer of HTTP that can be read, or
@@ -23,7 +24,7 @@ import (
 func FuzzUpgrade(f *testing.F) {
 	fz := startFuzzed(f)
 	for _, seed := range []string{
-		upgradeRequest, upgradeRequest + string(frame(0x82, fz.logins[1])),
+		upgradeRequest, upgradeRequest + string(rawmqtt.EncodeFrame(0x82, fz.logins[1])),
 		strings.Replace(upgradeRequest, "GET", "POST", 1),
 		strings.Replace(upgradeRequest, "HTTP/1.1", "HTTP/1.0", 1),
 		strings.Replace(upgradeRequest, "Host: plantops\r\n", "", 1),

@@ -17,6 +17,7 @@ import (
 
 	"github.com/plantops/plantops/broker"
 	"github.com/plantops/plantops/broker/brokertest"
+	"github.com/plantops/plantops/broker/brokertest/rawmqtt"
 )
 
 // fuzzed is a broker for fuzzing: what follows an accepted CONNECT reaches deeper than what stands alone.
@@ -170,18 +171,6 @@ func FuzzPackets(f *testing.F) {
 const upgradeRequest = "GET /mqtt HTTP/1.1\r\nHost: plantops\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
 	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n"
 
-// frame is a client's frame, under a mask that changes nothing: the content stays readable for who mutates it.
-func frame(first byte, content []byte) []byte {
-	var head []byte
-	switch n := len(content); {
-	case n < 126:
-		head = []byte{first, 0x80 | byte(n)}
-	default:
-		head = binary.BigEndian.AppendUint16([]byte{first, 0x80 | 126}, uint16(n))
-	}
-	return append(append(head, 0, 0, 0, 0), content...)
-}
-
 // unframe takes a server's frames apart and returns what was in the binary messages.
 func unframe(t *testing.T, heard []byte, all bool) (content []byte) {
 	for r, closed := bytes.NewReader(heard), false; r.Len() > 0; {
@@ -224,14 +213,14 @@ func FuzzWebSocketFrames(f *testing.F) {
 	fz := startFuzzed(f)
 	for login := range fz.logins {
 		for _, seed := range fuzzSeeds(f, login) {
-			f.Add(byte(login), frame(0x82, seed))
+			f.Add(byte(login), rawmqtt.EncodeFrame(0x82, seed))
 			half := len(seed) / 2
-			f.Add(byte(login), bytes.Join([][]byte{frame(0x02, seed[:half]), frame(0x89, []byte("ping")), frame(0x80, seed[half:])}, nil))
+			f.Add(byte(login), bytes.Join([][]byte{rawmqtt.EncodeFrame(0x02, seed[:half]), rawmqtt.EncodeFrame(0x89, []byte("ping")), rawmqtt.EncodeFrame(0x80, seed[half:])}, nil))
 		}
 	}
 	for _, seed := range [][]byte{
-		frame(0x81, []byte("text")), frame(0x88, []byte{0x03, 0xe8}), frame(0x88, []byte{1}), frame(0x82, nil),
-		frame(0x8a, []byte("pong")), frame(0xc2, []byte("reserved bit")), {0x82, 0}, {0x09, 0x80, 0, 0, 0, 0},
+		rawmqtt.EncodeFrame(0x81, []byte("text")), rawmqtt.EncodeFrame(0x88, []byte{0x03, 0xe8}), rawmqtt.EncodeFrame(0x88, []byte{1}), rawmqtt.EncodeFrame(0x82, nil),
+		rawmqtt.EncodeFrame(0x8a, []byte("pong")), rawmqtt.EncodeFrame(0xc2, []byte("reserved bit")), {0x82, 0}, {0x09, 0x80, 0, 0, 0, 0},
 		{0x82, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0}, {0x89, 0xfe, 0, 126, 0, 0, 0, 0},
 	} {
 		f.Add(byte(1), seed)
@@ -247,7 +236,7 @@ func FuzzWebSocketFrames(f *testing.F) {
 		require.NoError(t, err)
 		require.Equal(t, http.StatusSwitchingProtocols, answer.StatusCode)
 		if first := fz.logins[login%3]; first != nil {
-			sent = append(frame(0x82, first), sent...)
+			sent = append(rawmqtt.EncodeFrame(0x82, first), sent...)
 		}
 		sendAll(conn, sent)
 		heard, all := fz.hear(t, conn, r)

@@ -42,6 +42,9 @@ type clientLink struct {
 	screen          validate.Screen       // what is read goes through it
 	wrong           *validate.PacketFault // with the packet after those that were read
 	emptyWill       bool                  // the will has no payload
+	noWill          bool                  // the will is that of a bridge, and ignored
+	stateSaid       bool                  // that is logged
+	bridge          validate.BridgeBit    // whether it is a bridge of Mosquitto's
 	lastTopic       string                // the topic that it published to last, judged and found right
 	lastSubscribers *subscribers          // of that topic
 	unsuback        []byte                // the codes for the UNSUBACK under way
@@ -63,7 +66,7 @@ func newLink(h *hook, c *network.Conn) *clientLink {
 }
 
 // Read reads what has come and judges the form of it. It ends before a packet of wrong form, and the next call returns what
-// is wrong with that, a *validate.Fault. It sends nothing.
+// is wrong with that, a *validate.PacketFault. It sends nothing.
 func (l *clientLink) Read(p []byte) (int, error) {
 	if l.wrong != nil {
 		return 0, l.wrong
@@ -71,6 +74,9 @@ func (l *clientLink) Read(p []byte) (int, error) {
 	n, err := l.Conn.Read(p)
 	if l.work != nil {
 		l.now, l.lost = l.hook.now(), err != nil
+	}
+	if l.screen.Version == 0 {
+		l.bridge.Take(p[:n])
 	}
 	good, wrong := l.screen.Pass(p[:n])
 	if l.wrong = wrong; wrong != nil && good == 0 {

@@ -102,11 +102,11 @@ type Backend struct {
 
 // What Accounts tells of identities; see package access.
 type (
-	// Accounts is where identities come from. Its methods are called from many goroutines.
+	// Accounts is access.Accounts.
 	Accounts = access.Accounts
-	// Account is who a client has proved to be, and what it may do.
+	// Account is access.Account.
 	Account = access.Account
-	// Wait says how a login waits for its turn, where looking at a password takes long.
+	// Wait is access.Wait.
 	Wait = access.Wait
 )
 

@@ -123,7 +123,8 @@ func (h *usage) nearQuota() (is, urgent bool) {
 }
 
 // overflowed counts what there was no room for, in the session or in what its account may have waiting; p.mu is held. A
-// flood of it comes here message by message: the line is made when it is due.
+// flood of it comes here message by message: the line is made when it is due, and refusal.Counters.Add would want it made
+// each time.
 func (r *router) overflowed(p *peer, n int64) {
 	r.dropped.Add(n)
 	why := refusal.SubscriberTooSlow

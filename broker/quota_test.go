@@ -37,6 +37,7 @@ func TestConnectionsAboveTheQuotaAreRefused(t *testing.T) {
 		brokertest.Dial(t, b, kind, as("bed-2", version)).Disconnect()
 		assert.Equal(t, before+1, b.Stats().Refused["too many connections of the account"])
 		two.Disconnect()
+		awaitHeld(t, b, "bed-1", broker.Held{Sessions: 1, Connections: 1})
 		brokertest.Dial(t, b, kind, as("bed-1", version)).Close()
 		one.Disconnect()
 		awaitHeld(t, b, "bed-1", broker.Held{})

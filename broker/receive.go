@@ -14,31 +14,11 @@ import (
 // receive takes a PUBLISH that is valid and allowed. It runs in the goroutine of the sender's reader. An error ends the
 // connection.
 func (r *router) receive(l *clientLink, pk *packets.Packet) error {
-	w, p, now := l.work, l.peer, l.now
-	qos := pk.FixedHeader.Qos
-	var ticket session.Ticket
-	if qos > 0 {
-		var verdict session.Verdict
-		print := r.print(pk)
-		p.mu.Lock()
-		if p.state.Repeated(pk.PacketID, qos, print) {
-			p.mu.Unlock()
-			return nil
-		}
-		if qos == 2 && !pk.FixedHeader.Dup {
-			p.state.Reused(pk.PacketID)
-		}
-		ticket, verdict, w.out = p.state.Receive(pk.PacketID, qos, w.out[:0])
-		w.apply(p)
-		p.mu.Unlock()
-		switch verdict {
-		case session.Duplicate:
-			return nil
-		case session.TooMany:
-			r.reportPublish(l.account.Name, refusal.ReceiveMaximumExceeded)
-			return packets.ErrRejectPacket
-		}
+	ticket, known, err := r.takeTicket(l, pk)
+	if known || err != nil {
+		return err
 	}
+	w, p, now := l.work, l.peer, l.now
 	to := r.subscribersFor(l, pk.TopicName)
 	if to.ingest {
 		return r.receiveForIngest(l, to, pk, ticket, now)
@@ -48,12 +28,12 @@ func (r *router) receive(l *clientLink, pk *packets.Packet) error {
 	if why, kept := r.keep(m, p.usage); !kept {
 		return r.refusePublish(l, pk, why, &ticket)
 	}
-	r.publish(w, to, m, nil, p, now)
+	r.publish(w, publication{to: to, message: m, from: p, now: now})
 	reason := session.Success
 	if r.nobodyReads(l, to, m.Retain) {
 		reason = session.NobodyReads
 	}
-	if qos > 0 {
+	if pk.FixedHeader.Qos > 0 {
 		r.complete(w, p, ticket, reason)
 	}
 	w.settle()
@@ -61,6 +41,33 @@ func (r *router) receive(l *clientLink, pk *packets.Packet) error {
 		w.waitForReader(l)
 	}
 	return nil
+}
+
+// takeTicket gives a PUBLISH its place in the row of acknowledgements, whether it goes on or is refused; with QoS 0 there is
+// none. known says that it came before, and that nothing is left to do; an error ends the connection.
+func (r *router) takeTicket(l *clientLink, pk *packets.Packet) (t session.Ticket, known bool, err error) {
+	w, p, qos := l.work, l.peer, pk.FixedHeader.Qos
+	if qos == 0 {
+		return t, false, nil
+	}
+	print := r.print(pk)
+	p.mu.Lock()
+	if p.state.Repeated(pk.PacketID, qos, print) {
+		p.mu.Unlock()
+		return t, true, nil
+	}
+	if qos == 2 && !pk.FixedHeader.Dup {
+		p.state.Reused(pk.PacketID)
+	}
+	var verdict session.Verdict
+	t, verdict, w.out = p.state.Receive(pk.PacketID, qos, w.out[:0])
+	w.apply(p)
+	p.mu.Unlock()
+	if verdict == session.TooMany {
+		r.reportPublish(l.account.Name, refusal.ReceiveMaximumExceeded)
+		return t, false, packets.ErrRejectPacket
+	}
+	return t, verdict == session.Duplicate, nil
 }
 
 // print is a fingerprint of what a PUBLISH says.
@@ -128,7 +135,7 @@ func (r *router) receiveForIngest(l *clientLink, to *subscribers, pk *packets.Pa
 		r.refused(l, why, pk.TopicName)
 	}
 	c.tally.received.Add(1)
-	r.publish(w, to, &c.message, c, p, now)
+	r.publish(w, publication{to: to, message: &c.message, receipt: c, from: p, now: now})
 	w.settle()
 	if w.urgent {
 		w.waitForReader(l)

@@ -253,7 +253,24 @@ var refusedInEveryWay = []refused{
 		said := append([]byte{0x32, byte(2 + len(telemetry) + 2 + 7), 0, byte(len(telemetry))}, telemetry...)
 		return s.bytes(append(said, 0, 1, 6, 8, 0, 3, 'a', '/', '#')...)
 	}, v5: parted(0x82), message: true},
-	{reason: packets.ErrTopicAliasInvalid.Reason, do: func(s *scene) told {
+	{reason: "protocol violation: missing packet id", do: func(s *scene) told {
+		said := append([]byte{0x32, byte(2 + len(telemetry) + 2), 0, byte(len(telemetry))}, telemetry...)
+		if said = append(said, 0, 0); s.version == 5 {
+			said[1]++
+			said = append(said, 0)
+		}
+		return s.bytes(said...)
+	}, v5: parted(0x82), v3: closed, message: true},
+	{reason: "protocol violation: no topic or alias", do: func(s *scene) told {
+		return s.sends(message(func(p *packets.Packet) { p.TopicName = "" }))
+	}, v5: parted(0x82), v3: closed, message: true},
+	{reason: "protocol violation: topic contains wildcards", do: func(s *scene) told {
+		return s.sends(message(func(p *packets.Packet) { p.TopicName = "devices/bed-1/#" }))
+	}, v5: parted(0x82), v3: closed, message: true},
+	{reason: "protocol violation: contained subscription identifier", do: func(s *scene) told {
+		return s.sends(message(func(p *packets.Packet) { p.Properties.SubscriptionIdentifier = []int{1} }))
+	}, v5: parted(0x82), message: true},
+	{reason: "topic alias invalid", do: func(s *scene) told {
 		return s.sends(message(func(p *packets.Packet) { p.Properties.TopicAlias, p.Properties.TopicAliasFlag = 1, true }))
 	}, v5: parted(0x94), message: true},
 	{reason: "too many topic levels", do: func(s *scene) told {

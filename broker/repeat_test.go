@@ -43,3 +43,31 @@ func TestWhatIsSentAgainBeforeItsAcknowledgementIsOneMessage(t *testing.T) {
 		}
 	})
 }
+
+// A packet id that an older connection left says nothing about a message without DUP: it is another one, which is refused
+// although it reads the same. With DUP it is the one that was taken then, whatever its sender may do today.
+func TestARefusedMessageIsNotAcknowledgedForAnIDOfAnOlderConnection(t *testing.T) {
+	b := brokertest.Start(t, brokertest.Device("bed-1"))
+	login := lasting("bed-1", "esp", 5)
+	message := packets.Packet{PacketID: 7, TopicName: "devices/bed-1/notes", Payload: []byte("one"),
+		FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: 2}}
+	device := brokertest.Dial(t, b, brokertest.TCP, login)
+	device.Send(message)
+	require.Zero(t, device.Await(packets.Pubrec).ReasonCode)
+	device.Close()
+
+	narrower := brokertest.Device("bed-1")
+	narrower.Publish = []string{"devices/bed-1/other"}
+	b.Accounts.Set(narrower)
+	device = brokertest.Dial(t, b, brokertest.TCP, login)
+	message.FixedHeader.Dup = true
+	device.Send(message)
+	assert.Zero(t, device.Await(packets.Pubrec).ReasonCode, "it was taken")
+	device.Close()
+
+	device = brokertest.Dial(t, b, brokertest.TCP, login)
+	message.FixedHeader.Dup = false
+	device.Send(message)
+	assert.Equal(t, byte(0x87), device.Await(packets.Pubrec).ReasonCode)
+	assert.Equal(t, int64(1), b.Stats().Ingest.Refused)
+}

@@ -46,14 +46,23 @@ func newRouter(h *hook, o Options) *router {
 	return r
 }
 
-// publish puts a message into the sessions of its subscribers. receipt is nil when ingest need not store it; from is nil
-// when it comes from no client.
-func (r *router) publish(w *work, to *subscribers, m *session.Message, receipt *receipt, from *peer, now time.Time) {
+// publication is a message on its way to its subscribers.
+type publication struct {
+	to      *subscribers
+	message *session.Message
+	receipt *receipt // nil: ingest need not store it
+	from    *peer    // nil: it comes from no client
+	now     time.Time
+}
+
+// publish puts a message into the sessions of its subscribers.
+func (r *router) publish(w *work, pub publication) {
+	to, m, receipt, now := pub.to, pub.message, pub.receipt, pub.now
 	taken := receipt == nil
 	for i := range to.direct {
 		t := &to.direct[i]
 		offer := &t.offer
-		if t.peer == from {
+		if t.peer == pub.from {
 			if !t.wantsOwn {
 				continue
 			}

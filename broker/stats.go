@@ -65,10 +65,10 @@ func (b *Broker) Stats() Stats {
 		}
 		s.Connected++
 		s.ByListener[l.Kind()]++
-		session := l.peer.stats()
+		holds := l.peer.stats()
 		s.Clients = append(s.Clients, ClientInfo{ID: l.client.ID, User: l.account.Name, Listener: l.Kind(),
 			Remote: l.RemoteAddr().String(), Version: l.client.Properties.ProtocolVersion, Since: l.since,
-			QueuedBytes: l.QueuedBytes(), Waiting: session.Queued, InFlight: session.InFlight})
+			QueuedBytes: l.QueuedBytes(), Waiting: holds.Queued, InFlight: holds.InFlight})
 	}
 	return s
 }

@@ -18,6 +18,9 @@ func (h *hook) OnSubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet {
 	if l == nil {
 		return pk
 	}
+	if l.bridge.Found {
+		asBridge(pk.Filters)
+	}
 	for i := range pk.Filters {
 		filter := strings.Clone(pk.Filters[i].Filter)
 		pk.Filters[i].Filter = filter

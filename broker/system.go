@@ -55,7 +55,7 @@ func (r *router) publishSystem(now time.Time) {
 	for i := range systemValues {
 		m := r.system(i, now)
 		r.retained.set(m, nil)
-		r.publish(w, r.subscribersOf(m.Topic), m, nil, nil, now)
+		r.publish(w, publication{to: r.subscribersOf(m.Topic), message: m, now: now})
 	}
 	w.finish()
 }

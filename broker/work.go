@@ -120,7 +120,7 @@ func (w *work) write(l *clientLink, p, tail []byte) {
 	}
 }
 
-// MarkDirty notes that a connection must be flushed.
+// markDirty notes that a connection must be flushed.
 func (w *work) markDirty(c *network.Conn) {
 	if c.MarkDirty() {
 		w.dirty = append(w.dirty, c)

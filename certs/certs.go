@@ -5,9 +5,11 @@
 // Everything lives in one directory:
 //
 //	ca.key      key of the authority, 0600; absent when the certificates come from outside
+//	ca-2.key …  keys of the authorities that followed it, 0600; see rollover.go
 //	ca.crt      what clients trust, 0644
 //	server.key  key of the server, 0600; a renewal keeps it
 //	server.crt  what the broker shows, 0644
+//	server-rsa.key, server-rsa.crt  the same for clients that know RSA alone; made by Run
 //	ca.crl      which client certificates are revoked, 0644; absent until one was issued
 //	issued.jsonl  the client certificates that were issued, one a line, 0600; see IssueFiles
 //
@@ -40,8 +42,15 @@ var (
 	ErrExists = errors.New("already exists")
 	// ErrInsecureKey: a private key can be used by others than its owner.
 	ErrInsecureKey = errors.New("private key is open to other users")
-	// ErrClock: the clock stands before the build date, so nothing is signed; it will do once time is set.
+	// ErrClock: the clock stands before the build date or outside the life of our authority, so nothing is signed; it will
+	// do once time is set.
 	ErrClock = errors.New("the clock is not set")
+	// ErrKeyInside: a file of certificates that is given to everybody holds a private key too.
+	ErrKeyInside = errors.New("holds a private key beside the certificate, and this file is given to every device")
+	// ErrDates: a certificate is expired or not valid yet. Time, or a clock that is set, can heal it.
+	ErrDates = errors.New("not valid at this time")
+	// ErrNames: a server certificate is not for that host.
+	ErrNames = errors.New("does not cover")
 )
 
 // Options say where the certificates are and what they must cover.
@@ -71,6 +80,7 @@ type Authority struct {
 	dir                   string
 	caCert, caKey         string // paths
 	serverCert, serverKey string
+	rsaCert, rsaKey       string
 	index, ownList, crl   string // crl is ownList unless foreignList
 	outside               bool   // a path points out of dir
 	foreignList           bool   // Options.CRL
@@ -81,10 +91,12 @@ type Authority struct {
 	log                   *slog.Logger
 
 	current atomic.Pointer[generation]
+	rsa     rsaSlot
 
 	mu       sync.Mutex     // held while files are read or written; guards what follows
 	rejected string         // why the files were refused at the last look; that is logged
 	failing  bool           // the last renewal failed, and that is logged
+	rsaSaid  string         // what is wrong with the second certificate; that is logged
 	warned   map[string]int // fingerprint: the stage of expiry that is logged
 }
 
@@ -104,9 +116,10 @@ func Create(o Options, force bool) (*Authority, error) {
 }
 
 // Open reads the certificates and checks them: modes of the keys, each key belongs to its certificate, the
-// server certificate is signed by the authority, nothing is expired. With our own authority it first
+// server certificate is signed by the authority. With our own authority it first
 // issues a server certificate when there is none or when the one there is due for renewal. A missing
-// authority is ErrNoAuthority.
+// authority is ErrNoAuthority; ErrClock is one that has no server certificate and cannot make it at this time. What is
+// expired or not valid yet is served all the same: Run says so and goes on trying.
 func Open(o Options) (*Authority, error) {
 	a, err := newAuthority(o)
 	if err == nil {
@@ -137,6 +150,9 @@ func newAuthority(o Options) (*Authority, error) {
 		caKey:      filepath.Join(dir, "ca.key"),
 		serverCert: filepath.Join(dir, "server.crt"),
 		serverKey:  filepath.Join(dir, "server.key"),
+		rsaCert:    filepath.Join(dir, "server-rsa.crt"),
+		rsaKey:     filepath.Join(dir, "server-rsa.key"),
+		rsa:        rsaSlot{made: make(chan struct{})},
 		index:      filepath.Join(dir, "issued.jsonl"),
 		ownList:    filepath.Join(dir, "ca.crl"),
 		readOnly:   o.ReadOnly,
@@ -178,7 +194,7 @@ func (a *Authority) create(force bool) error {
 		return fmt.Errorf("%s is the revocation list of another authority", a.crl)
 	}
 	now := a.now()
-	if err := a.checkClock(now); err != nil {
+	if err := a.checkClock(nil, now); err != nil {
 		return err
 	}
 	if err := makeDir(a.dir); err != nil {
@@ -213,7 +229,10 @@ func (a *Authority) writeAuthority(force bool, now time.Time) error {
 	files := []file{{a.caKey, encodeKey(caKey), 0o600}, {a.serverKey, encodeKey(serverKey), 0o600},
 		{a.serverCert, encodeCert(server), 0o644}, {a.caCert, encodeCert(ca), 0o644}} // ca.crt last: see the package comment
 	// What another authority issued and revoked means nothing under this one.
-	obsolete := []string{a.ownList, a.index}
+	obsolete := []string{a.ownList, a.index, a.rsaCert, a.rsaKey}
+	for n := 2; exists(a.authorityKey(n)); n++ {
+		obsolete = append(obsolete, a.authorityKey(n))
+	}
 	if force {
 		obsolete = append([]string{a.caCert}, obsolete...) // or an interruption would leave the old certificate with the new key
 	}
@@ -264,19 +283,31 @@ func (a *Authority) open() error {
 	return nil
 }
 
-func (a *Authority) checkClock(now time.Time) error {
-	if ClockUnsure(now, a.build) {
-		return fmt.Errorf("%w: it shows %s and the program was built on %s", ErrClock,
-			now.UTC().Format(time.RFC3339), a.build.UTC().Format(time.DateOnly))
+// Fingerprint is the SHA-256 of the authority's certificate, as AB:CD:… Of several it is the first one's.
+func (a *Authority) Fingerprint() string { return fingerprint(a.current.Load().handedOut(a.now())[0]) }
+
+// RootPEM is what clients need to trust this box: the certificates of the authority, while it rolls over of the next one too.
+// They are encoded anew: nothing else that the file may hold is in it.
+func (a *Authority) RootPEM() []byte { return encodeCert(a.current.Load().handedOut(a.now())...) }
+
+// handedOut are the authorities that hold at that time, or all when none does: then it is rather the clock that is wrong.
+func (g *generation) handedOut(now time.Time) []*x509.Certificate {
+	if len(g.own) < 2 {
+		return g.roots
 	}
-	return nil
+	valid := slices.DeleteFunc(slices.Clone(g.roots), func(c *x509.Certificate) bool { return checkDates(c, now) != nil })
+	if len(valid) == 0 {
+		return g.roots
+	}
+	return valid
 }
 
-// Fingerprint is the SHA-256 of the authority's certificate, as AB:CD:…
-func (a *Authority) Fingerprint() string { return fingerprint(a.current.Load().roots[0]) }
+// Own reports whether certificates can be issued: the key of the authority is there.
+func (a *Authority) Own() bool { return a.current.Load().caKey != nil }
 
-// RootPEM is the certificate file that clients need to trust this box.
-func (a *Authority) RootPEM() []byte { return slices.Clone(a.current.Load().rootPEM) }
+// ClockUnsure reports whether a clock showing now cannot be right: it stands before the build date, or before our own
+// authority was made.
+func (a *Authority) ClockUnsure(now time.Time) bool { return a.unsure(a.current.Load(), now) }
 
 // ServerPEM is the certificate chain that is being served, for VerifyServer.
 func (a *Authority) ServerPEM() []byte { return encodeCert(a.current.Load().chain...) }
@@ -287,22 +318,28 @@ type Info struct {
 	Path        string    `json:"path"`
 	Subject     string    `json:"subject"`
 	Names       []string  `json:"names,omitempty"` // host names and addresses that it covers
+	Key         string    `json:"key"`             // kind of its key: "ECDSA P-256", "RSA 2048"
 	NotBefore   time.Time `json:"not_before"`
 	NotAfter    time.Time `json:"not_after"`
 	Fingerprint string    `json:"fingerprint"` // SHA-256, as AB:CD:…
 }
 
-// Certificates describes the certificates in use: those of the authority, then the server's.
+// Certificates describes the certificates in use: those of the authority, then the server's; the one for clients that know
+// RSA alone is last.
 func (a *Authority) Certificates() []Info {
 	g := a.current.Load()
-	infos := make([]Info, 0, len(g.roots)+1)
-	for _, root := range g.roots {
+	infos := make([]Info, 0, len(g.roots)+2)
+	for _, root := range g.handedOut(a.now()) {
 		infos = append(infos, describe("ca", a.caCert, root))
 	}
-	return append(infos, describe("server", a.serverCert, g.server()))
+	infos = append(infos, describe("server", a.serverCert, g.server()))
+	if len(g.rsa.chain) > 0 {
+		infos = append(infos, describe("server", a.rsaCert, g.rsa.chain[0]))
+	}
+	return infos
 }
 
 func describe(role, path string, c *x509.Certificate) Info {
-	return Info{Role: role, Path: path, Subject: c.Subject.String(), Names: namesOf(c),
+	return Info{Role: role, Path: path, Subject: c.Subject.String(), Names: namesOf(c), Key: keyText(c),
 		NotBefore: c.NotBefore, NotAfter: c.NotAfter, Fingerprint: fingerprint(c)}
 }

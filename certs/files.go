@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // maxFileBytes is more than any certificate bundle needs (Debian's is 220 kB) and little enough to read.
@@ -71,6 +72,9 @@ func stage(f file) (path string, err error) {
 		err = t.Chmod(f.mode)
 	}
 	if err == nil {
+		err = giveToOwnerOf(filepath.Dir(f.path), t.Name())
+	}
+	if err == nil {
 		err = t.Sync()
 	}
 	if err = errors.Join(err, t.Close()); err != nil {
@@ -78,6 +82,23 @@ func stage(f file) (path string, err error) {
 		return "", err
 	}
 	return t.Name(), nil
+}
+
+// giveToOwnerOf gives path to the owner of dir when this is root, so that a command under sudo leaves nothing that the
+// server, which runs as the owner, cannot read.
+func giveToOwnerOf(dir, path string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || owner.Uid == 0 && owner.Gid == 0 {
+		return nil
+	}
+	return os.Lchown(path, int(owner.Uid), int(owner.Gid))
 }
 
 func syncDir(path string) error {
@@ -102,13 +123,16 @@ func makeDir(path string) error {
 		err = os.Chmod(path, 0o755)
 	}
 	if err == nil {
+		err = giveToOwnerOf(filepath.Dir(path), path)
+	}
+	if err == nil {
 		err = syncDir(filepath.Dir(path))
 	}
 	return err
 }
 
 // readRegular reads a certificate or key file; check, when not nil, judges the opened file first.
-func readRegular(path string, check func(fs.FileInfo) error) ([]byte, error) {
+func readRegular(path string, check func(*os.File, fs.FileInfo) error) ([]byte, error) {
 	info, err := os.Stat(path) // before opening: opening a pipe would wait for its writer
 	if err != nil {
 		return nil, err
@@ -126,7 +150,7 @@ func readRegular(path string, check func(fs.FileInfo) error) ([]byte, error) {
 	defer func() { _ = f.Close() }() // only read
 	if check != nil {
 		if info, err = f.Stat(); err == nil {
-			err = check(info)
+			err = check(f, info)
 		}
 		if err != nil {
 			return nil, err
@@ -139,28 +163,39 @@ func readRegular(path string, check func(fs.FileInfo) error) ([]byte, error) {
 	return data, err
 }
 
-// readCertificates returns the certificates of a PEM file, at least one, and the file itself.
-func readCertificates(path string) ([]*x509.Certificate, []byte, error) {
+// readCertificates returns the certificates of a PEM file, at least one.
+func readCertificates(path string) ([]*x509.Certificate, error) {
 	data, err := readRegular(path, nil)
 	if err == nil {
 		var certs []*x509.Certificate
 		if certs, err = parseCertificates(data); err == nil {
-			return certs, data, nil
+			return certs, nil
 		}
 	}
-	return nil, nil, fmt.Errorf("certificate %s %w", path, explain(err))
+	return nil, fmt.Errorf("certificate %s %w", path, explain(err))
 }
 
-// readKey returns the private key of a PEM file that only its owner can read.
+// readServerCertificates is readCertificates for a file that may hold the key as well, when nobody else can read it.
+func readServerCertificates(path string) ([]*x509.Certificate, error) {
+	certs, err := readCertificates(path)
+	if err != nil {
+		return nil, err
+	}
+	data, err := readRegular(path, nil)
+	if err == nil && holdsKey(data) {
+		_, err = readPrivate(path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return certs, nil
+}
+
+// readKey returns the private key of a PEM file that nobody else can use, see checkKeyMode.
 func readKey(path string) (crypto.Signer, error) {
-	data, err := readRegular(path, func(info fs.FileInfo) error {
-		if mode := info.Mode().Perm(); mode&0o077 != 0 {
-			return fmt.Errorf("%w (mode %04o): chmod 600 %s", ErrInsecureKey, mode, path)
-		}
-		return nil
-	})
+	data, err := readPrivate(path)
 	if errors.Is(err, ErrInsecureKey) {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, err
 	}
 	if err == nil {
 		var key crypto.Signer
@@ -169,6 +204,21 @@ func readKey(path string) (crypto.Signer, error) {
 		}
 	}
 	return nil, fmt.Errorf("key %s %w", path, explain(err))
+}
+
+// readPrivate reads a file with a key in it. Only ErrInsecureKey names the file.
+func readPrivate(path string) ([]byte, error) {
+	return readRegular(path, func(f *os.File, info fs.FileInfo) error {
+		owner := os.Geteuid()
+		if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+			owner = int(stat.Uid)
+		}
+		remedy := checkKeyMode(info.Mode().Perm(), owner, os.Geteuid(), func() bool { return onReadOnlyMount(f, info) })
+		if remedy == "" {
+			return nil
+		}
+		return fmt.Errorf("%s: %w (mode %04o): %s %s", path, ErrInsecureKey, info.Mode().Perm(), remedy, path)
+	})
 }
 
 // explain puts an error of the operating system into words that end a sentence beginning with the file.
@@ -200,37 +250,3 @@ func exists(path string) bool {
 }
 
 func isMissing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
-
-// stamp is the outward state of the certificate files: nil for one that is not there.
-type stamp []fs.FileInfo
-
-func (a *Authority) stat() stamp {
-	var s stamp
-	for _, path := range []string{a.caCert, a.caKey, a.serverCert, a.serverKey, a.crl} {
-		info, err := os.Stat(path)
-		if err != nil {
-			info = nil
-		}
-		s = append(s, info)
-	}
-	return s
-}
-
-func (s stamp) same(t stamp) bool {
-	if len(s) != len(t) {
-		return false
-	}
-	for i := range s {
-		x, y := s[i], t[i]
-		if x == nil || y == nil {
-			if x != y {
-				return false
-			}
-			continue
-		}
-		if !os.SameFile(x, y) || x.Size() != y.Size() || x.Mode() != y.Mode() || !x.ModTime().Equal(y.ModTime()) {
-			return false
-		}
-	}
-	return true
-}

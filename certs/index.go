@@ -18,7 +18,7 @@ func (a *Authority) record(g *generation, i Issued) error {
 		return err
 	}
 	if !exists(a.ownList) && !exists(a.index) {
-		data, err := g.encodeList(nil, revocations{}, a.now())
+		data, err := g.encodeLists(nil, revocations{}, a.now())
 		if err != nil {
 			return err
 		}

@@ -55,18 +55,19 @@ func (a *Authority) issueClient(name string) (Pair, error) {
 	if g.caKey == nil {
 		return Pair{}, a.noKey()
 	}
-	if err := a.checkClock(now); err != nil {
+	if err := a.checkClock(g, now); err != nil {
 		return Pair{}, err
 	}
 	key, err := newKey()
 	if err != nil {
 		return Pair{}, err
 	}
+	by := g.clientSigner(now)
 	c, err := sign(&x509.Certificate{
 		Subject:     pkix.Name{CommonName: name},
 		NotAfter:    now.Add(rootLifetime),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}, key.Public(), g.roots[0], g.caKey, now)
+	}, key.Public(), by.cert, by.key, now)
 	if err != nil {
 		return Pair{}, err
 	}
@@ -124,7 +125,7 @@ func newRoot(key crypto.Signer, now time.Time) (*x509.Certificate, error) {
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		BasicConstraintsValid: true,
 		IsCA:                  true,
-		MaxPathLenZero:        true,
+		MaxPathLen:            1, // for the authority that follows it, see rollover.go
 	}
 	return certify(template, template, key.Public(), key)
 }

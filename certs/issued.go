@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"bytes"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -15,9 +16,10 @@ var ErrNotIssued = errors.New("no certificate to revoke")
 // State is what a certificate is worth.
 type State string
 
+// The states of a certificate, in the words that people and --json see.
 const (
-	Valid   State = "valid"
-	Revoked State = "revoked"
+	Valid   State = "valid"   // a server that knows the list lets its owner in, until it expires
+	Revoked State = "revoked" // for good, also after it has expired
 	Expired State = "expired" // and not revoked
 )
 
@@ -60,8 +62,12 @@ func (a *Authority) Issued() ([]Issued, error) {
 }
 
 func (a *Authority) isRevoked(g *generation, i Issued) bool {
-	_, revoked := g.revoked.ids[certificateID{string(g.roots[0].RawSubject), i.Serial}]
-	return revoked
+	for _, issuer := range g.issuers() { // serials are random: no two authorities use the same
+		if _, revoked := g.revoked.ids[certificateID{string(issuer.RawSubject), i.Serial}]; revoked {
+			return true
+		}
+	}
+	return false
 }
 
 // IssueFiles makes a client certificate as Issue does, records it in the index, so that it can be revoked by its name,
@@ -127,7 +133,7 @@ func (a *Authority) Revoke(name string) ([]Issued, error) {
 func (a *Authority) RevokeFile(path string) (Issued, error) {
 	var revoked Issued
 	err := a.revoke(func(g *generation) ([]*big.Int, error) {
-		chain, _, err := readCertificates(path)
+		chain, err := readCertificates(path)
 		if err != nil {
 			return nil, err
 		}
@@ -156,12 +162,12 @@ func (a *Authority) RevokeFile(path string) (Issued, error) {
 
 // checkClient says why a certificate is not one of this authority for clients. Dates do not matter.
 func (g *generation) checkClient(c *x509.Certificate) error {
-	root := g.roots[0]
-	pool := x509.NewCertPool()
-	pool.AddCert(root)
-	moment := c.NotBefore
-	if moment.Before(root.NotBefore) {
-		moment = root.NotBefore
+	pool, moment := x509.NewCertPool(), c.NotBefore
+	for _, issuer := range g.issuers() {
+		pool.AddCert(issuer)
+		if bytes.Equal(issuer.RawSubject, c.RawIssuer) {
+			moment = latest(moment, issuer.NotBefore)
+		}
 	}
 	_, err := c.Verify(x509.VerifyOptions{Roots: pool, CurrentTime: moment, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
 	var invalid x509.CertificateInvalidError
@@ -175,6 +181,9 @@ func (g *generation) checkClient(c *x509.Certificate) error {
 	}
 	return nil
 }
+
+// issuers are the authorities whose client certificates are ours to judge.
+func (g *generation) issuers() []*x509.Certificate { return g.roots[:max(1, len(g.own))] }
 
 // revoke writes the list with the serials that choose names, and takes it into use.
 func (a *Authority) revoke(choose func(*generation) ([]*big.Int, error)) error {
@@ -190,7 +199,7 @@ func (a *Authority) revoke(choose func(*generation) ([]*big.Int, error)) error {
 			return a.noKey()
 		}
 		now := a.now()
-		if err := a.checkClock(now); err != nil {
+		if err := a.checkClock(g, now); err != nil {
 			return err
 		}
 		serials, err := choose(g)
@@ -200,7 +209,7 @@ func (a *Authority) revoke(choose func(*generation) ([]*big.Int, error)) error {
 		if err := a.loadRevocations(g); err != nil { // choose may have begun it
 			return err
 		}
-		data, err := g.encodeList(serials, g.revoked, now)
+		data, err := g.encodeLists(serials, g.revoked, now)
 		if err != nil {
 			return err
 		}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -18,6 +19,45 @@ func localNames(extra []string) []string {
 	hostname, _ := os.Hostname()
 	addrs, _ := net.InterfaceAddrs()
 	return hostNames(hostname, addrs, extra)
+}
+
+// containerID is the host name that Docker and Podman give a container: another one after each update, and nobody connects to it.
+var containerID = regexp.MustCompile(`^[0-9a-f]{12}$`)
+
+// maxNames bounds what renewals gather. The certificate has to fit into small buffers.
+const maxNames = 40
+
+// namesForRenewal are the names that are wanted now and those that the certificate before had: a server in a container, or on a
+// network that is down, does not see the names by which its devices know it. An address is given up when this host has another
+// one in the same network (/24, or /64 of IPv6): then it has moved.
+func namesForRenewal(wanted []string, before *x509.Certificate) []string {
+	names := slices.Clone(wanted)
+	if before == nil {
+		return names
+	}
+	for _, name := range namesOf(before) {
+		if len(names) >= maxNames || slices.Contains(names, name) {
+			continue
+		}
+		if ip, err := netip.ParseAddr(name); err == nil && slices.ContainsFunc(wanted, func(w string) bool { return sameNetwork(ip, w) }) {
+			continue
+		}
+		names = append(names, name)
+	}
+	return names
+}
+
+func sameNetwork(ip netip.Addr, name string) bool {
+	other, err := netip.ParseAddr(name)
+	if err != nil || other.Is4() != ip.Is4() {
+		return false
+	}
+	bits := 64
+	if ip.Is4() {
+		bits = 24
+	}
+	network, err := ip.Prefix(bits)
+	return err == nil && network.Contains(other)
 }
 
 // hostNames lists what the server certificate covers, each once: localhost, the host name, its .local form
@@ -35,7 +75,7 @@ func hostNames(hostname string, addrs []net.Addr, extra []string) []string {
 		}
 	}
 	add("localhost")
-	if validName(hostname) {
+	if validName(hostname) && !containerID.MatchString(hostname) {
 		add(hostname)
 		if label, _, _ := strings.Cut(hostname, "."); net.ParseIP(hostname) == nil {
 			add(label + ".local")

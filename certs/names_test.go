@@ -2,11 +2,14 @@ package certs
 
 import (
 	"crypto/x509"
+	"fmt"
 	"net"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestHostNames(t *testing.T) {
@@ -67,4 +70,58 @@ func TestNeedsRenewal(t *testing.T) {
 		}
 	}
 	assert.NotEmpty(t, needsRenewal(nil, nil, noon))
+}
+
+// A server in a container, or one whose network is down, must not take away the names that devices use.
+func TestRenewalKeepsTheNamesThatItCannotSee(t *testing.T) {
+	host := []string{"localhost", "raspberrypi", "raspberrypi.local", "plantops.farm", "127.0.0.1", "::1", "192.168.1.5", "2001:db8:1::5", "fe80::1"}
+	before := &x509.Certificate{DNSNames: host}
+	for _, name := range host {
+		if ip := net.ParseIP(name); ip != nil {
+			before.IPAddresses = append(before.IPAddresses, ip)
+		}
+	}
+	for name, c := range map[string]struct{ wanted, more, gone []string }{
+		"in a container":                  {[]string{"localhost", "plantops", "127.0.0.1", "172.18.0.2"}, []string{"plantops", "172.18.0.2"}, nil},
+		"the network is down":             {[]string{"localhost", "raspberrypi", "raspberrypi.local", "127.0.0.1", "::1"}, nil, nil},
+		"the host is called otherwise":    {[]string{"localhost", "farm", "farm.local", "127.0.0.1", "192.168.1.5"}, []string{"farm", "farm.local"}, nil},
+		"the address changed":             {[]string{"localhost", "127.0.0.1", "192.168.1.77"}, []string{"192.168.1.77"}, []string{"192.168.1.5"}},
+		"the IPv6 address changed":        {[]string{"localhost", "2001:db8:1::99"}, []string{"2001:db8:1::99"}, []string{"2001:db8:1::5"}},
+		"the host moved to another house": {[]string{"localhost", "10.0.0.5", "2001:db8:2::5"}, []string{"10.0.0.5", "2001:db8:2::5"}, nil},
+	} {
+		got := namesForRenewal(c.wanted, before)
+		want := append(slices.Clone(host), c.more...)
+		want = slices.DeleteFunc(want, func(n string) bool { return slices.Contains(c.gone, n) })
+		assert.ElementsMatch(t, want, got, name)
+	}
+	assert.Equal(t, host, namesForRenewal(host, nil))
+}
+
+func TestNamesDoNotGrowWithoutEnd(t *testing.T) {
+	cert := &x509.Certificate{}
+	for i := range 200 {
+		cert.DNSNames = namesForRenewal([]string{"localhost", fmt.Sprintf("pod-%d", i)}, cert)
+		require.LessOrEqual(t, len(cert.DNSNames), maxNames)
+	}
+}
+
+func TestContainerIDsAreNoNames(t *testing.T) {
+	assert.NotContains(t, hostNames("3f1c2d9a0b7e", nil, nil), "3f1c2d9a0b7e")
+	assert.Contains(t, hostNames("raspberrypi", nil, nil), "raspberrypi")
+	assert.Contains(t, hostNames("deadbeef", nil, nil), "deadbeef")
+}
+
+func TestRenewalInAContainerKeepsTheNamesOfTheHost(t *testing.T) {
+	o := options(t)
+	o.ExtraNames = []string{"plantops.farm", "192.0.2.44"}
+	create(t, o)
+	o.ExtraNames = nil
+	a, err := Open(o)
+	require.NoError(t, err)
+	a.names = func() []string { return hostNames("elsewhere", nil, nil) }
+	a.check()
+	covered := a.Certificates()[1].Names
+	for _, name := range []string{"plantops.farm", "192.0.2.44", "elsewhere"} {
+		assert.Contains(t, covered, name)
+	}
 }

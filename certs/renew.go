@@ -2,6 +2,7 @@ package certs
 
 import (
 	"context"
+	"crypto"
 	"crypto/x509"
 	"fmt"
 	"time"
@@ -11,7 +12,8 @@ import (
 const checkEvery = time.Minute
 
 // Run keeps the served certificates fresh until ctx ends: it renews our own at two thirds of their life and
-// when this host has a name or address that they do not cover, takes over files that another process
+// when this host has a name or address that they do not cover, makes the authority that follows ours (rollover.go) and a second
+// certificate for clients that know RSA alone, takes over files that another process
 // changed, and warns 60, 30 and 7 days before something expires that it cannot renew. Faults are logged,
 // and the certificates and the revocation list in use stay in use. It calls changed after others have come into use. It
 // returns nil.
@@ -20,9 +22,11 @@ func (a *Authority) Run(ctx context.Context, changed func()) error {
 	defer tick.Stop()
 	for {
 		before := a.current.Load()
+		a.makeRSAKey(ctx)
 		if a.check(); a.current.Load() != before {
 			changed()
 		}
+		a.rsa.over()
 		select {
 		case <-ctx.Done():
 			return nil
@@ -98,18 +102,16 @@ func (a *Authority) Renew() (Info, error) {
 	return describe("server", a.serverCert, g.server()), nil
 }
 
-// look reads the files as load does, judges them, and renews what is due. Its result has a server certificate.
+// look reads the files as load does, judges them, and renews what is due. Its result has a server certificate. Dates are no
+// reason to fail: what can be renewed is, and what cannot is served as it is.
 func (a *Authority) look(before *generation) (*generation, error) {
 	g, err := a.load(before)
 	if err != nil {
 		return nil, err
 	}
 	if !a.readOnly {
-		if err := a.checkValidity(g); err != nil {
-			return nil, err
-		}
 		next, err := a.refresh(g)
-		if err != nil && !a.holds(g) {
+		if err != nil && g.server() == nil {
 			return nil, err
 		}
 		if err != nil {
@@ -124,27 +126,30 @@ func (a *Authority) look(before *generation) (*generation, error) {
 	return g, nil
 }
 
-// holds reports whether clients accept the server certificate of g today.
-func (a *Authority) holds(g *generation) bool {
-	return g.server() != nil && checkDates(g.server(), a.now()) == nil
-}
-
-// refresh returns g, or its successor when the server certificate is ours and was due for renewal.
+// refresh returns g, or its successor when something of ours was due: the next authority, the server's certificates.
 func (a *Authority) refresh(g *generation) (*generation, error) {
 	if g.caKey == nil {
 		return g, nil
 	}
 	now := a.now()
-	reason := needsRenewal(g.server(), a.names(), now)
-	if reason == "" {
-		a.failing = false
-		return g, nil
+	if g.server() != nil && a.checkClock(g, now) != nil {
+		return g, nil // warnOfExpiry tells when it is the authority's end
 	}
-	if g.server() != nil && ClockUnsure(now, a.build) {
-		return g, nil
-	}
-	next, err := a.renew(g)
+	next, err := a.keepAuthority(g)
 	if err != nil {
+		return nil, err
+	}
+	reason := needsRenewal(next.server(), a.names(), now)
+	if reason == "" {
+		reason = next.misissued(next.chain, now)
+	}
+	if reason == "" {
+		if next, err = a.keepSecond(next, now); err == nil {
+			a.failing = false
+		}
+		return next, err
+	}
+	if next, err = a.renew(next); err != nil {
 		return nil, fmt.Errorf("renew server certificate because %s: %w", reason, err)
 	}
 	a.failing = false
@@ -153,15 +158,16 @@ func (a *Authority) refresh(g *generation) (*generation, error) {
 	return next, nil
 }
 
-// renew writes a new server certificate for the key of g and returns what is on disk then.
+// renew writes new server certificates for the keys of g and returns what is on disk then.
 func (a *Authority) renew(g *generation) (*generation, error) {
 	if g.caKey == nil {
 		return nil, a.noKey()
 	}
 	now := a.now()
-	if err := a.checkClock(now); err != nil {
+	if err := a.checkClock(g, now); err != nil {
 		return nil, err
 	}
+	names := namesForRenewal(a.names(), g.server())
 	key := g.serverKey
 	var files []file
 	if key == nil {
@@ -171,11 +177,16 @@ func (a *Authority) renew(g *generation) (*generation, error) {
 		}
 		files = append(files, file{a.serverKey, encodeKey(key), 0o600})
 	}
-	cert, err := newServer(a.names(), key.Public(), g.roots[0], g.caKey, now)
+	first, err := g.issueServer(names, key.Public(), now)
 	if err != nil {
 		return nil, err
 	}
-	if err := writeFiles(append(files, file{a.serverCert, encodeCert(cert), 0o644})...); err != nil {
+	files = append(files, file{a.serverCert, encodeCert(first...), 0o644})
+	second, err := a.issueSecond(g, names, now)
+	if err != nil {
+		return nil, err
+	}
+	if err := writeFiles(append(files, second...)...); err != nil {
 		return nil, err
 	}
 	next, err := a.load(g)
@@ -183,6 +194,24 @@ func (a *Authority) renew(g *generation) (*generation, error) {
 		err = a.noServer() // another process replaced the key meanwhile
 	}
 	return next, err
+}
+
+// issueServer returns a certificate for the server and what must be sent with it.
+func (g *generation) issueServer(names []string, public crypto.PublicKey, now time.Time) ([]*x509.Certificate, error) {
+	by := g.serverSigner(now)
+	leaf, err := newServer(names, public, by.cert, by.key, now)
+	if err != nil {
+		return nil, err
+	}
+	chain := []*x509.Certificate{leaf}
+	if other := g.otherSigner(by, now); other != nil {
+		link, err := bridge(by, *other)
+		if err != nil {
+			return nil, err
+		}
+		chain = append(chain, link)
+	}
+	return chain, nil
 }
 
 func (a *Authority) noServer() error {
@@ -205,12 +234,11 @@ func (a *Authority) logFailure(err error) {
 // warnOfExpiry logs one line for each stage that a certificate in use has come to. A server certificate of
 // our own gets here only when its renewals fail: they begin 132 days before its end.
 func (a *Authority) warnOfExpiry() {
-	now := a.now()
-	if ClockUnsure(now, a.build) {
+	now, g := a.now(), a.current.Load()
+	if a.unsure(g, now) {
 		return
 	}
-	g := a.current.Load()
-	for _, c := range g.roots {
+	for _, c := range g.handedOut(now) {
 		a.warnOne(a.caCert, c, now)
 	}
 	a.warnOne(a.serverCert, g.server(), now)
@@ -220,24 +248,31 @@ func (a *Authority) warnOfExpiry() {
 func (a *Authority) warnOne(path string, c *x509.Certificate, now time.Time) {
 	left := c.NotAfter.Sub(now)
 	stage := expiryStage(left)
+	if now.Before(c.NotBefore) {
+		stage = notYet
+	}
 	id := fingerprint(c)
 	if a.warned[id] == stage {
 		return
 	}
 	a.warned[id] = stage
+	facts := []any{"path", path, "subject", c.Subject.String(), "begins", c.NotBefore, "expires", c.NotAfter}
 	switch stage {
 	case noWarning:
 	case expired:
-		a.log.Error("certificate is expired", "path", path, "subject", c.Subject.String(), "expires", c.NotAfter)
+		a.log.Error("certificate is expired, or the clock is wrong: clients that look at dates stay away", append(facts, "clock", now)...)
+	case notYet:
+		a.log.Error("certificate is not valid yet, or the clock is wrong: clients that look at dates stay away", append(facts, "clock", now)...)
 	default:
-		a.log.Warn("certificate expires soon", "path", path, "subject", c.Subject.String(), "expires", c.NotAfter, "days", int(left/day))
+		a.log.Warn("certificate expires soon", append(facts, "days", int(left/day))...)
 	}
 }
 
-// Stages of expiry: noWarning, then 60, 30 and 7 days, then expired.
+// Stages of expiry: noWarning, then 60, 30 and 7 days, then expired. notYet stands beside them.
 const (
 	noWarning = 0
 	expired   = -1
+	notYet    = -2
 )
 
 func expiryStage(left time.Duration) int {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 	"time"
 )
 
@@ -104,7 +105,7 @@ func (a *Authority) verifyConnection(s tls.ConnectionState) error {
 // CheckRevocationList judges a list before anything is opened: it must be one, signed by the authority in caPath.
 // While there is no file at caPath the signature is not looked at.
 func CheckRevocationList(path, caPath string) error {
-	issuers, _, err := readCertificates(caPath)
+	issuers, err := readCertificates(caPath)
 	if err != nil && !isMissing(err) {
 		return err
 	}
@@ -214,19 +215,35 @@ func checkIssuer(list *x509.RevocationList, issuers []*x509.Certificate, caPath 
 	return fmt.Errorf("(issued by %s) is not signed by the authority in %s", list.Issuer, caPath)
 }
 
-// encodeList signs the list that follows the lists before it: their entries of our authority, those of serials, and
-// the next number. Lists of other authorities that we trust follow unchanged. Ours is good as long as the authority itself, so it never expires while it matters: a box
-// that nobody looks at for years locks nobody out.
-func (g *generation) encodeList(serials []*big.Int, before revocations, now time.Time) ([]byte, error) {
-	ca := g.roots[0]
-	var others []byte
-	template := &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: now.Add(-backdate), NextUpdate: ca.NotAfter}
-	if template.ThisUpdate.Before(ca.NotBefore) {
-		template.ThisUpdate = ca.NotBefore
+// encodeLists signs the lists that follow those before them, one for each authority of ours: their entries, those of serials, and
+// the next number. A serial goes on every list, whoever issued it. Lists of other authorities that we trust follow unchanged. Ours are
+// good as long as the authority itself, so they never expire while it matters: a box that nobody looks at for years
+// locks nobody out.
+func (g *generation) encodeLists(serials []*big.Int, before revocations, now time.Time) ([]byte, error) {
+	var out []byte
+	for _, by := range g.own {
+		list, err := by.encodeList(serials, before, now)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, encodeCRL(list)...)
 	}
 	for _, list := range before.lists {
-		if !bytes.Equal(list.RawIssuer, ca.RawSubject) {
-			others = append(others, encodeCRL(list.Raw)...)
+		ours := slices.ContainsFunc(g.own, func(s signer) bool { return bytes.Equal(list.RawIssuer, s.cert.RawSubject) })
+		if !ours {
+			out = append(out, encodeCRL(list.Raw)...)
+		}
+	}
+	return out, nil
+}
+
+func (s signer) encodeList(serials []*big.Int, before revocations, now time.Time) ([]byte, error) {
+	template := &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: latest(now.Add(-backdate), s.cert.NotBefore), NextUpdate: s.cert.NotAfter}
+	if template.ThisUpdate.After(template.NextUpdate) { // it has ended: nothing that it issued is accepted
+		template.ThisUpdate = s.cert.NotBefore
+	}
+	for _, list := range before.lists {
+		if !bytes.Equal(list.RawIssuer, s.cert.RawSubject) {
 			continue
 		}
 		if next := list.Number; next != nil && next.Cmp(template.Number) >= 0 {
@@ -238,11 +255,7 @@ func (g *generation) encodeList(serials []*big.Int, before revocations, now time
 		template.RevokedCertificateEntries = append(template.RevokedCertificateEntries,
 			x509.RevocationListEntry{SerialNumber: serial, RevocationTime: now})
 	}
-	der, err := x509.CreateRevocationList(rand.Reader, template, ca, g.caKey)
-	if err != nil {
-		return nil, err
-	}
-	return append(encodeCRL(der), others...), nil
+	return x509.CreateRevocationList(rand.Reader, template, s.cert, s.key)
 }
 
 func encodeCRL(list []byte) []byte {

@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/x509"
 	"errors"
@@ -10,25 +11,40 @@ import (
 )
 
 // LoadRoots reads the CA file that a client was told to trust. Each way in which it cannot serve is an
-// error of its own that names the path: missing, a directory, not readable, empty, a private key, no PEM,
-// not a CA certificate, expired, not valid yet. In a file with several certificates one good one is enough;
-// the others are left out. A zero now skips the dates, for a host whose clock is not set yet.
+// error of its own that names the path: missing, a directory, not readable, empty, a private key in it (ErrKeyInside), no PEM,
+// not a CA certificate, expired or not valid yet (ErrDates). In a file with several certificates one good one is enough;
+// the others are left out. A certificate that signed itself is trusted for itself, as openssl does, whether it is an
+// authority or not. A zero now skips the dates, for a host whose clock is not set yet.
 func LoadRoots(path string, now time.Time) (*x509.CertPool, error) {
-	data, err := readRegular(path, nil)
+	certs, err := readRoots(path)
 	if err == nil {
 		var pool *x509.CertPool
-		if pool, err = parseRoots(data, now); err == nil {
+		if pool, err = poolOf(certs, now); err == nil {
 			return pool, nil
 		}
 	}
 	return nil, fmt.Errorf("CA certificate %s %w", path, explain(err))
 }
 
-func parseRoots(data []byte, now time.Time) (*x509.CertPool, error) {
-	certs, err := parseCertificates(data)
+// readRoots reads a file of certificates that is given to everybody. It returns at least one.
+func readRoots(path string) ([]*x509.Certificate, error) {
+	data, err := readRegular(path, nil)
 	if err != nil {
 		return nil, err
 	}
+	return parseRoots(data)
+}
+
+func parseRoots(data []byte) ([]*x509.Certificate, error) {
+	certs, err := parseCertificates(data)
+	if err == nil && holdsKey(data) {
+		return nil, ErrKeyInside
+	}
+	return certs, err
+}
+
+// poolOf leaves out what cannot serve as an authority now; the error is the first reason when nothing is left.
+func poolOf(certs []*x509.Certificate, now time.Time) (*x509.CertPool, error) {
 	pool := x509.NewCertPool()
 	usable := false
 	var problem error // the first one
@@ -51,20 +67,41 @@ func parseRoots(data []byte, now time.Time) (*x509.CertPool, error) {
 }
 
 func checkAuthority(c *x509.Certificate) error {
+	if c.PublicKey == nil {
+		return fmt.Errorf("cannot be used (subject %s): its key %w", c.Subject, cmp.Or(unsupportedPublicKey(c.Raw), errors.New("is unsupported")))
+	}
+	if !c.IsCA && signedItself(c) {
+		return nil
+	}
 	if !c.BasicConstraintsValid || !c.IsCA || (c.KeyUsage != 0 && c.KeyUsage&x509.KeyUsageCertSign == 0) {
 		return fmt.Errorf("is not a CA certificate (subject %s)", c.Subject)
 	}
 	return nil
 }
 
+// signedItself does not mind how: that a certificate is trusted depends on who put it there, not on its signature.
+func signedItself(c *x509.Certificate) bool {
+	if !bytes.Equal(c.RawSubject, c.RawIssuer) {
+		return false
+	}
+	err := c.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature)
+	return err == nil || errors.As(err, new(x509.InsecureAlgorithmError))
+}
+
+// datesError is what checkDates finds.
+type datesError struct{ text string }
+
+func (e datesError) Error() string        { return e.text }
+func (e datesError) Is(target error) bool { return target == ErrDates }
+
 func checkDates(c *x509.Certificate, now time.Time) error {
 	switch {
 	case now.IsZero():
 		return nil
 	case now.After(c.NotAfter):
-		return fmt.Errorf("expired on %s (it is %s)", utc(c.NotAfter), utc(now))
+		return datesError{fmt.Sprintf("expired on %s (it is %s)", utc(c.NotAfter), utc(now))}
 	case now.Before(c.NotBefore):
-		return fmt.Errorf("is not valid before %s (it is %s)", utc(c.NotBefore), utc(now))
+		return datesError{fmt.Sprintf("is not valid before %s (it is %s)", utc(c.NotBefore), utc(now))}
 	}
 	return nil
 }
@@ -72,8 +109,8 @@ func checkDates(c *x509.Certificate, now time.Time) error {
 func utc(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // VerifyServer tells whether a client that trusts roots and connects to host would accept this server
-// certificate (PEM, with its intermediates), and if not, why. Nil roots are the system's. A zero now skips
-// the dates.
+// certificate (PEM, with its intermediates), and if not, why: ErrDates when it is too early or too late, ErrNames when the
+// certificate is for other hosts. Nil roots are the system's. A zero now skips the dates.
 func VerifyServer(roots *x509.CertPool, serverCertPEM []byte, host string, now time.Time) error {
 	chain, err := parseCertificates(serverCertPEM)
 	if err != nil {
@@ -83,13 +120,27 @@ func VerifyServer(roots *x509.CertPool, serverCertPEM []byte, host string, now t
 	if err := checkDates(leaf, now); err != nil {
 		return fmt.Errorf("server certificate %w", err)
 	}
-	if err := leaf.VerifyHostname(host); err != nil {
-		return fmt.Errorf("server certificate does not cover %s (it covers %s)", host, cmp.Or(strings.Join(namesOf(leaf), ", "), "no name"))
+	if err := checkName(leaf, host); err != nil {
+		return fmt.Errorf("server certificate %w", err)
 	}
 	if err := verifyChain(chain, roots, now); err != nil {
 		return fmt.Errorf("server certificate %w", err)
 	}
 	return nil
+}
+
+func checkName(leaf *x509.Certificate, host string) error {
+	if leaf.VerifyHostname(host) == nil {
+		return nil
+	}
+	if names := namesOf(leaf); len(names) > 0 {
+		return fmt.Errorf("%w %s (it covers %s)", ErrNames, host, strings.Join(names, ", "))
+	}
+	text := "it has no subjectAltName"
+	if cn := leaf.Subject.CommonName; cn != "" {
+		text += fmt.Sprintf(", and its common name %.64q does not count", cn)
+	}
+	return fmt.Errorf("%w %s (it covers no name): %s", ErrNames, host, text)
 }
 
 // verifyChain checks that the first certificate is a server's and leads to a root. A zero now skips dates.
@@ -108,7 +159,7 @@ func verifyChain(chain []*x509.Certificate, roots *x509.CertPool, now time.Time)
 	var invalid x509.CertificateInvalidError
 	switch {
 	case errors.As(err, &unknown):
-		return fmt.Errorf("(issued by %s) is not signed by the CA that is trusted", chain[0].Issuer)
+		return unknownAuthority(chain)
 	case errors.As(err, &invalid) && invalid.Reason == x509.IncompatibleUsage:
 		return errors.New("is not meant for servers (extended key usage)")
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
@@ -120,4 +171,22 @@ func verifyChain(chain []*x509.Certificate, roots *x509.CertPool, now time.Time)
 		return fmt.Errorf("does not verify: %w", err)
 	}
 	return nil
+}
+
+// unknownAuthority says why no authority was found. crypto/x509 takes a signature that it does not accept for one of
+// somebody else.
+func unknownAuthority(chain []*x509.Certificate) error {
+	for _, c := range chain {
+		if bytes.Equal(c.RawSubject, c.RawIssuer) {
+			continue // the signature of a root does not matter
+		}
+		switch c.SignatureAlgorithm {
+		case x509.SHA1WithRSA, x509.ECDSAWithSHA1, x509.DSAWithSHA1, x509.MD5WithRSA, x509.MD2WithRSA:
+			return fmt.Errorf("(%s) is signed with %s, which is not safe any more and accepted by no current program: have it signed again with SHA-256 (openssl x509 -req -sha256)",
+				c.Subject, c.SignatureAlgorithm)
+		case x509.UnknownSignatureAlgorithm, x509.DSAWithSHA256:
+			return fmt.Errorf("(%s) is signed with an unsupported algorithm: have it signed with RSA or ECDSA and SHA-256", c.Subject)
+		}
+	}
+	return fmt.Errorf("(issued by %s) is not signed by the CA that is trusted", chain[len(chain)-1].Issuer)
 }

@@ -1,6 +1,9 @@
 package certs
 
-import "crypto/tls"
+import (
+	"crypto/tls"
+	"fmt"
+)
 
 // use makes g what new connections get, and what is known to be on disk.
 func (a *Authority) use(g *generation) {
@@ -8,14 +11,14 @@ func (a *Authority) use(g *generation) {
 	if a.current.Load() == g {
 		return
 	}
-	raw := make([][]byte, len(g.chain))
-	for i, c := range g.chain {
-		raw[i] = c.Raw
+	g.ids = newIdentities(g)
+	if len(g.rsa.chain) > 0 || g.caKey == nil || a.readOnly {
+		a.rsa.over()
 	}
 	g.open = &tls.Config{
-		Certificates: []tls.Certificate{{Certificate: raw, PrivateKey: g.serverKey, Leaf: g.server()}},
-		MinVersion:   tls.VersionTLS12,
-		Time:         a.now,
+		GetCertificate: a.certificateFor,
+		MinVersion:     tls.VersionTLS12,
+		Time:           a.now,
 	}
 	g.mutual = g.open.Clone()
 	g.mutual.ClientAuth = tls.RequireAndVerifyClientCert
@@ -44,4 +47,20 @@ func (a *Authority) ServerTLS(requireClient bool) *tls.Config {
 			return g.open, nil
 		},
 	}
+}
+
+// LoadClient reads the certificate that a client shows, with those in between, and its key, with the checks and the words of Open.
+func LoadClient(certPath, keyPath string) (tls.Certificate, error) {
+	chain, err := readServerCertificates(certPath)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	key, err := readKey(keyPath)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	if !belongs(key, chain[0]) {
+		return tls.Certificate{}, fmt.Errorf("key %s does not belong to %s", keyPath, certPath)
+	}
+	return *tlsCertificate(chain, key), nil
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -49,6 +50,8 @@ func dial(t *testing.T, address string, config *tls.Config) (*tls.Conn, error) {
 	t.Cleanup(func() { _ = c.Close() })
 	return c, say(c)
 }
+
+var dialer = &net.Dialer{Timeout: 30 * time.Second}
 
 func say(c net.Conn) error {
 	if _, err := c.Write([]byte("hello\n")); err != nil {

@@ -31,7 +31,7 @@ type Config struct {
 	Log       Log       `mapstructure:"log"`
 }
 
-// Listeners are the doors of the embedded broker. With all of them disabled
+// Listeners are where the embedded broker takes connections. With all of them disabled
 // there is no embedded broker, and ingest serves the broker at mqtt.host.
 type Listeners struct {
 	TCP       TCPListener       `mapstructure:"tcp"`

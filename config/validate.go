@@ -69,7 +69,7 @@ func (v *validator) files() {
 
 func (v *validator) listeners() {
 	l := v.config.Listeners
-	doors := []struct {
+	sockets := []struct {
 		section string
 		enabled bool
 		address string
@@ -78,7 +78,7 @@ func (v *validator) listeners() {
 		{"listeners.tls", l.TLS.Enabled, l.TLS.Address},
 		{"listeners.websocket", l.WebSocket.Enabled, l.WebSocket.Address},
 	}
-	for i, d := range doors {
+	for i, d := range sockets {
 		if d.address == "" && !d.enabled {
 			continue
 		}
@@ -86,7 +86,7 @@ func (v *validator) listeners() {
 			v.refuse(d.section+".address", "must be host:port with a port from 0 to 65535, for example 127.0.0.1:1883 or :8883")
 			continue
 		}
-		for _, other := range doors[:i] {
+		for _, other := range sockets[:i] {
 			if d.enabled && other.enabled && collide(d.address, other.address) {
 				v.refuse(d.section+".address", "is taken by %s; give each listener its own port", other.section)
 			}

@@ -86,6 +86,12 @@ func (c *Client) RemoveDevice(ctx context.Context, id string) error {
 	return err
 }
 
+// PurgeDevice implements Operator.
+func (c *Client) PurgeDevice(ctx context.Context, id string) (int64, error) {
+	reply, err := ask[countReply](ctx, c, http.MethodPost, "/devices/purge", deviceRequest{id})
+	return reply.Count, err
+}
+
 // AddUser implements Operator.
 func (c *Client) AddUser(ctx context.Context, u store.NewUser) error {
 	_, err := ask[struct{}](ctx, c, http.MethodPost, "/users/add", userRequest(u))

@@ -3,6 +3,7 @@
 //
 //	server.go     Server: the model, with or without a running broker and subscriber, and the orders
 //	status.go     Status and whether the server is alive
+//	authority.go  who trusts which certificate authority
 //	equation.go   the equation, read until both sides agree
 //	device.go     a device as people and programs are shown it
 //	refusals.go   what each account was refused
@@ -44,6 +45,8 @@ type Operator interface {
 	RotateDevice(ctx context.Context, id string) (secret string, err error)
 	// RemoveDevice takes a device's access and ends its session; its readings stay.
 	RemoveDevice(ctx context.Context, id string) error
+	// PurgeDevice deletes all readings of a device that was removed, and returns how many messages that were.
+	PurgeDevice(ctx context.Context, id string) (int64, error)
 	// AddUser lets a person or another program in.
 	AddUser(ctx context.Context, u store.NewUser) error
 	// SetPassword gives a user another password and ends the sessions that the old one opened.

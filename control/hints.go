@@ -31,7 +31,10 @@ func Hints(err error) []string {
 
 func kindHint(err error) string {
 	var locked *LockedError
+	var database *DatabaseLockedError
 	switch {
+	case errors.As(err, &database):
+		return "stop it, or give this one another store.path (PLANTOPS_STORE_PATH): two servers on one database lose readings of each other"
 	case errors.As(err, &locked) && locked.PID == 0:
 		return "stop it, or give this one another data_dir (--data-dir)"
 	case errors.As(err, &locked):
@@ -44,6 +47,8 @@ func kindHint(err error) string {
 		return "restore a backup; to start empty, move the file and its -wal file away first: what is in it may still be saved"
 	case errors.Is(err, certs.ErrNoAuthority):
 		return `create one with "plantops certs init"`
+	case errors.Is(err, certs.ErrKeyInside):
+		return "keep only the certificates in it: openssl x509 -in FILE -out NEW; a key that others have seen is no secret any more: make another"
 	case errors.Is(err, certs.ErrClock):
 		return "set the clock, for instance: sudo timedatectl set-ntp true"
 	case errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission):

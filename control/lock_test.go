@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -56,4 +57,43 @@ func TestLockFileOfADeadProcessDoesNotHinder(t *testing.T) {
 	lock, err := AcquireLock(context.Background(), dir, 0)
 	require.NoError(t, err)
 	require.NoError(t, lock.Release())
+}
+
+// Two data directories can name one database: the second server is refused, through whatever link it comes.
+func TestDatabaseIsLockedForAllDataDirectories(t *testing.T) {
+	dir := t.TempDir()
+	path, link := filepath.Join(dir, "plantops.db"), filepath.Join(t.TempDir(), "other.db")
+	require.NoError(t, os.Symlink(path, link))
+	first, err := AcquireDatabase(context.Background(), path, 0)
+	require.NoError(t, err)
+	for _, same := range []string{path, link} {
+		_, err = AcquireDatabase(context.Background(), same, 0)
+		var locked *DatabaseLockedError
+		require.ErrorAs(t, err, &locked, same)
+		assert.Equal(t, DatabaseLockedError{path, os.Getpid()}, *locked)
+		assert.Contains(t, Hints(err)[0], "store.path")
+	}
+	require.NoError(t, first.Release())
+	second, err := AcquireDatabase(context.Background(), link, 0)
+	require.NoError(t, err)
+	require.NoError(t, second.Release())
+
+	nowhere, err := AcquireDatabase(context.Background(), filepath.Join(dir, "missing", "plantops.db"), 0)
+	require.NoError(t, err, "opening it says why")
+	require.NoError(t, nowhere.Release())
+}
+
+func TestLockThatRootMakesBelongsToTheOwnerOfTheDirectory(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	const somebody = 12345
+	dir := t.TempDir()
+	require.NoError(t, os.Chown(dir, somebody, somebody))
+	lock, err := AcquireLock(context.Background(), dir, 0)
+	require.NoError(t, err)
+	require.NoError(t, lock.Release())
+	info, err := os.Stat(filepath.Join(dir, "plantops.lock"))
+	require.NoError(t, err)
+	assert.EqualValues(t, somebody, info.Sys().(*syscall.Stat_t).Uid)
 }

@@ -147,7 +147,7 @@ func (s *Server) checkName(name string) error {
 	return nil
 }
 
-// RotateDevice gives a device a new secret and ends the session that the old one opened.
+// RotateDevice implements Operator.
 func (s *Server) RotateDevice(ctx context.Context, id string) (string, error) {
 	secret, err := s.store.RotateDevice(ctx, id)
 	if err == nil {
@@ -156,7 +156,12 @@ func (s *Server) RotateDevice(ctx context.Context, id string) (string, error) {
 	return secret, err
 }
 
-// RemoveDevice takes a device's access and ends its session; its readings stay.
+// PurgeDevice implements Operator.
+func (s *Server) PurgeDevice(ctx context.Context, id string) (int64, error) {
+	return s.store.PurgeDevice(ctx, id)
+}
+
+// RemoveDevice implements Operator.
 func (s *Server) RemoveDevice(ctx context.Context, id string) error {
 	err := s.store.RemoveDevice(ctx, id)
 	if err == nil {
@@ -165,7 +170,7 @@ func (s *Server) RemoveDevice(ctx context.Context, id string) error {
 	return err
 }
 
-// AddUser lets a person or another program in.
+// AddUser implements Operator.
 func (s *Server) AddUser(ctx context.Context, u store.NewUser) error {
 	if err := s.checkName(u.Name); err != nil {
 		return fmt.Errorf("add user: %w", err)
@@ -173,7 +178,7 @@ func (s *Server) AddUser(ctx context.Context, u store.NewUser) error {
 	return s.store.AddUser(ctx, u)
 }
 
-// SetPassword gives a user another password and ends the sessions that the old one opened.
+// SetPassword implements Operator.
 func (s *Server) SetPassword(ctx context.Context, name, password string) error {
 	err := s.store.SetPassword(ctx, name, password)
 	if err == nil {
@@ -182,7 +187,7 @@ func (s *Server) SetPassword(ctx context.Context, name, password string) error {
 	return err
 }
 
-// RemoveUser takes a user's access and ends its sessions.
+// RemoveUser implements Operator.
 func (s *Server) RemoveUser(ctx context.Context, name string) error {
 	err := s.store.RemoveUser(ctx, name)
 	if err == nil {
@@ -197,8 +202,7 @@ func (s *Server) disconnect(id, reason string) {
 	}
 }
 
-// ReloadCertificates reads certificates and revocation list again, and returns how many connections had a certificate
-// that is revoked now. They are ended.
+// ReloadCertificates implements Operator.
 func (s *Server) ReloadCertificates(context.Context) (int64, error) {
 	if s.authority == nil {
 		return 0, nil
@@ -223,8 +227,7 @@ type Replayed struct {
 	Remaining int64 `json:"remaining"` // still not usable
 }
 
-// ReplayQuarantine decodes quarantined messages again; those that are usable now become readings and
-// leave the quarantine. No ids means all.
+// ReplayQuarantine implements Operator.
 func (s *Server) ReplayQuarantine(ctx context.Context, ids []int64) (Replayed, error) {
 	var result Replayed
 	if len(ids) == 0 {
@@ -265,7 +268,7 @@ func (s *Server) replay(ctx context.Context, entry store.QuarantineEntry, result
 	return nil
 }
 
-// PurgeQuarantine deletes quarantined messages for good and returns how many. No ids means all.
+// PurgeQuarantine implements Operator.
 func (s *Server) PurgeQuarantine(ctx context.Context, ids []int64) (int64, error) {
 	return s.store.PurgeQuarantine(ctx, ids...)
 }

@@ -145,6 +145,14 @@ func handler(o Operator) http.Handler {
 		}
 		return struct{}{}, o.RemoveDevice(r.Context(), device.ID)
 	})
+	handle("POST /devices/purge", func(r *http.Request) (any, error) {
+		device, err := body[deviceRequest](r)
+		if err != nil {
+			return nil, err
+		}
+		n, err := o.PurgeDevice(r.Context(), device.ID)
+		return countReply{n}, err
+	})
 	handle("POST /users/add", func(r *http.Request) (any, error) {
 		user, err := body[userRequest](r)
 		if err != nil {

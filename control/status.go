@@ -26,7 +26,9 @@ type Status struct {
 	Refusals      Refusals       `json:"refusals,omitempty"` // of all accounts, since the start
 	Unread        Unread         `json:"unread,omitempty"`   // of all accounts, since the start
 	Storage       Storage        `json:"storage"`
+	Quarantine    Quarantine     `json:"quarantine"`
 	Certificates  []certs.Info   `json:"certificates"`
+	Rollover      *Rollover      `json:"ca_rollover,omitempty"` // while one authority follows another
 }
 
 // Subscription is the connection through which readings come in.
@@ -53,19 +55,52 @@ type Storage struct {
 	LowSpace      bool   `json:"low_space"`
 	Rows          int64  `json:"rows"` // telemetry messages
 	SchemaVersion int    `json:"schema_version"`
+	// Salvages are the times that the database was damaged and made anew.
+	Salvages []Salvage `json:"salvages,omitempty"`
+}
+
+// Salvage is what became of a damaged database.
+type Salvage struct {
+	Time     Moment           `json:"time"`
+	Cause    string           `json:"cause"`
+	OldFile  string           `json:"old_file"` // beside the database
+	Lost     string           `json:"lost,omitempty"`
+	Searched int64            `json:"searched_percent"`
+	Missing  map[string]int64 `json:"missing_rows,omitempty"` // by device
+}
+
+// Quarantine is what waits for somebody to look at it.
+type Quarantine struct {
+	Entries    int64        `json:"entries"`
+	LastDay    int64        `json:"last_day"` // of them arrived in the last 24 hours; 1000 means at least so many
+	Newest     Moment       `json:"newest"`
+	Summarised []Summarised `json:"summarised,omitempty"` // what is only counted any more
+}
+
+// Summarised is what is left of entries that made room.
+type Summarised struct {
+	Device string `json:"device"`
+	Reason string `json:"reason"`
+	Count  int64  `json:"count"`
+	First  Moment `json:"first"`
+	Last   Moment `json:"last"`
 }
 
 const (
 	expiresSoon = 14 * 24 * time.Hour // renewal is due long before
-	// The disk is nearly full below whichever of the two is reached first.
+	// The disk is nearly full below lowSpacePercent of it, but not before less than enoughBytes are free, and always below
+	// lowSpaceBytes.
 	lowSpaceBytes   = 200 << 20
 	lowSpacePercent = 5
+	enoughBytes     = 2 << 30
+
+	lossIsNews = 7 * 24 * time.Hour // so long what a damaged database lost is a problem; afterwards it is only listed
 )
 
 // LowSpace decides whether a disk is nearly full. One that was stays so until there is a tenth more room than the limit:
 // a file system that breathes does not fill the log.
 func LowSpace(s store.Space, was bool) bool {
-	limit := max(lowSpaceBytes, s.TotalBytes/100*lowSpacePercent)
+	limit := max(lowSpaceBytes, min(s.TotalBytes/100*lowSpacePercent, enoughBytes))
 	if was {
 		limit += limit / 10
 	}
@@ -84,8 +119,16 @@ func (s *Server) Status(ctx context.Context) (Status, error) {
 		return st, err
 	}
 	st.addStorage(health)
+	if err := st.addQuarantine(ctx, s.store, health, s.now()); err != nil {
+		return st, err
+	}
+	if err := st.addSalvages(ctx, s.store, s.now()); err != nil {
+		return st, err
+	}
 	if s.authority != nil {
-		st.addCertificates(s.authority, s.now())
+		if err := s.addAuthority(ctx, &st); err != nil {
+			return st, err
+		}
 	}
 	if st.Messages.Difference != 0 {
 		st.problem("%d messages are not accounted for", st.Messages.Difference)
@@ -113,6 +156,45 @@ func (st *Status) addStorage(h store.Health) {
 	if st.Storage.LowSpace {
 		st.problem("the disk of the database is nearly full: %s of %s free", Bytes(h.FreeBytes), Bytes(h.TotalBytes))
 	}
+}
+
+func (st *Status) addQuarantine(ctx context.Context, db *store.Store, h store.Health, now time.Time) error {
+	q := Quarantine{Entries: h.Quarantined}
+	var newest int64
+	var err error
+	if q.LastDay, newest, err = db.QuarantineGrowth(ctx, now.Add(-24*time.Hour).UnixMilli()); err != nil {
+		return err
+	}
+	q.Newest = Moment(newest)
+	gone, err := db.QuarantineSummaries(ctx)
+	for _, g := range gone {
+		q.Summarised = append(q.Summarised, Summarised{g.Device, g.Reason, g.Count, Moment(g.First), Moment(g.Last)})
+	}
+	st.Quarantine = q
+	return err
+}
+
+func (st *Status) addSalvages(ctx context.Context, db *store.Store, now time.Time) error {
+	list, err := db.Salvages(ctx)
+	for _, one := range list {
+		st.Storage.Salvages = append(st.Storage.Salvages, Salvage{Time: Moment(one.Begun), Cause: one.Cause, OldFile: one.Source,
+			Lost: one.Lost, Searched: one.Done, Missing: one.Missing})
+		missing := int64(0)
+		for _, n := range one.Missing {
+			missing += n
+		}
+		news := now.Sub(time.UnixMilli(one.Begun)).Abs() < lossIsNews
+		switch {
+		case one.Finished == 0:
+			st.problem("the database was damaged: its readings are being brought back, %d %% of %s are searched", one.Done, one.Source)
+		case news && missing > 0:
+			st.problem("the database was damaged: %d messages with readings of %d devices are lost; the old file is %s", missing, len(one.Missing), one.Source)
+		}
+		if news && one.Lost != "" {
+			st.problem("the database was damaged, lost: %s; the old file is %s", one.Lost, one.Source)
+		}
+	}
+	return err
 }
 
 func (st *Status) addCertificates(authority *certs.Authority, now time.Time) {

@@ -23,10 +23,12 @@ func TestDiskIsLowBelowWhicheverLimitIsReachedFirst(t *testing.T) {
 	}{
 		"small disk, room":                  {200 * mib, gib, false, false},
 		"small disk, under 200 MiB":         {200*mib - 1, gib, false, true},
-		"large disk, room":                  {5 * gib, 100 * gib, false, false},
-		"large disk, under 5 %":             {5*gib - 1, 100 * gib, false, true},
-		"was low, a little more":            {5*gib + gib/4, 100 * gib, true, true},
-		"was low, a tenth more":             {5*gib + gib/2, 100 * gib, true, false},
+		"card, room":                        {gib, 20 * gib, false, false},
+		"card, under 5 %":                   {gib - 1000, 20 * gib, false, true},
+		"large disk, under 5 %":             {2 * gib, 1000 * gib, false, false},
+		"large disk, under 2 GiB":           {2*gib - 1, 1000 * gib, false, true},
+		"was low, a little more":            {gib + gib/20, 20 * gib, true, true},
+		"was low, a tenth more":             {gib + gib/10, 20 * gib, true, false},
 		"full":                              {0, gib, true, true},
 		"disk that never has so much space": {100 * mib, 150 * mib, false, true},
 	} {

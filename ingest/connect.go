@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"net/url"
@@ -95,7 +96,7 @@ func (l *link) attempt(ctx context.Context, _ autopaho.ClientConfig, _ *url.URL)
 	} else {
 		l.o.Log.Info("Connecting to MQTT broker at " + l.address)
 	}
-	c, err := dial(ctx, dialOptions{address: l.address, config: l.o.TLS, patience: l.o.StallTimeout,
+	c, err := dial(ctx, dialOptions{address: l.address, config: l.o.tls(), patience: l.o.StallTimeout,
 		limit: l.o.MaxPacketBytes, dialed: l.o.Dialed, onEnd: l.queue.release})
 	if err != nil {
 		return nil, err
@@ -183,4 +184,14 @@ func (l *link) down() bool {
 func (l *link) failed(message string, err error) {
 	wait := l.retry.failed(l.o.Now())
 	l.o.Log.Warn(message, "err", explain(err, l.o.Host), "remote", l.address, "retry_in", wait.Round(time.Millisecond))
+}
+
+// tls is the configuration of the connection that is made now.
+func (o *Options) tls() *tls.Config {
+	if o.TLS == nil || o.Roots == nil {
+		return o.TLS
+	}
+	config := o.TLS.Clone()
+	config.RootCAs = o.Roots()
+	return config
 }

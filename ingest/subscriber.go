@@ -9,6 +9,7 @@ package ingest
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -37,7 +38,9 @@ type Options struct {
 	Port int
 	// TLS nil means plain TCP. Otherwise its RootCAs (nil: the system's) must have signed the broker's certificate,
 	// which must be valid for ServerName (empty: Host). InsecureSkipVerify is refused.
-	TLS                *tls.Config
+	TLS *tls.Config
+	// Roots, when set, is asked at each connection and stands in for the RootCAs of TLS: an authority may be followed by another.
+	Roots              func() *x509.CertPool
 	Username, Password string
 	ClientID           string
 	Topics             []string // filters

@@ -12,6 +12,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -19,9 +20,10 @@ import (
 // Role says what kind of client an account is for.
 type Role string
 
+// The roles, as they stand in the database.
 const (
-	RoleDevice Role = "device"
-	RoleUser   Role = "user"
+	RoleDevice Role = "device" // sends readings; its account bears its id, and its secret is random
+	RoleUser   Role = "user"   // a person or a program, with rules and a password of its own
 )
 
 // Account is who may log in, and with which topics. In the filters %u stands for the account's name and %c for the
@@ -86,7 +88,7 @@ func (q *accountStatements) all() []compile {
 	return []compile{
 		{&q.insertAccount, `INSERT INTO account (name, role, algorithm, salt, hash, created, admin) VALUES (?, ?, ?, ?, ?, ?, ?)`},
 		{&q.insertRule, `INSERT OR IGNORE INTO rule (account, action, filter) VALUES (?, ?, ?)`},
-		{&q.updateSecret, `UPDATE account SET algorithm = ?, salt = ?, hash = ? WHERE name = ?`},
+		{&q.updateSecret, `UPDATE account SET algorithm = ?, salt = ?, hash = ?, rotated = ? WHERE name = ?`},
 		{&q.dropAccount, `DELETE FROM account WHERE name = ?`},
 	}
 }
@@ -155,7 +157,7 @@ func (s *Store) RotateDevice(ctx context.Context, id string) (secret string, err
 			return nil, ErrNotFound
 		}
 		secret, after = newSecret(before.account)
-		return after, s.w.updateSecret.run(algorithmSHA256, after.salt, after.hash, id)
+		return after, s.w.updateSecret.run(algorithmSHA256, after.salt, after.hash, s.options.Now().UnixMilli(), id)
 	})
 	if err != nil {
 		return "", fmt.Errorf("rotate secret of device: %w", err)
@@ -270,6 +272,17 @@ func (s *Store) Authenticate(name string, password []byte, w Wait) (Account, boo
 		return Account{}, false
 	}
 	return c.account, true
+}
+
+// DevicesSince returns how many devices have an account, and how many of them got the secret that they have, and with it what else a
+// device is told, at since or later.
+func (s *Store) DevicesSince(ctx context.Context, since time.Time) (all, told int64, err error) {
+	err = s.each(ctx, func(scan func(...any) error) error { return scan(&all, &told) },
+		`SELECT count(*), coalesce(sum(max(created, rotated) >= ?), 0) FROM account WHERE role = ?`, since.UnixMilli(), string(RoleDevice))
+	if err != nil {
+		return 0, 0, fmt.Errorf("count devices: %w", explain(err))
+	}
+	return all, told, nil
 }
 
 // Account returns the account of that name. It reads memory only.

@@ -111,3 +111,34 @@ func TestCheckID(t *testing.T) {
 		assert.ErrorContains(t, err, says, "%q", id)
 	}
 }
+
+func TestAPurgedDeviceLeavesNothingButItsCounts(t *testing.T) {
+	s := openTest(t, Options{})
+	_, err := s.AddDevice(t.Context(), "bed-1")
+	require.NoError(t, err)
+	var batch []Message
+	for i := range int64(2500) {
+		batch = append(batch, telemetry("bed-1", noon+i, Value{"ph", 6}))
+	}
+	batch = append(batch, telemetry("bed-2", noon, Value{"ph", 7}), Message{Kind: Bad, Device: "bed-1", Reason: "not JSON", Received: noon})
+	mustAppend(t, s, batch...)
+	before := totals(t, s)
+
+	_, err = s.PurgeDevice(t.Context(), "bed-1")
+	require.ErrorIs(t, err, ErrExists, "it has an account")
+	require.NoError(t, s.RemoveDevice(t.Context(), "bed-1"))
+	deleted, err := s.PurgeDevice(t.Context(), "bed-1")
+	require.NoError(t, err)
+	assert.EqualValues(t, 2500, deleted)
+	_, err = s.PurgeDevice(t.Context(), "bed-1")
+	require.ErrorIs(t, err, ErrNotFound)
+
+	assert.Equal(t, before, totals(t, s), "the equation holds")
+	assert.Empty(t, entries(t, s))
+	devices, err := s.Devices(t.Context())
+	require.NoError(t, err)
+	require.Len(t, devices, 1)
+	assert.Equal(t, []Outcome{Stored, Stored}, mustAppend(t, s, telemetry("bed-1", noon, Value{"ph", 5}), telemetry("bed-2", noon+1, Value{"ph", 5})),
+		"a device of that name begins anew, and the metric lives on")
+	require.NoError(t, s.Check(t.Context()))
+}

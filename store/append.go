@@ -29,6 +29,9 @@ const maxArrivalSteps = 1000
 // one outcome per message to outcomes, in order. A message that Append saw before becomes a duplicate, so a batch may be
 // given again after an error.
 //
+// A message that the file cannot take is isolated (isolate.go) and the others are stored; a file that is damaged is made anew
+// first (rebuild.go).
+//
 // The context bounds the wait for other writers, not the commit. After an error nothing of the batch is stored and outcomes is returned as it came; the next Append works again when the
 // cause is gone (no space left, file locked by another program for more than a second).
 func (s *Store) Append(ctx context.Context, batch []Message, outcomes []Outcome) ([]Outcome, error) {
@@ -36,6 +39,27 @@ func (s *Store) Append(ctx context.Context, batch []Message, outcomes []Outcome)
 		return outcomes, fmt.Errorf("store %d messages: %w", len(batch), err)
 	}
 	defer s.release()
+	if found := s.suspected.Swap(nil); found != nil {
+		_ = s.mend(ctx, *found) // said in the log; what this batch needs may be whole
+	}
+	results, err := s.appendAll(batch, outcomes)
+	if isDamage(err) {
+		if mendErr := s.mend(ctx, err); mendErr == nil {
+			results, err = s.appendAll(batch, outcomes)
+		}
+	}
+	if isLasting(err) && len(batch) > 0 {
+		results, err = s.isolate(batch, outcomes, err)
+	}
+	s.idle.Reset(idleAfter)
+	if err != nil {
+		return outcomes, fmt.Errorf("store %d messages: %w", len(batch), err)
+	}
+	return results, nil
+}
+
+// appendAll stores a batch in one transaction, or nothing of it.
+func (s *Store) appendAll(batch []Message, outcomes []Outcome) ([]Outcome, error) {
 	results := outcomes
 	err := s.transact(func() error {
 		for i := range batch {
@@ -47,9 +71,8 @@ func (s *Store) Append(ctx context.Context, batch []Message, outcomes []Outcome)
 		}
 		return s.evict()
 	})
-	s.idle.Reset(idleAfter)
 	if err != nil {
-		return outcomes, fmt.Errorf("store %d messages: %w", len(batch), err)
+		return outcomes, err
 	}
 	return results, nil
 }

@@ -3,12 +3,16 @@ package store
 import "fmt"
 
 type creationStatements struct {
+	insertDeviceAs, insertMetricAs *statement
+
 	insertDevice, insertCounter, insertMetric *statement
 }
 
 func (q *creationStatements) all() []compile {
 	return []compile{
 		{&q.insertDevice, `INSERT INTO device (name, created) VALUES (?, ?)`},
+		{&q.insertDeviceAs, `INSERT INTO device (id, name, created) VALUES (?, ?, ?)`},
+		{&q.insertMetricAs, `INSERT INTO metric (id, name, device) VALUES (?, ?, ?)`},
 		{&q.insertCounter, `INSERT INTO counter (device) VALUES (?)`},
 		{&q.insertMetric, `INSERT INTO metric (name, device) VALUES (?, ?)`},
 	}
@@ -22,6 +26,18 @@ func (s *Store) createDevice(name string) (*device, error) {
 		return nil, fmt.Errorf("create device %q: %w", name, err)
 	}
 	id, _ := result.LastInsertId()
+	return s.adoptDevice(id, name, created)
+}
+
+// createDeviceAs gives a device that readings know by its id, and nobody by its name, its rows.
+func (s *Store) createDeviceAs(id int64, name string) (*device, error) {
+	if err := s.w.insertDeviceAs.run(id, name, 0); err != nil {
+		return nil, fmt.Errorf("create device %q: %w", name, err)
+	}
+	return s.adoptDevice(id, name, 0)
+}
+
+func (s *Store) adoptDevice(id int64, name string, created int64) (*device, error) {
 	if err := s.w.insertCounter.run(id); err != nil {
 		return nil, fmt.Errorf("create counters of device %q: %w", name, err)
 	}
@@ -41,10 +57,23 @@ func (s *Store) createMetric(d *device, name string) (uint32, error) {
 	}
 	rowid, _ := result.LastInsertId()
 	id := uint32(rowid) // at most maxDevices * maxMetrics
+	s.adoptMetric(d, id, name)
+	return id, nil
+}
+
+// createMetricAs gives a metric that readings know by its id, and nobody by its name, its row.
+func (s *Store) createMetricAs(d *device, id uint32, name string) error {
+	if err := s.w.insertMetricAs.run(int64(id), name, d.id); err != nil {
+		return fmt.Errorf("create metric %q: %w", name, err)
+	}
+	s.adoptMetric(d, id, name)
+	return nil
+}
+
+func (s *Store) adoptMetric(d *device, id uint32, name string) {
 	s.tx.metrics = append(s.tx.metrics, newMetric{name, d})
 	d.metrics++
 	s.state.mu.Lock()
 	defer s.state.mu.Unlock()
 	s.state.metrics[name], s.state.names[id] = id, name
-	return id, nil
 }

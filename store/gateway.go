@@ -15,7 +15,6 @@ const (
 	reasonOtherAccount = "device belongs to another account"
 	reasonOtherName    = "another name has this device id"
 	reasonAccountsID   = "device id is an account's"
-	reasonNoGateway    = "device id is one of a device without a gateway"
 	reasonManyBehind   = "too many devices of the account"
 	reasonManyMetrics  = "too many metrics of the account"
 )
@@ -72,8 +71,8 @@ func (s *Store) behindOf(m *Message) (d *device, reason string, err error) {
 	}
 	_, there := accounts[d.behind.Account]
 	switch {
-	case d.behind == Behind{}:
-		return nobody, reasonNoGateway, nil
+	case d.behind == Behind{}: // what a damaged file has lost, or what an administrator sent for it
+		return d, "", s.bind(d, from)
 	case d.behind.Source != from.Source || d.behind.Raw != from.Raw:
 		return nobody, reasonOtherName, nil
 	case from.Account == "" || d.behind.Account == from.Account:

@@ -153,3 +153,33 @@ func TestFarewell(t *testing.T) {
 	assert.Zero(t, lamp().LeftAt)
 	assert.Equal(t, noon+4000, lamp().LastSeen)
 }
+
+// A device purged for good leaves nothing that the next one of its name could stumble over.
+func TestPurgedDeviceBehindAGateway(t *testing.T) {
+	s := openTest(t, Options{})
+	require.Equal(t, Stored, appendOne(t, s, behind("gate", "lamp", 1)))
+	_, err := s.PurgeDevice(t.Context(), "z.lamp")
+	require.NoError(t, err)
+	require.Equal(t, Stored, appendOne(t, s, behind("other", "lamp", 1)))
+	d, err := s.Device(t.Context(), "z.lamp")
+	require.NoError(t, err)
+	assert.Equal(t, "other", d.Behind.Account)
+}
+
+// What a failed transaction has bound is bound no more.
+func TestABatchThatFailsBindsNothing(t *testing.T) {
+	s := openTest(t, Options{})
+	require.Equal(t, Stored, appendOne(t, s, behind("gate", "first", 1)))
+	require.Error(t, s.transact(func() error {
+		m := behind("gate", "lamp", 1)
+		_, err := s.appendMessage(&m)
+		require.NoError(t, err)
+		require.Len(t, s.state.behind["gate"], 2)
+		return assert.AnError
+	}))
+	assert.Len(t, s.state.behind["gate"], 1)
+	require.Equal(t, Stored, appendOne(t, s, behind("other", "lamp", 1)))
+	d, err := s.Device(t.Context(), "z.lamp")
+	require.NoError(t, err)
+	assert.Equal(t, "other", d.Behind.Account)
+}

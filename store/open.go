@@ -42,15 +42,54 @@ const (
 const walSuffix = "-wal"
 
 func (s *Store) open(ctx context.Context) error {
-	path, err := filepath.Abs(s.options.Path)
+	path, err := RealPath(s.options.Path)
 	if err != nil {
-		return err
+		return reason(err)
 	}
-	s.path = path
+	s.path, s.aside = path, aside{path: path + asideSuffix, byDevice: map[string]int64{}}
+	if !s.options.ReadOnly {
+		if err := s.finishSwap(ctx, path); err != nil {
+			return err
+		}
+	}
 	unclean, err := prepareFile(path, s.options.ReadOnly)
 	if err != nil {
 		return err
 	}
+	err = s.openFile(ctx, unclean)
+	if s.isFull(err) {
+		err = s.openFull(ctx, unclean, err)
+	}
+	if isDamage(err) && !s.options.ReadOnly {
+		err = s.rebuild(ctx, err)
+	}
+	if err != nil || s.options.ReadOnly {
+		return err
+	}
+	s.keepReserve()
+	return s.takeAside(ctx)
+}
+
+// openFull opens a file for which there is no room: with what was held in reserve, or, when it is only to be read and its log
+// is empty, as a file that nobody changes.
+func (s *Store) openFull(ctx context.Context, unclean bool, cause error) error {
+	_ = s.disconnect() // cause is the error that matters
+	s.w = nil
+	if !s.options.ReadOnly {
+		if !s.giveReserve() {
+			return cause
+		}
+		return s.openFile(ctx, unclean)
+	}
+	if wal, err := os.Stat(s.path + walSuffix); err == nil && wal.Size() > 0 {
+		return cause
+	}
+	s.immutable = true
+	return s.openFile(ctx, unclean)
+}
+
+// openFile opens what is there and reads what is kept in memory of it.
+func (s *Store) openFile(ctx context.Context, unclean bool) (err error) {
 	if err := s.openReaders(); err != nil {
 		return err
 	}
@@ -66,6 +105,36 @@ func (s *Store) open(ctx context.Context) error {
 		return explain(err)
 	}
 	return explain(s.loadAccounts(ctx))
+}
+
+// maxLinks is what Linux follows, see path_resolution(7).
+const maxLinks = 40
+
+// RealPath is the absolute path of the file that path means, through symbolic links, whether it is there or not. SQLite
+// looks for the log beside that one, not beside the link.
+func RealPath(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	for range maxLinks {
+		real, err := filepath.EvalSymlinks(path)
+		if err == nil {
+			return real, nil
+		}
+		target, linkErr := os.Readlink(path)
+		if !errors.Is(err, fs.ErrNotExist) || linkErr != nil {
+			break // not a link, or one whose target cannot be told
+		}
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(filepath.Dir(path), target)
+		}
+		path = target
+	}
+	if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
+		return filepath.Join(dir, filepath.Base(path)), nil
+	}
+	return path, nil // opening it will say what is wrong
 }
 
 // prepareFile creates the file with private modes if there is none, and finds out what SQLite would report in riddles.
@@ -106,14 +175,27 @@ func createFile(path string) error {
 	if err != nil {
 		return reason(err)
 	}
-	if err := file.Close(); err != nil {
+	if err := errors.Join(giveToOwnerOf(filepath.Dir(path), file), file.Close()); err != nil {
 		return reason(err)
 	}
-	dir, err := os.Open(filepath.Dir(path))
+	return syncDir(path) // the name must outlive a power cut like what will be in it
+}
+
+// giveToOwnerOf gives a new file to the owner of dir when this is root, so that a command under sudo leaves nothing that
+// the server, which runs as the owner, cannot open. SQLite does the same for the log (robustFchown in os_unix.c).
+func giveToOwnerOf(dir string, file *os.File) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	info, err := os.Stat(dir)
 	if err != nil {
 		return err
 	}
-	return errors.Join(dir.Sync(), dir.Close()) // the name must outlive a power cut like what will be in it
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || owner.Uid == 0 && owner.Gid == 0 {
+		return nil
+	}
+	return file.Chown(int(owner.Uid), int(owner.Gid))
 }
 
 // reason drops the path from an error: Open names it.
@@ -128,6 +210,9 @@ func reason(err error) error {
 func (s *Store) dsn(mode string, pragmas ...string) string {
 	query := url.Values{"mode": {mode}, "_error_rc": {"1"}, "_dqs": {"0"}}
 	query["_pragma"] = append([]string{"busy_timeout(1000)", "foreign_keys(1)", "temp_store(memory)"}, pragmas...)
+	if s.immutable {
+		query.Set("immutable", "1")
+	}
 	name := url.URL{Path: s.path}
 	return "file:" + name.EscapedPath() + "?" + query.Encode()
 }
@@ -137,9 +222,10 @@ func (s *Store) openReaders() error {
 	if err != nil {
 		return err
 	}
-	s.db = sql.OpenDB(connector)
-	s.db.SetMaxOpenConns(readers)
-	s.db.SetMaxIdleConns(readers)
+	db := sql.OpenDB(connector)
+	db.SetMaxOpenConns(readers)
+	db.SetMaxIdleConns(readers)
+	s.db.Store(db)
 	return nil
 }
 
@@ -180,7 +266,7 @@ func (s *Store) openWriter(ctx context.Context, unclean bool) (err error) {
 // checkReadable is what openWriter is for a file that must not be changed.
 func (s *Store) checkReadable(ctx context.Context) error {
 	version, err := s.identify(func(query string) (n int64, err error) {
-		err = s.db.QueryRowContext(ctx, query).Scan(&n)
+		err = s.db.Load().QueryRowContext(ctx, query).Scan(&n)
 		return n, err
 	})
 	if err == nil && version < latestVersion() {
@@ -272,7 +358,7 @@ func (s *Store) checkAfterUncleanStop(ctx context.Context) error {
 
 // Check reads the whole database and compares its parts. What it finds wraps ErrDamaged.
 func (s *Store) Check(ctx context.Context) error {
-	if err := explain(s.check(ctx, `PRAGMA integrity_check(10)`)); err != nil {
+	if err := s.suspect(explain(s.check(ctx, `PRAGMA integrity_check(10)`))); err != nil {
 		return fmt.Errorf("check store %s: %w", s.path, err)
 	}
 	return nil

@@ -3,12 +3,14 @@ package store
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -35,10 +37,6 @@ func TestFileThatCannotBeUsedIsRefusedAndNotChanged(t *testing.T) {
 		"another program": {run(`PRAGMA application_id = 7`), ErrForeign, "0x7"},
 		"no mark of ours": {run(`PRAGMA application_id = 0; PRAGMA user_version = 0`), ErrForeign, "0x0"},
 		"newer":           {run(`PRAGMA user_version = 99`), ErrNewerSchema, "99"},
-		"truncated": {func(t *testing.T, path string) {
-			run(``)(t, path)
-			require.NoError(t, os.Truncate(path, 5000))
-		}, ErrDamaged, "malformed"},
 		"a log without its database": {func(t *testing.T, path string) {
 			write([]byte("log"))(t, path+walSuffix)
 		}, ErrDamaged, "plantops.db-wal"},
@@ -89,6 +87,53 @@ func TestNoRoomForANewFileIsNamedAsRoot(t *testing.T) {
 	require.ErrorContains(t, err, path)
 }
 
+func TestAFullDiskIsReadAndCanMakeRoomAsRoot(t *testing.T) {
+	dir := mountDisk(t, "size=90m")
+	path := filepath.Join(dir, "plantops.db")
+	s, err := Open(t.Context(), Options{Path: path})
+	require.NoError(t, err)
+	for i := range int64(20) {
+		var batch []Message
+		for j := range int64(500) {
+			batch = append(batch, telemetry("bed-1", noon+i*500+j, Value{"ph", 6}))
+		}
+		mustAppend(t, s, batch...)
+	}
+	require.FileExists(t, path+reserveSuffix)
+	require.NoError(t, s.Close())
+	fill, err := os.Create(filepath.Join(dir, "fill"))
+	require.NoError(t, err)
+	_, err = io.Copy(fill, zeros{})
+	require.ErrorIs(t, err, syscall.ENOSPC)
+	require.NoError(t, fill.Close())
+
+	count := func(s *Store) (n int) {
+		for _, err := range s.Readings(t.Context(), Query{}) {
+			require.NoError(t, err)
+			n++
+		}
+		return n
+	}
+	reader, err := Open(t.Context(), Options{Path: path, ReadOnly: true})
+	require.NoError(t, err)
+	assert.Equal(t, 10_000, count(reader))
+	require.NoError(t, reader.Close())
+
+	s, err = Open(t.Context(), Options{Path: path})
+	require.NoError(t, err)
+	assert.Equal(t, 10_000, count(s))
+	deleted, err := s.DeleteBefore(t.Context(), time.UnixMilli(noon+9000))
+	require.NoError(t, err)
+	assert.EqualValues(t, 9000, deleted)
+	mustAppend(t, s, telemetry("bed-1", noon+20_000, Value{"ph", 6}))
+	require.NoError(t, s.Close())
+}
+
+// zeros never ends.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
 func TestNewFileIsPrivateAndInWALMode(t *testing.T) {
 	s := openTest(t, Options{Path: filepath.Join(t.TempDir(), "odd ?#%41 name.db")})
 	info, err := os.Stat(s.path)
@@ -103,7 +148,7 @@ func TestNewFileIsPrivateAndInWALMode(t *testing.T) {
 		assert.Equal(t, want, got, pragma)
 	}
 	assert.FileExists(t, s.path+walSuffix)
-	_, err = s.db.ExecContext(t.Context(), `DELETE FROM device`)
+	_, err = s.db.Load().ExecContext(t.Context(), `DELETE FROM device`)
 	assert.ErrorContains(t, err, "readonly", "readers cannot write")
 }
 
@@ -160,8 +205,11 @@ func TestDamageIsFoundAfterAnUncleanStop(t *testing.T) {
 	require.Positive(t, at)
 	copy(data[at-at%pageBytes:], make([]byte, pageBytes))
 	require.NoError(t, os.WriteFile(path, data, 0o600))
-	_, err = Open(t.Context(), Options{Path: path})
-	require.ErrorIs(t, err, ErrDamaged)
+	again := openTest(t, Options{Path: path})
+	list, err := again.Salvages(t.Context())
+	require.NoError(t, err)
+	require.Len(t, list, 1)
+	assert.Contains(t, list[0].Cause, "damaged")
 }
 
 func TestReadOnlyStoreSeesWhatTheServerWrites(t *testing.T) {

@@ -36,22 +36,27 @@ type QuarantineSummary struct {
 	Count, First, Last int64 // Last and First: UTC ms
 }
 
-// quarantineSize is the sum of the size column, counted once and then kept.
+// quarantineSize is the sum of the size column and the number of entries, counted once and then kept.
 type quarantineSize struct {
-	known           bool
-	committed, next int64
-	ageChecked      time.Time
+	known                bool
+	committed, next      int64
+	entries, nextEntries int64
+	ageChecked           time.Time
 }
 
 type quarantineStatements struct {
 	insertEntry, deleteEntry, sumEntries, oldestEntries, summarise, countSummary, deleteEntries, deleteAllEntries, deleteSummary *statement
+
+	heaviest, oldestOf *statement
 }
 
 func (q *quarantineStatements) all() []compile {
 	return []compile{
 		{&q.insertEntry, `INSERT INTO quarantine (time, device, flags, size, topic, reason, payload) VALUES (?, ?, ?, ?, ?, ?, ?)`},
 		{&q.deleteEntry, `DELETE FROM quarantine WHERE id = ?`},
-		{&q.sumEntries, `SELECT coalesce(sum(size), 0) FROM quarantine`},
+		{&q.sumEntries, `SELECT coalesce(sum(size), 0), count(*) FROM quarantine`},
+		{&q.heaviest, `SELECT device FROM quarantine GROUP BY device ORDER BY sum(size) DESC, device LIMIT 1`},
+		{&q.oldestOf, `SELECT id, time, size, device, reason, flags FROM quarantine WHERE device = ? ORDER BY id LIMIT ?`},
 		{&q.oldestEntries, `SELECT id, time, size, device, reason, flags FROM quarantine ORDER BY id LIMIT ?`},
 		{&q.summarise, `INSERT INTO quarantine_summary (device, reason, count, first, last) VALUES (?, ?, ?, ?, ?)
 			ON CONFLICT (device, reason) DO UPDATE SET count = count + excluded.count,
@@ -81,6 +86,8 @@ func (s *Store) addEntry(d *device, m *Message, reason string, outcome Outcome) 
 		return fmt.Errorf("quarantine a message of device %q: %w", d.name, err)
 	}
 	s.tx.quarantine.next += size
+	s.tx.quarantine.nextEntries++
+	s.sayFirst(d.name, m, reason)
 	return nil
 }
 
@@ -89,33 +96,42 @@ func (s *Store) countEntries() error {
 	if q.known {
 		return nil
 	}
-	sum, err := s.w.sumEntries.number()
+	err := s.w.sumEntries.query(func(row []driver.Value) error {
+		q.committed, q.entries = row[0].(int64), row[1].(int64)
+		return nil
+	})
 	if err != nil {
 		return fmt.Errorf("measure the quarantine: %w", err)
 	}
-	q.known, q.committed, q.next = true, sum, sum
+	q.known, q.next, q.nextEntries = true, q.committed, q.entries
 	return nil
 }
 
-// evict keeps the quarantine within its bounds: the oldest entries become summary counts. It frees a little more than it
-// must, so that in a flood it runs once for many entries.
+// evict keeps the quarantine within its bounds: what is too old, and what is too much of the device that has most, becomes
+// summary counts. So a device that sends nonsense all day pushes out no other's entries. It frees a little more than it must,
+// so that in a flood it runs once for many entries.
 func (s *Store) evict() error {
 	q, limit, now := &s.tx.quarantine, s.options.QuarantineBytes, s.options.Now()
-	if q.next <= limit && now.Sub(q.ageChecked) < evictAgeInterval {
+	if now.Sub(q.ageChecked) >= evictAgeInterval {
+		oldest := now.Add(-s.options.QuarantineAge).UnixMilli()
+		for again := true; again; {
+			var err error
+			if again, err = s.evictOld(oldest); err != nil {
+				return fmt.Errorf("make room in the quarantine: %w", err)
+			}
+		}
+		q.ageChecked = now
+	}
+	if q.next <= limit {
 		return nil
 	}
-	oldest := now.Add(-s.options.QuarantineAge).UnixMilli()
-	target := q.next
-	if q.next > limit {
-		target = limit - limit/64
-	}
-	for again := true; again; {
-		var err error
-		if again, err = s.evictChunk(oldest, target); err != nil {
+	for target := limit - limit/64; q.next > target; {
+		if freed, err := s.evictHeaviest(target); err != nil {
 			return fmt.Errorf("make room in the quarantine: %w", err)
+		} else if !freed {
+			break
 		}
 	}
-	q.ageChecked = now
 	return nil
 }
 
@@ -132,23 +148,54 @@ type oldEntry struct {
 	unsure            bool // arrived is not to be trusted
 }
 
-// evictChunk summarises the oldest entries, up to evictEntries of them, as long as they arrived before oldest or there is
-// more than target; again tells that there may be more to do.
-func (s *Store) evictChunk(oldest, target int64) (again bool, err error) {
-	entries := make([]oldEntry, 0, evictEntries)
-	err = s.w.oldestEntries.query(func(row []driver.Value) error {
+// evictOld summarises entries that arrived before oldest, up to evictEntries of them; again tells that there may be more.
+func (s *Store) evictOld(oldest int64) (again bool, err error) {
+	entries, err := oldEntries(s.w.oldestEntries, int64(evictEntries))
+	due := dueEntries(entries, oldest)
+	if err != nil || due == 0 {
+		return false, err
+	}
+	if err := s.summarise(entries[:due]); err != nil {
+		return false, err
+	}
+	return due == evictEntries, s.w.deleteEntries.run(entries[due-1].id)
+}
+
+// evictHeaviest summarises the oldest entries of the device that has most, until target is reached, at most evictEntries.
+func (s *Store) evictHeaviest(target int64) (freed bool, err error) {
+	device, err := s.w.heaviest.number()
+	if err != nil {
+		return false, err
+	}
+	entries, err := oldEntries(s.w.oldestOf, device, int64(evictEntries))
+	if err != nil {
+		return false, err
+	}
+	n := 0
+	for left := s.tx.quarantine.next; n < len(entries) && left > target; n++ {
+		left -= entries[n].size
+		if err := s.w.deleteEntry.run(entries[n].id); err != nil {
+			return false, err
+		}
+	}
+	return n > 0, s.summarise(entries[:n])
+}
+
+func oldEntries(q *statement, args ...driver.Value) (entries []oldEntry, err error) {
+	err = q.query(func(row []driver.Value) error {
 		entries = append(entries, oldEntry{
 			id: row[0].(int64), arrived: row[1].(int64), size: row[2].(int64), kind: kind{row[3].(int64), row[4].(string)},
 			unsure: row[5].(int64)&flagClockUnsure != 0,
 		})
 		return nil
-	}, int64(evictEntries))
-	due := dueEntries(entries, oldest, s.tx.quarantine.next-target)
-	if err != nil || due == 0 {
-		return false, err
-	}
+	}, args...)
+	return entries, err
+}
+
+// summarise counts entries that are going.
+func (s *Store) summarise(entries []oldEntry) error {
 	gone := make(map[kind]*QuarantineSummary)
-	for _, e := range entries[:due] {
+	for _, e := range entries {
 		sum, known := gone[e.kind]
 		if !known {
 			sum = &QuarantineSummary{First: e.arrived, Last: e.arrived}
@@ -157,35 +204,49 @@ func (s *Store) evictChunk(oldest, target int64) (again bool, err error) {
 		sum.Count++
 		sum.First, sum.Last = min(sum.First, e.arrived), max(sum.Last, e.arrived)
 		s.tx.quarantine.next -= e.size
+		s.tx.quarantine.nextEntries--
 	}
 	kinds, err := s.w.countSummary.number()
 	if err != nil {
-		return false, err
+		return err
 	}
 	for k, sum := range gone {
 		if kinds >= maxSummaryReasons {
 			k.reason = otherReasons
 		}
 		if err := s.w.summarise.run(k.device, k.reason, sum.Count, sum.First, sum.Last); err != nil {
-			return false, err
+			return err
 		}
 	}
-	return due == evictEntries, s.w.deleteEntries.run(entries[due-1].id)
+	return nil
 }
 
-// dueEntries returns how many of the entries, which are in order of arrival, must go: those before oldest, and as many as
-// have excess bytes. One whose time is unsure goes with the next that is too old: in 1970 everything would be.
-func dueEntries(entries []oldEntry, oldest, excess int64) (due int) {
+// dueEntries returns how many of the entries, which are in order of arrival, are too old. One whose time is unsure goes with
+// the next that is: in 1970 everything would be.
+func dueEntries(entries []oldEntry, oldest int64) (due int) {
 	for i, e := range entries {
 		switch {
-		case excess > 0, e.arrived < oldest && !e.unsure:
+		case e.arrived < oldest && !e.unsure:
 			due = i + 1
 		case !e.unsure:
 			return due
 		}
-		excess -= e.size
 	}
 	return due
+}
+
+// maxSaid bounds what is remembered of what the log has said.
+const maxSaid = 4096
+
+// sayFirst logs the first entry of a device and reason since the start.
+func (s *Store) sayFirst(device string, m *Message, reason string) {
+	k := refusal{device, reason}
+	if s.said[k] || len(s.said) >= maxSaid {
+		return
+	}
+	s.said[k] = true
+	s.log.Warn("a message went to the quarantine; more of this kind are only counted", "device", device, "topic", m.Topic,
+		"reason", reason, "payload", fmt.Sprintf("%.64q", m.Payload))
 }
 
 // Quarantine iterates over the newest limit entries, the oldest of them first; zero means all. Entries that come or go
@@ -206,7 +267,7 @@ func (s *Store) listQuarantine(ctx context.Context, limit int, yield func(Quaran
 		limit = -1 // SQLite's word for no limit
 	}
 	var first, last int64
-	err := s.db.QueryRowContext(ctx, `SELECT coalesce(min(id), 0), coalesce(max(id), -1)
+	err := s.db.Load().QueryRowContext(ctx, `SELECT coalesce(min(id), 0), coalesce(max(id), -1)
 		FROM (SELECT id FROM quarantine ORDER BY id DESC LIMIT ?)`, limit).Scan(&first, &last)
 	for err == nil && first <= last {
 		var page []QuarantineEntry
@@ -243,7 +304,7 @@ func scanEntry(scan func(...any) error) (q QuarantineEntry, err error) {
 
 // QuarantineEntry returns one entry, or ErrNotFound.
 func (s *Store) QuarantineEntry(ctx context.Context, id int64) (QuarantineEntry, error) {
-	q, err := scanEntry(s.db.QueryRowContext(ctx, selectQuarantine+`WHERE q.id = ?`, id).Scan)
+	q, err := scanEntry(s.db.Load().QueryRowContext(ctx, selectQuarantine+`WHERE q.id = ?`, id).Scan)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = ErrNotFound
 	}

@@ -1,8 +1,11 @@
 package store
 
 import (
+	"bytes"
 	"fmt"
+	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -211,4 +214,34 @@ func TestSizeOfTheQuarantineIsKnownWhoeverChangesIt(t *testing.T) {
 	b := openTest(t, Options{Path: a.path})
 	mustAppend(t, b, bad("b", noon, "of another process"))
 	exact("another process")
+}
+
+func TestANoisyDeviceMakesRoomItself(t *testing.T) {
+	var log bytes.Buffer
+	s := openTest(t, Options{QuarantineBytes: 200_000, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	bad := func(device string) Message {
+		return Message{Kind: Bad, Device: device, Topic: "devices/" + device + "/telemetry", Received: noon, Payload: make([]byte, 1000), Reason: "not JSON"}
+	}
+	mustAppend(t, s, bad("good"), bad("good"))
+	for range 100 {
+		mustAppend(t, s, slices.Repeat([]Message{bad("noisy")}, 10)...)
+	}
+	left := map[string]int{}
+	for _, q := range entries(t, s) {
+		left[q.Device]++
+	}
+	assert.Equal(t, 2, left["good"])
+	assert.Greater(t, left["noisy"], 100)
+	list, err := s.QuarantineSummaries(t.Context())
+	require.NoError(t, err)
+	require.Len(t, list, 1)
+	assert.Equal(t, "noisy", list[0].Device)
+	assert.EqualValues(t, 1000, int(list[0].Count)+left["noisy"])
+	h, err := s.Health(t.Context())
+	require.NoError(t, err)
+	assert.EqualValues(t, len(entries(t, s)), h.Quarantined)
+	count, newest, err := s.QuarantineGrowth(t.Context(), noon-1)
+	require.NoError(t, err)
+	assert.EqualValues(t, []int64{h.Quarantined, noon}, []int64{count, newest})
+	assert.Equal(t, 2, strings.Count(log.String(), "went to the quarantine"), "the first of each device and reason")
 }

@@ -52,16 +52,17 @@ type row struct {
 const selectRows = `SELECT time, received, flags, coalesce(given, ''), body FROM reading WHERE device = ? AND time >= ? AND time < ? `
 
 // Readings iterates over what q selects in order of time, then device, then metric. Readings that arrive meanwhile may or
-// may not be seen. A device that is not known is ErrNotFound.
+// may not be seen. A device that is not known is ErrNotFound. What cannot be read any more is a *DamagedError in the stream, and
+// not its end; any other error is.
 func (s *Store) Readings(ctx context.Context, q Query) iter.Seq2[Reading, error] {
 	return func(yield func(Reading, error) bool) {
-		if err := s.readings(ctx, q, func(r Reading) bool { return yield(r, nil) }); err != nil {
+		if err := s.readings(ctx, q, yield); err != nil {
 			yield(Reading{}, fmt.Errorf("read readings: %w", err))
 		}
 	}
 }
 
-func (s *Store) readings(ctx context.Context, q Query, yield func(Reading) bool) error {
+func (s *Store) readings(ctx context.Context, q Query, to func(Reading, error) bool) error {
 	if err := s.refresh(ctx); err != nil {
 		return err
 	}
@@ -72,14 +73,16 @@ func (s *Store) readings(ctx context.Context, q Query, yield func(Reading) bool)
 	if err != nil {
 		return err
 	}
+	yield := func(r Reading) bool { return to(r, nil) }
+	damaged := func(d *DamagedError) bool { return to(Reading{}, d) }
 	if q.Limit > 0 {
 		yield = limited(q.Limit, yield)
 	}
 	if q.Every <= 0 {
-		return s.merged(ctx, q, devices, yield)
+		return s.merged(ctx, q, devices, yield, damaged)
 	}
 	b := buckets{length: max(q.Every.Milliseconds(), 1), yield: yield}
-	if err := s.merged(ctx, q, devices, b.add); err != nil {
+	if err := s.merged(ctx, q, devices, b.add, damaged); err != nil {
 		return err
 	}
 	b.flush()
@@ -116,12 +119,12 @@ func (s *Store) selectDevices(names []string) (list []*device, err error) {
 }
 
 // merged reads the rows of several devices page by page and yields their readings in one order.
-func (s *Store) merged(ctx context.Context, q Query, devices []*device, yield func(Reading) bool) error {
+func (s *Store) merged(ctx context.Context, q Query, devices []*device, yield func(Reading) bool, damaged func(*DamagedError) bool) error {
 	size := min(max(mergedRows/max(len(devices), 1), minPageRows), pageRows)
 	var open cursors
 	for _, d := range devices {
-		c := &cursor{s: s, device: d, from: q.From, to: q.To, size: size}
-		if there, err := c.next(ctx); err != nil {
+		c := &cursor{s: s, device: d, from: q.From, to: q.To, size: size, damaged: damaged}
+		if there, err := c.next(ctx); err != nil || c.left {
 			return err
 		} else if there {
 			open = append(open, c)
@@ -141,7 +144,7 @@ func (s *Store) merged(ctx context.Context, q Query, devices []*device, yield fu
 			}
 		}
 		c.rows = c.rows[1:]
-		if there, err := c.next(ctx); err != nil {
+		if there, err := c.next(ctx); err != nil || c.left {
 			return err
 		} else if there {
 			heap.Fix(&open, 0)
@@ -179,7 +182,7 @@ func (s *Store) metricName(ctx context.Context, id uint32) (name string, err err
 	if known {
 		return name, nil
 	}
-	if err := s.db.QueryRowContext(ctx, `SELECT name FROM metric WHERE id = ?`, id).Scan(&name); err != nil {
+	if err := s.db.Load().QueryRowContext(ctx, `SELECT name FROM metric WHERE id = ?`, id).Scan(&name); err != nil {
 		return "", fmt.Errorf("metric %d: %w", id, err)
 	}
 	return name, nil
@@ -193,18 +196,25 @@ type cursor struct {
 	size     int
 	rows     []row
 	last     bool // there is no page after this one
+
+	damaged func(*DamagedError) bool // is told what cannot be read
+	left    bool                     // damaged said that it is enough
 }
 
 // next makes rows[0] the current row and returns false if there is none.
 func (c *cursor) next(ctx context.Context) (bool, error) {
-	if len(c.rows) == 0 && !c.last {
+	for len(c.rows) == 0 && !c.last && !c.left {
 		var err error
-		if c.rows, err = c.s.rows(ctx, selectRows+`ORDER BY time LIMIT ?`, c.device.id, c.from, c.to, c.size); err != nil {
+		c.rows, err = c.s.rows(ctx, selectRows+`ORDER BY time LIMIT ?`, c.device.id, c.from, c.to, c.size)
+		if err != nil && !isDamage(err) {
 			return false, fmt.Errorf("device %q: %w", c.device.name, err)
 		}
-		c.last = len(c.rows) < c.size
-		if n := len(c.rows); n > 0 {
+		c.last = err == nil && len(c.rows) < c.size
+		n := len(c.rows)
+		if n > 0 {
 			c.from = c.rows[n-1].time + 1
+		} else if err != nil {
+			c.pass(ctx, err)
 		}
 	}
 	return len(c.rows) > 0, nil
@@ -219,7 +229,7 @@ func (s *Store) rows(ctx context.Context, query string, args ...any) (list []row
 		}
 		var err error
 		if r.pairs, err = decodeBody(nil, body); err != nil {
-			return fmt.Errorf("%w: row at %d: %w", ErrDamaged, r.time, err)
+			return &rowError{r.time}
 		}
 		list = append(list, r)
 		return nil
@@ -263,7 +273,7 @@ func (s *Store) latest(ctx context.Context, device string) ([]Reading, error) {
 		return nil, err
 	}
 	rows, err := s.rows(ctx, selectRows+`ORDER BY time DESC LIMIT ?`, devices[0].id, int64(math.MinInt64), int64(math.MaxInt64), latestRows)
-	if err != nil {
+	if err != nil && !(isDamage(err) && len(rows) > 0) { // what is damaged further back is not the newest
 		return nil, fmt.Errorf("device %q: %w", device, err)
 	}
 	var newest, out []Reading
@@ -279,4 +289,67 @@ func (s *Store) latest(ctx context.Context, device string) ([]Reading, error) {
 	}
 	slices.SortFunc(newest, func(a, b Reading) int { return cmp.Compare(a.Metric, b.Metric) })
 	return newest, nil
+}
+
+// buckets reduces readings in order of time to means.
+type buckets struct {
+	length, start int64
+	open          []bucket // of the time from start on
+	index         map[series]int
+	yield         func(Reading) bool
+	stopped       bool // yield said so
+}
+
+type series struct{ device, metric string }
+
+// Values are summed at this scale: so the sum of the largest floats is finite, and a power of two costs no digits.
+const sumScale = 0x1p-64
+
+type bucket struct {
+	sum   float64 // times sumScale
+	count int64
+	first Reading
+}
+
+func (b *buckets) add(r Reading) bool {
+	start := r.Time - mod(r.Time, b.length)
+	if start != b.start && !b.flush() {
+		return false
+	}
+	b.start = start
+	i, there := b.index[series{r.Device, r.Metric}]
+	if !there {
+		if i = len(b.open); i == 0 {
+			b.index = make(map[series]int)
+		}
+		b.index[series{r.Device, r.Metric}] = i
+		b.open = append(b.open, bucket{first: r})
+	}
+	b.open[i].sum += r.Value * sumScale
+	b.open[i].count++
+	return true
+}
+
+// mod is what is left of a divided by b, never negative.
+func mod(a, b int64) int64 { return (a%b + b) % b }
+
+// flush yields the means of the bucket that ends, unless yield has said stop.
+func (b *buckets) flush() bool {
+	if b.stopped {
+		return false
+	}
+	slices.SortFunc(b.open, func(x, y bucket) int {
+		return cmp.Or(cmp.Compare(x.first.Device, y.first.Device), cmp.Compare(x.first.Metric, y.first.Metric))
+	})
+	for i := range b.open {
+		r := b.open[i].first
+		r.Time, r.Value = b.start, b.open[i].sum/float64(b.open[i].count)/sumScale
+		if !b.yield(r) {
+			b.stopped = true
+			return false
+		}
+	}
+	b.open = b.open[:0]
+	clear(b.index)
+	return true
 }

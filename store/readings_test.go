@@ -1,8 +1,11 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"math"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -80,7 +83,7 @@ func TestLongAnswersComeInPagesThatHoldNothingOpen(t *testing.T) {
 	assert.Equal(t, 2*n, count)
 }
 
-func TestLatestFindsEachMetricAFewRowsBack(t *testing.T) {
+func TestLatestFindsTheNewestOfEachMetricInEarlierRowsToo(t *testing.T) {
 	s := openTest(t, Options{})
 	mustAppend(t, s,
 		telemetry("a", noon, Value{"battery", 3.7}, Value{"ph", 5}),
@@ -99,4 +102,38 @@ func TestLatestFindsEachMetricAFewRowsBack(t *testing.T) {
 	assert.Empty(t, latest)
 	_, err = s.Latest(t.Context(), "c")
 	assert.ErrorIs(t, err, ErrNotFound)
+}
+
+func TestWhatCannotBeReadIsNamedAndTheRestIsRead(t *testing.T) {
+	filled := filledFile(t)
+	good, err := os.ReadFile(filled)
+	require.NoError(t, err)
+	partly := 0
+	for page := 2; page <= len(good)/pageBytes; page++ {
+		path := filepath.Join(t.TempDir(), "plantops.db")
+		damage(t, path, good, page, func(int) byte { return 0xA5 })
+		s, err := Open(t.Context(), Options{Path: path, ReadOnly: true})
+		if err != nil {
+			require.ErrorIs(t, err, ErrDamaged, "a table that is needed for everything")
+			continue
+		}
+		got, devices := 0, map[string]bool{}
+		for _, err := range s.Readings(t.Context(), Query{Metric: "temperature"}) {
+			if damaged, ok := errors.AsType[*DamagedError](err); ok {
+				devices[damaged.Device] = true
+				assert.Less(t, damaged.From, damaged.To)
+				continue
+			}
+			require.NoError(t, err)
+			got++
+		}
+		all := damageDevices * damageRows
+		assert.Equal(t, got < all, len(devices) > 0, "page %d: %d of %d rows, damage named for %d devices", page, got, all, len(devices))
+		if len(devices) > 0 && len(devices) <= 3 {
+			partly++
+			assert.GreaterOrEqual(t, got, all-3*40, "page %d", page)
+		}
+		require.NoError(t, s.Close())
+	}
+	assert.Greater(t, partly, 5, "leaves of the table of readings were among the pages")
 }

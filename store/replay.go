@@ -84,6 +84,7 @@ func (s *Store) replay(id int64, m *Message) (Outcome, error) {
 		return outcome, s.w.updateEntry.run(flags|flagUncounted, leftover, id)
 	}
 	s.tx.quarantine.next -= size
+	s.tx.quarantine.nextEntries--
 	return outcome, s.w.deleteEntry.run(id)
 }
 

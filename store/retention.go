@@ -23,7 +23,12 @@ func (s *Store) DeleteBefore(ctx context.Context, cutoff time.Time) (deleted int
 	due, err := s.devicesBefore(ctx, before)
 	for err == nil && len(due) > 0 {
 		var rows int64
-		rows, due, err = s.deleteChunk(ctx, due, before)
+		var left []int64
+		rows, left, err = s.deleteChunk(ctx, due, before)
+		if s.isFull(err) && s.giveReserve() {
+			rows, left, err = s.deleteChunk(ctx, due, before)
+		}
+		due = left
 		deleted += rows
 	}
 	if err != nil {

@@ -17,9 +17,6 @@ const (
 	maxRecent = 32 // messages of one start of which it is known what they said
 )
 
-// maxBootBytes is the length of a boot id.
-const maxBootBytes = 32
-
 // Numbering is what a device that numbers its messages says about one of them. (Device, Boot, Sequence) is the message:
 // what comes again under it is a duplicate, whatever its time says, or a conflict when its values are others.
 type Numbering struct {

@@ -91,7 +91,7 @@ func (s *Store) Devices(ctx context.Context) ([]Device, error) {
 	list := make([]Device, 0, len(s.state.devices))
 	for name, d := range s.state.devices {
 		if name != "" {
-			list = append(list, d.export(accounts, waiting))
+			list = append(list, s.exportDevice(d, accounts, waiting))
 		}
 	}
 	slices.SortFunc(list, func(a, b Device) int { return strings.Compare(a.ID, b.ID) })
@@ -110,13 +110,14 @@ func (s *Store) Device(ctx context.Context, id string) (Device, error) {
 	if !ok {
 		return Device{}, fmt.Errorf("device %q: %w", id, ErrNotFound)
 	}
-	return d.export(accounts, s.state.waiting()), nil
+	return s.exportDevice(d, accounts, s.state.waiting()), nil
 }
 
-func (d *device) export(accounts map[string]credential, waiting map[string]int64) Device {
+func (s *Store) exportDevice(d *device, accounts map[string]credential, waiting map[string]int64) Device {
 	out := Device{ID: d.name, Created: d.created, LastSeen: d.lastSeen, LastReading: d.lastReading, Counts: d.counts,
 		LeftAt: d.leftAt, Behind: d.behind, Dropped: d.dropped, Skipped: d.skipped, LastSkipped: d.lastSkipped, SkippedAt: d.skippedAt}
 	out.Counts.Refused += waiting[d.name]
+	out.Counts.Quarantined += s.aside.quarantined(d.name)
 	out.Registered = accounts[d.name].account.Role == RoleDevice
 	return out
 }
@@ -135,6 +136,7 @@ func (s *Store) Totals(ctx context.Context) (Counts, error) {
 	for _, n := range s.state.refused {
 		total.Refused += n
 	}
+	total.Quarantined += s.aside.quarantined("*")
 	return total, nil
 }
 
@@ -207,8 +209,9 @@ func (s *Store) load(ctx context.Context) error {
 		devices[d.name], byID[d.id] = d, d
 		return err
 	}, `SELECT id, name, created, stored, duplicate, quarantined, refused, rows, last_seen, last_reading, dropped, skipped, left_at,
-		(SELECT count(*) FROM metric WHERE metric.device = device.id)
-		FROM device JOIN counter ON counter.device = device.id`)
+		coalesce(brought.metrics, 0)
+		FROM device JOIN counter ON counter.device = device.id
+		LEFT JOIN (SELECT device, count(*) AS metrics FROM metric GROUP BY device) AS brought ON brought.device = device.id`)
 	if err != nil {
 		return err
 	}
@@ -253,9 +256,9 @@ func (s *Store) load(ctx context.Context) error {
 
 // each runs a query on a reading connection and calls row for every row of the answer.
 func (s *Store) each(ctx context.Context, row func(scan func(...any) error) error, query string, args ...any) error {
-	rows, err := s.db.QueryContext(ctx, query, args...)
+	rows, err := s.db.Load().QueryContext(ctx, query, args...)
 	if err != nil {
-		return err
+		return s.suspect(err)
 	}
 	defer func() { _ = rows.Close() }() // Err has what matters
 	for rows.Next() {
@@ -263,5 +266,5 @@ func (s *Store) each(ctx context.Context, row func(scan func(...any) error) erro
 			return err
 		}
 	}
-	return rows.Err()
+	return s.suspect(rows.Err())
 }

@@ -3,7 +3,7 @@
 // counters are committed with it, so that what was received can always be accounted for.
 //
 // One connection writes, a few read; only this package touches the file. What a message means is ingest's business, who
-// may log in the broker's, and that one server runs per directory is seen to by cmd.
+// may log in the broker's, and that one server runs per directory is seen to by package control.
 package store
 
 import (
@@ -78,7 +78,7 @@ type Store struct {
 	path    string
 	options Options
 	log     *slog.Logger
-	db      *sql.DB // read-only connections
+	db      atomic.Pointer[sql.DB] // read-only connections; another when the file was rebuilt
 
 	// writing holds one token: who has it may use the writer and the fields below it.
 	writing chan struct{}
@@ -86,9 +86,22 @@ type Store struct {
 	tx      transaction
 	closed  bool
 	idle    *time.Timer
+	// suspected is damage that a reader found; nil: none.
+	suspected atomic.Pointer[error]
+
+	mended time.Time // when the file was last made anew by a running server
+	aside  aside
+
+	rebuilt chan struct{} // tells Regain
+
+	immutable bool      // opened for reading on a full disk
+	reserved  time.Time // when the reserve was last looked at
 
 	state    state // as committed, with its own lock
 	accounts atomic.Pointer[map[string]credential]
+
+	entries atomic.Int64     // of the quarantine, plus one; zero: not counted yet
+	said    map[refusal]bool // what the log has said of the quarantine; for who writes
 
 	slow    slowQueue
 	markKey []byte // of the marks of right passwords; new at each start
@@ -99,7 +112,7 @@ type Store struct {
 // log of an unclean stop may be copied into it.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	o.defaults()
-	s := &Store{options: o, log: o.Log, writing: make(chan struct{}, 1), markKey: random(sha256.Size)}
+	s := &Store{options: o, log: o.Log, writing: make(chan struct{}, 1), rebuilt: make(chan struct{}, 1), said: map[refusal]bool{}, markKey: random(sha256.Size)}
 	if err := s.open(ctx); err != nil {
 		_ = s.disconnect() // the first error is the one that matters
 		return nil, fmt.Errorf("open store %s: %w", o.Path, err)
@@ -135,8 +148,8 @@ func (s *Store) Close() error {
 // and removes it, and a log that is still there at the next start tells of an unclean stop.
 func (s *Store) disconnect() error {
 	var errs []error
-	if s.db != nil {
-		errs = append(errs, s.db.Close())
+	if db := s.db.Load(); db != nil {
+		errs = append(errs, db.Close())
 	}
 	if s.w != nil {
 		errs = append(errs, s.w.close())
@@ -199,7 +212,14 @@ func (s *Store) whenIdle() {
 	if s.closed {
 		return
 	}
-	err := s.flush()
+	var err error
+	if found := s.suspected.Swap(nil); found != nil {
+		err = s.mend(context.Background(), *found)
+	}
+	s.keepReserve()
+	if err == nil {
+		err = s.flush()
+	}
 	if err == nil {
 		err = s.w.checkpoint()
 	}

@@ -161,7 +161,10 @@ func (s *Store) apply(refused map[refusal]int64) {
 		}
 	}
 	s.tx.forget()
-	s.tx.quarantine.committed = s.tx.quarantine.next
+	q := &s.tx.quarantine
+	if q.committed, q.entries = q.next, q.nextEntries; q.known {
+		s.entries.Store(q.entries + 1)
+	}
 	s.tx.originals.committed = s.tx.originals.next
 }
 
@@ -187,7 +190,7 @@ func (s *Store) undo() {
 		delete(s.state.metrics, m.name)
 	}
 	s.tx.forget()
-	s.tx.quarantine.next = s.tx.quarantine.committed
+	s.tx.quarantine.next, s.tx.quarantine.nextEntries = s.tx.quarantine.committed, s.tx.quarantine.entries
 	s.tx.originals.next = s.tx.originals.committed
 }
 

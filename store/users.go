@@ -138,7 +138,7 @@ func (s *Store) replaceHash(ctx context.Context, name string, next func(before *
 			return nil, err
 		}
 		after := &credential{account: before.account, password: p}
-		return after, s.w.updateSecret.run(algorithmPassword, []byte{}, []byte(p.hash.String()), name)
+		return after, s.w.updateSecret.run(algorithmPassword, []byte{}, []byte(p.hash.String()), int64(0), name)
 	})
 }
 

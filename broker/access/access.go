@@ -1,8 +1,9 @@
 // Package access says who an account is and what it may do: the rules of accounts, with names filled in, against topics
-// and filters. Where accounts come from is for others. Everything stands in access.go.
+// and filters. Where accounts come from is for others.
 package access
 
 import (
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -49,6 +50,18 @@ func ValidName(name string, maxBytes int) bool {
 		!strings.ContainsAny(name, "+#/$%") && !strings.ContainsFunc(name, unicode.IsControl)
 }
 
+// ValidClientID is ValidName for a client id, which may have slashes: programs make up such ones. See MayCallItself.
+func ValidClientID(id string) bool {
+	return ValidName(strings.ReplaceAll(id, "/", "-"), MaxClientIDBytes)
+}
+
+// MayCallItself reports whether a valid client id fits the rules of the account: where %c stands in one, a slash in the client
+// id would reach into other levels.
+func (a Account) MayCallItself(clientID string) bool {
+	uses := func(rule string) bool { return strings.Contains(rule, "%c") }
+	return !strings.Contains(clientID, "/") || !slices.ContainsFunc(a.Publish, uses) && !slices.ContainsFunc(a.Subscribe, uses)
+}
+
 // Rights is what one connection may do: its account's rules with the names filled in. The zero value allows nothing.
 type Rights struct {
 	publish, subscribe []string
@@ -57,7 +70,7 @@ type Rights struct {
 	Internal bool
 }
 
-// RightsOf fills in the rules. Both names have passed ValidName, so that a name can never widen a rule.
+// RightsOf fills in the rules. Both names have passed ValidName, or the account MayCallItself, so that a name can never widen a rule.
 func RightsOf(a Account, clientID string) Rights {
 	names := strings.NewReplacer("%u", a.Name, "%c", clientID)
 	fill := func(rules []string) []string {

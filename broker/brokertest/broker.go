@@ -136,7 +136,7 @@ const (
 	WebSocket Kind = "websocket"
 )
 
-// Kinds are all of them: what holds on one must hold on every one.
+// Kinds are all kinds of listeners: what holds on one must hold on every one.
 var Kinds = []Kind{TCP, TLS, WebSocket}
 
 func (b *Broker) addr(kind Kind) net.Addr {

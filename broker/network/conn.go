@@ -241,6 +241,3 @@ func (f *firstPacket) check(p []byte, limit int) *refusal.Refusal {
 	}
 	return nil
 }
-
-// tlsHandshakeRecord is how every TLS client begins; as MQTT it would be a malformed CONNECT.
-const tlsHandshakeRecord = 0x16

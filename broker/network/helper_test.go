@@ -38,10 +38,8 @@ type testNet struct {
 	served  chan error // what serve returned
 	mu      sync.Mutex
 	reasons map[string]int
-	log     lockedBuffer
+	log     logtest.Log
 }
-
-type lockedBuffer = logtest.Log
 
 // completed are limits of which those that are 0 are as the configuration has them by default.
 func completed(some Limits) Limits {

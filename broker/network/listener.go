@@ -2,15 +2,11 @@ package network
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
-	"strings"
 	"syscall"
 	"time"
-
-	"github.com/plantops/plantops/broker/refusal"
 )
 
 const (
@@ -127,36 +123,4 @@ func (t *acceptTrouble) over(l *Listener) {
 		l.n.options.Log.Info("accepting connections again", "listener", l.kind, "count", t.count, "took", time.Since(t.since))
 		*t = acceptTrouble{}
 	}
-}
-
-// revokedCertificate is the error of a handshake with a certificate that is revoked.
-type revokedCertificate interface {
-	error
-	RevokedName() string // that the certificate gives; whoever shows it need not have the key
-}
-
-// handshakeReason sets revoked certificates apart from the other handshakes that fail.
-func handshakeReason(err error) refusal.Refusal {
-	if _, revoked := errors.AsType[revokedCertificate](err); revoked {
-		return refusal.CertificateRevoked
-	}
-	return refusal.HandshakeFailed
-}
-
-// tlsCause adds to a handshake error what it usually means. crypto/tls has no types for most of these.
-func tlsCause(err error) error {
-	var notTLS tls.RecordHeaderError
-	var badCertificate *tls.CertificateVerificationError
-	text := err.Error()
-	switch {
-	case errors.As(err, &notTLS):
-		return fmt.Errorf("the client does not speak TLS: %w", err)
-	case errors.As(err, &badCertificate):
-		return fmt.Errorf("the client certificate is not from our authority or not valid now: %w", err)
-	case strings.Contains(text, "didn't provide a certificate"):
-		return fmt.Errorf("the client has no certificate and this listener requires one: %w", err)
-	case strings.Contains(text, "remote error") && strings.Contains(text, "certificate"):
-		return fmt.Errorf("the client does not trust the server certificate (wrong ca.crt, name or clock): %w", err)
-	}
-	return err
 }

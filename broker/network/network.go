@@ -8,6 +8,7 @@
 //	writer.go     the outgoing queue; whoever writes never waits for the socket
 //	segment.go    a piece of that queue
 //	websocket.go  MQTT in the binary messages of a websocket
+//	words.go      why a connection failed before MQTT began, without a byte of what the client sent
 //	admission.go  which accepted connection is served when
 //	throttle.go   which password is looked at, and when a wrong one is answered
 //	standing.go   what is remembered of addresses and names for these two
@@ -65,12 +66,15 @@ type Network struct {
 	received, sent atomic.Int64 // bytes, without TLS and websocket
 
 	admission
-	episodes  episodes
-	lines     refusal.Limiter
-	mu        sync.Mutex // guards admission and what follows
-	closed    bool
-	listeners []*Listener
-	work      sync.WaitGroup // one for each connection until its socket is closed, one for each served one
+	episodes episodes
+	lines    refusal.Limiter
+
+	addressLines   refusal.Limiter // so that many strange addresses do not keep other lines out of the log
+	addressesNamed perMinute
+	mu             sync.Mutex // guards admission and what follows
+	closed         bool
+	listeners      []*Listener
+	work           sync.WaitGroup // one for each connection until its socket is closed, one for each served one
 }
 
 // Options are what the listeners of one network share.
@@ -144,16 +148,17 @@ func finished(ended <-chan struct{}, ctx context.Context) bool {
 	}
 }
 
-// drop logs and counts why a connection was or will be closed. err may be nil.
+// drop logs and counts why a connection was or will be closed. err may be nil. It has lines of its own, "dropped connection"
+// by listener and reason: of most connections that end here nobody is known, and refusal.Counters has its lines by account.
 func (n *Network) drop(c *Conn, why refusal.Refusal, err error) {
 	from := refusal.Source{Remote: c.RemoteAddr()}
-	if user := c.user.Load(); user != nil && why != refusal.Panic { // which is put down to the packet, see settle
+	if user := c.user.Load(); user != nil && why != refusal.Panic { // which is put down to the packet, see connectionEnded in broker's hook.go
 		from.Account, from.Proved = *user, true
 	}
 	if revoked, ok := errors.AsType[revokedCertificate](err); ok { // its owner should hear of it
 		from.Account = revoked.RevokedName()
 	}
-	if repeated, ok := n.lines.Allow(c.kind+" "+why.Reason+" "+from.Account, time.Now()); ok {
+	if repeated, ok := n.mayLog(c, why, from); ok {
 		attrs := []any{"listener", c.kind, "remote", from.Remote.String(), "reason", why.Reason}
 		if from.Proved {
 			attrs = append(attrs, "user", from.Account)
@@ -161,10 +166,49 @@ func (n *Network) drop(c *Conn, why refusal.Refusal, err error) {
 		if repeated > 0 {
 			attrs = append(attrs, "repeated", repeated)
 		}
-		if err != nil {
-			attrs = append(attrs, "err", err)
+		if err != nil && why == refusal.Panic {
+			attrs = append(attrs, "err", err) // the stack, which holds no bytes of the client
+		} else if err != nil {
+			attrs = append(attrs, "err", words(err))
 		}
 		n.options.Log.Warn("dropped connection", attrs...)
 	}
 	n.options.Refused(why, from)
+}
+
+// addressesEvery is how many addresses are named a minute for one reason: many devices with one mistake, such as an old
+// ca.crt, are each to be found, and a flood from everywhere does not fill the log.
+const addressesEvery = 20
+
+// mayLog says whether a line about this may be written now, and how many there were without one: once a minute for each
+// account, and for strangers for each address.
+func (n *Network) mayLog(c *Conn, why refusal.Refusal, from refusal.Source) (repeated int, ok bool) {
+	kind, now := c.kind+" "+why.Reason, time.Now()
+	if from.Account != "" {
+		return n.lines.Allow(kind+" "+from.Account, now)
+	}
+	if repeated, ok = n.addressLines.Allow(kind+" "+refusal.AddressKey(c.RemoteAddr()).String(), now); !ok {
+		return 0, false
+	}
+	if n.addressesNamed.take(kind, now) {
+		return repeated, true
+	}
+	return n.lines.Allow(kind, now)
+}
+
+// perMinute counts what happens in a minute, for each of a few kinds.
+type perMinute struct {
+	mu    sync.Mutex
+	began time.Time
+	count map[string]int
+}
+
+func (p *perMinute) take(kind string, now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if now.Sub(p.began) >= refusal.LineEvery || p.count == nil {
+		p.began, p.count = now, map[string]int{}
+	}
+	p.count[kind]++
+	return p.count[kind] <= addressesEvery
 }

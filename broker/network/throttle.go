@@ -51,7 +51,7 @@ type Attempt struct {
 }
 
 // Attempt says whether a password for an account may be looked at, and how the wait for that is to be. The account is
-// zero where there is none of that name. In any case right or wrong ends the attempt.
+// zero where there is none of that name. In any case Right or Wrong ends the attempt.
 func (c *Conn) Attempt(account access.Account) (t *Attempt, w access.Wait, ok bool) {
 	n := c.n
 	w.Gone = c.Done()

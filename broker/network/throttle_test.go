@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/plantops/plantops/broker/access"
+	"github.com/plantops/plantops/broker/brokertest/logtest"
 	"github.com/plantops/plantops/broker/refusal"
 )
 
@@ -272,7 +273,7 @@ func TestGuessesDoNotSlowTheDevicesBehindTheSameAddress(t *testing.T) {
 
 func TestThrottlingIsToldWhenItBeginsAndWhenItEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log lockedBuffer
+		var log logtest.Log
 		e := episodes{log: slog.New(slog.NewTextHandler(&log, nil))}
 		for range 1000 {
 			for i := range 2 * toldAtATime {

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -38,23 +37,26 @@ var websocketBuffers sync.Pool // write buffers; a connection has one only while
 func (c *Conn) upgrade() (*webSocket, error) {
 	limited := &io.LimitedReader{R: &c.socket, N: upgradeBytes}
 	request := bufio.NewReader(limited)
+	if err := checkRequest(request); err != nil {
+		return nil, err
+	}
 	r, err := http.ReadRequest(request)
 	w := &upgradeWriter{c: c, request: request, header: make(http.Header)}
+	if err != nil && limited.N <= 0 {
+		http.Error(w, errTooLarge.Error(), http.StatusRequestHeaderFieldsTooLarge)
+		return nil, errTooLarge
+	}
 	if err != nil {
-		if limited.N <= 0 {
-			err = errors.New("the request is too large")
-			http.Error(w, err.Error(), http.StatusRequestHeaderFieldsTooLarge)
-		}
-		return nil, err
+		return nil, requestFault(err)
 	}
 	offered := websocket.Subprotocols(r)
 	if len(offered) > 0 && !slices.ContainsFunc(offered, func(s string) bool { return slices.Contains(subprotocols, s) }) {
 		http.Error(w, "this is an MQTT server: offer the sub-protocol mqtt", http.StatusBadRequest)
-		return nil, fmt.Errorf("the client offers only the sub-protocols %.64q", offered)
+		return nil, errors.New("the client offers only sub-protocols that are not mqtt")
 	}
 	if origin := r.Header.Get("Origin"); !originAllowed(origin, r.Host, c.n.options.AllowedOrigins) {
 		http.Error(w, "this origin is not allowed", http.StatusForbidden)
-		return nil, fmt.Errorf("the origin %.128q is not in allowed_origins", origin)
+		return nil, foreignOrigin(origin)
 	}
 	upgrader := websocket.Upgrader{
 		Subprotocols:    subprotocols,

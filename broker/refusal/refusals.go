@@ -2,8 +2,8 @@
 // codes that a client is told (refusals.go). counters.go counts refusals by reason and by account and logs them, at the
 // rate that ratelimit.go allows. What is refused is judged elsewhere; the answers are sent by answer.go of package broker.
 //
-// A new refusal is a variable here, the place that returns it, and a row in refusals_test.go of package broker, which fails
-// until there is one.
+// A new refusal is a variable here, the place that returns it, and a row in refusals_test.go of package broker; the test in its
+// refusals_table_test.go fails until there is one.
 package refusal
 
 import (
@@ -74,6 +74,11 @@ var (
 	InvalidPayloadFormat   = Refusal{Reason: "invalid payload format", V5: packets.ErrMalformedPacket}
 	InvalidResponseTopic   = Refusal{Reason: "invalid response topic", V5: packets.ErrProtocolViolation}
 	InvalidTopic           = Refusal{Reason: topic.ErrInvalid.Error(), V5: packets.ErrTopicNameInvalid}
+	TopicAlias             = Refusal{Reason: "topic alias invalid", V5: packets.ErrTopicAliasInvalid}                             // none is announced [MQTT-3.2.2-17]
+	MessageWithoutID       = Refusal{Reason: "protocol violation: missing packet id", V5: packets.ErrProtocolViolationNoPacketID} // [MQTT-2.2.1-3]; of other packets: NoPacketID
+	NoTopic                = Refusal{Reason: "protocol violation: no topic or alias", V5: packets.ErrProtocolViolationNoTopic}
+	WildcardInTopic        = Refusal{Reason: "protocol violation: topic contains wildcards", V5: packets.ErrProtocolViolationSurplusWildcard}       // [MQTT-3.3.2-2]
+	SubscriptionIDSent     = Refusal{Reason: "protocol violation: contained subscription identifier", V5: packets.ErrProtocolViolationSurplusSubID} // [MQTT-3.3.4-6]
 	TooManyTopicLevels     = Refusal{Reason: topic.ErrTooDeep.Error(), V5: packets.ErrTopicNameInvalid}
 	InvalidFilter          = Refusal{Reason: topic.ErrFilterInvalid.Error(), V5: packets.ErrTopicFilterInvalid}
 	TooManyFilterLevels    = Refusal{Reason: topic.ErrFilterTooDeep.Error(), V5: packets.ErrTopicFilterInvalid}

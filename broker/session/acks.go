@@ -2,6 +2,9 @@ package session
 
 import "time"
 
+// This file takes what clients send us about deliveries to them: PUBACK, PUBREC and PUBCOMP. What we owe them for their own
+// messages is in incoming.go.
+
 // Puback takes a PUBACK from the client. One that answers nothing is ignored.
 func (s *Session) Puback(now time.Time, id uint16, reason Reason, out []Effect) []Effect {
 	f := s.outgoing.flights.find(id)
@@ -12,7 +15,7 @@ func (s *Session) Puback(now time.Time, id uint16, reason Reason, out []Effect) 
 	token := f.token
 	s.outgoing.bytes -= f.message.costBytes()
 	s.outgoing.flights.remove(f)
-	return s.advance(now, s.settle(token, reason, out))
+	return s.advance(now, s.answered(token, reason, out))
 }
 
 // Pubrec takes a PUBREC: from here on the client owns the message, so its
@@ -30,7 +33,7 @@ func (s *Session) Pubrec(now time.Time, id uint16, reason Reason, out []Effect) 
 	}
 	if f.message != nil {
 		s.outgoing.bytes -= f.message.costBytes()
-		out = s.settle(f.token, reason, out)
+		out = s.answered(f.token, reason, out)
 		f.message, f.token, f.ids = nil, nil, nil
 		t.order++
 		f.order = t.order
@@ -55,24 +58,25 @@ func (s *Session) Pubcomp(now time.Time, id uint16, out []Effect) []Effect {
 	return s.advance(now, out)
 }
 
-// settle ends a delivery as the client's acknowledgement says.
-func (s *Session) settle(token any, reason Reason, out []Effect) []Effect {
+// answered ends a delivery as the client's acknowledgement says.
+func (s *Session) answered(token any, reason Reason, out []Effect) []Effect {
 	if reason.Failed() {
 		s.stats.Dropped[DropRefused]++
-		return resolve(token, Effect{Kind: Dropped, Drop: DropRefused, Reason: reason}, out)
+		return returnToken(token, Effect{Kind: Dropped, Drop: DropRefused, Reason: reason}, out)
 	}
 	s.stats.Delivered++
-	return resolve(token, Effect{Kind: Delivered}, out)
+	return returnToken(token, Effect{Kind: Delivered}, out)
 }
 
-// drop ends a delivery that is in no queue and has no packet id.
+// drop ends a delivery that is in no queue and has no packet id. In the end everything that is dropped comes here or to
+// answered, and is counted there.
 func (s *Session) drop(e *entry, why Drop, reason Reason, out []Effect) []Effect {
 	s.stats.Dropped[why]++
-	return resolve(e.token, Effect{Kind: Dropped, Drop: why, Reason: reason}, out)
+	return returnToken(e.token, Effect{Kind: Dropped, Drop: why, Reason: reason}, out)
 }
 
-// resolve appends the end of a token's story, if there is a token.
-func resolve(token any, e Effect, out []Effect) []Effect {
+// returnToken appends the end of a token's story, if there is a token.
+func returnToken(token any, e Effect, out []Effect) []Effect {
 	if token == nil {
 		return out
 	}
@@ -103,7 +107,7 @@ func (s *Session) dropFlight(f *flight, why Drop, reason Reason, out []Effect) [
 	return append(out, Effect{Kind: Pubrel, PacketID: f.id})
 }
 
-// dropAll settles every token: those on the way first, in their order.
+// dropAll gives every token back: those on the way first, in their order.
 func (s *Session) dropAll(out []Effect) []Effect {
 	b := &s.outgoing
 	for _, id := range b.flights.resendOrder() {

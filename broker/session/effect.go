@@ -3,7 +3,7 @@ package session
 // Kind says what an Effect asks of the router.
 type Kind uint8
 
-// The effects. The first five are packets for the session's connection.
+// The effects. The first six are for the session's own connection.
 const (
 	// Publish, Puback, Pubrec, Pubrel, Pubcomp: write AppendPacket's bytes.
 	Publish Kind = iota + 1
@@ -39,11 +39,6 @@ const (
 	DropEnded                 // the session ended first
 	numDrops
 )
-
-var dropNames = [numDrops]string{"expired", "too large", "queue full", "offline", "refused", "session ended"}
-
-// String is the reason in words, for a log line.
-func (d Drop) String() string { return dropNames[d] }
 
 // Effect is one thing for the router to do. Only the fields that its Kind
 // names are set.

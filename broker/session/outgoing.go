@@ -107,7 +107,7 @@ func (s *Session) send(now time.Time, e *entry, out []Effect) []Effect {
 	out = append(out, s.publish(now, e, 0, false))
 	if e.qos == 0 {
 		s.stats.Delivered++
-		return resolve(e.token, Effect{Kind: Delivered}, out)
+		return returnToken(e.token, Effect{Kind: Delivered}, out)
 	}
 	s.outgoing.bytes += m.costBytes()
 	out[len(out)-1].PacketID = s.outgoing.flights.add(*e)

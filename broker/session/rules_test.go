@@ -9,6 +9,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// dropNames are the reasons for Dropped as show has them.
+var dropNames = [numDrops]string{"expired", "too large", "queue full", "offline", "refused", "session ended"}
+
 // show writes effects the way the tests compare them.
 func show(out []Effect) []string {
 	lines := []string{}
@@ -25,7 +28,7 @@ func show(out []Effect) []string {
 			line += fmt.Sprintf(" %v", e.Token)
 		}
 		if e.Kind == Dropped {
-			line += ": " + e.Drop.String()
+			line += ": " + dropNames[e.Drop]
 		}
 		if e.Reason != 0 {
 			line += fmt.Sprintf(" 0x%X", byte(e.Reason))

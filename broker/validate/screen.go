@@ -2,7 +2,7 @@
 // and none that a client must not send. It has no rights in mind and sends nothing.
 //
 // screen.go follows the packets through the bytes as they come in; form.go reads one packet, properties.go its properties
-// of MQTT 5; fault.go is what is wrong with it.
+// of MQTT 5; bridge.go takes away what Mosquitto's bridges add to the version; fault.go is what is wrong with it.
 package validate
 
 import (
@@ -38,7 +38,7 @@ type Screen struct {
 	need  int    // as many bytes of it say more
 	rest  int    // bytes of a packet that is in order
 	size  int    // of the packet under way, as far as it is known
-	fresh bool   // it began in the last call of pass
+	fresh bool   // it began in the last call of Pass
 }
 
 // Pass takes the next bytes. It returns how many of them belong to packets that are in order so far, and what is wrong

@@ -17,7 +17,7 @@ import (
 
 func newCerts(a *app) *cobra.Command {
 	return group(&cobra.Command{Use: "certs", Short: "Create, show, renew and revoke certificates"},
-		newCertsInit(a), newCertsShow(a), newCertsRenew(a), newCertsIssue(a), newCertsList(a), newCertsRevoke(a))
+		newCertsInit(a), newCertsShow(a), newCertsRenew(a), newCertsRollover(a), newCertsIssue(a), newCertsList(a), newCertsRevoke(a))
 }
 
 func newCertsInit(a *app) *cobra.Command {
@@ -34,6 +34,11 @@ Every device that trusts the old authority must be given the new ca.crt after --
 				return err
 			}
 			cfg := loaded.Config
+			if !force {
+				if err := a.mayInit(cmd.Context(), cfg); err != nil {
+					return err
+				}
+			}
 			authority, err := certs.Create(a.certsOptions(cfg), force)
 			if errors.Is(err, certs.ErrExists) {
 				return control.WithHint(err, `see what is there: plantops certs show`,
@@ -78,7 +83,7 @@ func newCertsShow(a *app) *cobra.Command {
 			return printCertificates(a.stdout, authority, asJSON)
 		},
 	}
-	cmd.Flags().BoolVar(&asPEM, "pem", false, "print the CA certificate itself")
+	cmd.Flags().BoolVar(&asPEM, "pem", false, "print the CA certificate itself, while the CA rolls over both")
 	addJSONFlag(cmd, &asJSON)
 	return cmd
 }
@@ -102,6 +107,31 @@ func newCertsRenew(a *app) *cobra.Command {
 			}
 			fmt.Fprintln(a.stdout, "Issued a new server certificate.")
 			return printCertificate(a.stdout, info)
+		},
+	}
+}
+
+func newCertsRollover(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "rollover",
+		Short: "Make the certificate authority that follows the one in use, before its time",
+		Long: `Make the certificate authority that follows the one in use. "serve" does so by itself three years before the old one
+ends. From then on "certs show --pem" and "device add" give both certificates; the server's own is issued by the old one until
+7 days before its end, so nothing happens to the devices that know the old one alone until then.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			authority, cfg, err := a.openAuthority()
+			if err != nil {
+				return err
+			}
+			if err := authority.RollOver(); err != nil {
+				return err
+			}
+			if _, _, err := a.reloadServer(cmd, cfg); err != nil {
+				return err
+			}
+			fmt.Fprintln(a.stdout, "Made the certificate authority that follows. Give every device both: plantops certs show --pem")
+			return printCertificates(a.stdout, authority, false)
 		},
 	}
 }
@@ -135,7 +165,7 @@ logs in with: for a device its id. It is valid for ten years, or until "plantops
 }
 
 func (a *app) certsOptions(cfg config.Config) certs.Options {
-	return certsOptions(cfg, a.now, a.build.Date, nil)
+	return certsOptions(cfg, a.now, a.build.earliest(), nil)
 }
 
 // lookAtAuthority opens the certificates without writing anything, also when they are expired.

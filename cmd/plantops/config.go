@@ -23,7 +23,7 @@ func newConfigCheck(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := checkWiring(loaded, certificateDate(a.now(), a.build.Date)); err != nil {
+			if err := checkWiring(loaded, certificateDate(a.now(), a.build.earliest())); err != nil {
 				return err
 			}
 			a.warnConfig(loaded)

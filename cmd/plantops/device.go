@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/plantops/plantops/config"
 	"github.com/plantops/plantops/control"
@@ -69,21 +71,64 @@ func deviceHint(err error, id string) error {
 }
 
 func newDeviceRemove(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:               "remove ID",
-		Short:             "Take a device's access away and end its connection; its readings stay",
+	var purge bool
+	var yes string
+	cmd := &cobra.Command{
+		Use:   "remove ID",
+		Short: "Take a device's access away and end its connection; its readings stay",
+		Long: `Take a device's access away and end its connection. Its readings stay, unless --purge: then they are deleted
+for good, with everything else that is known of it. That is asked twice; --yes ID answers both questions.`,
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: completeDevices(a),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.operate(cmd.Context(), func(_ config.Config, o control.Operator) error {
-				if err := o.RemoveDevice(cmd.Context(), args[0]); err != nil {
-					return deviceHint(err, args[0])
+			id := args[0]
+			if purge && yes != id {
+				if err := a.askTwice(cmd, id); err != nil {
+					return err
 				}
-				_, err := fmt.Fprintf(a.stdout, "Device %s can no longer connect. Its readings stay.\n", args[0])
+			}
+			return a.operate(cmd.Context(), func(_ config.Config, o control.Operator) error {
+				err := o.RemoveDevice(cmd.Context(), id)
+				if purge && errors.Is(err, store.ErrNotFound) {
+					err = nil // removed before
+				}
+				if err == nil && !purge {
+					_, err = fmt.Fprintf(a.stdout, "Device %s can no longer connect. Its readings stay.\n", id)
+					return err
+				}
+				var n int64
+				if err == nil {
+					n, err = o.PurgeDevice(cmd.Context(), id)
+				}
+				if err != nil {
+					return deviceHint(err, id)
+				}
+				_, err = fmt.Fprintf(a.stdout, "Device %s can no longer connect. Its readings are deleted: %d messages.\n", id, n)
 				return err
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&purge, "purge", false, "delete its readings too, for good")
+	cmd.Flags().StringVar(&yes, "yes", "", "with --purge: the device's id once more, instead of being asked")
+	return cmd
+}
+
+// askTwice makes sure that somebody at a terminal means it.
+func (a *app) askTwice(cmd *cobra.Command, id string) error {
+	if a.stdin == nil || !term.IsTerminal(int(a.stdin.Fd())) {
+		return usageError(cmd, fmt.Errorf("--purge deletes all readings of %s for good: say --yes %s", id, id))
+	}
+	in := bufio.NewScanner(a.stdin)
+	for _, ask := range []struct{ question, want string }{
+		{fmt.Sprintf("Delete all readings of %s for good? Type yes: ", id), "yes"},
+		{"They cannot be brought back. Type the device's id: ", id},
+	} {
+		fmt.Fprint(a.stderr, ask.question)
+		if !in.Scan() || strings.TrimSpace(in.Text()) != ask.want {
+			return errors.New("nothing was changed")
+		}
+	}
+	return nil
 }
 
 // deviceState is for people.

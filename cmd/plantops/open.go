@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -106,9 +107,13 @@ func (a *app) serverOrLock(ctx context.Context, cfg config.Config) (*control.Cli
 
 // operateHere calls do with a data directory that no server uses.
 func (a *app) operateHere(ctx context.Context, cfg config.Config, sources *source.Set, do func(config.Config, control.Operator) error) error {
-	db, err := store.Open(ctx, storeOptions(cfg, a.now, slog.New(slog.DiscardHandler)))
+	lock, err := control.AcquireDatabase(ctx, cfg.StorePath(), lockWait)
 	if err != nil {
 		return err
+	}
+	db, err := store.Open(ctx, storeOptions(cfg, a.now, slog.New(slog.DiscardHandler)))
+	if err != nil {
+		return errors.Join(err, lock.Release())
 	}
 	o := a.controlOptions(cfg, db)
 	o.Sources = sources
@@ -118,14 +123,28 @@ func (a *app) operateHere(ctx context.Context, cfg config.Config, sources *sourc
 	}
 	if err == nil {
 		err = do(cfg, control.New(o))
+	} else {
+		err = certificateError(err)
 	}
-	return errors.Join(err, db.Close())
+	return errors.Join(err, db.Close(), lock.Release())
 }
 
 // makeDataDir creates the data directory. Others may enter it, for the CA certificate; the files in it
 // have modes of their own.
 func makeDataDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	existing := filepath.Clean(dir)
+	var made []string // from the inside out
+	for !exists(existing) && existing != filepath.Dir(existing) {
+		made = append(made, existing)
+		existing = filepath.Dir(existing)
+	}
+	err := os.MkdirAll(dir, 0o755)
+	for _, path := range made {
+		if err == nil {
+			err = control.GiveToOwnerOf(existing, path)
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("create data directory: %w", err)
 	}
 	return nil

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strconv"
@@ -62,13 +63,30 @@ func newQuarantineList(a *app) *cobra.Command {
 				if len(list) == 0 {
 					a.warn("the quarantine is empty")
 				}
-				return table(a.stdout, rows)
+				if err := table(a.stdout, rows); err != nil {
+					return err
+				}
+				return a.printSummaries(cmd.Context(), db)
 			})
 		},
 	}
 	cmd.Flags().IntVar(&limit, "limit", 100, "at most so many")
 	addJSONFlag(cmd, &asJSON)
 	return cmd
+}
+
+// printSummaries says what is only counted any more, after an empty line, or nothing.
+func (a *app) printSummaries(ctx context.Context, db *store.Store) error {
+	gone, err := db.QuarantineSummaries(ctx)
+	if err != nil || len(gone) == 0 {
+		return err
+	}
+	rows := [][]string{{"DEVICE", "MADE ROOM, ONLY COUNTED", "TIMES", "FIRST", "LAST"}}
+	for _, g := range gone {
+		rows = append(rows, []string{orDash(g.Device), g.Reason, fmt.Sprint(g.Count), local(control.Moment(g.First)), local(control.Moment(g.Last))})
+	}
+	fmt.Fprintln(a.stdout)
+	return table(a.stdout, rows)
 }
 
 func newQuarantineShow(a *app) *cobra.Command {

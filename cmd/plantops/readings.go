@@ -137,7 +137,12 @@ func printReadings(ctx context.Context, a *app, db *store.Store, q store.Query, 
 		return err
 	}
 	count := 0
+	var damage error
 	for r, err := range db.Readings(ctx, q) {
+		if damaged, ok := errors.AsType[*store.DamagedError](err); ok {
+			damage = errors.Join(damage, damaged) // the others can be read
+			continue
+		}
 		if err == nil {
 			err = out.write(r)
 		}
@@ -155,6 +160,9 @@ func printReadings(ctx context.Context, a *app, db *store.Store, q store.Query, 
 	}
 	if count == 0 {
 		a.warn("no readings match")
+	}
+	if damage != nil {
+		return control.WithHint(damage, "the server makes a damaged database anew at its next start, from what can be read")
 	}
 	return nil
 }

@@ -2,17 +2,11 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/binary"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
-	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,6 +18,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/plantops/plantops/certs/certstest"
 	"github.com/plantops/plantops/control"
 	"github.com/plantops/plantops/ingest"
 )
@@ -54,7 +49,7 @@ func TestScripts(t *testing.T) {
 			"logged":  awaitLogged,
 			"signal":  signalServer,
 			"exits":   runExpecting,
-			"ca":      writeCA,
+			"ca":      writeCA(t),
 			"header":  patchDatabase,
 			"publish": publishReading,
 		},
@@ -131,23 +126,18 @@ func runExpecting(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // writeCA writes the certificate of a certificate authority: ca FILE valid|expired.
-func writeCA(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 2 {
-		ts.Fatalf("usage: ca FILE valid|expired")
+func writeCA(t *testing.T) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) != 2 {
+			ts.Fatalf("usage: ca FILE valid|expired")
+		}
+		ca := certstest.New(t, func(c *x509.Certificate) {
+			if args[1] == "expired" {
+				c.NotBefore, c.NotAfter = c.NotBefore.Add(-24*time.Hour), c.NotBefore
+			}
+		})
+		ts.Check(os.WriteFile(ts.MkAbs(args[0]), ca.PEM(), 0o644))
 	}
-	until := time.Now().Add(time.Hour)
-	if args[1] == "expired" {
-		until = time.Now().Add(-time.Hour)
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	ts.Check(err)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "another CA"}, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageCertSign, NotBefore: until.Add(-24 * time.Hour), NotAfter: until,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	ts.Check(err)
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644))
 }
 
 // patchDatabase changes a number in the header of a database: header FILE user_version|application_id N.

@@ -77,8 +77,8 @@ func (s *service) serve(ctx context.Context) (err error) {
 	for _, warning := range s.loaded.Warnings {
 		log.Warn(warning)
 	}
-	w := wiring{loaded: s.loaded, now: now, built: s.app.build.Date, log: log, password: backendPassword(cfg)}
-	if err := checkWiring(s.loaded, certificateDate(now(), w.built)); err != nil {
+	w := wiring{loaded: s.loaded, now: now, built: s.app.build.earliest(), log: log, password: backendPassword(cfg)}
+	if err := checkWiring(s.loaded, time.Time{}); err != nil {
 		return err
 	}
 	if w.sources, err = compileSources(s.loaded); err != nil {
@@ -98,6 +98,11 @@ func (s *service) serve(ctx context.Context) (err error) {
 		return err
 	}
 	life.onStop("lock", func(context.Context) error { return lock.Release() })
+	database, err := control.AcquireDatabase(ctx, cfg.StorePath(), lockWait)
+	if err != nil {
+		return err
+	}
+	life.onStop("lock of the database", func(context.Context) error { return database.Release() })
 
 	db, err := store.Open(ctx, storeOptions(cfg, now, log))
 	if err != nil {
@@ -111,7 +116,7 @@ func (s *service) serve(ctx context.Context) (err error) {
 	}
 
 	if needsAuthority(cfg) {
-		if s.authority, err = openAuthority(ctx, certsOptions(cfg, now, w.built, log), w.built); err != nil {
+		if s.authority, err = openAuthority(ctx, certsOptions(cfg, now, w.built, log), db); err != nil {
 			return err
 		}
 		w.authority = s.authority
@@ -155,6 +160,7 @@ func (s *service) serve(ctx context.Context) (err error) {
 		life.onStop("devices", br.DisconnectDevices)
 		br.AdmitDevices()
 	}
+	life.start("salvage", db.Regain)
 	if keep := cfg.Store.Retention; keep > 0 {
 		life.start("retention", retain(keep, now, w.unsure, log, db.DeleteBefore))
 	}
@@ -171,7 +177,12 @@ func (s *service) serve(ctx context.Context) (err error) {
 	s.server = control.New(told)
 	if s.authority != nil {
 		life.start("certificates", func(ctx context.Context) error {
-			return s.authority.Run(ctx, func() { s.server.EndRevoked() })
+			return s.authority.Run(ctx, func() {
+				s.server.EndRevoked()
+				if err := rememberAuthority(ctx, s.authority, db, log); err != nil && ctx.Err() == nil {
+					log.Error("the certificate authority could not be written down in the database", "err", err)
+				}
+			})
 		})
 	}
 	socket, err := control.Listen(cfg.SocketPath(), s.server, log)

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/plantops/plantops/broker/brokertest"
+	"github.com/plantops/plantops/broker/brokertest/logtest"
 	"github.com/plantops/plantops/config"
 	"github.com/plantops/plantops/control"
 	"github.com/plantops/plantops/ingest"
@@ -33,24 +34,15 @@ type running struct {
 
 // readyLog keeps what is logged and says when the program is ready.
 type readyLog struct {
-	mu    sync.Mutex
-	text  bytes.Buffer
+	logtest.Log
 	ready chan struct{}
 }
 
 func (l *readyLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	if bytes.Contains(p, []byte("PlantOps is ready")) {
 		close(l.ready)
 	}
-	return l.text.Write(p)
-}
-
-func (l *readyLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
+	return l.Log.Write(p)
 }
 
 // startServer starts the program with settings ("NAME=value") beside those that tests need.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -36,8 +37,8 @@ func newSimulate(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "simulate",
 		Short: "Send readings as devices would, through the real door of the running server",
-		Long: `Register devices sim-1, sim-2 … with the running server, send plausible readings over MQTT, and remove the
-devices at the end; their readings stay. With --count, and after Ctrl-C, it ends with what was sent, acknowledged
+		Long: `Register devices with names of their own (sim-ABC123-1 …) with the running server, send plausible readings, and remove the
+devices and their readings at the end. With --count, and after Ctrl-C, it ends with what was sent, acknowledged
 and stored, and fails unless everything acknowledged is stored.`,
 		Example: `  plantops simulate --devices 6 --every 10s
   plantops simulate --devices 100 --count 100000`,
@@ -123,18 +124,19 @@ func (a *app) simulate(ctx context.Context, cfg config.Config, f simulateFlags, 
 		defer cancel()
 		for _, d := range sim.devices {
 			removeErr := server.RemoveDevice(ctx, d.options.Username)
+			if removeErr == nil {
+				_, removeErr = server.PurgeDevice(ctx, d.options.Username)
+			}
 			err = errors.Join(err, removeErr)
 			if errors.Is(removeErr, control.ErrUnreachable) {
 				return // so it is for the others
 			}
 		}
 	}()
+	run := "sim-" + rand.Text()[:6] // names of its own: sim-1 may be a real device
 	for i := range f.devices {
-		id := fmt.Sprintf("sim-%d", i+1)
-		secret, err := server.AddDevice(ctx, id)
-		if errors.Is(err, store.ErrExists) { // an earlier simulation was cut short
-			secret, err = server.RotateDevice(ctx, id)
-		}
+		id := fmt.Sprintf("%s-%d", run, i+1)
+		secret, err := server.AddDevice(ctx, id) // a name that is taken is somebody's, however unlikely
 		if err != nil {
 			return err
 		}

@@ -78,7 +78,7 @@ func (a *app) status(ctx context.Context, cfg config.Config) (control.Status, er
 	defer db.Close()
 	left := a.controlOptions(cfg, db)
 	if needsAuthority(cfg) {
-		o := certsOptions(cfg, a.now, a.build.Date, nil)
+		o := certsOptions(cfg, a.now, a.build.earliest(), nil)
 		o.ReadOnly = true
 		authority, err := certs.Open(o)
 		if err != nil && !errors.Is(err, certs.ErrNoAuthority) {
@@ -103,6 +103,17 @@ func printStatus(a *app, s control.Status) error {
 		{"devices", fmt.Sprintf("%d, %d online", len(s.Devices), online(s.Devices))},
 		{"storage", fmt.Sprintf("%s, %s with %d telemetry messages; %s of %s free",
 			s.Storage.Path, control.Bytes(s.Storage.SizeBytes), s.Storage.Rows, control.Bytes(s.Storage.FreeBytes), control.Bytes(s.Storage.TotalBytes))},
+	}
+	if q := s.Quarantine; q.Entries > 0 || len(q.Summarised) > 0 {
+		made := int64(0)
+		for _, g := range q.Summarised {
+			made += g.Count
+		}
+		rows = append(rows, []string{"quarantine", fmt.Sprintf("%d messages, %d in the last day, the newest %s; %d more are only counted",
+			q.Entries, q.LastDay, ago(q.Newest, now), made)})
+	}
+	for _, one := range s.Storage.Salvages {
+		rows = append(rows, []string{"made anew", fmt.Sprintf("%s, the damaged file is %s", local(one.Time), one.OldFile)})
 	}
 	if sub := s.Subscriber; sub != nil {
 		how := "not connected to " + sub.Broker
@@ -131,6 +142,9 @@ func printStatus(a *app, s control.Status) error {
 	}
 	for _, c := range s.Certificates {
 		rows = append(rows, []string{c.Role + " certificate", fmt.Sprintf("until %s, %s", c.NotAfter.Format(time.DateOnly), c.Path)})
+	}
+	if s.Rollover != nil {
+		rows = append(rows, []string{"CA roll-over", s.Rollover.Text()})
 	}
 	if err := table(a.stdout, rows); err != nil {
 		return err

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -62,6 +61,13 @@ func trustedRoots(loaded config.Loaded, now time.Time) (*x509.CertPool, error) {
 	if err == nil {
 		return roots, nil
 	}
+	problem := loaded.Problem("mqtt.ca_cert", err.Error())
+	if errors.Is(err, certs.ErrDates) {
+		problem = control.KindOf(certs.ErrDates, problem)
+	}
+	if errors.Is(err, certs.ErrKeyInside) {
+		return nil, control.KindOf(errConfig, control.KindOf(certs.ErrKeyInside, problem))
+	}
 	remedy := "copy the CA certificate of the broker there, or name the file where it is"
 	if loaded.Config.Embedded() {
 		remedy = "name the CA that signed the server certificate, or remove the setting to trust the one that PlantOps makes"
@@ -69,33 +75,18 @@ func trustedRoots(loaded config.Loaded, now time.Time) (*x509.CertPool, error) {
 	if loaded.Config.MQTT.CACert == "" {
 		remedy = `restore it from a backup, or make a new authority with "plantops certs init --force"`
 	}
-	return nil, control.KindOf(errConfig, control.WithHint(loaded.Problem("mqtt.ca_cert", err.Error()), remedy,
+	return nil, control.KindOf(errConfig, control.WithHint(problem, remedy,
 		"for a connection without TLS set mqtt.use_tls (MQTT_USE_TLS) to false"))
 }
 
 // clientCertificate reads the certificate that the subscriber was told to show.
 func clientCertificate(loaded config.Loaded) (tls.Certificate, error) {
 	m := loaded.Config.MQTT
-	pair, err := tls.LoadX509KeyPair(m.ClientCert, m.ClientKey)
+	pair, err := certs.LoadClient(m.ClientCert, m.ClientKey)
 	if err != nil {
-		return pair, control.KindOf(errConfig, loaded.Problem("mqtt.client_cert", fmt.Sprintf("certificate and key %s: %v", m.ClientKey, err)))
+		return pair, control.KindOf(errConfig, loaded.Problem("mqtt.client_cert", err.Error()))
 	}
 	return pair, nil
-}
-
-// openAuthority opens the certificates, and creates them on the first start.
-func openAuthority(ctx context.Context, o certs.Options, built time.Time) (*certs.Authority, error) {
-	authority, err := certs.Open(o)
-	if errors.Is(err, certs.ErrNoAuthority) || errors.Is(err, certs.ErrClock) {
-		if err := awaitClock(ctx, o.Now, built, o.Log); err != nil {
-			return nil, err
-		}
-		authority, err = certs.Open(o)
-	}
-	if errors.Is(err, certs.ErrNoAuthority) {
-		authority, err = certs.Create(o, false)
-	}
-	return authority, certificateError(err)
 }
 
 // certificateError tells wrong certificates, which need a person, from a disk that does not work.
@@ -111,44 +102,21 @@ func certificateError(err error) error {
 // clockPoll is how often a clock that is not set yet is looked at.
 const clockPoll = time.Second
 
-// awaitClock waits until the clock shows a time that can be, which takes a Pi without a battery clock as
-// long as the network takes.
-func awaitClock(ctx context.Context, now func() time.Time, built time.Time, log *slog.Logger) error {
-	if !certs.ClockUnsure(now(), built) {
-		return nil
-	}
-	log.Warn("the clock is not set: waiting for time before certificates are created",
-		"clock", now().UTC().Format(time.RFC3339), "build_date", built.Format(time.RFC3339))
-	tick := time.NewTicker(clockPoll)
-	defer tick.Stop()
-	for certs.ClockUnsure(now(), built) {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-	}
-	log.Info("the clock is set", "clock", now().UTC().Format(time.RFC3339))
-	return nil
-}
-
 // subscriberTLS returns how the subscriber connects: nil without TLS. With the embedded broker it has
-// checked that the connection will verify, so that a wrong CA is found at start.
+// checked that the connection will verify, so that a wrong CA is found at start. Dates are no reason to stop.
 func subscriberTLS(ctx context.Context, w wiring) (*tls.Config, error) {
 	loaded, cfg, authority := w.loaded, w.loaded.Config, w.authority
 	if !cfg.MQTT.UseTLS {
 		return nil, nil
 	}
-	date := certificateDate(w.now(), w.built)
-	roots, err := trustedRoots(loaded, date)
+	roots, err := rootsForNow(w)
 	if err != nil {
 		return nil, err
 	}
 	conf := &tls.Config{RootCAs: roots, ServerName: cfg.MQTT.Host, MinVersion: tls.VersionTLS12, Time: tlsClock(w.now, w.built, authority)}
 	if cfg.Embedded() {
-		if err := certs.VerifyServer(roots, authority.ServerPEM(), cfg.MQTT.Host, date); err != nil {
-			return nil, control.KindOf(errConfig, control.WithHint(loaded.Problem("mqtt.ca_cert", err.Error()),
-				"name the CA that signed the server certificate, or remove the setting to trust the one that PlantOps makes"))
+		if err := certs.VerifyServer(roots, authority.ServerPEM(), cfg.MQTT.Host, time.Time{}); err != nil {
+			return nil, ownServerError(loaded, err)
 		}
 	}
 	switch {
@@ -163,16 +131,52 @@ func subscriberTLS(ctx context.Context, w wiring) (*tls.Config, error) {
 		}
 		conf.Certificates = []tls.Certificate{pair}
 	case cfg.Embedded() && cfg.Listeners.TLS.RequireCertificate:
-		if err := awaitClock(ctx, w.now, w.built, w.log); err != nil {
-			return nil, err
+		var pair tls.Certificate
+		err := untilClock(ctx, w.now, w.log, func() (err error) {
+			pair, err = issueInMemory(authority, cfg.MQTT.BackendUsername)
+			return err
+		})
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
 		}
-		pair, err := issueInMemory(authority, cfg.MQTT.BackendUsername)
 		if err != nil {
 			return nil, control.KindOf(errConfig, loaded.Problem("mqtt.client_cert", fmt.Sprintf("needed with listeners.tls.require_certificate: %v", err)))
 		}
 		conf.Certificates = []tls.Certificate{pair}
 	}
 	return conf, nil
+}
+
+// rootsForNow is trustedRoots, in which a CA certificate that is not valid today is only said: the clock may be wrong. One that
+// did not sign the embedded broker's certificate either is refused for its date.
+func rootsForNow(w wiring) (*x509.CertPool, error) {
+	roots, err := trustedRoots(w.loaded, certificateDate(w.now(), w.built))
+	if !errors.Is(err, certs.ErrDates) {
+		return roots, err
+	}
+	later, laterErr := trustedRoots(w.loaded, time.Time{})
+	cfg := w.loaded.Config
+	if laterErr != nil || cfg.Embedded() && certs.VerifyServer(later, w.authority.ServerPEM(), cfg.MQTT.Host, time.Time{}) != nil {
+		return nil, err
+	}
+	w.log.Error("the CA certificate is not valid at the time that the clock shows", "path", cfg.CACertPath(), "clock", w.now(), "err", err)
+	return later, nil
+}
+
+// ownServerError says which setting is to blame when the subscriber would refuse the embedded broker.
+func ownServerError(loaded config.Loaded, err error) error {
+	cfg := loaded.Config
+	if !errors.Is(err, certs.ErrNames) {
+		return control.KindOf(errConfig, control.WithHint(loaded.Problem("mqtt.ca_cert", err.Error()),
+			"name the CA that signed the server certificate, or remove the setting to trust the one that PlantOps makes"))
+	}
+	if cfg.Certs.ServerCert == "" {
+		return control.KindOf(errConfig, control.WithHint(loaded.Problem("mqtt.host", err.Error()),
+			"add the name to certs.extra_names (PLANTOPS_CERTS_EXTRA_NAMES)"))
+	}
+	return control.KindOf(errConfig, control.WithHint(loaded.Problem("certs.server_cert", err.Error()),
+		fmt.Sprintf("have it issued with subjectAltName=DNS:%s and every other name and address by which devices connect; "+
+			"or set mqtt.host to a name that it covers", cfg.MQTT.Host)))
 }
 
 // issueInMemory makes a client certificate that is never written anywhere.
@@ -185,21 +189,16 @@ func issueInMemory(authority *certs.Authority, name string) (tls.Certificate, er
 }
 
 // tlsClock is the time by which the subscriber judges certificates. A clock that is not set is replaced
-// by the latest time that has certainly passed: otherwise a Pi that starts without network could not even
-// talk to itself.
+// by a time that has certainly passed: otherwise a Pi that starts without network could not even
+// talk to itself. So is one by which this process's own certificate is not valid: that is for the devices to judge.
 func tlsClock(now func() time.Time, built time.Time, authority *certs.Authority) func() time.Time {
 	return func() time.Time {
 		t := now()
-		if !certs.ClockUnsure(t, built) {
-			return t
-		}
-		t = built
 		if authority != nil {
-			for _, c := range authority.Certificates() {
-				if c.NotBefore.After(t) {
-					t = c.NotBefore
-				}
-			}
+			return authority.TimeWithin(t)
+		}
+		if certs.ClockUnsure(t, built) {
+			return built
 		}
 		return t
 	}

@@ -13,12 +13,14 @@ import (
 
 	"github.com/plantops/plantops/certs"
 	"github.com/plantops/plantops/config"
+	"github.com/plantops/plantops/store/storetest"
 )
 
 var built = time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC)
 
 // A Pi without a battery clock starts in 1970, until the network has told it the time.
 func TestClockIsAwaitedBeforeCertificatesAreCreated(t *testing.T) {
+	db := storetest.Open(t)
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		began := time.Now()
@@ -29,7 +31,7 @@ func TestClockIsAwaitedBeforeCertificatesAreCreated(t *testing.T) {
 			return built.AddDate(0, 1, 0)
 		}
 		o := certs.Options{Dir: t.TempDir() + "/certs", Now: now, NotBeforeClock: built, Log: slog.New(slog.NewTextHandler(&log, nil))}
-		authority, err := openAuthority(context.Background(), o, built)
+		authority, err := openAuthority(context.Background(), o, db)
 		require.NoError(t, err)
 		assert.Equal(t, 90*time.Second, time.Since(began))
 		assert.Contains(t, log.String(), "the clock is not set: waiting for time")
@@ -40,7 +42,7 @@ func TestClockIsAwaitedBeforeCertificatesAreCreated(t *testing.T) {
 func TestWaitForTheClockEndsWithTheProgram(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	err := awaitClock(ctx, func() time.Time { return time.Unix(0, 0) }, built, slog.New(slog.DiscardHandler))
+	err := untilClock(ctx, time.Now, slog.New(slog.DiscardHandler), func() error { return certs.ErrClock })
 	assert.ErrorIs(t, err, context.Canceled)
 }
 

@@ -25,6 +25,18 @@ type build struct {
 	Platform string    `json:"platform"`
 }
 
+// floor is a time that has certainly passed: it was when this line was written. It stands in for the build date of a program that was
+// built without one, and a clock that shows less is not set.
+var floor = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// earliest is the time before which no clock is believed.
+func (b build) earliest() time.Time {
+	if b.Date.Before(floor) {
+		return floor
+	}
+	return b.Date
+}
+
 // readBuild takes what the linker was told, and what the Go tool recorded for the rest.
 func readBuild() build {
 	b := build{Version: version, Commit: commit, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}

@@ -62,7 +62,10 @@ type wiring struct {
 }
 
 // unsure reports whether the clock cannot be right.
-func (w wiring) unsure() bool { return certs.ClockUnsure(w.now(), w.built) }
+func (w wiring) unsure() bool {
+	now := w.now()
+	return certs.ClockUnsure(now, w.built) || w.authority != nil && w.authority.ClockUnsure(now)
+}
 
 func brokerOptions(w wiring) broker.Options {
 	cfg, l := w.loaded.Config, w.loaded.Config.Listeners
@@ -94,7 +97,7 @@ func brokerOptions(w wiring) broker.Options {
 
 func ingestOptions(w wiring) ingest.Options {
 	cfg := w.loaded.Config
-	return ingest.Options{
+	o := ingest.Options{
 		Host:       cfg.MQTT.Host,
 		Port:       w.port,
 		TLS:        w.tls,
@@ -113,6 +116,10 @@ func ingestOptions(w wiring) ingest.Options {
 		Now:            w.now,
 		Log:            w.log,
 	}
+	if w.tls != nil && cfg.Embedded() {
+		o.Roots = w.authority.Follow(w.tls.RootCAs)
+	}
+	return o
 }
 
 // compileSources returns what ingest.sources says; nil when it has none.

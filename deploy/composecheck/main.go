@@ -1,13 +1,15 @@
-// Command composecheck loads the production compose files as Docker Compose does, merged, and fails
-// unless exactly one port is published in all: 8883.
+// Command composecheck loads compose files as Docker Compose does, merged, and fails unless those for production publish exactly
+// one port in all, 8883, and the one of the backend alone, beside an existing broker, none.
 //
 //	cd deploy/composecheck && go run . ../docker-compose.yml ../docker-compose.prod.yml
+//	cd deploy/composecheck && go run . -backend ../docker-compose.backend.yml
 //
 // It is a module of its own, so that compose-go stays out of PlantOps' dependencies.
 package main
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"slices"
@@ -17,19 +19,25 @@ import (
 )
 
 func main() {
-	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: composecheck FILE...")
+	backend := flag.Bool("backend", false, "the files are those of the backend alone")
+	flag.Parse()
+	if flag.NArg() == 0 {
+		fmt.Fprintln(os.Stderr, "usage: composecheck [-backend] FILE...")
 		os.Exit(2)
 	}
-	project, err := load(os.Args[1:])
+	judge, verdict := check, "the merged production files publish exactly 8883"
+	if *backend {
+		judge, verdict = checkBackend, "the backend alone opens no listener and publishes no port"
+	}
+	project, err := load(flag.Args())
 	if err == nil {
-		err = check(project)
+		err = judge(project)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "composecheck:", err)
 		os.Exit(1)
 	}
-	fmt.Println("composecheck: the merged production files publish exactly 8883")
+	fmt.Println("composecheck:", verdict)
 }
 
 func load(files []string) (*types.Project, error) {
@@ -58,4 +66,45 @@ func check(project *types.Project) error {
 		return fmt.Errorf("published ports are %q, wanted exactly 8883:8883/tcp", published)
 	}
 	return nil
+}
+
+// checkBackend: one service that listens nowhere, sits in the network of the broker, and has its CA certificate read-only.
+func checkBackend(project *types.Project) error {
+	if len(project.Services) != 1 {
+		return fmt.Errorf("%d services, wanted the backend alone", len(project.Services))
+	}
+	for name, service := range project.Services {
+		if len(service.Ports) > 0 || service.NetworkMode == "host" {
+			return fmt.Errorf("service %s publishes ports", name)
+		}
+		for _, listener := range []string{"TCP", "TLS", "WEBSOCKET"} {
+			key := "PLANTOPS_LISTENERS_" + listener + "_ENABLED"
+			if value := service.Environment[key]; value == nil || *value != "false" {
+				return fmt.Errorf("service %s does not set %s to false", name, key)
+			}
+		}
+		for network := range service.Networks {
+			if !project.Networks[network].External {
+				return fmt.Errorf("network %s is not the broker's", network)
+			}
+		}
+		if err := checkMount(service, "/app/certs/ca.crt"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkMount: a file of the host, read-only, which Docker must not make a directory of when it is missing.
+func checkMount(service types.ServiceConfig, target string) error {
+	for _, volume := range service.Volumes {
+		if volume.Target != target {
+			continue
+		}
+		if !volume.ReadOnly || volume.Bind == nil || bool(volume.Bind.CreateHostPath) {
+			return fmt.Errorf("%s is mounted with %+v, %+v", target, volume, volume.Bind)
+		}
+		return nil
+	}
+	return fmt.Errorf("%s is not mounted", target)
 }

@@ -55,19 +55,58 @@ func TestImageKnowsItsBuildDate(t *testing.T) {
 }
 
 func TestCACertificateIsMountedReadOnlyAndNeverMade(t *testing.T) {
-	project, err := load([]string{"../docker-compose.yml", "../docker-compose.prod.yml"})
+	for _, files := range [][]string{{"../docker-compose.yml"}, {"../docker-compose.yml", "../docker-compose.prod.yml"}} {
+		project, err := load(files)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, target := range []string{"/etc/plantops/ca.crt", "/app/certs/ca.crt"} { // the second is the old system's
+			if err := checkMount(project.Services["plantops"], target); err != nil {
+				t.Error(files, err)
+			}
+		}
+	}
+}
+
+// An .env of the old system that says nothing about TLS must not switch off what the configuration file switches on.
+func TestComposeDoesNotSwitchTLSOff(t *testing.T) {
+	for given, want := range map[string]string{"": "", "false": "false", "true": "true"} {
+		t.Setenv("MQTT_USE_TLS", given)
+		project, err := load([]string{"../docker-compose.yml"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := project.Services["plantops"].Environment["MQTT_USE_TLS"]; got == nil || *got != want {
+			t.Errorf("MQTT_USE_TLS=%q gives %v", given, got)
+		}
+	}
+}
+
+func TestBackendAloneListensNowhere(t *testing.T) {
+	project, err := load([]string{"../docker-compose.backend.yml"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, volume := range project.Services["plantops"].Volumes {
-		if volume.Target == "/etc/plantops/ca.crt" {
-			if !volume.ReadOnly || volume.Bind == nil || bool(volume.Bind.CreateHostPath) {
-				t.Fatalf("mounted with %+v, %+v", volume, volume.Bind)
-			}
-			return
+	if err := checkBackend(project); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"a port":           "services: {plantops: {ports: [\"8883:8883\"]}}",
+		"a listener":       "services: {plantops: {environment: {PLANTOPS_LISTENERS_TLS_ENABLED: \"true\"}}}",
+		"host network":     "services: {plantops: {network_mode: host, networks: !reset []}}",
+		"a second service": "services: {other: {image: x}}",
+		"own network":      "networks: {broker: {external: !reset false}}",
+		"no certificate":   "services: {plantops: {volumes: !reset []}}",
+	} {
+		override := filepath.Join(t.TempDir(), "override.yml")
+		if err := os.WriteFile(override, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		project, err := load([]string{"../docker-compose.backend.yml", override})
+		if err == nil && checkBackend(project) == nil {
+			t.Error(name, "is accepted")
 		}
 	}
-	t.Fatal("not mounted")
 }
 
 // The build gets the folders that the program is made of and the notices that go with it, and not data/ with its private

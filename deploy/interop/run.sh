@@ -26,7 +26,7 @@ fi
 [ -d node_modules/mqtt ] || npm ci --silent --no-audit --no-fund
 
 failed=
-for scenario in quickstart background openssl mosquitto-clients mqttjs external-broker import-mosquitto; do
+for scenario in quickstart background openssl mosquitto-clients mosquitto-bridge mqttjs external-broker import-mosquitto; do
   echo "== $scenario"
   ./$scenario.sh || failed="$failed $scenario"
 done

@@ -113,6 +113,22 @@ func Encode(first byte, body []byte) []byte {
 	return append(binary.AppendUvarint([]byte{first}, uint64(len(body))), body...)
 }
 
+// EncodeFrame is a frame of a websocket as a client has to send it; first is the opcode, with 0x80 in the last frame of a
+// message. Its mask changes nothing, so that the content stays readable for who mutates it (RFC 6455, 5.2 and 5.3).
+func EncodeFrame(first byte, content []byte) []byte {
+	const masked = 0x80
+	p := []byte{first}
+	switch n := len(content); {
+	case n < 126:
+		p = append(p, masked|byte(n))
+	case n < 1<<16:
+		p = binary.BigEndian.AppendUint16(append(p, masked|126), uint16(n))
+	default:
+		p = binary.BigEndian.AppendUint64(append(p, masked|127), uint64(n))
+	}
+	return append(append(p, 0, 0, 0, 0), content...)
+}
+
 // AppendString appends a string as MQTT has it, its length first.
 func AppendString(p []byte, s string) []byte {
 	return append(binary.BigEndian.AppendUint16(p, uint16(len(s))), s...)
@@ -129,6 +145,7 @@ type Login struct {
 	Properties             []byte // MQTT 5: instead of those of the fields above
 }
 
+// Encode is the CONNECT as bytes. It never fails: what does not fit the standard is sent as it is.
 func (l Login) Encode() []byte {
 	const userFlag, passwordFlag, willFlag, cleanFlag, minute = 0x80, 0x40, 0x0c, 0x02, 60 // a will has QoS 1
 	flags, keepalive := byte(0), byte(minute)
@@ -174,17 +191,27 @@ func (l Login) Encode() []byte {
 	return Encode(Connect<<4, p)
 }
 
-// EncodePublish is a PUBLISH with QoS 1 or 2, in MQTT 5 without properties.
-func EncodePublish(version, qos byte, dup bool, topic string, id uint16, payload []byte) []byte {
-	first := Publish<<4 | qos<<1
-	if dup {
+// Message is a PUBLISH of MQTT 5 with QoS 1 or 2 and without properties.
+type Message struct {
+	QoS     byte // 0 means 1
+	Again   bool // with DUP
+	V4      bool // of MQTT 3.1.1, which has no place for properties
+	Topic   string
+	ID      uint16
+	Payload []byte
+}
+
+// Encode is the PUBLISH as bytes. It never fails: what does not fit the standard is sent as it is.
+func (m Message) Encode() []byte {
+	first := byte(Publish<<4 | max(m.QoS, 1)<<1)
+	if m.Again {
 		first |= 1 << 3
 	}
-	body := binary.BigEndian.AppendUint16(AppendString(nil, topic), id)
-	if version == 5 {
+	body := binary.BigEndian.AppendUint16(AppendString(nil, m.Topic), m.ID)
+	if !m.V4 {
 		body = append(body, 0)
 	}
-	return Encode(first, append(body, payload...))
+	return Encode(first, append(body, m.Payload...))
 }
 
 // AppendPublish is a PUBLISH of MQTT 3.1.1 with any QoS, and makes no garbage.

@@ -20,7 +20,8 @@ func TestPacketsAreWhatTheStandardSays(t *testing.T) {
 			string(rawmqtt.Login{ClientID: "c", Resume: true, NoKeepalive: true}.Encode())},
 		"CONNECT with a will, 5": {"\x10\x1a\x00\x04MQTT\x05\x0e\x00\x3c\x00\x00\x01c\x05\x18\x00\x00\x00\x07\x00\x01t\x00\x01x",
 			string(rawmqtt.Login{ClientID: "c", WillTopic: "t", WillText: "x", WillDelay: 7}.Encode())},
-		"PUBLISH again, 5":    {"\x3a\x08\x00\x03a/b\x00\x0a\x00", string(rawmqtt.EncodePublish(5, 1, true, "a/b", 10, nil))},
+		"PUBLISH again, 5":    {"\x3a\x08\x00\x03a/b\x00\x0a\x00", string(rawmqtt.Message{Again: true, Topic: "a/b", ID: 10}.Encode())},
+		"PUBLISH, 3.1.1":      {"\x34\x08\x00\x03a/b\x00\x0ax", string(rawmqtt.Message{QoS: 2, V4: true, Topic: "a/b", ID: 10, Payload: []byte("x")}.Encode())},
 		"PUBLISH, QoS 0":      {"\x30\x06\x00\x03a/bx", string(rawmqtt.AppendPublish(nil, "a/b", 0, 10, []byte("x")))},
 		"PUBLISH, QoS 2":      {"\x34\x08\x00\x03a/b\x00\x0ax", string(rawmqtt.AppendPublish(nil, "a/b", 2, 10, []byte("x")))},
 		"PUBREL":              {"\x62\x02\x00\x0a", string(rawmqtt.EncodePubrel(10))},
@@ -30,6 +31,18 @@ func TestPacketsAreWhatTheStandardSays(t *testing.T) {
 		"a length of 2 bytes": {"\x30\x80\x01" + string(make([]byte, 128)), string(rawmqtt.Encode(0x30, make([]byte, 128)))},
 	} {
 		assert.Equal(t, c.want, c.got, what)
+	}
+}
+
+// RFC 6455, 5.2: the length of the content in 7 bits, in 2 bytes or in 8.
+func TestFramesAreWhatTheStandardSays(t *testing.T) {
+	for want, n := range map[string]int{
+		"\x82\xfd":         125,
+		"\x82\xfe\x00\x7e": 126,
+		"\x82\xfe\xff\xff": 1<<16 - 1,
+		"\x82\xff\x00\x00\x00\x00\x00\x01\x00\x00": 1 << 16,
+	} {
+		assert.Equal(t, want+"\x00\x00\x00\x00"+string(make([]byte, n)), string(rawmqtt.EncodeFrame(0x82, make([]byte, n))), "%d bytes", n)
 	}
 }
 

@@ -209,21 +209,21 @@ func TestV04UnfinishedQoS2DoesNotGrow(t *testing.T) {
 		before := g.In.Memory("VmRSS")
 		a := g.Enter(d, g.As("bed-1"))
 		for range 1000 { // 20 MB under one packet id that is never released
-			a.Send(rawmqtt.EncodePublish(5, 2, true, "devices/bed-1/notes", 1, payload))
+			a.Send(rawmqtt.Message{QoS: 2, Again: true, Topic: "devices/bed-1/notes", ID: 1, Payload: payload}.Encode())
 			_, err := a.Await(rawmqtt.Pubrec)
 			require.NoError(t, err)
 		}
 		a.Close()
 		a = g.Enter(d, g.As("bed-1"))
 		for id := uint16(1); id <= 1100; id++ { // more ids than the server has announced that it takes
-			a.Send(rawmqtt.EncodePublish(5, 2, false, "devices/bed-1/notes", id, payload[:100]))
+			a.Send(rawmqtt.Message{QoS: 2, Topic: "devices/bed-1/notes", ID: id, Payload: payload[:100]}.Encode())
 		}
 		answer, err := a.Await(rawmqtt.Disconnect)
 		require.NoError(t, err)
 		assert.Equal(t, byte(0x93), answer[0], "receive maximum exceeded")
 		for range 20 { // a new session each time, each with an exchange that is never finished
 			a = g.Enter(d, g.As("bed-1"))
-			a.Send(rawmqtt.EncodePublish(5, 2, false, "devices/bed-1/notes", 1, payload))
+			a.Send(rawmqtt.Message{QoS: 2, Topic: "devices/bed-1/notes", ID: 1, Payload: payload}.Encode())
 			_, err := a.Await(rawmqtt.Pubrec)
 			require.NoError(t, err)
 			a.Close()
@@ -316,7 +316,7 @@ func attackDeepTopic(g *siege.Siege, d door.Door) string {
 	victim := g.Enter(d, g.As("bed-2"))
 	a := g.Enter(d, g.As("bed-1"))
 	a.Send(rawmqtt.EncodeSubscribe(5, 1, 1, deep))
-	a.Send(rawmqtt.EncodePublish(5, 1, false, deep, 2, nil))
+	a.Send(rawmqtt.Message{Topic: deep, ID: 2}.Encode())
 	a.Ended(time.Second)
 	began := time.Now()
 	require.NoError(g.T, victim.SetDeadline(began.Add(siege.Promptness)))
@@ -338,7 +338,7 @@ func TestV06DeepTopicsCostNobodyTime(t *testing.T) {
 		for _, p := range [][]byte{
 			rawmqtt.EncodeSubscribe(5, 1, 1, "devices/bed-1"+strings.Repeat("/+", 40)),
 			rawmqtt.Encode(10<<4|2, rawmqtt.AppendString([]byte{0, 1, 0}, "devices/bed-1"+strings.Repeat("/", 40))),
-			rawmqtt.EncodePublish(5, 1, false, "devices/bed-1"+strings.Repeat("/x", 40), 1, nil),
+			rawmqtt.Message{Topic: "devices/bed-1" + strings.Repeat("/x", 40), ID: 1}.Encode(),
 		} {
 			a := g.Enter(d, g.As("bed-1"))
 			a.Send(p)

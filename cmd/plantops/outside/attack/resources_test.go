@@ -42,7 +42,7 @@ func TestV18RetainedMessagesAndBacklogsAreBounded(t *testing.T) {
 	for i := range 6000 { // 120 MB to be retained, 120 MB for a session that nobody takes up
 		topic := fmt.Sprintf("devices/bed-1/%d", i)
 		a.Send(rawmqtt.Encode(rawmqtt.Publish<<4|2|1, append(append(rawmqtt.AppendString(nil, topic), 0, 1, 0), payload...)))
-		a.Send(rawmqtt.EncodePublish(5, 1, false, "devices/bed-1/backlog", 2, payload))
+		a.Send(rawmqtt.Message{Topic: "devices/bed-1/backlog", ID: 2, Payload: payload}.Encode())
 		for range 2 {
 			_, err := a.Await(rawmqtt.Puback)
 			require.NoError(t, err)

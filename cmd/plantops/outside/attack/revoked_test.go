@@ -34,7 +34,7 @@ var states = []state{
 		a := g.Enter(d, l)
 		text := fmt.Appendf(nil, `{"timestamp":%d,"temperature":1}`, time.Now().UnixMilli())
 		for id := uint16(1); id <= 200; id++ {
-			a.Send(rawmqtt.EncodePublish(5, 1, false, "devices/"+l.User+"/telemetry", id, text))
+			a.Send(rawmqtt.Message{Topic: "devices/" + l.User + "/telemetry", ID: id, Payload: text}.Encode())
 		}
 		return a, nil
 	}},
@@ -87,7 +87,7 @@ var states = []state{
 	{"QoS 2", func(g *siege.Siege, d door.Door, l rawmqtt.Login) (*door.Intruder, func(rawmqtt.Login)) {
 		l.Resume = true
 		a := g.Enter(d, l)
-		a.Send(rawmqtt.EncodePublish(5, 2, false, "devices/"+l.User+"/notes", 77, []byte("half")))
+		a.Send(rawmqtt.Message{QoS: 2, Topic: "devices/" + l.User + "/notes", ID: 77, Payload: []byte("half")}.Encode())
 		_, err := a.Await(rawmqtt.Pubrec)
 		require.NoError(g.T, err)
 		return a, func(again rawmqtt.Login) {

@@ -112,7 +112,7 @@ func TestV16FramesThatAreNotAllowedEndTheConnection(t *testing.T) {
 			} else if i == len(hello)-1 {
 				first = 0x80
 			}
-			a.SendRaw(door.EncodeFrame(first, hello[i:i+1]))
+			a.SendRaw(rawmqtt.EncodeFrame(first, hello[i:i+1]))
 		}
 	}
 	a, err := d.Open(t, "")
@@ -123,17 +123,17 @@ func TestV16FramesThatAreNotAllowedEndTheConnection(t *testing.T) {
 	require.Zero(t, answer[1])
 
 	for name, frames := range map[string][]byte{
-		"text":                    door.EncodeFrame(0x81, hello),
+		"text":                    rawmqtt.EncodeFrame(0x81, hello),
 		"not masked":              append([]byte{0x82, byte(len(hello))}, hello...),
-		"reserved bit":            door.EncodeFrame(0xc2, hello),
-		"reserved opcode":         door.EncodeFrame(0x83, hello),
-		"reserved control opcode": door.EncodeFrame(0x8b, nil),
-		"continues nothing":       door.EncodeFrame(0x80, hello),
-		"begins twice":            append(door.EncodeFrame(0x02, hello[:5]), door.EncodeFrame(0x82, hello[5:])...),
-		"long ping":               door.EncodeFrame(0x89, make([]byte, 126)),
-		"ping in pieces":          door.EncodeFrame(0x09, []byte("x")),
+		"reserved bit":            rawmqtt.EncodeFrame(0xc2, hello),
+		"reserved opcode":         rawmqtt.EncodeFrame(0x83, hello),
+		"reserved control opcode": rawmqtt.EncodeFrame(0x8b, nil),
+		"continues nothing":       rawmqtt.EncodeFrame(0x80, hello),
+		"begins twice":            append(rawmqtt.EncodeFrame(0x02, hello[:5]), rawmqtt.EncodeFrame(0x82, hello[5:])...),
+		"long ping":               rawmqtt.EncodeFrame(0x89, make([]byte, 126)),
+		"ping in pieces":          rawmqtt.EncodeFrame(0x09, []byte("x")),
 		"negative length":         append([]byte{0x82, 0xff, 0xff}, make([]byte, 100)...),
-		"close of one byte":       door.EncodeFrame(0x88, []byte{3}),
+		"close of one byte":       rawmqtt.EncodeFrame(0x88, []byte{3}),
 		"no HTTP any more":        []byte("GET /mqtt HTTP/1.1\r\n\r\n"),
 	} {
 		for _, inside := range []bool{false, true} { // before and after the login

@@ -119,7 +119,7 @@ var efforts = map[string]effort{
 		sleeper.Close()
 		sender := w.enter("bed-1", "sender")
 		for range w.size / 10 {
-			sender.Send(rawmqtt.EncodePublish(5, 1, false, "devices/bed-1/a", 1, []byte("x")))
+			sender.Send(rawmqtt.Message{Topic: "devices/bed-1/a", ID: 1, Payload: []byte("x")}.Encode())
 			_, err := sender.Await(rawmqtt.Puback)
 			require.NoError(w.g.T, err)
 		}

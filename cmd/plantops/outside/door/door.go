@@ -6,7 +6,6 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"fmt"
 	"net"
 	"testing"
 	"time"
@@ -23,31 +22,39 @@ type Door struct {
 
 // Open makes a connection from an address of the loopback ("" is any), with TLS and websocket but without MQTT.
 func (d Door) Open(t *testing.T, from string) (*Intruder, error) {
-	dialer := &net.Dialer{Timeout: setting.Patience}
-	if from != "" {
-		dialer.LocalAddr = &net.TCPAddr{IP: net.ParseIP(from)}
-	}
-	conn, err := dialer.Dial("tcp", d.Address)
+	a, err := d.reach(context.Background(), net.ParseIP(from))
 	if err != nil {
 		return nil, err
 	}
-	t.Cleanup(func() { conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(setting.Patience)); err != nil {
+	a.t = t
+	t.Cleanup(func() { a.socket.Close() })
+	return a, nil
+}
+
+// reach makes a connection as the door wants it, with a deadline for all that follows. It is closed when ctx ends. from may
+// be nil.
+func (d Door) reach(ctx context.Context, from net.IP) (*Intruder, error) {
+	dialer := &net.Dialer{Timeout: setting.Patience}
+	if from != nil {
+		dialer.LocalAddr = &net.TCPAddr{IP: from}
+	}
+	socket, err := dialer.DialContext(ctx, "tcp", d.Address)
+	if err != nil {
 		return nil, err
 	}
-	a := &Intruder{t: t, Conn: conn}
+	context.AfterFunc(ctx, func() { socket.Close() })
+	a := &Intruder{Conn: socket, socket: socket}
 	if d.Kind == "tls" {
-		a.Conn = tls.Client(conn, d.TLS)
+		a.Conn = tls.Client(socket, d.TLS)
 	}
 	a.In = bufio.NewReader(a.Conn)
-	if d.Kind == "websocket" {
-		answer, err := a.Upgrade("")
-		if err != nil {
-			return nil, err
-		}
-		if answer != 101 {
-			return nil, fmt.Errorf("the websocket is refused with status %d", answer)
-		}
+	err = socket.SetDeadline(time.Now().Add(setting.Patience))
+	if err == nil && d.Kind == "websocket" {
+		err = a.enterWebsocket()
+	}
+	if err != nil {
+		socket.Close()
+		return nil, err
 	}
 	return a, nil
 }
@@ -74,24 +81,15 @@ func (d Door) EnterFrom(t *testing.T, from string, l rawmqtt.Login) (*Intruder, 
 // Dial makes a stream of MQTT to a door, for a client of its own: over TLS or a websocket where the door wants it. It is
 // closed when ctx ends. source may be nil.
 func (d Door) Dial(ctx context.Context, source net.IP) (net.Conn, error) {
-	dialer := &net.Dialer{Timeout: setting.Patience}
-	if source != nil {
-		dialer.LocalAddr = &net.TCPAddr{IP: source}
-	}
-	socket, err := dialer.DialContext(ctx, "tcp", d.Address)
+	a, err := d.reach(ctx, source)
 	if err != nil {
 		return nil, err
 	}
-	context.AfterFunc(ctx, func() { socket.Close() })
-	switch d.Kind {
-	case "tls":
-		return tls.Client(socket, d.TLS), nil
-	case "websocket":
-		framed, err := overWebsocket(socket)
-		if err != nil {
-			socket.Close()
-		}
-		return framed, err
+	if err := a.socket.SetDeadline(time.Time{}); err != nil {
+		return nil, err
 	}
-	return socket, nil
+	if a.websocket {
+		return framed{a}, nil
+	}
+	return a.Conn, nil
 }

@@ -22,6 +22,7 @@ import (
 // Intruder is a connection that sends what it likes: below, TCP or TLS; MQTT in websocket frames where the door wants it.
 type Intruder struct {
 	net.Conn
+	socket    net.Conn // below TLS
 	t         *testing.T
 	websocket bool
 	In        *bufio.Reader // of MQTT
@@ -35,7 +36,7 @@ func (a *Intruder) SendRaw(p []byte) { _, _ = a.Write(p) }
 // Send sends bytes of MQTT.
 func (a *Intruder) Send(p []byte) {
 	if a.websocket {
-		p = EncodeFrame(0x82, p)
+		p = rawmqtt.EncodeFrame(0x82, p)
 	}
 	a.SendRaw(p)
 }
@@ -76,7 +77,7 @@ func (a *Intruder) Subscribe(filter string) (byte, error) {
 
 // Publish sends with QoS 1 and returns the reason code of the PUBACK.
 func (a *Intruder) Publish(topic, text string) (byte, error) {
-	a.Send(rawmqtt.EncodePublish(5, 1, false, topic, 7, []byte(text)))
+	a.Send(rawmqtt.Message{Topic: topic, ID: 7, Payload: []byte(text)}.Encode())
 	answer, err := a.Await(rawmqtt.Puback)
 	if err != nil || len(answer) < 3 {
 		return 0, err

@@ -7,10 +7,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
-	"net"
-	"time"
 
-	"github.com/plantops/plantops/cmd/plantops/outside/setting"
+	"github.com/plantops/plantops/broker/brokertest/rawmqtt"
 )
 
 // Upgrade asks for a websocket; header lines end in CR LF. It returns the status of the answer.
@@ -32,6 +30,18 @@ func (a *Intruder) Upgrade(header string) (status int, err error) {
 	}
 	a.websocket, a.In = true, bufio.NewReader(frames{a})
 	return status, nil
+}
+
+// enterWebsocket asks for a websocket that must be granted.
+func (a *Intruder) enterWebsocket() error {
+	answer, err := a.Upgrade("")
+	if err != nil {
+		return fmt.Errorf("ask for a websocket: %w", err)
+	}
+	if answer != 101 {
+		return fmt.Errorf("the websocket is refused with status %d", answer)
+	}
+	return nil
 }
 
 // frames reads what is inside the frames of a server.
@@ -73,39 +83,13 @@ func (f frames) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// EncodeFrame is a frame as a client has to send it; first is the opcode, with 0x80 in the last frame of a message.
-func EncodeFrame(first byte, payload []byte) []byte {
-	const masked = 0x80
-	p := []byte{first}
-	switch n := len(payload); {
-	case n < 126:
-		p = append(p, masked|byte(n))
-	case n < 1<<16:
-		p = binary.BigEndian.AppendUint16(append(p, masked|126), uint16(n))
-	default:
-		p = binary.BigEndian.AppendUint64(append(p, masked|127), uint64(n))
-	}
-	return append(append(p, 0, 0, 0, 0), payload...) // with this key the payload stays as it is
-}
-
 // framed is a websocket to a client that knows nothing about it.
 type framed struct{ *Intruder }
-
-func overWebsocket(socket net.Conn) (net.Conn, error) {
-	a := &Intruder{Conn: socket}
-	if err := socket.SetDeadline(time.Now().Add(setting.Patience)); err != nil {
-		return nil, err
-	}
-	if answer, err := a.Upgrade(""); err != nil || answer != 101 {
-		return nil, fmt.Errorf("the websocket is refused with status %d: %w", answer, err)
-	}
-	return framed{a}, socket.SetDeadline(time.Time{})
-}
 
 func (f framed) Read(p []byte) (int, error) { return f.In.Read(p) }
 
 func (f framed) Write(p []byte) (int, error) {
-	if _, err := f.Conn.Write(EncodeFrame(0x82, p)); err != nil {
+	if _, err := f.Conn.Write(rawmqtt.EncodeFrame(0x82, p)); err != nil {
 		return 0, err
 	}
 	return len(p), nil

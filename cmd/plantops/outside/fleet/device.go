@@ -21,8 +21,10 @@ const (
 	window     = 20                   // readings that a device leaves unacknowledged
 	tick       = 5 * time.Millisecond // how often a device looks whether a reading is due
 	redialWait = 20 * time.Millisecond
-	MetricName = "soil_moisture"
 )
+
+// MetricName is the metric of every reading that a Device sends.
+const MetricName = "soil_moisture"
 
 // Device publishes numbered readings, remembers which were acknowledged, and after every loss of the connection
 // connects again and sends what was not: with DUP and the same packet id. Reading n has a time of its own and the
@@ -220,7 +222,7 @@ func (d *Device) publishDue() (p []byte) {
 }
 
 func (d *Device) encode(number int, dup bool) []byte {
-	return rawmqtt.EncodePublish(d.Version, d.QoS, dup, "devices/"+d.ID+"/telemetry", packetID(number), d.Payload(number))
+	return rawmqtt.Message{QoS: d.QoS, Again: dup, V4: d.Version == 4, Topic: "devices/" + d.ID + "/telemetry", ID: packetID(number), Payload: d.Payload(number)}.Encode()
 }
 
 // receive takes note of a packet and returns the answer to it.

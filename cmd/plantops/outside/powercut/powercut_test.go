@@ -33,7 +33,8 @@ func TestPowerCutKeepsWhatWasAcknowledged(t *testing.T) {
 	record, devices := recordLoad(t, setting.Duration(t, "PLANTOPS_POWERCUT_LOAD", 700*time.Millisecond))
 
 	points := chooseCuts(random, record.events, cuts)
-	found := replay(t, record.events, devices, points, random, false)
+	out := outage{record.events, devices, random}
+	found := out.replay(t, points, newDisk(false))
 	t.Logf("%d power cuts in a record of %d events: %d acknowledged readings looked for, %d lost; %d databases not intact",
 		cuts, len(record.events), found.acknowledged, found.lost, len(found.broken))
 	assert.NotZero(t, found.acknowledged)
@@ -45,7 +46,7 @@ func TestPowerCutKeepsWhatWasAcknowledged(t *testing.T) {
 	for i := 0; i < len(points); i += max(len(points)/10, 1) {
 		some = append(some, points[i])
 	}
-	control := replay(t, record.events, devices, some, random, true)
+	control := out.replay(t, some, newDisk(true))
 	t.Logf("control, a disk that ignores syncs of the log: %d acknowledged readings looked for, %d lost; %d databases not intact",
 		control.acknowledged, control.lost, len(control.broken))
 	assert.NotZero(t, control.lost+len(control.broken), "the harness does not notice that nothing is synced")
@@ -133,19 +134,26 @@ type findings struct {
 	broken             []string // databases that did not open or were not intact
 }
 
-// replay cuts the power at each of the points.
-func replay(t *testing.T, events []*event, devices *fleet.Fleet, points []int, random *rand.Rand, forgetful bool) findings {
+// outage is a record in which the power can be cut.
+type outage struct {
+	events  []*event
+	devices *fleet.Fleet
+	random  *rand.Rand // chooses what a cut leaves of what was not synced
+}
+
+// replay cuts the power at each of the points, which are in order. d is an empty disk.
+func (o outage) replay(t *testing.T, points []int, d *disk) findings {
 	t.Helper()
-	d, heard, next := newDisk(forgetful), newListener(devices), 0
+	heard, next := newListener(o.devices), 0
 	var f findings
 	for _, point := range points {
 		for ; next < point; next++ {
-			d.advance(events[next])
-			require.NoError(t, heard.listen(events[next]))
+			d.advance(o.events[next])
+			require.NoError(t, heard.listen(o.events[next]))
 		}
 		dir := t.TempDir()
-		require.NoError(t, d.cut(random, dir))
-		f.inspect(t.Context(), fmt.Sprintf("cut at event %d of %d", point, len(events)), dir, heard, devices)
+		require.NoError(t, d.cut(o.random, dir))
+		f.inspect(t.Context(), fmt.Sprintf("cut at event %d of %d", point, len(o.events)), dir, heard, o.devices)
 		require.NoError(t, os.RemoveAll(dir))
 	}
 	return f

@@ -78,10 +78,10 @@ func (q *inquiry) askAboutResident(d door.Door, r *rand.Rand) {
 		l.User, l.ClientID = "plantops_backend", "plantops-ingest"
 	default:
 		l.Secret = q.u.fleet.Devices[0].Secret
-		q.ask(d, r, l, true, false, deviceTopics(l.User), func() bool { return false })
+		q.ask(d, r, question{login: l, enters: true, topics: deviceTopics(l.User)})
 		return
 	}
-	q.ask(d, r, l, false, true, nil, func() bool { return false })
+	q.ask(d, r, question{login: l})
 }
 
 // askAboutGuest asks about an account that may be changed at this very moment.
@@ -98,20 +98,30 @@ func (q *inquiry) askAboutGuest(d door.Door, r *rand.Rand) {
 			topics[topic] = topic == unchanged.topic
 		}
 	}
-	in := unchanged.secret == secret
 	changed := func() bool {
 		return slices.ContainsFunc(g.since(asked), func(s standing) bool { return s != unchanged })
 	}
-	q.ask(d, r, l, in, !in, topics, changed)
+	q.ask(d, r, question{l, unchanged.secret == secret, topics, changed})
 }
 
 func deviceTopics(id string) map[string]bool {
 	return map[string]bool{"devices/" + id + "/notes": true, "devices/" + id + deepTopic: true, "devices/" + id + "x/notes": false, "home/light": false}
 }
 
-// ask logs in, publishes and subscribes. Where changed, the guest's account was another one for some of the time: what
-// both allow and what both forbid is right.
-func (q *inquiry) ask(d door.Door, r *rand.Rand, l rawmqtt.Login, mayEnter, mustNot bool, topics map[string]bool, changed func() bool) {
+// question is a login with what it may do.
+type question struct {
+	login   rawmqtt.Login
+	enters  bool            // is let in
+	topics  map[string]bool // may be published to, or may not
+	changed func() bool     // the account was another one for some of the time; nil: nobody changes it
+}
+
+// ask logs in, publishes and subscribes. Where the account was changed, what both allow and what both forbid is right.
+func (q *inquiry) ask(d door.Door, r *rand.Rand, about question) {
+	l, changed := about.login, about.changed
+	if changed == nil {
+		changed = func() bool { return false }
+	}
 	a, code, err := d.EnterFrom(q.u.T, fmt.Sprintf("127.%d.%d.%d", 1+r.IntN(250), r.IntN(250), 1+r.IntN(250)), l)
 	if a != nil {
 		defer a.Close()
@@ -126,16 +136,16 @@ func (q *inquiry) ask(d door.Door, r *rand.Rand, l rawmqtt.Login, mayEnter, must
 		q.fault("%s over %s: no CONNACK but %v", l.User, d.Kind, err)
 	case code != 0 && code != badPassword:
 		q.fault("%s over %s: CONNACK %#x", l.User, d.Kind, code)
-	case code == 0 && mustNot:
+	case code == 0 && !about.enters:
 		q.fault("%s over %s came in with %q", l.User, d.Kind, l.Secret)
-	case code != 0 && mayEnter:
+	case code != 0 && about.enters:
 		q.fault("%s over %s was refused with the right password", l.User, d.Kind)
 	}
 	if err != nil || code != 0 {
 		return
 	}
 	q.right.Add(1)
-	for topic, allowed := range topics {
+	for topic, allowed := range about.topics {
 		text := "x"
 		if strings.HasSuffix(topic, "/telemetry") {
 			text = q.reading()

@@ -47,9 +47,9 @@ func TestBadSubscribersSlowNobodyDown(t *testing.T) {
 
 	before := measure()
 	bad := []net.Conn{
-		disturb(t, in, "never-reads", secret, 0, false, false),
-		disturb(t, in, "never-acknowledges", secret, 0, true, false),
-		disturb(t, in, "one-by-one", secret, 1, true, true),
+		nuisance{id: "never-reads"}.disturb(t, in.TCP, secret),
+		nuisance{id: "never-acknowledges", reads: true}.disturb(t, in.TCP, secret),
+		nuisance{id: "one-by-one", reads: true, acknowledges: true, receiveMaximum: 1}.disturb(t, in.TCP, secret),
 	}
 	disturbed := measure()
 	for _, conn := range bad {
@@ -66,18 +66,25 @@ func TestBadSubscribersSlowNobodyDown(t *testing.T) {
 	in.Stop()
 }
 
-// disturb connects a subscriber of everything, at QoS 1 in MQTT 5. receiveMaximum 0 leaves that out.
-func disturb(t *testing.T, in *program.Installation, id, secret string, receiveMaximum byte, reads, acknowledges bool) net.Conn {
+// nuisance is a subscriber of everything, at QoS 1 in MQTT 5, that does not do its part.
+type nuisance struct {
+	id                  string
+	reads, acknowledges bool
+	receiveMaximum      byte // 0 leaves it out
+}
+
+// disturb connects it.
+func (n nuisance) disturb(t *testing.T, address, secret string) net.Conn {
 	t.Helper()
-	conn, err := net.Dial("tcp", in.TCP)
+	conn, err := net.Dial("tcp", address)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
-	if !reads {
+	if !n.reads {
 		require.NoError(t, conn.(*net.TCPConn).SetReadBuffer(4<<10))
 	}
-	l := rawmqtt.Login{User: "plantops_backend", Secret: secret, ClientID: id, NoKeepalive: true}
-	if receiveMaximum > 0 {
-		l.Properties = []byte{0x21, 0, receiveMaximum}
+	l := rawmqtt.Login{User: "plantops_backend", Secret: secret, ClientID: n.id, NoKeepalive: true}
+	if n.receiveMaximum > 0 {
+		l.Properties = []byte{0x21, 0, n.receiveMaximum}
 	}
 	_, err = conn.Write(append(l.Encode(), rawmqtt.EncodeSubscribe(5, 1, 1, "devices/#")...))
 	require.NoError(t, err)
@@ -85,12 +92,12 @@ func disturb(t *testing.T, in *program.Installation, id, secret string, receiveM
 	for _, want := range []byte{rawmqtt.Connack, rawmqtt.Suback} {
 		p, err := rawmqtt.Read(r)
 		require.NoError(t, err)
-		require.Equal(t, []byte{want, 0}, []byte{p.Kind, p.Reason}, id)
+		require.Equal(t, []byte{want, 0}, []byte{p.Kind, p.Reason}, n.id)
 	}
 	switch {
-	case acknowledges:
+	case n.acknowledges:
 		go acknowledgeAll(conn)
-	case reads:
+	case n.reads:
 		go func() { _, _ = io.Copy(io.Discard, conn) }()
 	}
 	return conn

@@ -1,0 +1,188 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"modernc.org/sqlite"
+)
+
+// A damaged file is made anew: what is small (devices, accounts, counters, quarantine …) is carried over at once (carry.go),
+// while devices wait some seconds; readings follow in the background (regain.go). The old file stays beside the new one.
+
+const (
+	// rebuildEvery bounds how often a running server makes its file anew: a disk that damages what it has just written needs
+	// to be replaced.
+	rebuildEvery = 10 * time.Minute
+
+	// SQLite's extended codes for a page that cannot be read.
+	codeReadFailed  = codeIO | 1<<8  // SQLITE_IOERR_READ
+	codeShortRead   = codeIO | 2<<8  // SQLITE_IOERR_SHORT_READ
+	codeDataDamaged = codeIO | 32<<8 // SQLITE_IOERR_DATA
+	codeFileSystem  = codeIO | 33<<8 // SQLITE_IOERR_CORRUPTFS
+)
+
+// isDamage reports whether an error says that something in the file cannot be read, now or later. That something cannot be
+// written is no damage: it may pass.
+func isDamage(err error) bool {
+	if errors.Is(err, ErrDamaged) {
+		return true
+	}
+	e, ok := errors.AsType[*sqlite.Error](err)
+	if !ok {
+		return false
+	}
+	switch e.Code() {
+	case codeReadFailed, codeShortRead, codeDataDamaged, codeFileSystem:
+		return true
+	}
+	return e.Code()&0xff == codeCorrupt || e.Code()&0xff == codeNotADB
+}
+
+// suspect remembers damage that reading found: the next commit, or the next quiet moment, makes the file anew. It returns err.
+func (s *Store) suspect(err error) error {
+	if s.idle != nil && isDamage(err) && s.suspected.CompareAndSwap(nil, &err) { // no timer: opening, or only reading
+		s.idle.Reset(idleAfter)
+	}
+	return err
+}
+
+// rebuild makes the file anew because of what cause says, and opens it. The caller has the right to write, or is Open; no
+// transaction is running. After an error the old file is in its place.
+func (s *Store) rebuild(ctx context.Context, cause error) error {
+	began := time.Now()
+	s.log.Error("the database is damaged: making it anew from what can be read", "path", s.path, "err", cause)
+	if s.w != nil {
+		_ = s.w.close() // it may say again what is damaged
+		s.w = nil
+	}
+	old := damagedName(s.path, s.options.Now())
+	report, err := s.carryOver(ctx, filepath.Base(old), cause)
+	if err == nil {
+		err = swap(s.path, old)
+	}
+	if err != nil {
+		return fmt.Errorf("make the damaged database anew: %w (it is damaged: %w)", err, cause)
+	}
+	readers := s.db.Load()
+	if err := s.openReaders(); err != nil {
+		return err
+	}
+	if readers != nil {
+		_ = readers.Close() // of the old file: they only read
+	}
+	if err := s.openWriter(ctx, false); err != nil {
+		return err
+	}
+	s.tx.forget()
+	s.tx.quarantine = quarantineSize{}
+	if err := s.load(ctx); err != nil {
+		return err
+	}
+	if err := s.loadAccounts(ctx); err != nil {
+		return err
+	}
+	s.log.Warn("the database was made anew; the damaged file is kept, readings follow in the background",
+		"old", old, "lost", report, "took", time.Since(began).Round(time.Millisecond))
+	return nil
+}
+
+// carryOver makes PATH.new with everything but readings, and returns what is missing.
+func (s *Store) carryOver(ctx context.Context, old string, cause error) (lost string, err error) {
+	making := s.path + makingSuffix
+	for _, suffix := range []string{"", walSuffix, shmSuffix} {
+		if err := os.Remove(making + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+	}
+	quiet := slog.New(slog.DiscardHandler) // of migrations of a file that nobody knows yet
+	fresh := &Store{options: Options{Path: making, Log: quiet, Now: s.options.Now}, log: quiet, writing: make(chan struct{}, 1)}
+	c := carrier{from: s.path, to: fresh}
+	if err = fresh.open(ctx); err == nil {
+		lost, err = c.run(ctx, old, cause, s.options.Now())
+	}
+	if err = errors.Join(err, fresh.disconnect()); err != nil {
+		return "", err
+	}
+	file, err := os.Open(making)
+	if err != nil {
+		return "", err
+	}
+	if err := errors.Join(file.Sync(), file.Close()); err != nil {
+		return "", err
+	}
+	if err := os.Rename(making, s.path+newSuffix); err != nil {
+		return "", err
+	}
+	return lost, syncDir(s.path)
+}
+
+// Names beside the database while it is made anew.
+const (
+	makingSuffix = ".making" // may be half written: begun anew
+	newSuffix    = ".new"    // complete
+	shmSuffix    = "-shm"
+)
+
+// damagedName is what a damaged file is called from now on.
+func damagedName(path string, now time.Time) string {
+	return path + ".damaged-" + now.UTC().Format("20060102T150405.000Z")
+}
+
+// swap puts PATH.new, which is complete, in the place of the database, whose file stays as old. It can be broken off at any
+// point and is then finished by finishSwap: PATH.new is there until the last step. A write-ahead log is not bound to its
+// database, so the old one must be gone before the new file has the name.
+func swap(path, old string) error {
+	for _, suffix := range []string{"", walSuffix} {
+		err := os.Link(path+suffix, old+suffix)
+		if err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("keep the damaged file: %w", err)
+		}
+	}
+	if err := syncDir(path); err != nil {
+		return err
+	}
+	for _, suffix := range []string{walSuffix, shmSuffix} {
+		if err := os.Remove(path + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	if err := syncDir(path); err != nil {
+		return err
+	}
+	if err := os.Rename(path+newSuffix, path); err != nil {
+		return err
+	}
+	return syncDir(path)
+}
+
+// finishSwap does what an interrupted swap left to do. It must know under which name the new file expects the old one.
+func (s *Store) finishSwap(ctx context.Context, path string) error {
+	if _, err := os.Stat(path + newSuffix); err != nil {
+		return nil // the usual case
+	}
+	fresh := &Store{options: Options{Path: path + newSuffix, Log: s.log, Now: s.options.Now}, log: s.log, writing: make(chan struct{}, 1)}
+	var source string
+	err := fresh.open(ctx)
+	if err == nil {
+		err = fresh.db.Load().QueryRowContext(ctx, `SELECT source FROM salvage ORDER BY id DESC LIMIT 1`).Scan(&source)
+	}
+	if err = errors.Join(err, fresh.disconnect()); err != nil {
+		return fmt.Errorf("finish making the database anew from %s: %w", filepath.Base(path)+newSuffix, err)
+	}
+	return swap(path, filepath.Join(filepath.Dir(path), source))
+}
+
+func syncDir(path string) error {
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}

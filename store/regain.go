@@ -1,0 +1,235 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"github.com/plantops/plantops/store/salvage"
+)
+
+// Salvage is what became of a damaged file.
+type Salvage struct {
+	Begun    int64  // UTC ms, when the database was made anew
+	Cause    string // what was found
+	Source   string // name of the old file, in the directory of the database
+	Lost     string // what is missing beside readings; empty: nothing
+	Done     int64  // percent of the old file that was searched for readings
+	Finished int64  // UTC ms; zero: not yet
+	// Missing says of how many rows of which device nothing was found. While it is not finished: not yet.
+	Missing map[string]int64
+}
+
+const (
+	regainRows  = 1000             // in one transaction, for which commits of new readings wait
+	regainRetry = 10 * time.Second // after an error, such as a full disk
+)
+
+// Salvages returns what became of each damaged file, the oldest first.
+func (s *Store) Salvages(ctx context.Context) (list []Salvage, err error) {
+	var ids []int64
+	err = s.each(ctx, func(scan func(...any) error) error {
+		var one Salvage
+		var id, page, pages int64
+		err := scan(&id, &one.Begun, &one.Cause, &one.Source, &one.Lost, &page, &pages, &one.Finished)
+		if one.Done = 100; one.Finished == 0 {
+			one.Done = (page - 1) * 100 / max(pages, 1)
+		}
+		list, ids = append(list, one), append(ids, id)
+		return err
+	}, `SELECT id, begun, cause, source, lost, page, pages, finished FROM salvage ORDER BY id`)
+	for i := range list {
+		if err != nil {
+			break
+		}
+		list[i].Missing = map[string]int64{}
+		err = s.each(ctx, func(scan func(...any) error) error {
+			var name string
+			var missing int64
+			err := scan(&name, &missing)
+			list[i].Missing[name] = missing
+			return err
+		}, `SELECT device.name, expected - found FROM salvage_device AS d JOIN device ON device.id = d.device
+			WHERE salvage = ? AND expected > found`, ids[i])
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list what was salvaged: %w", err)
+	}
+	return list, nil
+}
+
+// Regain brings readings of damaged files back, in small transactions beside everything else, until all of them are
+// searched or ctx ends. What it finds there already, or in the database, it leaves as it is, so that it can be broken off at
+// any time. It returns at once when there is nothing to do, and begins again when the file is made anew.
+func (s *Store) Regain(ctx context.Context) error {
+	for {
+		err := s.regainAll(ctx)
+		if err != nil && ctx.Err() == nil {
+			s.log.Warn("cannot bring back readings of a damaged database; trying again", "err", err)
+		}
+		wait := s.rebuilt
+		var again <-chan time.Time
+		if err != nil {
+			again = time.After(regainRetry)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-wait:
+		case <-again:
+		}
+	}
+}
+
+func (s *Store) regainAll(ctx context.Context) error {
+	for {
+		var r regain
+		err := s.db.Load().QueryRowContext(ctx, `SELECT id, source, page FROM salvage WHERE finished = 0 ORDER BY id LIMIT 1`).
+			Scan(&r.id, &r.source, &r.page)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		if err == nil {
+			err = r.run(ctx, s)
+		}
+		if err != nil {
+			return s.suspect(err)
+		}
+	}
+}
+
+// regain is the search of one old file.
+type regain struct {
+	id     int64
+	source string
+	page   int64
+
+	found map[int64]int64 // rows by device, in this transaction
+	rows  []salvage.Row
+}
+
+func (r *regain) run(ctx context.Context, s *Store) error {
+	began := time.Now()
+	f, err := salvage.Open(filepath.Join(filepath.Dir(s.path), r.source), pageBytes)
+	if errors.Is(err, fs.ErrNotExist) {
+		s.log.Error("the damaged database is not there any more: its readings are lost", "file", r.source)
+		return r.commit(ctx, s, 0, true)
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }() // only read
+	f.Scan(uint32(r.page), func(page uint32, table bool, rows []salvage.Row) bool {
+		if !table {
+			r.rows = append(r.rows, rows...)
+		}
+		if len(r.rows) >= regainRows {
+			err = r.commit(ctx, s, int64(page)+1, false)
+		}
+		return err == nil
+	})
+	if err == nil {
+		err = r.commit(ctx, s, int64(f.Pages())+1, true)
+	}
+	if err == nil {
+		s.log.Info("readings of the damaged database are back", "file", r.source, "took", time.Since(began).Round(time.Second))
+	}
+	return err
+}
+
+// commit stores what was gathered and how far that is.
+func (r *regain) commit(ctx context.Context, s *Store, page int64, finished bool) error {
+	if err := s.acquire(ctx); err != nil {
+		return err
+	}
+	defer s.release()
+	r.found = map[int64]int64{}
+	err := s.transact(func() error {
+		for _, row := range r.rows {
+			if err := r.insert(s, row); err != nil {
+				return err
+			}
+		}
+		for device, n := range r.found {
+			if err := s.w.countFound.run(n, r.id, device); err != nil {
+				return err
+			}
+		}
+		var when int64
+		if finished {
+			when = max(s.options.Now().UnixMilli(), 1)
+		}
+		return s.w.noteSalvage.run(page, when, r.id)
+	})
+	if err == nil {
+		r.rows = r.rows[:0]
+	}
+	return err
+}
+
+// insert takes one row that has the shape of a reading.
+func (r *regain) insert(s *Store, row salvage.Row) error {
+	if len(row.Values) != 5 && len(row.Values) != 6 { // without and with what the device gave as its time
+		return nil
+	}
+	var given any
+	if len(row.Values) == 6 {
+		if given = row.Values[5]; given != nil {
+			if _, isText := given.(string); !isText {
+				return nil
+			}
+		}
+	}
+	id, ok1 := row.Values[0].(int64)
+	time, ok2 := row.Values[1].(int64)
+	received, ok3 := row.Values[2].(int64)
+	flags, ok4 := row.Values[3].(int64)
+	body, ok5 := row.Values[4].([]byte)
+	if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 || id <= 0 {
+		return nil
+	}
+	pairs, err := decodeBody(nil, body)
+	if err != nil || len(pairs) == 0 {
+		return nil
+	}
+	d := s.state.byID[id]
+	if d == nil { // its name is lost
+		if d, err = s.createDeviceAs(id, fmt.Sprintf("salvaged-%d", id)); err != nil {
+			return err
+		}
+	}
+	for _, p := range pairs {
+		if _, known := s.state.names[p.metric]; !known {
+			if err := s.createMetricAs(d, p.metric, fmt.Sprintf("salvaged_%d", p.metric)); err != nil {
+				return err
+			}
+		}
+	}
+	s.touch(d)
+	result, err := s.w.insertReading.exec(id, time, received, flags, body, given)
+	if err != nil {
+		return err
+	}
+	r.found[id]++ // also when it is there already: it is not missing
+	if n, _ := result.RowsAffected(); n > 0 {
+		d.next.rows++
+		d.next.lastReading = max(d.next.lastReading, time)
+	}
+	return nil
+}
+
+// salvageStatements keep count of what was found.
+type salvageStatements struct {
+	countFound, noteSalvage *statement
+}
+
+func (q *salvageStatements) all() []compile {
+	return []compile{
+		{&q.countFound, `UPDATE salvage_device SET found = found + ? WHERE salvage = ? AND device = ?`},
+		{&q.noteSalvage, `UPDATE salvage SET page = ?, finished = ? WHERE id = ?`},
+	}
+}
