@@ -110,3 +110,57 @@ func TestPayloadsOfOtherPrograms(t *testing.T) {
 		}
 	}
 }
+
+// A copy that a broker has kept says how it was once: it proves no life, and nobody goes by it.
+func TestRetainedCopiesProveNothing(t *testing.T) {
+	d := newDecoder("", everyPreset(t))
+	for topic, payload := range map[string]string{
+		"tele/kitchen/LWT":              "Online",
+		"zigbee2mqtt/lamp/availability": `{"state":"offline"}`,
+		"homie/car/$state":              "lost",
+		"devices/bed-1/heartbeat":       "",
+	} {
+		it := item{topic: topic, payload: []byte(payload), received: heardAt}
+		fresh := d.decode(it)
+		assert.Contains(t, []store.Kind{store.Heartbeat, store.Farewell}, fresh.Kind, topic)
+		it.retained = true
+		kept := d.decode(it)
+		assert.Equal(t, store.Nothing, kept.Kind, topic)
+		assert.True(t, kept.Retained)
+		assert.Equal(t, fresh.Device, kept.Device)
+	}
+}
+
+// Which account sent a message is known from the embedded broker only: another one passes on what anybody claims.
+func TestOnlyTheEmbeddedBrokerSaysWhoSentAMessage(t *testing.T) {
+	for _, embedded := range []bool{true, false} {
+		s, err := New(Options{Host: "localhost", Port: 1, ClientID: "x", Topics: []string{"#"}, MaxBatch: 1, StallTimeout: time.Second,
+			Embedded: embedded, Sources: everyPreset(t)}, &open{})
+		require.NoError(t, err)
+		l := link{Subscriber: s}
+		l.take(item{topic: "tele/kitchen/LWT", payload: []byte("Online"), account: "gate"})
+		m := newDecoder("", s.o.Sources).decode(s.queue.take(nil, 1)[0])
+		assert.Equal(t, embedded, m.Behind.Account == "gate")
+		assert.Equal(t, "kitchen", m.Behind.Raw)
+	}
+}
+
+// Whatever arrives becomes a message with one of the kinds, and a device behind a gateway has a source and a name there.
+func FuzzDecodeWithSources(f *testing.F) {
+	set := everyPreset(f)
+	for _, h := range readHeard(f) {
+		f.Add(h.Topic, []byte(h.Payload))
+	}
+	f.Fuzz(func(t *testing.T, topic string, content []byte) {
+		m := DecodeWith(set, Arrived{Topic: topic, Payload: content, Time: heardAt})
+		require.LessOrEqual(t, m.Kind, store.Nothing)
+		require.Equal(t, m.Kind == store.Bad, m.Reason != "")
+		if m.Behind.Source != "" {
+			require.NotEmpty(t, m.Device)
+			require.NotEmpty(t, m.Behind.Raw)
+		}
+		if m.Kind == store.Heartbeat || m.Kind == store.Farewell {
+			require.NotEmpty(t, m.Device)
+		}
+	})
+}
