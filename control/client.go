@@ -73,6 +73,13 @@ func (c *Client) AddDevice(ctx context.Context, id string) (string, error) {
 	return reply.Secret, err
 }
 
+// AddOtherDevice implements Operator.
+func (c *Client) AddOtherDevice(ctx context.Context, id string, publish, subscribe []string) (string, error) {
+	request := userRequest{Name: id, Publish: publish, Subscribe: subscribe}
+	reply, err := ask[secretReply](ctx, c, http.MethodPost, "/devices/add-other", request)
+	return reply.Secret, err
+}
+
 // RotateDevice implements Operator.
 func (c *Client) RotateDevice(ctx context.Context, id string) (string, error) {
 	reply, err := ask[secretReply](ctx, c, http.MethodPost, "/devices/rotate", deviceRequest{id})

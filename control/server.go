@@ -13,6 +13,7 @@ import (
 	"github.com/plantops/plantops/broker"
 	"github.com/plantops/plantops/certs"
 	"github.com/plantops/plantops/ingest"
+	"github.com/plantops/plantops/ingest/source"
 	"github.com/plantops/plantops/store"
 )
 
@@ -32,7 +33,8 @@ type Options struct {
 	Now     func() time.Time // nil is time.Now
 	// Doubt says in words why Now is not to be trusted; "": it is. nil: always.
 	Doubt   func() string
-	Running *Running // nil when no server runs in this process
+	Sources *source.Set // for what is replayed from quarantine; nil: none
+	Running *Running    // nil when no server runs in this process
 }
 
 // Running is what only a running server has.
@@ -65,6 +67,7 @@ type Server struct {
 	keep            time.Duration
 	doubt           func() string
 	retaining       sync.Mutex // held while what is deleted by age changes
+	sources         *source.Set
 
 	offlineAfter atomic.Int64 // nanoseconds; can change while the server runs
 }
@@ -80,7 +83,7 @@ func New(o Options) *Server {
 		o.Doubt = func() string { return "" }
 	}
 	s := &Server{keep: o.Keep, doubt: o.Doubt, store: o.Store, authority: o.Authority, listeners: o.Listeners, backendUsername: o.BackendUsername,
-		version: o.Version, now: o.Now, running: o.Running}
+		version: o.Version, now: o.Now, running: o.Running, sources: o.Sources}
 	s.SetOfflineAfter(o.OfflineAfter)
 	return s
 }
@@ -175,6 +178,14 @@ func (s *Server) AddDevice(ctx context.Context, id string) (string, error) {
 		return "", fmt.Errorf("add device: %w", err)
 	}
 	return s.store.AddDevice(ctx, id)
+}
+
+// AddOtherDevice implements Operator.
+func (s *Server) AddOtherDevice(ctx context.Context, id string, publish, subscribe []string) (string, error) {
+	if err := s.checkName(id); err != nil {
+		return "", fmt.Errorf("add device: %w", err)
+	}
+	return s.store.AddOtherDevice(ctx, id, publish, subscribe)
 }
 
 // checkName refuses the subscriber's name where the configuration gives it another than the one that the store knows of:
@@ -296,7 +307,8 @@ func (s *Server) ReplayQuarantine(ctx context.Context, ids []int64) (Replayed, e
 }
 
 func (s *Server) replay(ctx context.Context, entry store.QuarantineEntry, result *Replayed) error {
-	message := ingest.Decode(entry.Topic, entry.Payload, entry.Time, entry.ClockUnsure)
+	message := ingest.DecodeWith(s.sources, ingest.Arrived{Topic: entry.Topic, Payload: entry.Payload, Time: entry.Time,
+		ClockUnsure: entry.ClockUnsure})
 	message.ClockLine = entry.ClockLine
 	outcome, err := s.store.ReplayQuarantined(ctx, entry.ID, message)
 	switch {

@@ -84,7 +84,7 @@ type deviceRequest struct {
 	ID string `json:"id"`
 }
 
-// userRequest is the body of requests about a user; what a request does not need is empty.
+// userRequest is the body of requests about a user, or a device with topics of its own; what a request does not need is empty.
 type userRequest struct {
 	Name      string   `json:"name"`
 	Publish   []string `json:"publish,omitempty"`
@@ -126,6 +126,14 @@ func handler(o Operator) http.Handler {
 			return nil, err
 		}
 		secret, err := o.AddDevice(r.Context(), device.ID)
+		return secretReply{secret}, err
+	})
+	handle("POST /devices/add-other", func(r *http.Request) (any, error) {
+		device, err := body[userRequest](r)
+		if err != nil {
+			return nil, err
+		}
+		secret, err := o.AddOtherDevice(r.Context(), device.Name, device.Publish, device.Subscribe)
 		return secretReply{secret}, err
 	})
 	handle("POST /devices/rotate", func(r *http.Request) (any, error) {

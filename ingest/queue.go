@@ -13,6 +13,8 @@ type item struct {
 	id       uint16 // packet id; 0 for QoS 0, which nobody waits for
 	dup      bool   // the broker says that it has sent it before
 	from     *conn  // the connection that it must be acknowledged on
+	retained bool   // a copy that the broker has kept, not sent when it was published
+	account  string // that published it; empty: the broker does not say
 
 	// put sets these: whether our clock was not to be trusted when it came, and which stretch of it that was.
 	clockUnsure bool

@@ -19,6 +19,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/plantops/plantops/ingest/source"
 	"github.com/plantops/plantops/store"
 )
 
@@ -44,8 +45,10 @@ type Options struct {
 	Username, Password string
 	ClientID           string
 	Topics             []string // filters
-	ProbeTopic         string   // subscribed too; what comes there is committed and not counted; empty: none
-	MaxBatch           int      // messages in one commit
+	// Sources read the topics of other people's programs. Their filters are to be in Topics too. Nil: none.
+	Sources    *source.Set
+	ProbeTopic string // subscribed too; what comes there is committed and not counted; empty: none
+	MaxBatch   int    // messages in one commit
 	// ReceiveMaximum is announced to the broker: how many QoS 1 messages may be on their way into the store;
 	// default 4096.
 	ReceiveMaximum uint16

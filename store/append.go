@@ -99,7 +99,7 @@ func (s *Store) appendMessage(m *Message) (Outcome, error) {
 		return 0, err
 	}
 	s.touch(d)
-	d.next.see(m)
+	d.heard(m)
 	outcome, leftover, err := s.appendParts(d, m, reason)
 	if err == nil && leftover != "" {
 		err = s.addEntry(d, m, leftover, outcome)
@@ -109,6 +109,19 @@ func (s *Store) appendMessage(m *Message) (Outcome, error) {
 	}
 	d.next.counts.add(outcome, 1)
 	return outcome, err
+}
+
+// heard notes what the arrival of a message says about its device.
+func (d *device) heard(m *Message) {
+	n := &d.next
+	switch {
+	case m.Kind == Farewell:
+		n.leftAt = max(m.Received, 1)
+	case m.Kind == Nothing, m.Retained:
+	default:
+		n.see(m)
+		n.leftAt = 0
+	}
 }
 
 // appendParts gives a message the best of what becomes of its parts: it is stored if any is, and a duplicate only if all
@@ -153,8 +166,11 @@ func (s *Store) appendPart(d *device, m *Message, p *Part, reason string) (outco
 
 // deviceOf finds or creates the device of a message. A reason means that it cannot have one; device "" stands in.
 func (s *Store) deviceOf(m *Message) (d *device, reason string, err error) {
+	if m.Behind.Source != "" && m.Device != "" {
+		return s.behindOf(m)
+	}
 	if d, known := s.state.devices[m.Device]; known {
-		if m.Device == "" {
+		if m.Device == "" && m.Kind != Nothing {
 			reason = reasonNoDevice
 		}
 		return d, reason, nil
@@ -225,6 +241,9 @@ func (s *Store) refuse(d *device, values []Value) (reason string) {
 	}
 	if d.metrics+fresh > maxMetrics {
 		return reasonMetrics
+	}
+	if !s.roomForMetrics(d, fresh) {
+		return reasonManyMetrics
 	}
 	return ""
 }

@@ -8,7 +8,17 @@ const (
 	Heartbeat             // only proves that the device lives
 	Bad                   // cannot be read: Payload goes to quarantine with Reason
 	Probe                 // is no message of anybody: committed and not counted
+	Farewell              // the device has gone: offline at once, and not heard of
+	Nothing               // says nothing about anybody: counted as stored
 )
+
+// Behind says how a device is known that has no account, but stands behind a gateway, which speaks for it. The zero value is
+// for a device that speaks for itself.
+type Behind struct {
+	Source  string // of the configuration
+	Raw     string // the device's name there
+	Account string // that published the message; empty: not known
+}
 
 // TimeSource says where a reading's time comes from.
 type TimeSource uint8
@@ -55,6 +65,8 @@ type Message struct {
 	Numbering   Numbering
 	More        []Part
 	Skipped     []Skipped // what could not be read
+	Behind      Behind    // of a device behind a gateway
+	Retained    bool      // a copy of an old message, which does not prove that the device lives
 	ClockUnsure bool      // this machine's clock was not to be trusted at arrival
 	ClockLine   int64     // the stretch of that clock, for Redate; used with ClockUnsure. Zero: not known
 	Payload     []byte    // as it came, kept when the message goes to quarantine or a field was skipped

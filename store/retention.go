@@ -229,7 +229,7 @@ func (s *Store) forgetDevice(ctx context.Context, name string) error {
 
 // purgeStatements take a device out of every table, those that point to others first.
 type purgeStatements struct {
-	forget [10]*statement
+	forget [11]*statement
 }
 
 func (q *purgeStatements) all() (list []compile) {
@@ -238,6 +238,7 @@ func (q *purgeStatements) all() (list []compile) {
 		`DELETE FROM quarantine WHERE device = ?`,
 		`DELETE FROM quarantine_summary WHERE device = ?`,
 		`DELETE FROM boot WHERE device = ?`,
+		`DELETE FROM gateway WHERE device = ?`,
 		`DELETE FROM skipped WHERE device = ?`,
 		`DELETE FROM original WHERE device = ?`,
 		`DELETE FROM salvage_device WHERE device = ?`,

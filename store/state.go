@@ -20,6 +20,7 @@ type facts struct {
 	skipped               int64 // fields that could not be read
 	lastSkipped           Skipped
 	skippedAt             int64 // UTC ms; zero is never
+	leftAt                int64 // UTC ms, when it said that it goes; zero: it did not, or was heard of since
 	arrivals              span  // not in the table: milliseconds known to be taken, to find the next free one
 }
 
@@ -31,7 +32,8 @@ type device struct {
 	id      int64
 	name    string
 	created int64
-	facts   // as committed; guarded by state.mu
+	behind  Behind // zero: it speaks for itself; guarded by state.mu
+	facts          // as committed; guarded by state.mu
 
 	// Only who writes uses the rest.
 	next    facts // as it will be when the running transaction commits
@@ -46,7 +48,8 @@ type state struct {
 	devices map[string]*device // "" is the device of messages that belong to none
 	byID    map[int64]*device
 	metrics map[string]uint32
-	names   map[uint32]string // of metrics
+	names   map[uint32]string               // of metrics
+	behind  map[string]map[*device]struct{} // gateways: the devices that an account speaks for
 
 	refusals map[string]int64 // by reason
 
@@ -75,6 +78,8 @@ type Device struct {
 	Skipped                        int64 // fields of its messages that could not be read; SkippedFields names them
 	LastSkipped                    Skipped
 	SkippedAt                      int64 // UTC ms, of the last one; zero is never
+	LeftAt                         int64 // UTC ms, when it said that it goes; zero: it did not, or was heard of since
+	Behind                         Behind
 }
 
 // Devices returns every device that was registered or heard of, in order of id.
@@ -113,7 +118,7 @@ func (s *Store) Device(ctx context.Context, id string) (Device, error) {
 
 func (s *Store) exportDevice(d *device, accounts map[string]credential, waiting map[string]int64) Device {
 	out := Device{ID: d.name, Created: d.created, LastSeen: d.lastSeen, UnsureSeen: d.unsureSeen, LastReading: d.lastReading, Counts: d.counts,
-		Dropped: d.dropped, Skipped: d.skipped, LastSkipped: d.lastSkipped, SkippedAt: d.skippedAt}
+		LeftAt: d.leftAt, Behind: d.behind, Dropped: d.dropped, Skipped: d.skipped, LastSkipped: d.lastSkipped, SkippedAt: d.skippedAt}
 	out.Counts.Refused += waiting[d.name]
 	out.Counts.Quarantined += s.aside.quarantined(d.name)
 	out.Registered = accounts[d.name].account.Role == RoleDevice
@@ -203,11 +208,11 @@ func (s *Store) load(ctx context.Context) error {
 	err := s.each(ctx, func(scan func(...any) error) error {
 		d := &device{}
 		err := scan(&d.id, &d.name, &d.created, &d.counts.Stored, &d.counts.Duplicate, &d.counts.Quarantined,
-			&d.counts.Refused, &d.rows, &d.lastSeen, &d.lastReading, &d.dropped, &d.skipped,
+			&d.counts.Refused, &d.rows, &d.lastSeen, &d.lastReading, &d.dropped, &d.skipped, &d.leftAt,
 			&d.unsureSeen, &d.unsureLine, &d.metrics)
 		devices[d.name], byID[d.id] = d, d
 		return err
-	}, `SELECT id, name, created, stored, duplicate, quarantined, refused, rows, last_seen, last_reading, dropped, skipped,
+	}, `SELECT id, name, created, stored, duplicate, quarantined, refused, rows, last_seen, last_reading, dropped, skipped, left_at,
 		unsure_seen, unsure_line, coalesce(brought.metrics, 0)
 		FROM device JOIN counter ON counter.device = device.id
 		LEFT JOIN (SELECT device, count(*) AS metrics FROM metric GROUP BY device) AS brought ON brought.device = device.id`)
@@ -215,6 +220,10 @@ func (s *Store) load(ctx context.Context) error {
 		return err
 	}
 	if err := s.loadSkipped(ctx, byID); err != nil {
+		return err
+	}
+	behind, err := s.loadGateways(ctx, byID)
+	if err != nil {
 		return err
 	}
 	metrics, names := make(map[string]uint32), make(map[uint32]string)
@@ -242,7 +251,7 @@ func (s *Store) load(ctx context.Context) error {
 	s.state.mu.Lock()
 	defer s.state.mu.Unlock()
 	s.state.devices, s.state.byID, s.state.metrics, s.state.names = devices, byID, metrics, names
-	s.state.refusals = refusals
+	s.state.refusals, s.state.behind = refusals, behind
 	if s.state.refused == nil {
 		s.state.refused = make(map[refusal]int64)
 	}

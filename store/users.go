@@ -46,6 +46,9 @@ func (s *Store) addUser(ctx context.Context, u NewUser) error {
 		if before != nil {
 			return nil, before.inTheWayOf(RoleUser)
 		}
+		if err := s.notBehind(u.Name); err != nil {
+			return nil, err
+		}
 		return c, s.insertUser(c)
 	})
 }
@@ -74,6 +77,12 @@ func (s *Store) insertUser(c *credential) error {
 	if err != nil {
 		return err
 	}
+	return s.insertRules(c)
+}
+
+// insertRules writes what an account may do.
+func (s *Store) insertRules(c *credential) error {
+	a := &c.account
 	for action, filters := range map[string][]string{"publish": a.Publish, "subscribe": a.Subscribe} {
 		for _, filter := range filters {
 			if err := s.w.insertRule.run(a.Name, action, filter); err != nil {

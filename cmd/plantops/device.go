@@ -31,7 +31,7 @@ With --wait it waits until the device's first reading is stored.`
 	cmd.Example = `  plantops device add bed-1
   plantops device add bed-1 --for esphome > bed-1.yaml
   plantops device add bed-1 --for arduino --dir ~/Arduino --host 192.168.1.10 --wait`
-	return cmd
+	return withSource(a, cmd)
 }
 
 func newDeviceRotate(a *app) *cobra.Command {
@@ -133,7 +133,7 @@ func deviceState(d control.DeviceStatus) string {
 	if d.Online {
 		state = "online"
 	}
-	if !d.Registered {
+	if !d.Registered && d.Source == "" {
 		state += ", not registered"
 	}
 	return state
@@ -146,6 +146,14 @@ func lastSeen(d control.DeviceStatus, now time.Time) string {
 		text += " (clock not set)"
 	}
 	return text
+}
+
+// gateway is who speaks for a device, for people.
+func gateway(d control.DeviceStatus) string {
+	if d.Source != "" && d.Gateway == "" {
+		return "not known"
+	}
+	return orDash(d.Gateway)
 }
 
 func newDeviceList(a *app) *cobra.Command {
@@ -193,6 +201,12 @@ func deviceRows(devices []control.DeviceStatus, now time.Time) [][]string {
 		m := d.Messages
 		rows = append(rows, []string{d.ID, deviceState(d), lastSeen(d, now), fmt.Sprint(m.Received), fmt.Sprint(m.Stored),
 			fmt.Sprint(m.Duplicate), fmt.Sprint(m.Quarantined), fmt.Sprint(m.Refused), fmt.Sprint(m.Pending)})
+	}
+	if slices.ContainsFunc(devices, func(d control.DeviceStatus) bool { return d.Source != "" }) {
+		rows[0] = append(rows[0], "GATEWAY")
+		for i, d := range devices {
+			rows[i+1] = append(rows[i+1], gateway(d))
+		}
 	}
 	return rows
 }
@@ -257,6 +271,9 @@ func printDevice(a *app, d control.DeviceStatus, latest []latestValue, skipped [
 		{"last reading", local(d.LastReading)},
 		{"messages", fmt.Sprintf("%d stored, %d duplicate, %d quarantined, %d refused",
 			d.Messages.Stored, d.Messages.Duplicate, d.Messages.Quarantined, d.Messages.Refused)},
+	}
+	if d.Source != "" {
+		rows = append(rows, []string{"gateway", gateway(d) + ", source " + d.Source})
 	}
 	for _, r := range d.Refusals {
 		rows = append(rows, []string{"refused", refusalText(r, now)})

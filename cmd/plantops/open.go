@@ -15,6 +15,7 @@ import (
 	"github.com/plantops/plantops/certs"
 	"github.com/plantops/plantops/config"
 	"github.com/plantops/plantops/control"
+	"github.com/plantops/plantops/ingest/source"
 	"github.com/plantops/plantops/store"
 )
 
@@ -62,6 +63,10 @@ func (a *app) operate(ctx context.Context, do func(config.Config, control.Operat
 		return err
 	}
 	cfg := loaded.Config
+	sources, err := compileSources(loaded)
+	if err != nil {
+		return err
+	}
 	server, lock, err := a.serverOrLock(ctx, cfg)
 	if err != nil {
 		return err
@@ -69,7 +74,7 @@ func (a *app) operate(ctx context.Context, do func(config.Config, control.Operat
 	if server != nil {
 		return do(cfg, server)
 	}
-	return errors.Join(a.operateHere(ctx, cfg, do), lock.Release())
+	return errors.Join(a.operateHere(ctx, cfg, sources, do), lock.Release())
 }
 
 // operateExisting is operate, but makes no database where nobody ran serve: most likely the folder or the configuration is the
@@ -136,7 +141,7 @@ func (a *app) serverOrLock(ctx context.Context, cfg config.Config) (*control.Cli
 }
 
 // operateHere calls do with a data directory that no server uses.
-func (a *app) operateHere(ctx context.Context, cfg config.Config, do func(config.Config, control.Operator) error) error {
+func (a *app) operateHere(ctx context.Context, cfg config.Config, sources *source.Set, do func(config.Config, control.Operator) error) error {
 	lock, err := control.AcquireDatabase(ctx, cfg.StorePath(), lockWait)
 	if err != nil {
 		return err
@@ -146,6 +151,7 @@ func (a *app) operateHere(ctx context.Context, cfg config.Config, do func(config
 		return errors.Join(err, lock.Release())
 	}
 	o := a.controlOptions(cfg, db)
+	o.Sources = sources
 	o.Authority, err = certs.Open(a.certsOptions(cfg))
 	if errors.Is(err, certs.ErrNoAuthority) {
 		o.Authority, err = nil, nil

@@ -81,6 +81,9 @@ func (s *service) serve(ctx context.Context) (err error) {
 	if err := checkWiring(s.loaded, time.Time{}); err != nil {
 		return err
 	}
+	if w.sources, err = compileSources(s.loaded); err != nil {
+		return err
+	}
 	life := newLifecycle(log)
 	defer func() {
 		notify(log, daemon.SdNotifyStopping)
@@ -181,7 +184,7 @@ func (s *service) serve(ctx context.Context) (err error) {
 	s.running = &control.Running{Broker: br, Subscriber: subscriber, BrokerAddress: hostPort(cfg.MQTT.Host, w.port),
 		UsesTLS: cfg.MQTT.UseTLS, Fault: s.proof.alive, Started: now(), Before: before}
 	told := s.app.controlOptions(cfg, db)
-	told.Authority, told.Running, told.Doubt = s.authority, s.running, w.clock.Doubt
+	told.Authority, told.Running, told.Doubt, told.Sources = s.authority, s.running, w.clock.Doubt, w.sources
 	confirmed := make(chan struct{}, 1)
 	s.running.Retain = func() {
 		select {

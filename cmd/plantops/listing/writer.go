@@ -169,14 +169,20 @@ func (j *jsonReadings) End() error {
 
 // timeSource names where the time of a reading came from; a mean has none.
 func timeSource(r store.Reading) string {
-	switch {
-	case r.Received == 0:
+	if r.Received == 0 {
 		return ""
-	case r.TimeSource == store.FromDevice:
+	}
+	return SourceText(r.TimeSource)
+}
+
+// SourceText names where a time came from, in JSON and for people.
+func SourceText(from store.TimeSource) string {
+	switch from {
+	case store.FromDevice:
 		return "device"
-	case r.TimeSource == store.FromAge:
+	case store.FromAge:
 		return "arrival less the age that the device gave"
-	case r.TimeSource == store.FromArrivalImpossible:
+	case store.FromArrivalImpossible:
 		return "arrival, the device's was impossible"
 	default:
 		return "arrival"
