@@ -56,6 +56,12 @@ func (c *Client) Refusals(ctx context.Context) (Refusals, error) {
 	return ask[Refusals](ctx, c, http.MethodGet, "/refusals", nil)
 }
 
+// Probe implements Operator.
+func (c *Client) Probe(ctx context.Context) error {
+	_, err := ask[struct{}](ctx, c, http.MethodPost, "/probe", nil)
+	return err
+}
+
 // Unread implements Operator.
 func (c *Client) Unread(ctx context.Context) (Unread, error) {
 	return ask[Unread](ctx, c, http.MethodGet, "/unread", nil)

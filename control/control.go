@@ -36,6 +36,9 @@ type Operator interface {
 	Contact(ctx context.Context) (Contact, error)
 	// Refusals are those of the embedded broker; empty without one.
 	Refusals(ctx context.Context) (Refusals, error)
+	// Probe sends a message the way that readings go and returns when it is committed. ErrNoProbe: the broker is another program, or
+	// no server runs.
+	Probe(ctx context.Context) error
 	// Unread are the topics that nobody reads, of the embedded broker; empty without one.
 	Unread(ctx context.Context) (Unread, error)
 	// AddDevice registers a device and returns its secret, which nobody can be told again.

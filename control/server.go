@@ -2,8 +2,10 @@ package control
 
 import (
 	"context"
+	"encoding/pem"
 	"fmt"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -100,6 +102,8 @@ type Contact struct {
 	TLS       string `json:"tls,omitempty"`
 	WebSocket string `json:"websocket,omitempty"`
 	CA        string `json:"ca,omitempty"` // PEM; empty: none made yet
+	// Servers are the certificates that the TLS listener shows, PEM, without those of the authority: one for each kind of key.
+	Servers string `json:"servers,omitempty"`
 }
 
 // Bound is the Contact of the addresses that a broker has bound, without CA.
@@ -119,11 +123,33 @@ func (s *Server) Contact(context.Context) (Contact, error) {
 	if b := s.broker(); b != nil {
 		c = Bound(b.Addrs())
 	}
-	c.CA = ""
+	c.CA, c.Servers = "", ""
 	if s.authority != nil {
 		c.CA = string(s.authority.RootPEM())
+		c.Servers = serverCertificates(s.authority)
 	}
 	return c, nil
+}
+
+// serverCertificates reads the leaf of each of the server's chains. What cannot be read is left out: whoever needs it says so.
+func serverCertificates(authority *certs.Authority) string {
+	var all []byte
+	for _, info := range authority.Certificates() {
+		if info.Role != "server" {
+			continue
+		}
+		text, err := os.ReadFile(info.Path)
+		if err != nil {
+			continue
+		}
+		for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+			if block.Type == "CERTIFICATE" { // never anything else that may be in the file
+				all = append(all, pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes})...)
+				break
+			}
+		}
+	}
+	return string(all)
 }
 
 // Refusals implements Operator.
@@ -132,6 +158,15 @@ func (s *Server) Refusals(context.Context) (Refusals, error) {
 		return newRefusals(b.Refusals()), nil
 	}
 	return Refusals{}, nil // another broker does not tell
+}
+
+// Probe implements Operator.
+func (s *Server) Probe(ctx context.Context) error {
+	b := s.broker()
+	if b == nil {
+		return fmt.Errorf("probe the path into the store: %w", ErrNoProbe)
+	}
+	return b.Probe(ctx)
 }
 
 // AddDevice implements Operator. Its error wraps store.ErrInvalidID also for the subscriber's own name.

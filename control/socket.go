@@ -119,6 +119,7 @@ func handler(o Operator) http.Handler {
 	handle("GET /contact", func(r *http.Request) (any, error) { return o.Contact(r.Context()) })
 	handle("GET /unread", func(r *http.Request) (any, error) { return o.Unread(r.Context()) })
 	handle("GET /refusals", func(r *http.Request) (any, error) { return o.Refusals(r.Context()) })
+	handle("POST /probe", func(r *http.Request) (any, error) { return struct{}{}, o.Probe(r.Context()) })
 	handle("POST /devices/add", func(r *http.Request) (any, error) {
 		device, err := body[deviceRequest](r)
 		if err != nil {
@@ -219,7 +220,7 @@ func socketKinds() map[string]error {
 	return map[string]error{
 		"exists": store.ErrExists, "not_found": store.ErrNotFound, "other_role": store.ErrOtherRole, "invalid_id": store.ErrInvalidID,
 		"invalid_filter": store.ErrInvalidFilter, "invalid_password": store.ErrInvalidPassword,
-		"nothing_to_confirm": ErrNothingToConfirm, "full": store.ErrFull, "locked": store.ErrLocked,
+		"nothing_to_confirm": ErrNothingToConfirm, "full": store.ErrFull, "locked": store.ErrLocked, "no_probe": ErrNoProbe,
 	}
 }
 

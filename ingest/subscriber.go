@@ -25,8 +25,9 @@ import (
 // Sink is where batches go.
 type Sink interface {
 	// Append stores the batch in one durable transaction and appends one outcome per message to outcomes. On error
-	// nothing counts as stored and the same batch is offered again: Append must be idempotent. It must not keep the
-	// batch or what it points to after it returned.
+	// nothing counts as stored and the same batch is offered again: Append must be idempotent. With an error that wraps
+	// store.ErrPartly the first messages are stored, outcomes has theirs, and only the rest is offered again. It must not
+	// keep the batch or what it points to after it returned.
 	Append(ctx context.Context, batch []store.Message, outcomes []store.Outcome) ([]store.Outcome, error)
 }
 
@@ -57,7 +58,7 @@ type Options struct {
 	Embedded bool
 	// Dialed is told our end of each TCP connection before anything is sent, so that a broker in this process knows it.
 	// May be nil.
-	Dialed      func(local net.Addr)
+	Dialed func(local net.Addr)
 	// Look says what time it is, whether that is to be believed, and the number of the stretch of time that is, so that
 	// what came while it was not can be dated later. nil: Now and ClockUnsure, without such a number.
 	Look        func() (at time.Time, unsure bool, line int64)

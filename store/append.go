@@ -32,8 +32,10 @@ const maxArrivalSteps = 1000
 // A message that the file cannot take is isolated (isolate.go) and the others are stored; a file that is damaged is made anew
 // first (rebuild.go).
 //
-// The context bounds the wait for other writers, not the commit. After an error nothing of the batch is stored and outcomes is returned as it came; the next Append works again when the
-// cause is gone (no space left, file locked by another program for more than a second).
+// The context bounds the wait for other writers, not the commit. After an error nothing of the batch is stored and outcomes
+// is returned as it came; only when the error wraps ErrPartly, the first messages of the batch are stored and counted, their
+// outcomes are there, and the rest alone is to be given again. The next Append works again when the cause is gone (no space
+// left, file locked by another program for more than a second).
 func (s *Store) Append(ctx context.Context, batch []Message, outcomes []Outcome) ([]Outcome, error) {
 	if err := s.acquire(ctx); err != nil {
 		return outcomes, fmt.Errorf("store %d messages: %w", len(batch), err)
@@ -42,18 +44,24 @@ func (s *Store) Append(ctx context.Context, batch []Message, outcomes []Outcome)
 	if found := s.suspected.Swap(nil); found != nil {
 		_ = s.mend(ctx, *found) // said in the log; what this batch needs may be whole
 	}
+	if err := s.reopen(); err != nil {
+		return outcomes, fmt.Errorf("store %d messages: %w", len(batch), err)
+	}
 	results, err := s.appendAll(batch, outcomes)
 	if isDamage(err) {
 		if mendErr := s.mend(ctx, err); mendErr == nil {
 			results, err = s.appendAll(batch, outcomes)
 		}
 	}
-	if isLasting(err) && len(batch) > 0 {
+	if isLasting(err) && len(batch) > 0 && s.w != nil {
 		results, err = s.isolate(batch, outcomes, err)
 	}
 	s.idle.Reset(idleAfter)
 	if err != nil {
-		return outcomes, fmt.Errorf("store %d messages: %w", len(batch), err)
+		if done := len(results) - len(outcomes); done > 0 {
+			err = fmt.Errorf("%d messages are %w: %w", done, ErrPartly, err)
+		}
+		return results, fmt.Errorf("store %d messages: %w", len(batch), err)
 	}
 	return results, nil
 }

@@ -194,7 +194,8 @@ func isLasting(err error) bool {
 }
 
 // isolate stores a batch of which something cannot be stored: it is halved until what fails is one message. That one goes
-// where it can be kept (setAside), the others are stored. outcomes is appended to as by Append.
+// where it can be kept (setAside), the others are stored. outcomes is appended to as by Append, after an error too: what is
+// committed by then has its outcome.
 func (s *Store) isolate(batch []Message, outcomes []Outcome, cause error) ([]Outcome, error) {
 	if len(batch) == 1 {
 		outcome, err := s.setAside(&batch[0], cause)
@@ -211,7 +212,7 @@ func (s *Store) isolate(batch []Message, outcomes []Outcome, cause error) ([]Out
 			results, err = s.isolate(half, before, err)
 		}
 		if err != nil {
-			return outcomes, err
+			return results, err
 		}
 	}
 	return results, nil
@@ -262,10 +263,7 @@ func (s *Store) mend(ctx context.Context, cause error) error {
 	err := s.rebuild(ctx, cause)
 	if err != nil {
 		s.log.Error("cannot make the database anew", "err", err)
-		if s.w == nil { // go on with the damaged file as well as it goes
-			return s.openWriter(ctx, false)
-		}
-		return cause
+		return s.reopen() // go on with the damaged file as well as it goes
 	}
 	select {
 	case s.rebuilt <- struct{}{}:

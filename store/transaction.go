@@ -26,6 +26,9 @@ type transaction struct {
 	body       []byte
 }
 
+// unknownVersion is no data_version: the next transaction loads the state.
+const unknownVersion = -1
+
 type newMetric struct {
 	name string
 	by   *device
@@ -52,7 +55,7 @@ func (q *transactionStatements) all() []compile {
 // returns nil. After an error nothing has changed, in the file or in memory. The caller holds the right to write.
 func (s *Store) transact(change func() error) error {
 	if err := s.beginTransaction(); err != nil {
-		return s.explainWrite(err)
+		return s.suspect(s.explainWrite(err))
 	}
 	err := change()
 	var refused map[refusal]int64
@@ -73,7 +76,7 @@ func (s *Store) transact(change func() error) error {
 	}
 	if err != nil {
 		s.undo()
-		return s.explainWrite(err)
+		return s.suspect(s.explainWrite(err))
 	}
 	s.apply(refused)
 	return nil
@@ -164,6 +167,8 @@ func (s *Store) apply(refused map[refusal]int64) {
 	q := &s.tx.quarantine
 	if q.committed, q.entries = q.next, q.nextEntries; q.known {
 		s.entries.Store(q.entries + 1)
+	} else {
+		s.entries.Store(0) // to be counted anew
 	}
 	s.tx.originals.committed = s.tx.originals.next
 }

@@ -152,7 +152,11 @@ func (s *service) serve(ctx context.Context) (err error) {
 	if br != nil {
 		subscription.Dialed = br.Expect
 	}
-	subscriber, err := ingest.New(subscription, db)
+	sink, err := newFirstReadings(ctx, db, log)
+	if err != nil {
+		return err
+	}
+	subscriber, err := ingest.New(subscription, sink)
 	if err != nil {
 		return err
 	}
@@ -217,6 +221,7 @@ func (s *service) serve(ctx context.Context) (err error) {
 	}
 
 	s.ready(bound)
+	s.sayWhatNext(sink.hasDevices(ctx))
 	return s.wait(ctx, life)
 }
 
@@ -268,6 +273,21 @@ func (s *service) ready(bound broker.Addrs) {
 	}
 	s.log.Info("PlantOps is ready", append(attrs, "database", database)...)
 	notify(s.log, daemon.SdNotifyReady)
+}
+
+// sayWhatNext ends the start with what a person may want to do now.
+func (s *service) sayWhatNext(hasDevices bool) {
+	say := func(what, command string) {
+		s.log.Info("next: "+what, "command", "plantops "+command+s.app.sameData(s.loaded.Path))
+	}
+	switch {
+	case !s.loaded.Config.Embedded():
+		say("see what comes in", "readings --follow")
+	case hasDevices:
+		say("see how it is", "status")
+	default:
+		say("register a device, which prints what to paste into it", "device add bed-1")
+	}
 }
 
 // wait returns when the program is to stop: nil when it was told to.

@@ -43,27 +43,35 @@ func unreadText(u control.UnreadTopic, now time.Time) string {
 }
 
 // printUnread writes what could not be read of which device, and which topics nobody reads; or nothing.
-func printUnread(a *app, s control.Status, now time.Time) error {
+func printUnread(a *app, s control.Status, now time.Time, all bool) error {
 	skipped := [][]string{{"DEVICE", "NOT READ", "LAST FIELD", "LAST TEXT", "LAST", "GIVEN UP"}}
 	for _, d := range s.Devices {
 		if last := d.LastSkipped; last != nil {
-			skipped = append(skipped, []string{d.ID, fmt.Sprint(d.Skipped), last.Field, fmt.Sprintf("%q", last.Text), ago(last.Last, now), fmt.Sprint(d.Dropped)})
+			skipped = append(skipped, []string{clip(d.ID, 20), fmt.Sprint(d.Skipped), clip(last.Field, 16), clip(fmt.Sprintf("%q", last.Text), 16), ago(last.Last, now), fmt.Sprint(d.Dropped)})
 		} else if d.Dropped > 0 {
-			skipped = append(skipped, []string{d.ID, "0", "-", "-", "-", fmt.Sprint(d.Dropped)})
+			skipped = append(skipped, []string{clip(d.ID, 20), "0", "-", "-", "-", fmt.Sprint(d.Dropped)})
 		}
 	}
 	topics := [][]string{{"ACCOUNT", "TOPIC THAT NOBODY READS", "MEANT", "TIMES", "LAST"}}
 	for _, name := range slices.Sorted(maps.Keys(s.Unread)) {
 		u := s.Unread[name]
-		topics = append(topics, []string{name, u.Topic, orDash(u.Meant), fmt.Sprint(u.Count), ago(u.Last, now)})
+		topics = append(topics, []string{clip(name, 10), clip(u.Topic, 25), clip(orDash(u.Meant), 23), fmt.Sprint(u.Count), ago(u.Last, now)})
 	}
 	for _, rows := range [][][]string{skipped, topics} {
 		if len(rows) == 1 {
 			continue
 		}
+		more := 0
+		if !all && len(rows) > mostListed+1 {
+			more = len(rows) - mostListed - 1
+			rows = rows[:mostListed+1]
+		}
 		fmt.Fprintln(a.stdout)
 		if err := table(a.stdout, rows); err != nil {
 			return err
+		}
+		if more > 0 {
+			fmt.Fprintf(a.stdout, "… and %d more: plantops status --all\n", more)
 		}
 	}
 	return nil

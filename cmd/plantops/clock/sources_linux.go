@@ -23,7 +23,7 @@ func Elapsed() time.Duration {
 // (adjtimex(2), STA_UNSYNC). A wall clock that is not the kernel's is never synchronised.
 func Synchronised(wall func() time.Time) func() bool {
 	return func() bool {
-		if off := wall().Sub(time.Now()); off.Abs() > time.Second {
+		if off := time.Until(wall()); off.Abs() > time.Second {
 			return false
 		}
 		var t unix.Timex
