@@ -73,6 +73,9 @@ type Options struct {
 	NotBeforeClock time.Time
 	// Doubt says in words why Now is not to be trusted: nothing is signed then. "" means that it is; nil always.
 	Doubt func() string
+	// Judge is the time by which clients' certificates are judged: while Now is in doubt one that has certainly passed. nil is
+	// Now.
+	Judge func() time.Time
 	// Log may be nil.
 	Log *slog.Logger
 }
@@ -89,6 +92,7 @@ type Authority struct {
 	readOnly              bool
 	build                 time.Time
 	now                   func() time.Time
+	judge                 func() time.Time
 	doubt                 func() string
 	names                 func() []string // what the server certificate must cover, now
 	log                   *slog.Logger
@@ -161,6 +165,7 @@ func newAuthority(o Options) (*Authority, error) {
 		readOnly:   o.ReadOnly,
 		build:      o.NotBeforeClock,
 		now:        o.Now,
+		judge:      o.Judge,
 		doubt:      o.Doubt,
 		log:        o.Log,
 		warned:     map[string]int{},
@@ -175,6 +180,9 @@ func newAuthority(o Options) (*Authority, error) {
 	}
 	if a.now == nil {
 		a.now = time.Now
+	}
+	if a.judge == nil {
+		a.judge = a.now
 	}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)

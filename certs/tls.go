@@ -15,7 +15,7 @@ func (a *Authority) use(g *generation) {
 	g.open = &tls.Config{
 		GetCertificate: a.certificateFor,
 		MinVersion:     tls.VersionTLS12,
-		Time:           a.now,
+		Time:           a.judge,
 	}
 	g.mutual = g.open.Clone()
 	g.mutual.ClientAuth = tls.RequireAndVerifyClientCert
@@ -38,7 +38,7 @@ func (a *Authority) use(g *generation) {
 func (a *Authority) ServerTLS(requireClient bool) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
-		Time:       a.now,
+		Time:       a.judge,
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 			g := a.current.Load()
 			if requireClient {

@@ -139,6 +139,7 @@ type sensor struct {
 	box        *box
 	id, secret string
 	roots      *x509.CertPool
+	shows      []tls.Certificate // to the server
 	line       *ingest.Publisher
 	sent       map[float64]time.Time // value: when it was measured
 }
@@ -162,7 +163,7 @@ func (s *sensor) takeRoots() {
 func (s *sensor) connect() error {
 	reach, err := s.box.control.Contact(context.Background())
 	require.NoError(s.box.t, err)
-	return s.dial(reach.TLS, &tls.Config{RootCAs: s.roots, ServerName: "localhost", Time: s.box.truth})
+	return s.dial(reach.TLS, &tls.Config{RootCAs: s.roots, Certificates: s.shows, ServerName: "localhost", Time: s.box.truth})
 }
 
 // connectPlain is for who has no clock that could judge a certificate.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -204,7 +205,7 @@ func TestALoweredRetentionWaitsForAPerson(t *testing.T) {
 	require.NoError(t, err)
 	assert.Regexp(t, `waiting +142 messages, from 2026-11-30`, text)
 	text, _ = command("status") // this machine may have problems of its own
-	assert.Contains(t, text, "wait to be deleted")
+	assert.Regexp(t, `wait\s+to\s+be\s+deleted`, text)
 	_, err = command("retention", "confirm")
 	require.ErrorContains(t, err, "add --yes", "no terminal")
 	text, err = command("retention", "confirm", "--yes")
@@ -215,4 +216,35 @@ func TestALoweredRetentionWaitsForAPerson(t *testing.T) {
 	_, err = command("retention", "confirm", "--yes")
 	require.ErrorContains(t, err, "nothing waits")
 	s.nothingLost(b.truth().Add(-30 * aDay))
+}
+
+// Certificates of clients are judged by a time that is not before they were made, whatever the clock shows.
+func TestClientCertificatesHoldWhileTheClockIsNotSet(t *testing.T) {
+	for name, wrong := range map[string]func(b *box){
+		"1970":        func(b *box) { b.setTo(time.Unix(30, 0)) },
+		"years ahead": func(b *box) { b.set(30*365*aDay, false) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBox(t, "MQTT_USE_TLS=true", "PLANTOPS_LISTENERS_TLS_REQUIRE_CERTIFICATE=true")
+			b.boot()
+			b.pass(100 * aDay)
+			s := b.newSensor("bed-1")
+			pair, err := issueInMemory(b.authority, s.id)
+			require.NoError(t, err)
+			s.shows = []tls.Certificate{pair}
+			require.NoError(t, s.connect())
+			s.send()
+			b.powerCut(time.Minute)
+			wrong(b)
+			b.boot()
+			require.NotEmpty(t, b.doubt())
+			require.NoError(t, s.connect())
+			s.send()
+			b.set(0, true)
+			b.settled()
+			require.NoError(t, s.connect())
+			s.send()
+			s.nothingLost(time.Time{})
+		})
+	}
 }

@@ -86,7 +86,7 @@ func (a *app) examine(ctx context.Context, patience time.Duration) doctor.Report
 func (a *app) patient(ctx context.Context, cfg config.Config, patience time.Duration) doctor.Patient {
 	p := doctor.Patient{
 		DataDir: cfg.DataDir, StorePath: cfg.StorePath(), CertsDir: cfg.CertsDir(), BackendUsername: cfg.MQTT.BackendUsername,
-		Listeners: map[string]string{}, Settings: map[string]string{}, Built: a.build.Date, Now: a.now,
+		Listeners: map[string]string{}, Settings: map[string]string{}, Built: a.build.earliest(), Now: a.now,
 		StallTimeout: cfg.Ingest.StallTimeout, Patience: patience, Root: "/",
 		ClientTLS: func(reach control.Contact, account string) (*tls.Config, error) {
 			return a.simulatedTLS(cfg, reach, account)

@@ -123,14 +123,14 @@ func (s *service) serve(ctx context.Context) (err error) {
 
 	if needsAuthority(cfg) {
 		shown := certsOptions(cfg, now, w.built, log)
-		shown.Doubt = w.clock.Doubt
+		shown.Doubt, shown.Judge = w.clock.Doubt, w.clock.Estimate
 		if s.authority, err = openAuthority(ctx, shown, db); err != nil {
 			return err
 		}
 		w.authority = s.authority
 		w.clock.learn(s.authority)
 	}
-	if w.tls, err = subscriberTLS(ctx, w); err != nil {
+	if w.tls, err = subscriberTLS(w); err != nil {
 		return err
 	}
 

@@ -137,6 +137,19 @@ func (c *Clock) Doubt() string {
 	return c.rules.doubt
 }
 
+// Estimate is the wall clock while it is sure, else the best guess at a time that has certainly passed: by the line that was
+// trusted last, or the newest of what is known to be past.
+func (c *Clock) Estimate() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := c.look()
+	if !m.Unsure {
+		return m.Wall
+	}
+	_, elapsed := c.o.Read()
+	return c.rules.past(elapsed)
+}
+
 // Lines returns the lines of this boot, the one that is running last.
 func (c *Clock) Lines() []Line {
 	c.mu.Lock()
@@ -160,6 +173,7 @@ func (c *Clock) Run(ctx context.Context, changed func(context.Context, []Line) e
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	var told string
+	failing := false
 	for {
 		c.mu.Lock()
 		c.synced = c.o.Synchronised()
@@ -168,11 +182,13 @@ func (c *Clock) Run(ctx context.Context, changed func(context.Context, []Line) e
 		lines := append([]Line(nil), c.rules.lines...)
 		c.mu.Unlock()
 		if state != told {
-			if err := changed(ctx, lines); err == nil {
+			err := changed(ctx, lines)
+			if err == nil {
 				told = state
-			} else if ctx.Err() == nil {
-				c.o.Log.Warn("cannot keep what is known of the clock", "err", err)
+			} else if ctx.Err() == nil && !failing {
+				c.o.Log.Warn("cannot keep what is known of the clock; trying again", "err", err)
 			}
+			failing = err != nil
 		}
 		select {
 		case <-ctx.Done():

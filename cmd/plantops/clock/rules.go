@@ -167,6 +167,22 @@ func (r *rules) impossible(wall time.Time, synced bool) string {
 	return ""
 }
 
+// past is the latest time that has certainly passed.
+func (r *rules) past(elapsed time.Duration) time.Time {
+	t := r.newest
+	for _, b := range r.floors {
+		if b.at.After(t) {
+			t = b.at
+		}
+	}
+	if r.trusted >= 0 {
+		if at := r.lines[r.trusted].Start.Add(elapsed); at.After(t) {
+			t = at
+		}
+	}
+	return t
+}
+
 // onTrustedLine reports whether the running line is one that was believed, or has come back to it.
 func (r *rules) onTrustedLine(elapsed time.Duration) bool {
 	if r.trusted < 0 {

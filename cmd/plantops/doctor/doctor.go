@@ -87,7 +87,7 @@ func Examine(ctx context.Context, p Patient) Report {
 	p.checkListeners(ctx, &r)
 	p.checkPath(ctx, &r)
 	p.checkCertificates(&r, status)
-	p.checkClock(&r)
+	p.checkClock(&r, status)
 	p.checkDisk(&r)
 	p.checkWear(&r)
 	p.checkMemory(&r, status)

@@ -18,8 +18,13 @@ import (
 	"github.com/plantops/plantops/store"
 )
 
-func (p Patient) checkClock(r *Report) {
+func (p Patient) checkClock(r *Report, s *control.Status) {
 	now := p.Now()
+	if s != nil && s.ClockDoubt != "" { // the server has watched it since it was started
+		r.Add(Finding{"clock", Fail, fmt.Sprintf("shows %s, which the server does not trust: %s", now.Format(time.RFC3339), s.ClockDoubt),
+			"let it follow a time server: sudo timedatectl set-ntp true; until then nothing is deleted and no certificate is made"})
+		return
+	}
 	switch synced, known := clockSynced(); {
 	case now.Before(p.Built):
 		r.Add(Finding{"clock", Fail, fmt.Sprintf("shows %s, which is before this program was built (%s)", now.Format(time.RFC3339), p.Built.Format(time.DateOnly)),
