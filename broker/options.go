@@ -39,8 +39,9 @@ type Options struct {
 	Limits       Limits // must be complete
 	// Refused is called for every message that is refused, with the account that sent it. It must not block. May be nil.
 	Refused func(device, reason string)
-	Log     *slog.Logger     // nil discards
-	Now     func() time.Time // nil is time.Now
+	Log     *slog.Logger // nil discards
+	// Now dates what is told to people; nil is time.Now. Nothing expires by it: it may be wrong, and jump.
+	Now func() time.Time
 }
 
 // Limits bound what clients may cost. All must be set, for their defaults stand in the configuration; only

@@ -38,7 +38,7 @@ type router struct {
 
 func newRouter(h *hook, o Options) *router {
 	r := &router{hook: h, index: h.server.Topics, ingestTopics: o.IngestTopics, sourceTopics: o.SourceTopics, stall: o.StallTimeout,
-		started: o.Now(), seed: maphash.MakeSeed()}
+		started: time.Now(), seed: maphash.MakeSeed()}
 	r.unread = newUnread(o.IngestTopics, h.log)
 	r.quotas.limits = o.Limits
 	r.retained.store = session.Retained{MaxMessages: maxRetained, MaxBytes: maxRetainedBytes,

@@ -12,9 +12,6 @@ func (a *Authority) use(g *generation) {
 		return
 	}
 	g.ids = newIdentities(g)
-	if len(g.rsa.chain) > 0 || g.caKey == nil || a.readOnly {
-		a.rsa.over()
-	}
 	g.open = &tls.Config{
 		GetCertificate: a.certificateFor,
 		MinVersion:     tls.VersionTLS12,
@@ -25,6 +22,9 @@ func (a *Authority) use(g *generation) {
 	g.mutual.ClientCAs = g.rootPool()
 	g.mutual.VerifyConnection = a.verifyConnection
 	a.current.Store(g)
+	if len(g.rsa.chain) > 0 || g.caKey == nil || a.readOnly {
+		a.rsa.over() // who waits looks at what is current
+	}
 }
 
 // ServerTLS is the configuration for listeners, TLS 1.2 and later. Each handshake takes the certificates

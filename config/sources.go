@@ -91,7 +91,7 @@ func (f *file) fill(node *yaml.Node, path string, into reflect.Value) {
 			f.problem(key, path, "", "has something here that is not a key; write key: value")
 		case at < 0:
 			remedy := fmt.Sprintf("an item has no %s; it may have %s", key.Value, strings.Join(known, ", "))
-			if meant, ok := nearest(key.Value, known); ok {
+			if meant, ok := Nearest(key.Value, known); ok {
 				remedy = fmt.Sprintf("an item has no %s; did you mean %s?", key.Value, meant)
 			}
 			f.problem(key, path, "", remedy)

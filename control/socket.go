@@ -94,6 +94,11 @@ type userRequest struct {
 	Hash      string   `json:"hash,omitempty"`
 }
 
+// confirmRequest is the body of the request that confirms a deletion by age.
+type confirmRequest struct {
+	Before Moment `json:"before"`
+}
+
 type secretReply struct {
 	Secret string `json:"secret"`
 }
@@ -114,6 +119,7 @@ func handler(o Operator) http.Handler {
 	handle("GET /contact", func(r *http.Request) (any, error) { return o.Contact(r.Context()) })
 	handle("GET /unread", func(r *http.Request) (any, error) { return o.Unread(r.Context()) })
 	handle("GET /refusals", func(r *http.Request) (any, error) { return o.Refusals(r.Context()) })
+	handle("POST /probe", func(r *http.Request) (any, error) { return struct{}{}, o.Probe(r.Context()) })
 	handle("POST /devices/add", func(r *http.Request) (any, error) {
 		device, err := body[deviceRequest](r)
 		if err != nil {
@@ -193,6 +199,14 @@ func handler(o Operator) http.Handler {
 		n, err := o.PurgeQuarantine(r.Context(), list.IDs)
 		return countReply{n}, err
 	})
+	handle("GET /retention", func(r *http.Request) (any, error) { return o.Retention(r.Context()) })
+	handle("POST /retention/confirm", func(r *http.Request) (any, error) {
+		confirmed, err := body[confirmRequest](r)
+		if err != nil {
+			return nil, err
+		}
+		return struct{}{}, o.ConfirmRetention(r.Context(), confirmed.Before)
+	})
 	return mux
 }
 
@@ -214,7 +228,7 @@ func socketKinds() map[string]error {
 	return map[string]error{
 		"exists": store.ErrExists, "not_found": store.ErrNotFound, "other_role": store.ErrOtherRole, "invalid_id": store.ErrInvalidID,
 		"invalid_filter": store.ErrInvalidFilter, "invalid_password": store.ErrInvalidPassword,
-		"full": store.ErrFull, "locked": store.ErrLocked,
+		"nothing_to_confirm": ErrNothingToConfirm, "full": store.ErrFull, "locked": store.ErrLocked, "no_probe": ErrNoProbe,
 	}
 }
 

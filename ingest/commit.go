@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -74,14 +75,18 @@ const (
 	faultLogEvery   = time.Minute
 )
 
-// append stores the batch, again and again until it works or ctx ends. The log gets one line when the fault begins,
-// one a minute while it lasts, one when it ends.
+// append stores the batch, again and again until it works or ctx ends; what has its outcome already is not offered again.
+// The log gets one line when the fault begins, one a minute while it lasts, one when it ends.
 func (s *Subscriber) append(ctx context.Context, batch []store.Message, outcomes []store.Outcome) ([]store.Outcome, error) {
 	var began, logged time.Time
+	rest := batch
 	for wait := firstAppendWait; ; wait = min(2*wait, maxAppendWait) {
-		result, err := s.sink.Append(ctx, batch, outcomes)
-		if err == nil && len(result) != len(outcomes)+len(batch) {
-			err = fmt.Errorf("%d outcomes for %d messages", len(result)-len(outcomes), len(batch))
+		result, err := s.sink.Append(ctx, rest, outcomes)
+		switch done := len(result) - len(outcomes); {
+		case err == nil && done != len(rest):
+			err = fmt.Errorf("%d outcomes for %d messages", done, len(rest))
+		case errors.Is(err, store.ErrPartly):
+			outcomes, rest = result, rest[done:]
 		}
 		if err == nil {
 			if !began.IsZero() {

@@ -144,7 +144,6 @@ func (l *link) subscribe(ctx context.Context, manager *autopaho.ConnectionManage
 // take puts a message in the queue. paho's reader calls it. Only what the embedded broker says of the account is true: another
 // one passes on what anybody claims.
 func (l *link) take(it item) {
-	it.received = l.o.Now().UnixMilli()
 	if !l.o.Embedded {
 		it.account = ""
 	}

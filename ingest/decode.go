@@ -67,6 +67,7 @@ func (d *decoder) decode(it item) store.Message {
 		Received:    it.received,
 		TimeSource:  store.FromArrival,
 		ClockUnsure: it.clockUnsure,
+		ClockLine:   it.clockLine,
 		Payload:     it.payload,
 		Retained:    it.retained,
 	}

@@ -26,8 +26,9 @@ import (
 // Sink is where batches go.
 type Sink interface {
 	// Append stores the batch in one durable transaction and appends one outcome per message to outcomes. On error
-	// nothing counts as stored and the same batch is offered again: Append must be idempotent. It must not keep the
-	// batch or what it points to after it returned.
+	// nothing counts as stored and the same batch is offered again: Append must be idempotent. With an error that wraps
+	// store.ErrPartly the first messages are stored, outcomes has theirs, and only the rest is offered again. It must not
+	// keep the batch or what it points to after it returned.
 	Append(ctx context.Context, batch []store.Message, outcomes []store.Outcome) ([]store.Outcome, error)
 }
 
@@ -60,7 +61,10 @@ type Options struct {
 	Embedded bool
 	// Dialed is told our end of each TCP connection before anything is sent, so that a broker in this process knows it.
 	// May be nil.
-	Dialed      func(local net.Addr)
+	Dialed func(local net.Addr)
+	// Look says what time it is, whether that is to be believed, and the number of the stretch of time that is, so that
+	// what came while it was not can be dated later. nil: Now and ClockUnsure, without such a number.
+	Look        func() (at time.Time, unsure bool, line int64)
 	ClockUnsure func() bool      // nil: the clock is right
 	Now         func() time.Time // nil: time.Now
 	Log         *slog.Logger     // nil: no log
@@ -128,6 +132,9 @@ func New(o Options, sink Sink) (*Subscriber, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.Look == nil {
+		o.Look = func() (time.Time, bool, int64) { return o.Now(), o.ClockUnsure(), 0 }
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -139,7 +146,7 @@ func New(o Options, sink Sink) (*Subscriber, error) {
 		retry:   newRetry(o.Embedded),
 		ready:   make(chan struct{}),
 	}
-	s.queue.unsure = o.ClockUnsure
+	s.queue.look = o.Look
 	return s, nil
 }
 

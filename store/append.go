@@ -32,8 +32,10 @@ const maxArrivalSteps = 1000
 // A message that the file cannot take is isolated (isolate.go) and the others are stored; a file that is damaged is made anew
 // first (rebuild.go).
 //
-// The context bounds the wait for other writers, not the commit. After an error nothing of the batch is stored and outcomes is returned as it came; the next Append works again when the
-// cause is gone (no space left, file locked by another program for more than a second).
+// The context bounds the wait for other writers, not the commit. After an error nothing of the batch is stored and outcomes
+// is returned as it came; only when the error wraps ErrPartly, the first messages of the batch are stored and counted, their
+// outcomes are there, and the rest alone is to be given again. The next Append works again when the cause is gone (no space
+// left, file locked by another program for more than a second).
 func (s *Store) Append(ctx context.Context, batch []Message, outcomes []Outcome) ([]Outcome, error) {
 	if err := s.acquire(ctx); err != nil {
 		return outcomes, fmt.Errorf("store %d messages: %w", len(batch), err)
@@ -42,18 +44,24 @@ func (s *Store) Append(ctx context.Context, batch []Message, outcomes []Outcome)
 	if found := s.suspected.Swap(nil); found != nil {
 		_ = s.mend(ctx, *found) // said in the log; what this batch needs may be whole
 	}
+	if err := s.reopen(); err != nil {
+		return outcomes, fmt.Errorf("store %d messages: %w", len(batch), err)
+	}
 	results, err := s.appendAll(batch, outcomes)
 	if isDamage(err) {
 		if mendErr := s.mend(ctx, err); mendErr == nil {
 			results, err = s.appendAll(batch, outcomes)
 		}
 	}
-	if isLasting(err) && len(batch) > 0 {
+	if isLasting(err) && len(batch) > 0 && s.w != nil {
 		results, err = s.isolate(batch, outcomes, err)
 	}
 	s.idle.Reset(idleAfter)
 	if err != nil {
-		return outcomes, fmt.Errorf("store %d messages: %w", len(batch), err)
+		if done := len(results) - len(outcomes); done > 0 {
+			err = fmt.Errorf("%d messages are %w: %w", done, ErrPartly, err)
+		}
+		return results, fmt.Errorf("store %d messages: %w", len(batch), err)
 	}
 	return results, nil
 }
@@ -69,6 +77,7 @@ func (s *Store) appendAll(batch []Message, outcomes []Outcome) ([]Outcome, error
 			}
 			results = append(results, outcome)
 		}
+		s.noteArrival(batch)
 		return s.evict()
 	})
 	if err != nil {
@@ -82,7 +91,7 @@ func (s *Store) appendMessage(m *Message) (Outcome, error) {
 	if m.Kind == Probe {
 		nobody := s.state.devices[""]
 		s.touch(nobody)
-		nobody.next.lastSeen = m.Received // a change, so that there is something to write
+		nobody.next.see(m) // a change, so that there is something to write
 		return Proved, nil
 	}
 	d, reason, err := s.deviceOf(m)
@@ -90,7 +99,7 @@ func (s *Store) appendMessage(m *Message) (Outcome, error) {
 		return 0, err
 	}
 	s.touch(d)
-	d.heard(m)
+	d.next.hear(m)
 	outcome, leftover, err := s.appendParts(d, m, reason)
 	if err == nil && leftover != "" {
 		err = s.addEntry(d, m, leftover, outcome)
@@ -102,17 +111,14 @@ func (s *Store) appendMessage(m *Message) (Outcome, error) {
 	return outcome, err
 }
 
-// heard notes what the arrival of a message says about its device.
-func (d *device) heard(m *Message) {
-	n := &d.next
+// hear notes what the arrival of a message says about its device: that it is there, or that it goes, or neither.
+func (f *facts) hear(m *Message) {
 	switch {
 	case m.Kind == Farewell:
-		n.leftAt = max(m.Received, 1)
-	case m.Kind == Nothing, m.Retained:
-	case m.ClockUnsure:
-		n.lastSeen, n.leftAt = max(n.lastSeen, m.Received), 0
-	default: // even if it is earlier: a clock that was ahead for a while must not keep a dead device online
-		n.lastSeen, n.leftAt = m.Received, 0
+		f.leftAt = max(m.Received, 1)
+	case m.Kind != Nothing && !m.Retained:
+		f.see(m)
+		f.leftAt = 0
 	}
 }
 
@@ -289,7 +295,7 @@ func (s *Store) insertReading(d *device, m *Message, p *Part, time int64) (isNew
 	if p.Given != "" {
 		given = clean(p.Given, maxTextBytes)
 	}
-	result, err := s.w.insertReading.exec(d.id, time, m.Received, flags(p.TimeSource, m.ClockUnsure), s.tx.body, given)
+	result, err := s.w.insertReading.exec(d.id, time, m.Received, m.flagsOf(p.TimeSource), s.tx.body, given)
 	if err != nil {
 		return false, err
 	}

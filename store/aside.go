@@ -37,6 +37,7 @@ type asideLine struct {
 	Topic    string `json:"topic,omitempty"`
 	Received int64  `json:"received,omitempty"` // UTC ms
 	Unsure   bool   `json:"clock_unsure,omitempty"`
+	Line     int64  `json:"clock_line,omitempty"`
 	Reason   string `json:"reason,omitempty"`
 	Payload  []byte `json:"payload,omitempty"`
 }
@@ -49,7 +50,7 @@ func (a *aside) add(m *Message, reason string) error {
 	if a.size == 0 {
 		text = appendLine(text, asideLine{File: hex.EncodeToString(random(16))})
 	}
-	text = appendLine(text, asideLine{Device: m.Device, Topic: m.Topic, Received: m.Received, Unsure: m.ClockUnsure, Reason: reason, Payload: m.Payload})
+	text = appendLine(text, asideLine{Device: m.Device, Topic: m.Topic, Received: m.Received, Unsure: m.ClockUnsure, Line: m.ClockLine, Reason: reason, Payload: m.Payload})
 	if a.size+int64(len(text)) > maxAsideBytes {
 		return fmt.Errorf("%s has its %d MiB: stop the server and look at the disk", a.path, maxAsideBytes>>20)
 	}
@@ -114,7 +115,8 @@ func (s *Store) takeAside(ctx context.Context) error {
 	if err == nil && known == 0 {
 		err = s.transact(func() error {
 			for _, l := range lines {
-				m := Message{Kind: Bad, Device: l.Device, Topic: l.Topic, Received: l.Received, ClockUnsure: l.Unsure, Payload: l.Payload, Reason: l.Reason}
+				m := Message{Kind: Bad, Device: l.Device, Topic: l.Topic, Received: l.Received, ClockUnsure: l.Unsure, ClockLine: l.Line,
+					Payload: l.Payload, Reason: l.Reason}
 				if _, err := s.appendMessage(&m); err != nil {
 					return err
 				}
@@ -192,7 +194,8 @@ func isLasting(err error) bool {
 }
 
 // isolate stores a batch of which something cannot be stored: it is halved until what fails is one message. That one goes
-// where it can be kept (setAside), the others are stored. outcomes is appended to as by Append.
+// where it can be kept (setAside), the others are stored. outcomes is appended to as by Append, after an error too: what is
+// committed by then has its outcome.
 func (s *Store) isolate(batch []Message, outcomes []Outcome, cause error) ([]Outcome, error) {
 	if len(batch) == 1 {
 		outcome, err := s.setAside(&batch[0], cause)
@@ -209,7 +212,7 @@ func (s *Store) isolate(batch []Message, outcomes []Outcome, cause error) ([]Out
 			results, err = s.isolate(half, before, err)
 		}
 		if err != nil {
-			return outcomes, err
+			return results, err
 		}
 	}
 	return results, nil
@@ -260,10 +263,7 @@ func (s *Store) mend(ctx context.Context, cause error) error {
 	err := s.rebuild(ctx, cause)
 	if err != nil {
 		s.log.Error("cannot make the database anew", "err", err)
-		if s.w == nil { // go on with the damaged file as well as it goes
-			return s.openWriter(ctx, false)
-		}
-		return cause
+		return s.reopen() // go on with the damaged file as well as it goes
 	}
 	select {
 	case s.rebuilt <- struct{}{}:

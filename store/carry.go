@@ -53,6 +53,9 @@ func (c *carrier) run(ctx context.Context, old string, cause error, now time.Tim
 	}
 	w := c.to.w
 	defer c.closeStatements()
+	if err := c.unlogged(ctx); err != nil {
+		return "", err
+	}
 	if err := w.run(ctx, `PRAGMA foreign_keys = off; BEGIN IMMEDIATE`); err != nil {
 		return "", err
 	}
@@ -75,6 +78,31 @@ func (c *carrier) run(ctx context.Context, old string, cause error, now time.Tim
 		return "", err
 	}
 	return lost, w.run(ctx, `COMMIT`)
+}
+
+// unlogged makes the new file one without a write-ahead log until the database is opened again: devices wait, and each page
+// would be written twice. What is broken off is begun anew, so it also needs no sync before the end.
+func (c *carrier) unlogged(ctx context.Context) error {
+	if err := c.to.db.Load().Close(); err != nil { // as long as it reads, the log stays
+		return err
+	}
+	q, err := c.to.w.statement(`PRAGMA journal_mode = memory`)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = q.stmt.Close() }() // what Close could say, the query has said
+	mode := ""
+	err = q.query(func(row []driver.Value) error {
+		mode, _ = row[0].(string)
+		return nil
+	})
+	if err == nil && mode != "memory" {
+		err = fmt.Errorf("journal mode %q", mode)
+	}
+	if err != nil {
+		return err
+	}
+	return c.to.w.run(ctx, `PRAGMA synchronous = off`)
 }
 
 // ours reports whether the damaged file is one of ours: a file of something else is not to be replaced.

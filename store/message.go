@@ -68,6 +68,7 @@ type Message struct {
 	Behind      Behind    // of a device behind a gateway
 	Retained    bool      // a copy of an old message, which does not prove that the device lives
 	ClockUnsure bool      // this machine's clock was not to be trusted at arrival
+	ClockLine   int64     // the stretch of that clock, for Redate; used with ClockUnsure. Zero: not known
 	Payload     []byte    // as it came, kept when the message goes to quarantine or a field was skipped
 	Reason      string    // Bad only: why
 }
@@ -134,14 +135,17 @@ const (
 	flagTimeSource  = 0b0011 // TimeSource
 	flagClockUnsure = 0b0100
 	flagUncounted   = 0b1000 // quarantine: a part of a message that counted as stored
+
+	lineShift = 8 // above: the clock's line of an arrival that is not to be trusted, see Redate
 )
 
-func (m *Message) flags() int64 { return flags(m.TimeSource, m.ClockUnsure) }
+func (m *Message) flags() int64 { return m.flagsOf(m.TimeSource) }
 
-func flags(source TimeSource, clockUnsure bool) int64 {
+// flagsOf are the flags of a part with that source.
+func (m *Message) flagsOf(source TimeSource) int64 {
 	flags := int64(source) & flagTimeSource
-	if clockUnsure {
-		flags |= flagClockUnsure
+	if m.ClockUnsure {
+		flags |= flagClockUnsure | max(m.ClockLine, 0)<<lineShift
 	}
 	return flags
 }

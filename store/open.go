@@ -229,11 +229,20 @@ func (s *Store) openReaders() error {
 	return nil
 }
 
-// openWriter brings the file up to date. Nothing is changed before it is known to be ours.
+// openWriter brings the file up to date. Nothing is changed before it is known to be ours. After an error there is no writer.
 func (s *Store) openWriter(ctx context.Context, unclean bool) (err error) {
 	if s.w, err = connectWriter(ctx, s.dsn("rw", "cache_size(-8000)", "page_size("+strconv.Itoa(pageBytes)+")")); err != nil {
+		s.w = nil
 		return err
 	}
+	if err = s.prepareWriter(ctx, unclean); err != nil {
+		_ = s.w.close() // the first error is the one that matters
+		s.w = nil
+	}
+	return err
+}
+
+func (s *Store) prepareWriter(ctx context.Context, unclean bool) error {
 	version, err := s.identify(s.w.number)
 	if err != nil {
 		return err

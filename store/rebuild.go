@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"modernc.org/sqlite"
@@ -64,8 +65,11 @@ func (s *Store) rebuild(ctx context.Context, cause error) error {
 	}
 	old := damagedName(s.path, s.options.Now())
 	report, err := s.carryOver(ctx, filepath.Base(old), cause)
+	if s.isFull(err) && s.giveReserve() {
+		report, err = s.carryOver(ctx, filepath.Base(old), cause)
+	}
 	if err == nil {
-		err = swap(s.path, old)
+		err = swapOrUndo(s.path, old)
 	}
 	if err != nil {
 		return fmt.Errorf("make the damaged database anew: %w (it is damaged: %w)", err, cause)
@@ -80,14 +84,19 @@ func (s *Store) rebuild(ctx context.Context, cause error) error {
 	if err := s.openWriter(ctx, false); err != nil {
 		return err
 	}
+	version := s.tx.version
+	s.tx.version = unknownVersion
 	s.tx.forget()
-	s.tx.quarantine = quarantineSize{}
+	s.tx.quarantine, s.tx.originals = quarantineSize{}, originalsSize{}
+	s.entries.Store(0)
 	if err := s.load(ctx); err != nil {
 		return err
 	}
 	if err := s.loadAccounts(ctx); err != nil {
 		return err
 	}
+	s.tx.version = version
+	s.suspected.Store(nil) // that was the old file
 	s.log.Warn("the database was made anew; the damaged file is kept, readings follow in the background",
 		"old", old, "lost", report, "took", time.Since(began).Round(time.Millisecond))
 	return nil
@@ -96,13 +105,15 @@ func (s *Store) rebuild(ctx context.Context, cause error) error {
 // carryOver makes PATH.new with everything but readings, and returns what is missing.
 func (s *Store) carryOver(ctx context.Context, old string, cause error) (lost string, err error) {
 	making := s.path + makingSuffix
-	for _, suffix := range []string{"", walSuffix, shmSuffix} {
-		if err := os.Remove(making + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return "", err
-		}
+	if err := removeAll(making); err != nil {
+		return "", err
 	}
-	quiet := slog.New(slog.DiscardHandler) // of migrations of a file that nobody knows yet
-	fresh := &Store{options: Options{Path: making, Log: quiet, Now: s.options.Now}, log: quiet, writing: make(chan struct{}, 1)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, removeAll(making)) // it takes room
+		}
+	}()
+	fresh := s.beside(making, slog.New(slog.DiscardHandler)) // of migrations of a file that nobody knows yet
 	c := carrier{from: s.path, to: fresh}
 	if err = fresh.open(ctx); err == nil {
 		lost, err = c.run(ctx, old, cause, s.options.Now())
@@ -123,6 +134,24 @@ func (s *Store) carryOver(ctx context.Context, old string, cause error) (lost st
 	return lost, syncDir(s.path)
 }
 
+// beside is a store for a file that is to become the database; it is opened, and closed with disconnect.
+func (s *Store) beside(path string, log *slog.Logger) *Store {
+	return &Store{
+		options: Options{Path: path, Log: log, Now: s.options.Now}, log: log, writing: make(chan struct{}, 1),
+		reserved: time.Now(), // it needs no room in reserve
+	}
+}
+
+// removeAll removes a database with what SQLite has beside it.
+func removeAll(path string) error {
+	for _, suffix := range []string{"", walSuffix, shmSuffix} {
+		if err := os.Remove(path + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
 // Names beside the database while it is made anew.
 const (
 	makingSuffix = ".making" // may be half written: begun anew
@@ -130,9 +159,16 @@ const (
 	shmSuffix    = "-shm"
 )
 
-// damagedName is what a damaged file is called from now on.
+// damagedName is what a damaged file is called from now on: no other one has the name.
 func damagedName(path string, now time.Time) string {
-	return path + ".damaged-" + now.UTC().Format("20060102T150405.000Z")
+	for ; ; now = now.Add(time.Millisecond) { // a clock that was never set says the same after each start
+		name := path + ".damaged-" + now.UTC().Format("20060102T150405.000Z")
+		_, err := os.Lstat(name)
+		_, logErr := os.Lstat(name + walSuffix)
+		if errors.Is(err, fs.ErrNotExist) && errors.Is(logErr, fs.ErrNotExist) {
+			return name
+		}
+	}
 }
 
 // swap puts PATH.new, which is complete, in the place of the database, whose file stays as old. It can be broken off at any
@@ -140,8 +176,7 @@ func damagedName(path string, now time.Time) string {
 // database, so the old one must be gone before the new file has the name.
 func swap(path, old string) error {
 	for _, suffix := range []string{"", walSuffix} {
-		err := os.Link(path+suffix, old+suffix)
-		if err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, fs.ErrNotExist) {
+		if err := keep(path+suffix, old+suffix); err != nil {
 			return fmt.Errorf("keep the damaged file: %w", err)
 		}
 	}
@@ -162,12 +197,55 @@ func swap(path, old string) error {
 	return syncDir(path)
 }
 
+// keep gives a file that may be there another name. It keeps its own where the file system lets it have two.
+func keep(path, old string) error {
+	err := os.Link(path, old)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case errors.Is(err, fs.ErrExist) && sameFile(path, old): // by a swap that was broken off
+		return nil
+	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.ENOTSUP), errors.Is(err, syscall.ENOSYS), errors.Is(err, syscall.EMLINK): // FAT
+		return os.Rename(path, old)
+	}
+	return err
+}
+
+func sameFile(a, b string) bool {
+	infoA, errA := os.Lstat(a)
+	infoB, errB := os.Lstat(b)
+	return errA == nil && errB == nil && os.SameFile(infoA, infoB)
+}
+
+// swapOrUndo is swap for a server that goes on with the damaged file when it fails. Then PATH.new must not stay: the next
+// start would put it in the place of a file that has more by then.
+func swapOrUndo(path, old string) error {
+	err := swap(path, old)
+	if err == nil {
+		return nil
+	}
+	if _, statErr := os.Lstat(path + newSuffix); errors.Is(statErr, fs.ErrNotExist) {
+		return nil // it is in its place, and only its name may not outlive a power cut
+	}
+	for _, suffix := range []string{walSuffix, ""} {
+		if !sameFile(path+suffix, old+suffix) {
+			if undoErr := keep(old+suffix, path+suffix); undoErr != nil {
+				return errors.Join(err, undoErr)
+			}
+		}
+		if removeErr := os.Remove(old + suffix); removeErr != nil && !errors.Is(removeErr, fs.ErrNotExist) {
+			return errors.Join(err, removeErr)
+		}
+	}
+	return errors.Join(err, removeAll(path+newSuffix), syncDir(path))
+}
+
 // finishSwap does what an interrupted swap left to do. It must know under which name the new file expects the old one.
 func (s *Store) finishSwap(ctx context.Context, path string) error {
 	if _, err := os.Stat(path + newSuffix); err != nil {
 		return nil // the usual case
 	}
-	fresh := &Store{options: Options{Path: path + newSuffix, Log: s.log, Now: s.options.Now}, log: s.log, writing: make(chan struct{}, 1)}
+	fresh := s.beside(path+newSuffix, s.log)
 	var source string
 	err := fresh.open(ctx)
 	if err == nil {

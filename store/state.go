@@ -14,6 +14,8 @@ type facts struct {
 	counts                Counts
 	rows                  int64 // in table reading
 	lastSeen, lastReading int64 // UTC ms; zero is never
+	unsureSeen            int64 // UTC ms by a clock that was not to be trusted, after lastSeen; zero is not since
+	unsureLine            int64 // the line of that clock; zero is not known
 	dropped               int64 // readings that the device gave up
 	skipped               int64 // fields that could not be read
 	lastSkipped           Skipped
@@ -70,6 +72,7 @@ type Device struct {
 	ID                             string
 	Registered                     bool  // it has an account
 	Created, LastSeen, LastReading int64 // UTC ms; zero is never
+	UnsureSeen                     int64 // UTC ms by a clock that was not to be trusted, after LastSeen; zero is not since
 	Counts                         Counts
 	Dropped                        int64 // readings that the device gave up before it could send them, by its own account
 	Skipped                        int64 // fields of its messages that could not be read; SkippedFields names them
@@ -114,8 +117,8 @@ func (s *Store) Device(ctx context.Context, id string) (Device, error) {
 }
 
 func (s *Store) exportDevice(d *device, accounts map[string]credential, waiting map[string]int64) Device {
-	out := Device{ID: d.name, Created: d.created, LastSeen: d.lastSeen, LastReading: d.lastReading, Counts: d.counts,
-		LeftAt: d.leftAt, Behind: d.behind, Dropped: d.dropped, Skipped: d.skipped, LastSkipped: d.lastSkipped, SkippedAt: d.skippedAt}
+	out := Device{ID: d.name, Created: d.created, LastSeen: d.lastSeen, LeftAt: d.leftAt, Behind: d.behind, UnsureSeen: d.unsureSeen, LastReading: d.lastReading, Counts: d.counts,
+		Dropped: d.dropped, Skipped: d.skipped, LastSkipped: d.lastSkipped, SkippedAt: d.skippedAt}
 	out.Counts.Refused += waiting[d.name]
 	out.Counts.Quarantined += s.aside.quarantined(d.name)
 	out.Registered = accounts[d.name].account.Role == RoleDevice
@@ -205,11 +208,12 @@ func (s *Store) load(ctx context.Context) error {
 	err := s.each(ctx, func(scan func(...any) error) error {
 		d := &device{}
 		err := scan(&d.id, &d.name, &d.created, &d.counts.Stored, &d.counts.Duplicate, &d.counts.Quarantined,
-			&d.counts.Refused, &d.rows, &d.lastSeen, &d.lastReading, &d.dropped, &d.skipped, &d.leftAt, &d.metrics)
+			&d.counts.Refused, &d.rows, &d.lastSeen, &d.lastReading, &d.dropped, &d.skipped,
+			&d.unsureSeen, &d.unsureLine, &d.leftAt, &d.metrics)
 		devices[d.name], byID[d.id] = d, d
 		return err
-	}, `SELECT id, name, created, stored, duplicate, quarantined, refused, rows, last_seen, last_reading, dropped, skipped, left_at,
-		coalesce(brought.metrics, 0)
+	}, `SELECT id, name, created, stored, duplicate, quarantined, refused, rows, last_seen, last_reading, dropped, skipped,
+		unsure_seen, unsure_line, left_at, coalesce(brought.metrics, 0)
 		FROM device JOIN counter ON counter.device = device.id
 		LEFT JOIN (SELECT device, count(*) AS metrics FROM metric GROUP BY device) AS brought ON brought.device = device.id`)
 	if err != nil {

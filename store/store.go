@@ -29,6 +29,7 @@ var (
 	ErrInvalidID   = errors.New("invalid name")
 	ErrOtherRole   = errors.New("the name is taken by a") // device or user: the text goes on
 	ErrClosed      = errors.New("store is closed")
+	ErrPartly      = errors.New("stored, the rest is not") // of Append: outcomes has those of the first messages
 
 	ErrInvalidFilter   = errors.New("invalid topic filter")
 	ErrInvalidPassword = errors.New("invalid password")
@@ -52,10 +53,12 @@ type Options struct {
 	ReadOnly bool   // the file must exist with the current schema; nothing is written
 
 	QuarantineBytes int64         // bound on the entries, payloads and overhead; zero means 64 MiB
-	QuarantineAge   time.Duration // older entries are summarised; zero means 90 days
+	QuarantineAge   time.Duration // older entries are summarised, at most a day of them per day of uptime; zero means 90 days
 
-	Now func() time.Time // zero means time.Now
-	Log *slog.Logger     // zero means none
+	Now     func() time.Time     // zero means time.Now
+	Unsure  func() bool          // Now is not to be trusted: nothing is too old; zero means that it is always right
+	Elapsed func() time.Duration // never jumps; zero means the time since Open
+	Log     *slog.Logger         // zero means none
 }
 
 func (o *Options) defaults() {
@@ -67,6 +70,13 @@ func (o *Options) defaults() {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Unsure == nil {
+		o.Unsure = func() bool { return false }
+	}
+	if o.Elapsed == nil {
+		began := time.Now()
+		o.Elapsed = func() time.Duration { return time.Since(began) }
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -134,8 +144,10 @@ func (s *Store) Close() error {
 	}
 	s.closed = true
 	var err error
-	if s.w != nil {
+	if s.idle != nil {
 		s.idle.Stop()
+	}
+	if s.w != nil {
 		err = s.flush()
 	}
 	if err = errors.Join(err, s.disconnect()); err != nil {
@@ -171,11 +183,27 @@ func (s *Store) acquire(ctx context.Context) error {
 	case s.closed:
 		s.release()
 		return ErrClosed
-	case s.w == nil:
+	case s.options.ReadOnly:
 		s.release()
 		return errors.New("opened read-only")
 	}
+	if err := s.reopen(); err != nil {
+		s.release()
+		return err
+	}
 	return nil
+}
+
+// reopen opens the writer again, after the file could not be made anew nor opened then. The caller has the right to write.
+func (s *Store) reopen() error {
+	if s.w != nil {
+		return nil
+	}
+	err := s.openWriter(context.Background(), false)
+	if err == nil {
+		s.tx.version = unknownVersion // what is in memory may be of another file
+	}
+	return s.explainWrite(err)
 }
 
 func (s *Store) release() { <-s.writing }
@@ -218,10 +246,13 @@ func (s *Store) whenIdle() {
 	}
 	s.keepReserve()
 	if err == nil {
+		err = s.reopen()
+	}
+	if err == nil {
 		err = s.flush()
 	}
 	if err == nil {
-		err = s.w.checkpoint()
+		err = s.suspect(s.w.checkpoint())
 	}
 	if err != nil {
 		s.log.Warn("store upkeep", "err", err)

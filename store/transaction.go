@@ -19,12 +19,16 @@ type transaction struct {
 
 	version    int64 // PRAGMA data_version when the state was last known to be right
 	quarantine quarantineSize
+	aged       quarantineAge
 	originals  originalsSize
 
 	// Kept between messages only to save allocations.
 	pairs, old []pair
 	body       []byte
 }
+
+// unknownVersion is no data_version: the next transaction loads the state.
+const unknownVersion = -1
 
 type newMetric struct {
 	name string
@@ -42,7 +46,7 @@ func (q *transactionStatements) all() []compile {
 		{&q.rollback, `ROLLBACK`},
 		{&q.version, `PRAGMA data_version`},
 		{&q.updateCounter, `UPDATE counter SET stored = ?, duplicate = ?, quarantined = ?, refused = ?, rows = ?, last_seen = ?,
-			last_reading = ?, dropped = ?, skipped = ?, left_at = ? WHERE device = ?`},
+			last_reading = ?, dropped = ?, skipped = ?, unsure_seen = ?, unsure_line = ?, left_at = ? WHERE device = ?`},
 		{&q.addRefusal, `INSERT INTO refusal (reason, count) VALUES (?, ?)
 			ON CONFLICT (reason) DO UPDATE SET count = count + excluded.count`},
 	}
@@ -52,7 +56,7 @@ func (q *transactionStatements) all() []compile {
 // returns nil. After an error nothing has changed, in the file or in memory. The caller holds the right to write.
 func (s *Store) transact(change func() error) error {
 	if err := s.beginTransaction(); err != nil {
-		return s.explainWrite(err)
+		return s.suspect(s.explainWrite(err))
 	}
 	err := change()
 	var refused map[refusal]int64
@@ -73,7 +77,7 @@ func (s *Store) transact(change func() error) error {
 	}
 	if err != nil {
 		s.undo()
-		return s.explainWrite(err)
+		return s.suspect(s.explainWrite(err))
 	}
 	s.apply(refused)
 	return nil
@@ -120,7 +124,7 @@ func (s *Store) writeCounters() error {
 	for _, d := range s.tx.touched {
 		n := &d.next
 		err := s.w.updateCounter.run(n.counts.Stored, n.counts.Duplicate, n.counts.Quarantined, n.counts.Refused,
-			n.rows, n.lastSeen, n.lastReading, n.dropped, n.skipped, n.leftAt, d.id)
+			n.rows, n.lastSeen, n.lastReading, n.dropped, n.skipped, n.unsureSeen, n.unsureLine, n.leftAt, d.id)
 		if err != nil {
 			return fmt.Errorf("write counters of device %q: %w", d.name, err)
 		}
@@ -164,6 +168,8 @@ func (s *Store) apply(refused map[refusal]int64) {
 	q := &s.tx.quarantine
 	if q.committed, q.entries = q.next, q.nextEntries; q.known {
 		s.entries.Store(q.entries + 1)
+	} else {
+		s.entries.Store(0) // to be counted anew
 	}
 	s.tx.originals.committed = s.tx.originals.next
 }

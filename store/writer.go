@@ -51,6 +51,7 @@ type writer struct {
 	salvageStatements
 	asideStatements
 	purgeStatements
+	redateStatements
 }
 
 func connectWriter(ctx context.Context, dsn string) (*writer, error) {
@@ -75,7 +76,7 @@ type compile struct {
 func (w *writer) prepare() (err error) {
 	for _, c := range slices.Concat(w.transactionStatements.all(), w.creationStatements.all(), w.gatewayStatements.all(), w.readingStatements.all(),
 		w.retentionStatements.all(), w.sequenceStatements.all(), w.skippedStatements.all(), w.quarantineStatements.all(), w.replayStatements.all(), w.accountStatements.all(),
-		w.settingStatements.all(), w.salvageStatements.all(), w.asideStatements.all(), w.purgeStatements.all()) {
+		w.settingStatements.all(), w.salvageStatements.all(), w.asideStatements.all(), w.purgeStatements.all(), w.redateStatements.all()) {
 		if *c.to, err = w.statement(c.text); err != nil {
 			return fmt.Errorf("prepare %.40q: %w", c.text, err)
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/plantops/plantops/broker/topic"
+	"github.com/plantops/plantops/cmd/plantops/listing"
 	"github.com/plantops/plantops/config"
 	"github.com/plantops/plantops/control"
 	"github.com/plantops/plantops/ingest"
@@ -131,7 +132,7 @@ func fateOf(cfg config.Config, sources *source.Set, a ingest.Arrived) fate {
 
 func (f *fate) addReadings(p store.Part) {
 	for _, v := range p.Values {
-		f.Readings = append(f.Readings, fateReading{control.Moment(p.Time), sourceText(p.TimeSource), p.Given, v.Metric, v.Value})
+		f.Readings = append(f.Readings, fateReading{control.Moment(p.Time), listing.TimeSource(p.TimeSource), p.Given, v.Metric, v.Value})
 	}
 }
 
@@ -178,6 +179,11 @@ func withSource(a *app, cmd *cobra.Command) *cobra.Command {
 		if !cmd.Flags().Changed("source") {
 			return plain(cmd, args)
 		}
+		for _, other := range []string{"for", "dir", "wait"} {
+			if cmd.Flags().Changed(other) {
+				return usageError(cmd, fmt.Errorf("--%s is for devices that speak to PlantOps themselves: leave it out with --source", other))
+			}
+		}
 		loaded, err := a.load()
 		if err != nil {
 			return err
@@ -189,13 +195,16 @@ func withSource(a *app, cmd *cobra.Command) *cobra.Command {
 		return a.operate(cmd.Context(), func(cfg config.Config, o control.Operator) error {
 			password, err := o.AddOtherDevice(cmd.Context(), args[0], granted.Publish, granted.Subscribe)
 			if err != nil {
-				return deviceHint(err, args[0])
+				return a.deviceHint(cmd.Context(), cfg, err, args[0])
 			}
 			reach, err := o.Contact(cmd.Context())
 			if err != nil {
 				return err
 			}
 			given := userCredentials(args[0], password, cfg, reach)
+			if host, _ := cmd.Flags().GetString("host"); host != "" {
+				given.Host, given.Names = host, nil
+			}
 			given.DeviceID, given.rules = args[0], &rules{Publish: granted.Publish, Subscribe: granted.Subscribe}
 			if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
 				return printJSON(a.stdout, given)
@@ -260,27 +269,35 @@ func unreadText(u control.UnreadTopic, now time.Time) string {
 }
 
 // printUnread writes what could not be read of which device, and which topics nobody reads; or nothing.
-func printUnread(a *app, s control.Status, now time.Time) error {
+func printUnread(a *app, s control.Status, now time.Time, all bool) error {
 	skipped := [][]string{{"DEVICE", "NOT READ", "LAST FIELD", "LAST TEXT", "LAST", "GIVEN UP"}}
 	for _, d := range s.Devices {
 		if last := d.LastSkipped; last != nil {
-			skipped = append(skipped, []string{d.ID, fmt.Sprint(d.Skipped), last.Field, fmt.Sprintf("%q", last.Text), ago(last.Last, now), fmt.Sprint(d.Dropped)})
+			skipped = append(skipped, []string{clip(d.ID, 20), fmt.Sprint(d.Skipped), clip(last.Field, 16), clip(fmt.Sprintf("%q", last.Text), 16), ago(last.Last, now), fmt.Sprint(d.Dropped)})
 		} else if d.Dropped > 0 {
-			skipped = append(skipped, []string{d.ID, "0", "-", "-", "-", fmt.Sprint(d.Dropped)})
+			skipped = append(skipped, []string{clip(d.ID, 20), "0", "-", "-", "-", fmt.Sprint(d.Dropped)})
 		}
 	}
 	topics := [][]string{{"ACCOUNT", "TOPIC THAT NOBODY READS", "MEANT", "TIMES", "LAST"}}
 	for _, name := range slices.Sorted(maps.Keys(s.Unread)) {
 		u := s.Unread[name]
-		topics = append(topics, []string{name, u.Topic, orDash(u.Meant), fmt.Sprint(u.Count), ago(u.Last, now)})
+		topics = append(topics, []string{clip(name, 10), clip(u.Topic, 25), clip(orDash(u.Meant), 23), fmt.Sprint(u.Count), ago(u.Last, now)})
 	}
 	for _, rows := range [][][]string{skipped, topics} {
 		if len(rows) == 1 {
 			continue
 		}
+		more := 0
+		if !all && len(rows) > mostListed+1 {
+			more = len(rows) - mostListed - 1
+			rows = rows[:mostListed+1]
+		}
 		fmt.Fprintln(a.stdout)
 		if err := table(a.stdout, rows); err != nil {
 			return err
+		}
+		if more > 0 {
+			fmt.Fprintf(a.stdout, "… and %d more: plantops status --all\n", more)
 		}
 	}
 	return nil

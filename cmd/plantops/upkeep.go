@@ -17,33 +17,59 @@ const (
 	spaceRepeatEvery = time.Hour // the same warning again
 )
 
-// retain returns a part that deletes readings older than keep, at most an hour late. While the clock is not to be
-// trusted it deletes nothing.
-func retain(keep time.Duration, now func() time.Time, unsure func() bool, log *slog.Logger,
-	deleteBefore func(context.Context, time.Time) (int64, error)) func(context.Context) error {
+// retentionReportEvery is how often what waits to be deleted is said.
+const retentionReportEvery = 24 * time.Hour
+
+// retainer is what deletes by age.
+type retainer interface {
+	DeleteOld(ctx context.Context, budget time.Duration) (deleted int64, before time.Time, err error)
+	Retention(ctx context.Context) (control.WaitingRetention, error)
+}
+
+// retain returns a part that deletes old readings, at most an hour late, or when a person has confirmed it. Up to how much may
+// go is for the server to judge; retain says how much uptime has passed, and once a day what waits.
+func retain(r retainer, confirmed <-chan struct{}, log *slog.Logger) func(context.Context) error {
 	return func(ctx context.Context) error {
 		due := time.NewTimer(retentionFirst)
 		defer due.Stop()
+		looked := time.Now()
+		var told time.Time
 		for {
 			select {
 			case <-ctx.Done():
 				return nil
+			case <-confirmed:
 			case <-due.C:
 			}
 			due.Reset(retentionEvery)
-			if unsure() {
-				continue
-			}
-			began, cutoff := time.Now(), now().Add(-keep)
-			deleted, err := deleteBefore(ctx, cutoff)
+			began := time.Now()
+			deleted, before, err := r.DeleteOld(ctx, began.Sub(looked))
+			looked = began
 			if deleted > 0 {
-				log.Info("deleted old readings", "count", deleted, "before", cutoff.UTC().Format(time.RFC3339),
+				log.Info("deleted old readings", "count", deleted, "before", before.UTC().Format(time.RFC3339),
 					"took", time.Since(began).Round(time.Millisecond))
 			}
 			if err != nil && ctx.Err() == nil {
 				log.Warn("cannot delete old readings", "err", err)
 			}
+			if told.IsZero() || time.Since(told) >= retentionReportEvery {
+				told = time.Now()
+				reportRetention(ctx, r, log)
+			}
 		}
+	}
+}
+
+// reportRetention says what waits to be deleted.
+func reportRetention(ctx context.Context, r retainer, log *slog.Logger) {
+	w, err := r.Retention(ctx)
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		log.Warn("cannot tell how many readings are too old", "err", err)
+	case w.Waits && w.Doubt == "":
+		log.Warn("many readings are older than store.retention; a day of them goes per day, and all at once after: plantops retention confirm",
+			"count", w.Messages, "from", w.Oldest.String(), "to", w.Newest.String())
 	}
 }
 

@@ -50,7 +50,8 @@ func certsOptions(cfg config.Config, now func() time.Time, built time.Time, log 
 type wiring struct {
 	loaded config.Loaded
 	now    func() time.Time
-	built  time.Time // no correct clock shows less
+	built  time.Time   // no correct clock shows less
+	clock  *timekeeper // nil until the store is open
 	log    *slog.Logger
 
 	sources   *source.Set // of ingest.sources; nil: none
@@ -59,12 +60,6 @@ type wiring struct {
 	password  string           // of the subscriber
 	port      int              // that the subscriber connects to
 	tls       *tls.Config      // of the subscriber; nil without TLS
-}
-
-// unsure reports whether the clock cannot be right.
-func (w wiring) unsure() bool {
-	now := w.now()
-	return certs.ClockUnsure(now, w.built) || w.authority != nil && w.authority.ClockUnsure(now)
 }
 
 func brokerOptions(w wiring) broker.Options {
@@ -112,7 +107,7 @@ func ingestOptions(w wiring) ingest.Options {
 		MaxPacketBytes: 2 * cfg.Limits.MaxPacketBytes,
 		StallTimeout:   cfg.Ingest.StallTimeout,
 		Embedded:       cfg.Embedded(),
-		ClockUnsure:    w.unsure,
+		Look:           w.clock.look,
 		Now:            w.now,
 		Log:            w.log,
 	}
@@ -185,6 +180,7 @@ func (a *app) controlOptions(cfg config.Config, db *store.Store) control.Options
 		Store:           db,
 		BackendUsername: cfg.MQTT.BackendUsername,
 		OfflineAfter:    cfg.Ingest.OfflineAfter,
+		Keep:            cfg.Store.Retention,
 		Version:         a.build.Version,
 		Now:             a.now,
 	}

@@ -354,17 +354,18 @@ func (m *moodySink) Append(ctx context.Context, batch []store.Message, outcomes 
 	case failing:
 		return outcomes, errors.New("no storage")
 	}
+	before := len(outcomes)
 	outcomes, err := m.Store.Append(ctx, batch, outcomes)
-	if err != nil {
+	if err != nil && !errors.Is(err, store.ErrPartly) {
 		return outcomes, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for i := range batch {
+	for i := range batch[:len(outcomes)-before] {
 		if m.stored[batch[i].Device] == nil {
 			m.stored[batch[i].Device] = map[int64]bool{}
 		}
 		m.stored[batch[i].Device][batch[i].Time] = true
 	}
-	return outcomes, nil
+	return outcomes, err
 }

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"log/slog"
+	"time"
+
+	"github.com/plantops/plantops/certs"
+	"github.com/plantops/plantops/cmd/plantops/clock"
+	"github.com/plantops/plantops/store"
+)
+
+// This file connects the clock with what remembers it and with what it dates.
+
+// dateEvery is how often what came on a wrong line is looked for: a message that waited for its commit may come late.
+const dateEvery = 10 * time.Second
+
+// timekeeper is the clock of a running server with what is remembered of it.
+type timekeeper struct {
+	*clock.Clock
+	store   *store.Store
+	boot    string // names this start of the machine
+	log     *slog.Logger
+	changed chan struct{} // holds a token when there may be something to date
+}
+
+// newTimekeeper takes up the clock where an earlier process of this start of the machine left it.
+func newTimekeeper(ctx context.Context, a *app, db *store.Store, log *slog.Logger) (*timekeeper, error) {
+	boot, err := a.boot, error(nil)
+	if boot == "" {
+		boot, err = clock.Boot()
+	}
+	if err != nil || boot == "" {
+		if err != nil {
+			log.Debug("cannot tell this start of the machine from others", "err", err)
+		}
+		boot = rand.Text()
+	}
+	remembered, next, err := db.ClockLines(ctx, boot)
+	if err != nil {
+		return nil, err
+	}
+	known := make([]clock.Line, len(remembered))
+	for i, l := range remembered {
+		known[i] = clock.Line(l)
+	}
+	read, synchronised := a.clocks, a.synchronised
+	if read == nil {
+		read = func() (time.Time, time.Duration) { return a.now(), clock.Elapsed() }
+	}
+	if synchronised == nil {
+		synchronised = clock.Synchronised(a.now)
+	}
+	k := &timekeeper{store: db, boot: boot, log: log, changed: make(chan struct{}, 1)}
+	k.Clock = clock.New(clock.Options{Read: read, Synchronised: synchronised, Known: known, FirstLine: next,
+		NewestArrival: db.NewestArrival(), Log: log})
+	k.NotBefore(a.build.earliest(), "the program was built")
+	return k, k.remember(ctx, k.Lines())
+}
+
+// learn takes from the certificate authority when it cannot be. Its life goes on when it is followed by another one.
+func (k *timekeeper) learn(authority *certs.Authority) {
+	if from, until, own := authority.Life(); own {
+		k.NotBefore(from, "the certificate authority was made")
+		k.NotAfter(until, "the end of the certificate authority")
+	}
+}
+
+// remember writes the lines down, so that a process that is started again can date what this one could not.
+func (k *timekeeper) remember(ctx context.Context, lines []clock.Line) error {
+	list := make([]store.ClockLine, len(lines))
+	for i, l := range lines {
+		list[i] = store.ClockLine(l)
+	}
+	return k.store.RememberClock(ctx, k.boot, list)
+}
+
+// watch looks at the clock until ctx ends.
+func (k *timekeeper) watch(ctx context.Context) error {
+	return k.Run(ctx, func(ctx context.Context, lines []clock.Line) error {
+		err := k.remember(ctx, lines)
+		select {
+		case k.changed <- struct{}{}:
+		default:
+		}
+		return err
+	})
+}
+
+// date puts right what came while the time was unsure, as soon as it is sure, until ctx ends.
+func (k *timekeeper) date(ctx context.Context) error {
+	tick := time.NewTicker(dateEvery)
+	defer tick.Stop()
+	failing := false
+	for {
+		err := k.dateAll(ctx)
+		if err != nil && ctx.Err() == nil && !failing {
+			k.log.Warn("cannot date what came while the clock was not set; trying again", "err", err)
+		}
+		failing = err != nil
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case <-k.changed:
+		}
+	}
+}
+
+func (k *timekeeper) dateAll(ctx context.Context) error {
+	for _, line := range k.Lines() {
+		shift, known := k.Shift(line.Number)
+		if !known {
+			return nil
+		}
+		n, err := k.store.Redate(ctx, line.Number, shift)
+		if n > 0 {
+			k.log.Info("dated what came while the clock was not to be trusted", "count", n, "shift", shift.Round(time.Millisecond))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// look is what ingest asks at each arrival.
+func (k *timekeeper) look() (at time.Time, unsure bool, line int64) {
+	m := k.Look()
+	return m.Wall, m.Unsure, m.Line
+}

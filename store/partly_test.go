@@ -1,0 +1,30 @@
+package store
+
+import (
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestABatchThatIsIsolatedHalfwayCountsNoMessageTwice(t *testing.T) {
+	s := openTest(t, Options{})
+	require.NoError(t, s.w.run(t.Context(), `
+		CREATE TRIGGER reading_poison BEFORE INSERT ON reading WHEN NEW.time > 1 BEGIN SELECT raise(ABORT, 'no'); END;
+		CREATE TRIGGER entry_poison BEFORE INSERT ON quarantine BEGIN SELECT raise(ABORT, 'no'); END`))
+	require.NoError(t, os.Mkdir(s.path+asideSuffix, 0o700), "so that the side file cannot be written")
+	noTime := telemetry("bed-1", 1, Value{"temperature", 1})
+	noTime.TimeSource = FromArrival
+	batch := []Message{noTime, telemetry("bed-1", 1, Value{"humidity", 2}), telemetry("bed-1", 5, Value{"temperature", 3})}
+
+	outcomes, err := s.Append(t.Context(), batch, nil)
+	require.ErrorIs(t, err, ErrPartly)
+	require.NotEmpty(t, outcomes)
+	require.NoError(t, os.Remove(s.path+asideSuffix))
+	outcomes, err = s.Append(t.Context(), batch[len(outcomes):], outcomes)
+	require.NoError(t, err)
+	assert.Equal(t, []Outcome{Stored, Stored, Quarantined}, outcomes)
+	assert.Equal(t, Counts{Stored: 2, Quarantined: 1}, totals(t, s))
+	assert.EqualValues(t, 1, countRows(t, s))
+}
