@@ -222,6 +222,7 @@ func (s *Store) forgetDevice(ctx context.Context, name string) error {
 	}
 	s.state.mu.Lock()
 	defer s.state.mu.Unlock()
+	s.state.bind(d, Behind{})
 	delete(s.state.devices, name)
 	delete(s.state.byID, d.id)
 	return nil
@@ -242,6 +243,7 @@ func (q *purgeStatements) all() (list []compile) {
 		`DELETE FROM skipped WHERE device = ?`,
 		`DELETE FROM original WHERE device = ?`,
 		`DELETE FROM salvage_device WHERE device = ?`,
+		`DELETE FROM gateway WHERE device = ?`,
 		`UPDATE metric SET device = 0 WHERE device = ?`,
 		`DELETE FROM counter WHERE device = ?`,
 		`DELETE FROM device WHERE id = ?`,
