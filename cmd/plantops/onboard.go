@@ -319,6 +319,7 @@ func (a *app) deviceNow(ctx context.Context, cfg config.Config, id string) (stor
 
 // awaitFirstReading returns when a reading has come that was not there before, and says on the way why none comes.
 func (a *app) awaitFirstReading(ctx context.Context, cfg config.Config, before store.Device, patience time.Duration) error {
+	began, told := control.Moment(a.now().UnixMilli()), map[string]bool{} // before anybody is told to send
 	a.warn("waiting for the first reading of %s …", before.ID)
 	db, err := a.openReadOnly(ctx, cfg)
 	if err != nil {
@@ -329,7 +330,6 @@ func (a *app) awaitFirstReading(ctx context.Context, cfg config.Config, before s
 	defer late.Stop()
 	tick := time.NewTicker(firstReadingPoll)
 	defer tick.Stop()
-	began, told := control.Moment(a.now().UnixMilli()), map[string]bool{}
 	for {
 		now, err := db.Device(ctx, before.ID)
 		switch {
