@@ -17,6 +17,8 @@ type carrier struct {
 	from string // path of the damaged file
 	to   *Store
 
+	restTime time.Duration
+
 	tables []*carried
 	lost   []string
 }
@@ -28,6 +30,7 @@ type carried struct {
 	columns []column // in the order in which a record has them
 	insert  []*statement
 	rows    int
+	refused int // that a tree had and the schema does not accept
 }
 
 type column struct {
@@ -161,6 +164,9 @@ func (c *carrier) walk(f *salvage.File) error {
 		if err != nil {
 			return err
 		}
+		if t.refused > 0 {
+			c.lost = append(c.lost, fmt.Sprintf("%d rows of table %s that make no sense", t.refused, t.name))
+		}
 		if damage.Any() {
 			missing = true
 			c.lost = append(c.lost, fmt.Sprintf("what stood on %d pages and in %d single rows of table %s", len(damage.Pages), damage.Rows, t.name))
@@ -176,16 +182,43 @@ func (c *carrier) walk(f *salvage.File) error {
 		}
 	}
 	if missing {
-		if _, err := w.Rest(func(table bool, row salvage.Row) error {
-			if t := c.tableOf(table, row); t != nil {
-				return c.insert(t, row)
-			}
-			return nil
-		}); err != nil {
+		if err := c.rest(f, w); err != nil {
 			return err
 		}
 	}
 	return c.insertNames(names)
+}
+
+// restTime bounds the search of the whole file, for which devices wait: they must not do so for more than ten seconds in all.
+const restTime = 5 * time.Second
+
+var errEnough = errors.New("searched long enough")
+
+// rest looks for what stood below damaged pages. An account that may have been removed does not come back.
+func (c *carrier) rest(f *salvage.File, w *salvage.Walk) error {
+	until, mayBeDeleted, hidden := time.Now().Add(c.restTime), f.FreeListDamaged(), 0
+	_, err := w.Rest(func(table bool, row salvage.Row) error {
+		if time.Now().After(until) {
+			return errEnough
+		}
+		t := c.tableOf(table, row)
+		if t == nil {
+			return nil
+		}
+		if mayBeDeleted && (t.name == "account" || t.name == "rule") {
+			hidden++
+			return nil
+		}
+		return c.insert(t, row)
+	})
+	if errors.Is(err, errEnough) {
+		c.lost = append(c.lost, fmt.Sprintf("what the search of the whole file did not find in %v", c.restTime))
+		err = nil
+	}
+	if hidden > 0 {
+		c.lost = append(c.lost, fmt.Sprintf("%d accounts or rules that may have been removed, since the list of free pages is damaged", hidden))
+	}
+	return err
 }
 
 // autoIndex begins the names of indexes that SQLite makes for UNIQUE; the table follows.
@@ -203,6 +236,7 @@ func (c *carrier) table(name string) *carried {
 // insert carries one row over. One that the schema does not accept is lost: it is damaged.
 func (c *carrier) insert(t *carried, row salvage.Row) error {
 	if len(row.Values) > len(t.columns) || !t.fits(row) {
+		t.refused++
 		return nil
 	}
 	q, err := c.insertion(t, len(row.Values))
@@ -218,8 +252,11 @@ func (c *carrier) insert(t *carried, row salvage.Row) error {
 	if result, err := q.exec(values...); err == nil {
 		n, _ := result.RowsAffected()
 		t.rows += int(n)
+		t.refused += 1 - int(n)
 	} else if code(err) == codeFull || code(err) == codeIO {
 		return err
+	} else {
+		t.refused++
 	}
 	return nil
 }
