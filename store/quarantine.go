@@ -267,7 +267,7 @@ func (s *Store) listQuarantine(ctx context.Context, limit int, yield func(Quaran
 		limit = -1 // SQLite's word for no limit
 	}
 	var first, last int64
-	err := s.db.Load().QueryRowContext(ctx, `SELECT coalesce(min(id), 0), coalesce(max(id), -1)
+	err := s.queryRow(ctx, `SELECT coalesce(min(id), 0), coalesce(max(id), -1)
 		FROM (SELECT id FROM quarantine ORDER BY id DESC LIMIT ?)`, limit).Scan(&first, &last)
 	for err == nil && first <= last {
 		var page []QuarantineEntry
@@ -304,7 +304,7 @@ func scanEntry(scan func(...any) error) (q QuarantineEntry, err error) {
 
 // QuarantineEntry returns one entry, or ErrNotFound.
 func (s *Store) QuarantineEntry(ctx context.Context, id int64) (QuarantineEntry, error) {
-	q, err := scanEntry(s.db.Load().QueryRowContext(ctx, selectQuarantine+`WHERE q.id = ?`, id).Scan)
+	q, err := scanEntry(s.queryRow(ctx, selectQuarantine+`WHERE q.id = ?`, id).Scan)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = ErrNotFound
 	}
