@@ -18,6 +18,9 @@ type carrier struct {
 	from string // path of the damaged file
 	to   *Store
 
+	memory   *Store // that had the file open; what is in it may help
+	recalled recalled
+
 	restTime time.Duration
 
 	tables []*carried
@@ -168,11 +171,14 @@ func (c *carrier) walk(f *salvage.File) error {
 		if err != nil {
 			return err
 		}
-		if t.refused > 0 {
+		if t.refused > 0 && !c.remembers(t.name) {
 			c.lost = append(c.lost, fmt.Sprintf("%d rows of table %s that make no sense", t.refused, t.name))
 		}
 		if damage.Any() {
-			missing, t.damaged = true, true
+			if t.damaged = true; c.remembers(t.name) {
+				continue
+			}
+			missing = true
 			c.lost = append(c.lost, fmt.Sprintf("what stood on %d pages and in %d single rows of table %s", len(damage.Pages), damage.Rows, t.name))
 		}
 	}
@@ -192,6 +198,9 @@ func (c *carrier) walk(f *salvage.File) error {
 		if err := c.rest(f, w); err != nil {
 			return err
 		}
+	}
+	if err := c.remember(); err != nil {
+		return err
 	}
 	return c.insertNames(names)
 }
@@ -246,7 +255,7 @@ var errEnough = errors.New("searched long enough")
 // page is damaged: then that may be any, and without accounts no device could send anything.
 func (c *carrier) rest(f *salvage.File, w *salvage.Walk) error {
 	until, mayBeDeleted, doubted := time.Now().Add(c.restTime), f.FreeListDamaged(), 0
-	hide := mayBeDeleted && f.ApplicationID() != 0
+	hide := mayBeDeleted && (f.ApplicationID() != 0 || c.remembers("account"))
 	_, err := w.Rest(func(table bool, row salvage.Row) error {
 		if time.Now().After(until) {
 			return errEnough
@@ -267,6 +276,7 @@ func (c *carrier) rest(f *salvage.File, w *salvage.Walk) error {
 		err = nil
 	}
 	switch {
+	case c.remembers("account"): // all of them are there
 	case doubted > 0 && hide:
 		c.lost = append(c.lost, fmt.Sprintf("%d accounts or rules, which may have been removed before: the list of free pages is damaged too", doubted))
 	case doubted > 0:
