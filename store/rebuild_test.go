@@ -156,7 +156,6 @@ func TestAFileThatIsDamagedWhileTheServerRunsStopsNobody(t *testing.T) {
 			require.NoError(t, err)
 			// Not closed: that would end the locks of this process.
 			defer func() { _ = file.Close() }()
-			before, stored := *s.accounts.Load(), totals(t, s).Stored
 			var batch []Message
 			for d := range damageDevices {
 				for i := range damageRows {
@@ -171,13 +170,6 @@ func TestAFileThatIsDamagedWhileTheServerRunsStopsNobody(t *testing.T) {
 			require.NoError(t, err)
 			if len(list) > 0 {
 				require.NoError(t, s.Check(t.Context()))
-				require.NoError(t, s.load(t.Context()))
-				require.NoError(t, s.loadAccounts(t.Context()))
-				assert.Equal(t, before, *s.accounts.Load(), "accounts are in memory")
-				assert.EqualValues(t, stored+int64(len(batch)), totals(t, s).Stored, "and counters")
-				known, err := s.Devices(t.Context())
-				require.NoError(t, err)
-				assert.Len(t, known, damageDevices)
 			}
 		})
 	}
