@@ -25,6 +25,10 @@ type item struct {
 // that is not ours may send large ones.
 const maxQueuedBytes = 32 << 20
 
+// maxBatchBytes bounds the payloads of one commit: what a message says may become a thousand rows, and all devices wait for
+// the commit.
+const maxBatchBytes = 1 << 20
+
 // queue stands between the connection and the commits: what arrives while one commit runs waits here to be the next
 // batch. When it is full, put waits, and TCP slows the broker down.
 type queue struct {
@@ -69,19 +73,20 @@ func (q *queue) full() bool {
 	return len(q.items) >= q.capacity || q.bytes >= maxQueuedBytes
 }
 
-// take waits until there is something and appends up to max items to batch, the oldest first. It returns batch
-// unchanged when the queue is closed and empty.
+// take waits until there is something and appends up to limit items to batch, the oldest first, of about maxBatchBytes at
+// most. It returns batch unchanged when the queue is closed and empty.
 func (q *queue) take(batch []item, limit int) []item {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for len(q.items) == 0 && !q.closed {
 		q.arrived.Wait()
 	}
-	n := min(limit, len(q.items))
-	batch = append(batch, q.items[:n]...)
-	for _, it := range q.items[:n] {
-		q.bytes -= len(it.payload)
+	n := 0
+	for size := 0; n < min(limit, len(q.items)) && size < maxBatchBytes; n++ {
+		size += len(q.items[n].payload)
+		q.bytes -= len(q.items[n].payload)
 	}
+	batch = append(batch, q.items[:n]...)
 	rest := copy(q.items, q.items[n:])
 	clear(q.items[rest:])
 	q.items = q.items[:rest]

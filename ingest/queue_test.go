@@ -34,6 +34,18 @@ func TestQueueGivesBatchesInOrder(t *testing.T) {
 	assert.False(t, q.put(item{from: c}), "a closed queue takes nothing")
 }
 
+func TestABatchIsBoundedInBytes(t *testing.T) {
+	q, c := newQueue(10), &conn{}
+	for id := range uint16(4) {
+		require.True(t, q.put(item{id: id, payload: make([]byte, maxBatchBytes*2/3), from: c}))
+	}
+	require.True(t, q.put(item{id: 4, payload: make([]byte, 2*maxBatchBytes), from: c}))
+	assert.Len(t, q.take(nil, 10), 2)
+	assert.Len(t, q.take(nil, 10), 2)
+	assert.Len(t, q.take(nil, 10), 1, "a large one by itself")
+	assert.Zero(t, q.bytes)
+}
+
 func TestAFullQueueHoldsTheReaderUp(t *testing.T) {
 	for name, tt := range map[string]struct {
 		full    item

@@ -27,6 +27,7 @@ type aside struct {
 
 	mu       sync.Mutex
 	size     int64
+	named    bool             // the file has its name, in a line of its own
 	byDevice map[string]int64 // messages that no counter has yet
 }
 
@@ -47,7 +48,10 @@ func (a *aside) add(m *Message, reason string) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var text []byte
-	if a.size == 0 {
+	if a.size > 0 {
+		text = append(text, '\n') // the last line may be torn, by a power cut or a full disk
+	}
+	if !a.named {
 		text = appendLine(text, asideLine{File: hex.EncodeToString(random(16))})
 	}
 	text = appendLine(text, asideLine{Device: m.Device, Topic: m.Topic, Received: m.Received, Unsure: m.ClockUnsure, Line: m.ClockLine, Reason: reason, Payload: m.Payload})
@@ -68,10 +72,10 @@ func (a *aside) add(m *Message, reason string) error {
 		err = syncDir(a.path)
 	}
 	if err != nil {
-		_ = os.Truncate(a.path, a.size) // a torn line would be there before the next one
+		_ = os.Truncate(a.path, a.size) // or else a torn line stays, which read passes over
 		return err
 	}
-	a.size += int64(len(text))
+	a.size, a.named = a.size+int64(len(text)), true
 	a.byDevice[m.Device]++
 	return nil
 }
@@ -111,7 +115,10 @@ func (s *Store) takeAside(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("messages beside the database: %w", err)
 	}
-	known, err := s.w.countTaken.number(name)
+	known, err := int64(0), error(nil)
+	if name != "" {
+		known, err = s.w.countTaken.number(name)
+	}
 	if err == nil && known == 0 {
 		err = s.transact(func() error {
 			for _, l := range lines {
@@ -121,12 +128,15 @@ func (s *Store) takeAside(ctx context.Context) error {
 					return err
 				}
 			}
+			if name == "" { // torn, and nothing behind it
+				return nil
+			}
 			return s.w.noteTaken.run(name)
 		})
 	}
 	if err != nil {
 		s.log.Error("messages beside the database cannot be taken in", "file", s.aside.path, "count", len(lines), "err", err)
-		return s.aside.keep(lines)
+		return s.aside.keep(name, lines)
 	}
 	if known == 0 {
 		s.log.Warn("messages that the database had refused are in its quarantine now", "count", len(lines))
@@ -135,14 +145,14 @@ func (s *Store) takeAside(ctx context.Context) error {
 }
 
 // keep counts what stays in the file.
-func (a *aside) keep(lines []asideLine) error {
+func (a *aside) keep(name string, lines []asideLine) error {
 	info, err := os.Stat(a.path)
 	if err != nil {
 		return err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.size = info.Size()
+	a.size, a.named = info.Size(), name != ""
 	for _, l := range lines {
 		a.byDevice[l.Device]++
 	}

@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -17,7 +18,13 @@ type carrier struct {
 	from string // path of the damaged file
 	to   *Store
 
+	memory   *Store // that had the file open; what is in it may help
+	recalled recalled
+
+	restTime time.Duration
+
 	tables []*carried
+	last   map[string]int64 // the highest id that the old file gave out, by table
 	lost   []string
 }
 
@@ -28,6 +35,8 @@ type carried struct {
 	columns []column // in the order in which a record has them
 	insert  []*statement
 	rows    int
+	damaged bool
+	refused int // that a tree had and the schema does not accept
 }
 
 type column struct {
@@ -148,23 +157,33 @@ func (c *carrier) walk(f *salvage.File) error {
 	w := f.Walk()
 	named, damage := w.Tables()
 	missing := damage.Any()
+	schemaDamaged := missing
 	if missing {
 		c.lost = append(c.lost, "the schema, so that rows were told apart by their shape")
 	}
 	names := map[string]int64{}
 	for _, t := range c.tables {
 		i := slices.IndexFunc(named, func(n salvage.Table) bool { return n.Name == t.name })
-		if i < 0 {
+		if t.damaged = schemaDamaged; i < 0 {
 			continue // damaged, or of a later schema
 		}
 		damage, err := w.Tree(named[i].Root, func(row salvage.Row) error { return c.insert(t, row) })
 		if err != nil {
 			return err
 		}
+		if t.refused > 0 && !c.remembers(t.name) {
+			c.lost = append(c.lost, fmt.Sprintf("%d rows of table %s that make no sense", t.refused, t.name))
+		}
 		if damage.Any() {
+			if t.damaged = true; c.remembers(t.name) {
+				continue
+			}
 			missing = true
 			c.lost = append(c.lost, fmt.Sprintf("what stood on %d pages and in %d single rows of table %s", len(damage.Pages), damage.Rows, t.name))
 		}
+	}
+	if err := c.sequence(w, named); err != nil {
+		return err
 	}
 	for _, index := range named { // also to know that their pages are no table's
 		if c.table(index.Name) != nil || notCarried(index.Name) && !strings.HasPrefix(index.Name, autoIndex) {
@@ -176,16 +195,94 @@ func (c *carrier) walk(f *salvage.File) error {
 		}
 	}
 	if missing {
-		if _, err := w.Rest(func(table bool, row salvage.Row) error {
-			if t := c.tableOf(table, row); t != nil {
-				return c.insert(t, row)
-			}
-			return nil
-		}); err != nil {
+		if err := c.rest(f, w); err != nil {
 			return err
 		}
 	}
+	if err := c.remember(); err != nil {
+		return err
+	}
 	return c.insertNames(names)
+}
+
+// restTime bounds the search of the whole file, for which devices wait: they must not do so for more than ten seconds in all.
+const restTime = 5 * time.Second
+
+// sequence reads which ids were given out.
+func (c *carrier) sequence(w *salvage.Walk, named []salvage.Table) error {
+	c.last = map[string]int64{}
+	i := slices.IndexFunc(named, func(n salvage.Table) bool { return n.Name == "sqlite_sequence" })
+	if i < 0 {
+		return nil
+	}
+	_, err := w.Tree(named[i].Root, func(row salvage.Row) error {
+		if len(row.Values) == 2 {
+			name, _ := row.Values[0].(string)
+			last, _ := row.Values[1].(int64)
+			c.last[name] = max(c.last[name], last)
+		}
+		return nil
+	})
+	return err
+}
+
+// lostIDs is how many ids are left out after those that are known of a damaged table: readings of the old file have them.
+const lostIDs = maxDevices
+
+// setSequence sees to it that an id of the old file never names anything else.
+func (c *carrier) setSequence(ctx context.Context) error {
+	for _, name := range []string{"device", "metric", "quarantine", "original"} {
+		gap := 0
+		if t := c.table(name); t != nil && t.damaged {
+			gap = lostIDs
+		}
+		last := c.last[name]
+		if last > math.MaxInt64/2 {
+			last = 0 // damaged
+		}
+		err := c.to.w.run(ctx, fmt.Sprintf(`DELETE FROM sqlite_sequence WHERE name = '%[1]s'; INSERT INTO sqlite_sequence (name, seq)
+			SELECT '%[1]s', max(%[2]d, coalesce(max(id), 0)) + %[3]d FROM %[1]s`, name, last, gap))
+		if err != nil {
+			return fmt.Errorf("ids of table %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+var errEnough = errors.New("searched long enough")
+
+// rest looks for what stood below damaged pages. An account that may have been removed does not come back, unless the first
+// page is damaged: then that may be any, and without accounts no device could send anything.
+func (c *carrier) rest(f *salvage.File, w *salvage.Walk) error {
+	until, mayBeDeleted, doubted := time.Now().Add(c.restTime), f.FreeListDamaged(), 0
+	hide := mayBeDeleted && (f.ApplicationID() != 0 || c.remembers("account"))
+	_, err := w.Rest(func(table bool, row salvage.Row) error {
+		if time.Now().After(until) {
+			return errEnough
+		}
+		t := c.tableOf(table, row)
+		if t == nil {
+			return nil
+		}
+		if mayBeDeleted && (t.name == "account" || t.name == "rule") {
+			if doubted++; hide {
+				return nil
+			}
+		}
+		return c.insert(t, row)
+	})
+	if errors.Is(err, errEnough) {
+		c.lost = append(c.lost, fmt.Sprintf("what the search of the whole file did not find in %v", c.restTime))
+		err = nil
+	}
+	switch {
+	case c.remembers("account"): // all of them are there
+	case doubted > 0 && hide:
+		c.lost = append(c.lost, fmt.Sprintf("%d accounts or rules, which may have been removed before: the list of free pages is damaged too", doubted))
+	case doubted > 0:
+		c.lost = append(c.lost, "which accounts and rules were removed, so that some may be back: look through them")
+	}
+	return err
 }
 
 // autoIndex begins the names of indexes that SQLite makes for UNIQUE; the table follows.
@@ -203,6 +300,7 @@ func (c *carrier) table(name string) *carried {
 // insert carries one row over. One that the schema does not accept is lost: it is damaged.
 func (c *carrier) insert(t *carried, row salvage.Row) error {
 	if len(row.Values) > len(t.columns) || !t.fits(row) {
+		t.refused++
 		return nil
 	}
 	q, err := c.insertion(t, len(row.Values))
@@ -218,8 +316,11 @@ func (c *carrier) insert(t *carried, row salvage.Row) error {
 	if result, err := q.exec(values...); err == nil {
 		n, _ := result.RowsAffected()
 		t.rows += int(n)
+		t.refused += 1 - int(n)
 	} else if code(err) == codeFull || code(err) == codeIO {
 		return err
+	} else {
+		t.refused++
 	}
 	return nil
 }
@@ -346,16 +447,19 @@ func (c *carrier) insertNames(names map[string]int64) error {
 	return err
 }
 
+// ofDevices are the devices that something is known of.
+const ofDevices = `SELECT device FROM counter UNION SELECT device FROM metric UNION SELECT device FROM quarantine
+	UNION SELECT device FROM quarantine_summary UNION SELECT device FROM boot UNION SELECT device FROM skipped UNION SELECT device FROM original`
+
 // complete makes what belongs together whole again and says what could not be found.
 func (c *carrier) complete(ctx context.Context) error {
 	w := c.to.w
 	for _, step := range []struct{ what, count, mend string }{
 		{"accounts", `SELECT count(*) FROM rule WHERE account NOT IN (SELECT name FROM account)`,
 			`DELETE FROM rule WHERE account NOT IN (SELECT name FROM account)`},
-		{"devices", `SELECT count(*) FROM (SELECT device FROM counter UNION SELECT device FROM metric UNION SELECT device FROM quarantine)
-			WHERE device NOT IN (SELECT id FROM device)`,
+		{"devices", `SELECT count(*) FROM (` + ofDevices + `) WHERE device NOT IN (SELECT id FROM device)`,
 			`INSERT OR IGNORE INTO device (id, name, created) SELECT DISTINCT device, CASE device WHEN 0 THEN '' ELSE 'salvaged-' || device END, 0
-			FROM (SELECT 0 AS device UNION SELECT device FROM counter UNION SELECT device FROM metric UNION SELECT device FROM quarantine)`},
+			FROM (SELECT 0 AS device UNION ` + ofDevices + `)`},
 		{"counters of devices", `SELECT count(*) FROM device WHERE id NOT IN (SELECT device FROM counter)`,
 			`INSERT INTO counter (device) SELECT id FROM device WHERE id NOT IN (SELECT device FROM counter)`},
 	} {
@@ -370,7 +474,7 @@ func (c *carrier) complete(ctx context.Context) error {
 			c.lost = append(c.lost, fmt.Sprintf("%d %s", n, step.what))
 		}
 	}
-	return nil
+	return c.setSequence(ctx)
 }
 
 // note writes down what is still to be done, and how many rows each device should have then.

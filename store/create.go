@@ -10,11 +10,14 @@ type creationStatements struct {
 
 func (q *creationStatements) all() []compile {
 	return []compile{
-		{&q.insertDevice, `INSERT INTO device (name, created) VALUES (?, ?)`},
+		// An id that was another's is never given out again: a damaged file that is still searched may have readings of it.
+		{&q.insertDevice, `INSERT INTO device (id, name, created) VALUES (1 + max((SELECT coalesce(max(id), 0) FROM device),
+			(SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'device')), ?, ?)`},
 		{&q.insertDeviceAs, `INSERT INTO device (id, name, created) VALUES (?, ?, ?)`},
 		{&q.insertMetricAs, `INSERT INTO metric (id, name, device) VALUES (?, ?, ?)`},
 		{&q.insertCounter, `INSERT INTO counter (device) VALUES (?)`},
-		{&q.insertMetric, `INSERT INTO metric (name, device) VALUES (?, ?)`},
+		{&q.insertMetric, `INSERT INTO metric (id, name, device) VALUES (1 + max((SELECT coalesce(max(id), 0) FROM metric),
+			(SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'metric')), ?, ?)`},
 	}
 }
 
@@ -31,7 +34,7 @@ func (s *Store) createDevice(name string) (*device, error) {
 
 // createDeviceAs gives a device that readings know by its id, and nobody by its name, its rows.
 func (s *Store) createDeviceAs(id int64, name string) (*device, error) {
-	if err := s.w.insertDeviceAs.run(id, name, 0); err != nil {
+	if err := s.w.insertDeviceAs.run(id, name, int64(0)); err != nil {
 		return nil, fmt.Errorf("create device %q: %w", name, err)
 	}
 	return s.adoptDevice(id, name, 0)

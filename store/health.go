@@ -72,7 +72,7 @@ func (s *Store) health(ctx context.Context) (Health, error) {
 		`PRAGMA user_version`:                        &h.SchemaVersion,
 		`SELECT coalesce(sum(rows), 0) FROM counter`: &h.Readings,
 	} {
-		if err := s.db.Load().QueryRowContext(ctx, query).Scan(to); err != nil {
+		if err := s.queryRow(ctx, query).Scan(to); err != nil {
 			return h, s.suspect(err)
 		}
 	}
@@ -85,7 +85,7 @@ func (s *Store) countQuarantined(ctx context.Context) (n int64, err error) {
 	if known := s.entries.Load(); known > 0 && !s.options.ReadOnly {
 		return known - 1, nil
 	}
-	err = s.db.Load().QueryRowContext(ctx, `SELECT count(*) FROM quarantine`).Scan(&n)
+	err = s.queryRow(ctx, `SELECT count(*) FROM quarantine`).Scan(&n)
 	if err == nil {
 		s.entries.CompareAndSwap(0, n+1)
 	}
@@ -94,7 +94,7 @@ func (s *Store) countQuarantined(ctx context.Context) (n int64, err error) {
 
 // QuarantineGrowth says how many entries arrived since a time, and when the newest did (UTC ms; zero: none).
 func (s *Store) QuarantineGrowth(ctx context.Context, since int64) (count, newest int64, err error) {
-	err = s.db.Load().QueryRowContext(ctx, `SELECT count(*) FILTER (WHERE time >= ?), coalesce(max(time), 0)
+	err = s.queryRow(ctx, `SELECT count(*) FILTER (WHERE time >= ?), coalesce(max(time), 0)
 		FROM (SELECT time FROM quarantine ORDER BY id DESC LIMIT ?)`, since, maxGrowth).Scan(&count, &newest)
 	if err != nil {
 		err = fmt.Errorf("growth of the quarantine: %w", s.suspect(err))

@@ -275,7 +275,7 @@ func (s *Store) prepareWriter(ctx context.Context, unclean bool) error {
 // checkReadable is what openWriter is for a file that must not be changed.
 func (s *Store) checkReadable(ctx context.Context) error {
 	version, err := s.identify(func(query string) (n int64, err error) {
-		err = s.db.Load().QueryRowContext(ctx, query).Scan(&n)
+		err = s.queryRow(ctx, query).Scan(&n)
 		return n, err
 	})
 	if err == nil && version < latestVersion() {

@@ -28,3 +28,27 @@ func TestABatchThatIsIsolatedHalfwayCountsNoMessageTwice(t *testing.T) {
 	assert.Equal(t, Counts{Stored: 2, Quarantined: 1}, totals(t, s))
 	assert.EqualValues(t, 1, countRows(t, s))
 }
+
+func TestATornLineOfTheSideFileTakesNoMessageWithIt(t *testing.T) {
+	for _, torn := range []string{`{"fi`, `{"file":"a"}` + "\n" + `{"device":"bed-1","top`} {
+		s := openTest(t, Options{})
+		require.NoError(t, s.w.run(t.Context(), `CREATE TRIGGER entry_poison BEFORE INSERT ON quarantine BEGIN SELECT raise(ABORT, 'no'); END;
+			CREATE TRIGGER reading_poison BEFORE INSERT ON reading BEGIN SELECT raise(ABORT, 'no'); END`))
+		require.NoError(t, s.Close())
+		require.NoError(t, os.WriteFile(s.path+asideSuffix, []byte(torn+"\n"+`{"device":"bed-1","topic":"t","received":1}`+"\n"+`{"dev`), 0o600))
+		again := func() *Store {
+			s, err := Open(t.Context(), s.options)
+			require.NoError(t, err)
+			return s
+		}
+		s = again()
+		assert.Equal(t, []Outcome{Quarantined}, mustAppend(t, s, telemetry("bed-2", noon, Value{"temperature", 1})))
+		assert.Equal(t, Counts{Quarantined: 2}, totals(t, s))
+		require.NoError(t, s.w.run(t.Context(), `DROP TRIGGER entry_poison`))
+		require.NoError(t, s.Close())
+		s = again()
+		assert.Equal(t, Counts{Quarantined: 2}, totals(t, s))
+		assert.Len(t, entries(t, s), 2)
+		require.NoError(t, s.Close())
+	}
+}

@@ -63,7 +63,7 @@ func (q *quarantineStatements) all() []compile {
 		{&q.deleteEntry, `DELETE FROM quarantine WHERE id = ?`},
 		{&q.sumEntries, `SELECT coalesce(sum(size), 0), count(*) FROM quarantine`},
 		{&q.oldestEntry, `SELECT time FROM quarantine WHERE flags & 4 = 0 ORDER BY id LIMIT 1`},
-		{&q.heaviest, `SELECT device FROM quarantine GROUP BY device ORDER BY sum(size) DESC, device LIMIT 1`},
+		{&q.heaviest, `SELECT device, sum(size) AS total FROM quarantine GROUP BY device ORDER BY total DESC, device LIMIT 2`},
 		{&q.oldestOf, `SELECT id, time, size, device, reason, flags FROM quarantine WHERE device = ? ORDER BY id LIMIT ?`},
 		{&q.oldestEntries, `SELECT id, time, size, device, reason, flags FROM quarantine ORDER BY id LIMIT ?`},
 		{&q.summarise, `INSERT INTO quarantine_summary (device, reason, count, first, last) VALUES (?, ?, ?, ?, ?)
@@ -190,24 +190,46 @@ func (s *Store) evictOld(oldest int64) (again bool, err error) {
 	return due == evictEntries, s.w.deleteEntries.run(entries[due-1].id)
 }
 
-// evictHeaviest summarises the oldest entries of the device that has most, until target is reached, at most evictEntries.
+// evictHeaviest summarises the oldest entries of the device that has most, until target is reached or it is not the one that
+// has most any more: to find out which one that is, takes a look at all entries.
 func (s *Store) evictHeaviest(target int64) (freed bool, err error) {
-	device, err := s.w.heaviest.number()
-	if err != nil {
+	var device int64
+	var totals []int64
+	err = s.w.heaviest.query(func(row []driver.Value) error {
+		total, _ := row[1].(int64)
+		if totals = append(totals, total); len(totals) == 1 {
+			device, _ = row[0].(int64)
+		}
+		return nil
+	})
+	if err != nil || len(totals) == 0 {
 		return false, err
 	}
+	next := append(totals, 0)[1]
+	for left := totals[0]; s.tx.quarantine.next > target && left >= next; {
+		before := s.tx.quarantine.next
+		n, err := s.evictOf(device, target)
+		if err != nil || n == 0 {
+			return freed, err
+		}
+		freed, left = true, left-(before-s.tx.quarantine.next)
+	}
+	return freed, nil
+}
+
+// evictOf summarises the oldest entries of a device, until target is reached, at most evictEntries.
+func (s *Store) evictOf(device, target int64) (n int, err error) {
 	entries, err := oldEntries(s.w.oldestOf, device, int64(evictEntries))
 	if err != nil {
-		return false, err
+		return 0, err
 	}
-	n := 0
 	for left := s.tx.quarantine.next; n < len(entries) && left > target; n++ {
 		left -= entries[n].size
 		if err := s.w.deleteEntry.run(entries[n].id); err != nil {
-			return false, err
+			return 0, err
 		}
 	}
-	return n > 0, s.summarise(entries[:n])
+	return n, s.summarise(entries[:n])
 }
 
 func oldEntries(q *statement, args ...driver.Value) (entries []oldEntry, err error) {
@@ -297,7 +319,7 @@ func (s *Store) listQuarantine(ctx context.Context, limit int, yield func(Quaran
 		limit = -1 // SQLite's word for no limit
 	}
 	var first, last int64
-	err := s.db.Load().QueryRowContext(ctx, `SELECT coalesce(min(id), 0), coalesce(max(id), -1)
+	err := s.queryRow(ctx, `SELECT coalesce(min(id), 0), coalesce(max(id), -1)
 		FROM (SELECT id FROM quarantine ORDER BY id DESC LIMIT ?)`, limit).Scan(&first, &last)
 	for err == nil && first <= last {
 		var page []QuarantineEntry
@@ -334,7 +356,7 @@ func scanEntry(scan func(...any) error) (q QuarantineEntry, err error) {
 
 // QuarantineEntry returns one entry, or ErrNotFound.
 func (s *Store) QuarantineEntry(ctx context.Context, id int64) (QuarantineEntry, error) {
-	q, err := scanEntry(s.db.Load().QueryRowContext(ctx, selectQuarantine+`WHERE q.id = ?`, id).Scan)
+	q, err := scanEntry(s.queryRow(ctx, selectQuarantine+`WHERE q.id = ?`, id).Scan)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = ErrNotFound
 	}

@@ -182,7 +182,7 @@ func (s *Store) metricName(ctx context.Context, id uint32) (name string, err err
 	if known {
 		return name, nil
 	}
-	if err := s.db.Load().QueryRowContext(ctx, `SELECT name FROM metric WHERE id = ?`, id).Scan(&name); err != nil {
+	if err := s.queryRow(ctx, `SELECT name FROM metric WHERE id = ?`, id).Scan(&name); err != nil {
 		return "", fmt.Errorf("metric %d: %w", id, err)
 	}
 	return name, nil
@@ -214,7 +214,9 @@ func (c *cursor) next(ctx context.Context) (bool, error) {
 		if n > 0 {
 			c.from = c.rows[n-1].time + 1
 		} else if err != nil {
-			c.pass(ctx, err)
+			if err := c.pass(ctx, err); err != nil {
+				return false, fmt.Errorf("device %q: %w", c.device.name, err)
+			}
 		}
 	}
 	return len(c.rows) > 0, nil

@@ -114,7 +114,7 @@ func (s *Store) carryOver(ctx context.Context, old string, cause error) (lost st
 		}
 	}()
 	fresh := s.beside(making, slog.New(slog.DiscardHandler)) // of migrations of a file that nobody knows yet
-	c := carrier{from: s.path, to: fresh}
+	c := carrier{from: s.path, to: fresh, memory: s, restTime: restTime}
 	if err = fresh.open(ctx); err == nil {
 		lost, err = c.run(ctx, old, cause, s.options.Now())
 	}

@@ -25,8 +25,9 @@ type Salvage struct {
 }
 
 const (
-	regainRows  = 1000             // in one transaction, for which commits of new readings wait
-	regainRetry = 10 * time.Second // after an error, such as a full disk
+	regainRows     = 1000             // in one transaction, for which commits of new readings wait
+	regainRetry    = 10 * time.Second // after an error, such as a full disk; doubled up to regainMaxRetry while it lasts
+	regainMaxRetry = 10 * time.Minute
 )
 
 // Salvages returns what became of each damaged file, the oldest first.
@@ -66,7 +67,7 @@ func (s *Store) Salvages(ctx context.Context) (list []Salvage, err error) {
 // searched or ctx ends. What it finds there already, or in the database, it leaves as it is, so that it can be broken off at
 // any time. It returns at once when there is nothing to do, and begins again when the file is made anew.
 func (s *Store) Regain(ctx context.Context) error {
-	for {
+	for retry := regainRetry; ; {
 		err := s.regainAll(ctx)
 		if err != nil && ctx.Err() == nil {
 			s.log.Warn("cannot bring back readings of a damaged database; trying again", "err", err)
@@ -74,7 +75,9 @@ func (s *Store) Regain(ctx context.Context) error {
 		wait := s.rebuilt
 		var again <-chan time.Time
 		if err != nil {
-			again = time.After(regainRetry)
+			again, retry = time.After(retry), min(2*retry, regainMaxRetry)
+		} else {
+			retry = regainRetry
 		}
 		select {
 		case <-ctx.Done():
@@ -88,7 +91,7 @@ func (s *Store) Regain(ctx context.Context) error {
 func (s *Store) regainAll(ctx context.Context) error {
 	for {
 		var r regain
-		err := s.db.Load().QueryRowContext(ctx, `SELECT id, source, page FROM salvage WHERE finished = 0 ORDER BY id LIMIT 1`).
+		err := s.queryRow(ctx, `SELECT id, source, page FROM salvage WHERE finished = 0 ORDER BY id LIMIT 1`).
 			Scan(&r.id, &r.source, &r.page)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil
@@ -147,6 +150,9 @@ func (r *regain) commit(ctx context.Context, s *Store, page int64, finished bool
 		return err
 	}
 	defer s.release()
+	if space, err := s.Space(); err == nil && len(r.rows) > 0 && space.FreeBytes < reserveRoom {
+		return fmt.Errorf("%w: what is left of it is for new readings; make room on the file system of %s", ErrFull, s.path)
+	}
 	r.found = map[int64]int64{}
 	err := s.transact(func() error {
 		for _, row := range r.rows {
@@ -197,7 +203,10 @@ func (r *regain) insert(s *Store, row salvage.Row) error {
 		return nil
 	}
 	d := s.state.byID[id]
-	if d == nil { // its name is lost
+	if d == nil { // its name is lost, or it was purged meanwhile
+		if purged, err := s.w.countPurged.number(r.id, id); err != nil || purged > 0 {
+			return err
+		}
 		if d, err = s.createDeviceAs(id, fmt.Sprintf("salvaged-%d", id)); err != nil {
 			return err
 		}
@@ -224,12 +233,13 @@ func (r *regain) insert(s *Store, row salvage.Row) error {
 
 // salvageStatements keep count of what was found.
 type salvageStatements struct {
-	countFound, noteSalvage *statement
+	countFound, countPurged, noteSalvage *statement
 }
 
 func (q *salvageStatements) all() []compile {
 	return []compile{
 		{&q.countFound, `UPDATE salvage_device SET found = found + ? WHERE salvage = ? AND device = ?`},
+		{&q.countPurged, `SELECT count(*) FROM salvage_device WHERE salvage = ? AND device = ? AND expected < 0`},
 		{&q.noteSalvage, `UPDATE salvage SET page = ?, finished = ? WHERE id = ?`},
 	}
 }

@@ -152,6 +152,9 @@ func (s *Store) PurgeDevice(ctx context.Context, name string) (deleted int64, er
 	s.state.mu.RLock()
 	d := s.state.devices[name]
 	s.state.mu.RUnlock()
+	if d == nil { // somebody else was faster
+		return fail(ErrNotFound)
+	}
 	for due := []int64{d.id}; len(due) > 0; {
 		var rows int64
 		if rows, due, err = s.deleteChunk(ctx, due, math.MaxInt64); err != nil {
@@ -204,11 +207,15 @@ func (s *Store) forgetDevice(ctx context.Context, name string) error {
 	if !known {
 		return nil
 	}
+	if _, registered := (*s.accounts.Load())[name]; registered {
+		return fmt.Errorf("its account %w", ErrExists) // again, since we looked
+	}
+	s.state.disownRefused(name)
 	err := s.transact(func() error {
 		nobody := s.state.devices[""]
 		s.touch(nobody)
 		nobody.next.counts.plus(d.counts)
-		nobody.next.dropped += d.dropped
+		nobody.next.dropped += min(d.dropped, math.MaxInt64-nobody.next.dropped)
 		s.tx.quarantine = quarantineSize{} // to be counted anew
 		for _, q := range s.w.forget {
 			if err := q.run(d.id); err != nil {
@@ -230,7 +237,7 @@ func (s *Store) forgetDevice(ctx context.Context, name string) error {
 
 // purgeStatements take a device out of every table, those that point to others first.
 type purgeStatements struct {
-	forget [11]*statement
+	forget [14]*statement
 }
 
 func (q *purgeStatements) all() (list []compile) {
@@ -242,8 +249,11 @@ func (q *purgeStatements) all() (list []compile) {
 		`DELETE FROM gateway WHERE device = ?`,
 		`DELETE FROM skipped WHERE device = ?`,
 		`DELETE FROM original WHERE device = ?`,
+		// What a damaged file that is still searched has of it is not to come back (regain.go), and its id not to be another's.
 		`DELETE FROM salvage_device WHERE device = ?`,
-		`DELETE FROM gateway WHERE device = ?`,
+		`INSERT INTO salvage_device (salvage, device, expected, found) SELECT id, ?, -1, 0 FROM salvage WHERE finished = 0`,
+		`DELETE FROM sqlite_sequence WHERE name = 'device' AND seq < ?`,
+		`INSERT INTO sqlite_sequence (name, seq) SELECT 'device', ? WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'device')`,
 		`UPDATE metric SET device = 0 WHERE device = ?`,
 		`DELETE FROM counter WHERE device = ?`,
 		`DELETE FROM device WHERE id = ?`,

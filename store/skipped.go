@@ -153,19 +153,17 @@ func (s *Store) skippedOf(d *device, field string) (*skippedRow, error) {
 		if err != nil {
 			return nil, err
 		}
-		for known, other := range s.tx.skipped {
-			if known.device == d.id && other.isNew {
-				fields++
-			}
-		}
-		if fields >= maxSkippedFields {
+		if fields+s.tx.newSkipped[d.id] >= maxSkippedFields {
 			return s.skippedOf(d, otherFields)
 		}
 	}
 	if s.tx.skipped == nil {
-		s.tx.skipped = make(map[skippedKey]*skippedRow)
+		s.tx.skipped, s.tx.newSkipped = make(map[skippedKey]*skippedRow), make(map[int64]int64)
 	}
 	s.tx.skipped[key] = row
+	if row.isNew {
+		s.tx.newSkipped[d.id]++
+	}
 	return row, nil
 }
 

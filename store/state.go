@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"maps"
 	"slices"
@@ -176,6 +177,18 @@ func (s *Store) AddRefused(device, reason string, n int64) {
 	}
 }
 
+// disownRefused counts the refused messages of a device that wait as nobody's.
+func (st *state) disownRefused(device string) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for r, n := range st.refused {
+		if r.device == device && device != "" {
+			st.refused[refusal{"", r.reason}] += n
+			delete(st.refused, r)
+		}
+	}
+}
+
 func (st *state) anyRefused() bool {
 	st.mu.RLock()
 	defer st.mu.RUnlock()
@@ -260,7 +273,7 @@ func (s *Store) load(ctx context.Context) error {
 
 // each runs a query on a reading connection and calls row for every row of the answer.
 func (s *Store) each(ctx context.Context, row func(scan func(...any) error) error, query string, args ...any) error {
-	rows, err := s.db.Load().QueryContext(ctx, query, args...)
+	rows, err := s.query(ctx, query, args...)
 	if err != nil {
 		return s.suspect(err)
 	}
@@ -271,4 +284,26 @@ func (s *Store) each(ctx context.Context, row func(scan func(...any) error) erro
 		}
 	}
 	return s.suspect(rows.Err())
+}
+
+// query is that of a reading connection. The file may be made anew between the choice of the connection and its use.
+func (s *Store) query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	for {
+		db := s.db.Load()
+		rows, err := db.QueryContext(ctx, query, args...)
+		if err == nil || s.db.Load() == db {
+			return rows, err
+		}
+	}
+}
+
+// queryRow is query for one row.
+func (s *Store) queryRow(ctx context.Context, query string, args ...any) *sql.Row {
+	for {
+		db := s.db.Load()
+		row := db.QueryRowContext(ctx, query, args...)
+		if row.Err() == nil || s.db.Load() == db {
+			return row
+		}
+	}
 }

@@ -9,13 +9,14 @@ import (
 // transaction is what the running write transaction has changed so far of what is kept in memory. It is applied when the
 // transaction is committed and forgotten when it is rolled back.
 type transaction struct {
-	touched []*device // next differs from the facts
-	devices []*device // created
-	metrics []newMetric
-	bound   []rebound
-	seen    map[boot]*seen // of the starts whose numbered messages came
-	boots   []boot         // the keys of seen, in order of use
-	skipped map[skippedKey]*skippedRow
+	touched    []*device // next differs from the facts
+	devices    []*device // created
+	metrics    []newMetric
+	bound      []rebound
+	seen       map[boot]*seen // of the starts whose numbered messages came
+	boots      []boot         // the keys of seen, in order of use
+	skipped    map[skippedKey]*skippedRow
+	newSkipped map[int64]int64 // rows of skipped that the table does not have, by device
 
 	version    int64 // PRAGMA data_version when the state was last known to be right
 	quarantine quarantineSize
@@ -204,6 +205,7 @@ func (t *transaction) forget() {
 	clear(t.touched) // so that they can be collected after a reload
 	clear(t.seen)
 	clear(t.skipped)
+	clear(t.newSkipped)
 	t.boots = t.boots[:0]
 	t.touched, t.devices, t.metrics, t.bound = t.touched[:0], t.devices[:0], t.metrics[:0], t.bound[:0]
 }

@@ -260,11 +260,11 @@ func (r *Reader) skip(path, text []byte) {
 
 // name returns a metric's name as a string that is shared between messages, and whether it may be one.
 func (r *Reader) name(path []byte) (string, bool) {
+	if len(path) > maxNameBytes { // before the map: it would hash a path of any length
+		return "", false
+	}
 	if name, ok := r.names[string(path)]; ok {
 		return name, true
-	}
-	if len(path) > maxNameBytes {
-		return "", false
 	}
 	name := string(path)
 	if !printable(name) {

@@ -31,12 +31,13 @@ const (
 
 // File is an open database file. It is not safe for concurrent use.
 type File struct {
-	db, log  *os.File
-	pageSize int
-	usable   int // bytes of a page that are in use
-	pages    uint32
-	free     uint32           // first trunk page of the free list
-	inLog    map[uint32]int64 // page to its newest committed copy in the log, as an offset
+	db, log   *os.File
+	pageSize  int
+	usable    int // bytes of a page that are in use
+	pages     uint32
+	free      uint32           // first trunk page of the free list
+	freeCount uint32           // pages that it has
+	inLog     map[uint32]int64 // page to its newest committed copy in the log, as an offset
 }
 
 // Open reads the header and the write-ahead log of the file, which nobody may be writing. pageBytes is the size of a page
@@ -69,6 +70,12 @@ func (f *File) Close() error {
 	return errors.Join(f.log.Close(), f.db.Close())
 }
 
+// hasHeader tells whether the first page can be read as one.
+func (f *File) hasHeader() bool {
+	first, err := f.page(1)
+	return err == nil && string(first[:16]) == magic
+}
+
 // ApplicationID returns what the header says whose file this is; zero where it cannot be read.
 func (f *File) ApplicationID() uint32 {
 	first, err := f.page(1)
@@ -98,7 +105,7 @@ func (f *File) readHeader() error {
 			f.pageSize = maxPageBytes
 		}
 		reserved = int(h[20])
-		f.free = binary.BigEndian.Uint32(h[32:])
+		f.free, f.freeCount = binary.BigEndian.Uint32(h[32:]), binary.BigEndian.Uint32(h[36:])
 	}
 	if !validPageSize(f.pageSize) && f.pageSize != maxPageBytes {
 		return fmt.Errorf("%d is no size of a page", f.pageSize)
@@ -194,27 +201,50 @@ func (f *File) page(n uint32) ([]byte, error) {
 	return content, nil
 }
 
-// freePages returns the pages that hold nothing: what is on them was deleted. A free list that is damaged ends where it is.
-func (f *File) freePages() map[uint32]bool {
-	free := map[uint32]bool{}
-	header := f.free
-	if first, err := f.page(1); err == nil && string(first[:16]) == magic {
-		header = binary.BigEndian.Uint32(first[32:]) // the log may know better than the file
+// bits is a set of pages: a file may have millions that are free.
+type bits []uint64
+
+func (b bits) has(n uint32) bool { return b[n/64]&(1<<(n%64)) != 0 }
+func (b bits) set(n uint32)      { b[n/64] |= 1 << (n % 64) }
+
+// FreeListDamaged reports whether it is not known of all free pages that they are.
+func (f *File) FreeListDamaged() bool {
+	_, whole := f.freePages()
+	return !whole
+}
+
+// freePages returns the pages that hold nothing: what is on them was deleted. A free list that is damaged ends where it is;
+// whole tells that it was not.
+func (f *File) freePages() (free bits, whole bool) {
+	free = make(bits, f.pages/64+1)
+	header, expected := f.free, f.freeCount
+	if first, err := f.page(1); err == nil && string(first[:16]) == magic { // the log may know better than the file
+		header, expected = binary.BigEndian.Uint32(first[32:]), binary.BigEndian.Uint32(first[36:])
 	}
-	for trunk := header; trunk != 0 && !free[trunk]; {
+	found := uint32(0)
+	take := func(n uint32) bool {
+		if n == 0 || n > f.pages || free.has(n) {
+			return false
+		}
+		free.set(n)
+		found++
+		return true
+	}
+	for trunk := header; trunk != 0; {
 		content, err := f.page(trunk)
 		if err != nil {
-			break
+			return free, false
 		}
-		count := int(binary.BigEndian.Uint32(content[4:8]))
-		if count < 0 || count > f.usable/4-2 {
-			break
+		count := binary.BigEndian.Uint32(content[4:8])
+		if count > uint32(f.usable/4-2) || !take(trunk) {
+			return free, false
 		}
-		free[trunk] = true
 		for i := range count {
-			free[binary.BigEndian.Uint32(content[8+4*i:])] = true
+			if !take(binary.BigEndian.Uint32(content[8+4*i:])) {
+				return free, false
+			}
 		}
 		trunk = binary.BigEndian.Uint32(content)
 	}
-	return free
+	return free, found == expected && f.hasHeader()
 }

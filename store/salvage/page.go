@@ -13,6 +13,9 @@ const (
 	tableLeaf     = 13
 )
 
+// maxRowBytes is what SQLite lets a row have; a larger one is damaged.
+const maxRowBytes = 1_000_000_000
+
 // content is what stands on a page.
 type content struct {
 	kind     byte
@@ -82,7 +85,7 @@ func (f *File) cell(c *content, b []byte) bool {
 		}
 	}
 	size, n := varint(b)
-	if n == 0 || size > uint64(f.pages)*uint64(f.pageSize) {
+	if n == 0 || size > min(uint64(f.pages)*uint64(f.pageSize), maxRowBytes) {
 		return false
 	}
 	b = b[n:]
@@ -129,11 +132,13 @@ func (f *File) payload(b []byte, size int, table bool) (all []byte, pages []uint
 	}
 	all = append(make([]byte, 0, min(size, 1<<20)), b[:local]...)
 	next := binary.BigEndian.Uint32(b[local:])
+	passed := map[uint32]bool{} // damage can make a chain a ring, which would fill the memory
 	for len(all) < size {
 		page, err := f.page(next)
-		if err != nil || len(pages) > int(f.pages) {
+		if err != nil || passed[next] {
 			return nil, nil, false
 		}
+		passed[next] = true
 		pages = append(pages, next)
 		next = binary.BigEndian.Uint32(page)
 		all = append(all, page[4:4+min(f.usable-4, size-len(all))]...)

@@ -59,12 +59,13 @@ func (w *Walk) mark(n uint32, c content) {
 
 // Rest gives the rows of all pages that no tree led to and that are not free: what stood below a damaged page. table says
 // whether the page belongs to a table with a rowid. What was deleted there is not distinguished when the list of free pages
-// is damaged.
+// is damaged (FreeListDamaged). It looks at every page of the file, which may take long: when yield fails it ends with that
+// error.
 func (w *Walk) Rest(yield func(table bool, row Row) error) (Damage, error) {
 	var lost Damage
-	free := w.f.freePages()
+	free, _ := w.f.freePages()
 	for n := uint32(1); n <= w.f.pages; n++ {
-		if w.seen[n] || free[n] {
+		if w.seen[n] || free.has(n) {
 			continue
 		}
 		c, err := w.f.read(n)
@@ -110,9 +111,9 @@ func (w *Walk) Tables() (tables []Table, lost Damage) {
 // some and is not free to yield. It ends when yield says so. Rows that cannot be read are passed over: a count of what
 // should be there is the only way to know, since a page that goes on from another looks like a damaged one.
 func (f *File) Scan(from uint32, yield func(page uint32, table bool, rows []Row) bool) {
-	free := f.freePages()
+	free, _ := f.freePages()
 	for n := max(from, 1); n <= f.pages; n++ {
-		if free[n] {
+		if free.has(n) {
 			continue
 		}
 		if c, err := f.read(n); err == nil && len(c.rows) > 0 && !yield(n, c.tree() == tableLeaf, c.rows) {
