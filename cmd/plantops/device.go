@@ -23,7 +23,7 @@ func newDevice(a *app) *cobra.Command {
 }
 
 func newDeviceAdd(a *app) *cobra.Command {
-	cmd := onboardCommand(a, "add ID", "Register a device and print its credentials, once", control.Operator.AddDevice)
+	cmd := onboardCommand(a, "add ID", "Register a device and print its credentials, once", addDevice)
 	cmd.Long = `Register a device and print, once, what it needs to connect. With --for it prints what to paste into the device instead:
 
 ` + formsHelp() + `
@@ -35,7 +35,7 @@ With --wait it waits until the device's first reading is stored.`
 }
 
 func newDeviceRotate(a *app) *cobra.Command {
-	cmd := onboardCommand(a, "rotate ID", "Give a device a new password; the old one ends at once", control.Operator.RotateDevice)
+	cmd := onboardCommand(a, "rotate ID", "Give a device a new password; the old one ends at once", rotateDevice)
 	cmd.ValidArgsFunction = completeDevices(a)
 	return cmd
 }
