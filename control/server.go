@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -53,6 +54,9 @@ type Server struct {
 	running         *Running
 
 	offlineAfter atomic.Int64 // nanoseconds; can change while the server runs
+
+	mu     sync.Mutex
+	purged map[string]int64 // takes the place of Baseline.devices
 }
 
 var _, _ Operator = (*Server)(nil), (*Client)(nil)
@@ -147,7 +151,11 @@ func (s *Server) RotateDevice(ctx context.Context, id string) (string, error) {
 
 // PurgeDevice implements Operator.
 func (s *Server) PurgeDevice(ctx context.Context, id string) (int64, error) {
-	return s.store.PurgeDevice(ctx, id)
+	n, err := s.store.PurgeDevice(ctx, id)
+	if err == nil && s.running != nil {
+		s.rebase(id, s.running.arrived().Devices[id])
+	}
+	return n, err
 }
 
 // RemoveDevice implements Operator.

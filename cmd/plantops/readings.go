@@ -161,10 +161,24 @@ func printReadings(ctx context.Context, a *app, db *store.Store, q store.Query, 
 	if count == 0 {
 		a.warn("no readings match")
 	}
+	if err := a.warnOfSalvage(ctx, db); err != nil {
+		return err
+	}
 	if damage != nil {
 		return control.WithHint(damage, "the server makes a damaged database anew at its next start, from what can be read")
 	}
 	return nil
+}
+
+// warnOfSalvage says that more may come back.
+func (a *app) warnOfSalvage(ctx context.Context, db *store.Store) error {
+	list, err := db.Salvages(ctx)
+	for _, one := range list {
+		if one.Finished == 0 {
+			a.warn("readings are missing: the database was damaged, and %d %% of %s are searched for them", one.Done, one.Source)
+		}
+	}
+	return err
 }
 
 // readingWriter prints readings in one format, as they come: there may be millions.
