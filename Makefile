@@ -22,9 +22,10 @@ HAVE_DOCKER := $(shell docker info >/dev/null 2>&1 && docker compose version >/d
 export VERSION COMMIT BUILD_DATE
 
 .DEFAULT_GOAL := build
-.PHONY: build run certs up down logs test check check-root fmt tidy vet staticcheck cross compose-check interop torture fuzz bench vuln notices clean help
+.PHONY: build run certs up down logs test check check-root fmt tidy vet staticcheck pi cross compose-check interop torture esp32 fuzz bench vuln notices clean help
 
 build: ## bin/plantops for this machine
+	@deploy/go-version.sh
 	$(BUILD) -ldflags "$(LDFLAGS)" -o bin/plantops ./cmd/plantops
 
 run: build ## run the main job in the foreground: Ctrl-C stops it
@@ -48,13 +49,14 @@ up: certs
 	@deploy/background.sh up -c $(CONFIG)
 
 down:
-	@deploy/background.sh down
+	@deploy/background.sh down -c $(CONFIG)
 
 logs:
 	@deploy/background.sh logs
 endif
 
 test: ## all tests
+	@deploy/go-version.sh
 	go test ./...
 
 # The tests come last: the log of a run ends with their own output.
@@ -69,6 +71,7 @@ check-root: ## the tests that need root; fails when there are none
 	go test -race -count=1 -v -run 'AsRoot$$' $$packages
 
 fmt: ## every file is gofmt-ed
+	@deploy/go-version.sh
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
 	if [ -n "$$unformatted" ]; then echo "not gofmt-ed (run gofmt -w):"; echo "$$unformatted"; exit 1; fi
 
@@ -82,17 +85,28 @@ staticcheck: ## staticcheck
 	go run $(STATICCHECK) ./...
 
 # Stripped, as they are released, with the notices that must go with them; the largest may have 25 MB.
-cross: ## dist/plantops-linux-{amd64,arm64,armv6,armv7}, without cgo
+define release
+	@deploy/go-version.sh
 	@mkdir -p dist
 	@cp LICENSE NOTICE THIRD_PARTY_NOTICES.md dist/
-	@for target in amd64 arm64 arm-6 arm-7; do \
-		arch=$${target%-*}; arm=$${target#*-}; name=$$(echo $$target | sed 's/-/v/'); \
+	@for name in $(1); do \
+		arch=$${name%v[67]}; arm=$${name#armv}; \
 		env GOOS=linux GOARCH=$$arch GOARM=$$arm \
 			$(BUILD) -ldflags "-s -w $(LDFLAGS)" -o dist/plantops-linux-$$name ./cmd/plantops || exit 1; \
 		size=$$(wc -c <dist/plantops-linux-$$name); \
 		echo "dist/plantops-linux-$$name: $$size bytes"; \
 		[ $$size -le 25000000 ] || { echo "larger than 25 MB"; exit 1; }; \
 	done
+endef
+
+PI ?= arm64
+pi: ## dist/plantops-linux-arm64 for a Pi, built here; PI=armv7 or PI=armv6 (Pi Zero, Pi 1) for another
+	@case "$(PI)" in arm64|armv6|armv7) ;; \
+	*) echo "PI=$(PI): use arm64, armv7 or armv6; uname -m on the Pi says aarch64, armv7l or armv6l"; exit 2;; esac
+	$(call release,$(PI))
+
+cross: ## dist/plantops-linux-{amd64,arm64,armv6,armv7}, without cgo
+	$(call release,amd64 arm64 armv6 armv7)
 
 compose-check: ## the merged production compose files publish exactly 8883, the backend alone nothing
 	cd deploy/composecheck && go vet . && go test . && go run . ../docker-compose.yml ../docker-compose.prod.yml && \
@@ -110,6 +124,13 @@ torture: export PLANTOPS_RELOADS ?= 1000
 torture: export PLANTOPS_CONTROL ?= 1
 torture: ## kill -9, power cuts, stalled storage and reloads, over and over, and attacks on other brokers: about seven minutes
 	.ci/test-by-name TestKilledServer TestPowerCut TestStalledStorage TestReloads TestControlsFall -- -timeout 2h -p 1 ./cmd/plantops/outside/...
+
+esp32: export PLANTOPS_ESP32_HOURS ?= 168
+esp32: export PLANTOPS_ESP32_KILLS ?= 200
+esp32: export PLANTOPS_ESP32_CUTS ?= 1000
+esp32: export PLANTOPS_ESP32_STALLS ?= 16
+esp32: ## the library for the ESP32 against a server that dies: seven days of fifty devices, in about ten minutes
+	.ci/test-by-name TestDevicesAndServer -- -timeout 1h -v ./cmd/plantops/outside/esp32
 
 # Targets are found by their names. What fails is kept under testdata/fuzz, from where every later `make test` runs it.
 fuzz: ## every fuzz target in turn, each for FUZZTIME (30s), until one fails

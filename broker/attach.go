@@ -143,9 +143,9 @@ func (r *router) publishWill(w *work, p *peer, m *session.Message) {
 	}
 	to := r.subscribersOf(m.Topic)
 	p.mu.Lock()
-	h := p.usage
+	u := p.usage
 	p.mu.Unlock()
-	if why, kept := r.keep(m, h); !kept {
+	if why, kept := r.keep(m, u); !kept {
 		r.refusedAway(p.account, p.id, why, m.Topic)
 		if !to.ingest {
 			r.reportPublish(p.account, why)

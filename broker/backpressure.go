@@ -90,15 +90,15 @@ func (p *peer) checkProgress(released chan struct{}) {
 }
 
 // isStuck reports whether the client has taken next to nothing while its backlog grew.
-func (c *backpressure) isStuck(now time.Time, messages int) bool {
-	return !c.grows.IsZero() && now.Sub(c.grows) > longestBurst && c.sent-c.grewAfter < uint64(messages)
+func (b *backpressure) isStuck(now time.Time, messages int) bool {
+	return !b.grows.IsZero() && now.Sub(b.grows) > longestBurst && b.sent-b.grewAfter < uint64(messages)
 }
 
 // release lets the publishers that wait go on.
-func (c *backpressure) release() {
-	if c.released != nil {
-		close(c.released)
-		c.released = nil
+func (b *backpressure) release() {
+	if b.released != nil {
+		close(b.released)
+		b.released = nil
 	}
 }
 

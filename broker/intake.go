@@ -37,6 +37,7 @@ type receipt struct {
 	message  session.Message
 	link     *clientLink // the connection that it came on; nil when nobody waits for an acknowledgement
 	account  string      // that sent it
+	foreign  bool        // ingest is told the account
 	ticket   session.Ticket
 	tally    *tally
 	bytes    int

@@ -32,12 +32,16 @@ type Options struct {
 	// IngestTopics and StallTimeout say which messages the backend must take, and how long they may wait for it. StallTimeout
 	// must be set.
 	IngestTopics []string
+	// SourceTopics are like IngestTopics, but of other people's programs: it is not known which device a message is of. The
+	// backend is told which account published it, in a user property before all others, AccountProperty.
+	SourceTopics []string
 	StallTimeout time.Duration
 	Limits       Limits // must be complete
 	// Refused is called for every message that is refused, with the account that sent it. It must not block. May be nil.
 	Refused func(device, reason string)
-	Log     *slog.Logger     // nil discards
-	Now     func() time.Time // nil is time.Now
+	Log     *slog.Logger // nil discards
+	// Now dates what is told to people; nil is time.Now. Nothing expires by it: it may be wrong, and jump.
+	Now func() time.Time
 }
 
 // Limits bound what clients may cost. All must be set, for their defaults stand in the configuration; only

@@ -52,14 +52,14 @@ func (p *peer) stats() session.Stats {
 	return p.state.Stats()
 }
 
-func newPeer(id string, h *usage, ingest bool) *peer {
+func newPeer(id string, u *usage, ingest bool) *peer {
 	o := session.Options{Window: window, MaxQueued: maxWaiting, MaxQueuedBytes: maxWaitingBytes, ReceiveMaximum: receiveMaximum}
 	if ingest { // what waits for it is bounded by credits; nothing of it is dropped
 		o.Window, o.MaxQueued, o.MaxQueuedBytes = 65535, math.MaxInt32, math.MaxInt32
 		o.RaiseQoS0 = true
 	}
-	account := h.owner.Account
-	return &peer{id: id, account: account, usage: h, ingest: ingest, ended: true, state: session.New(id, o)}
+	account := u.owner.Account
+	return &peer{id: id, account: account, usage: u, ingest: ingest, ended: true, state: session.New(id, o)}
 }
 
 // unsubscribed gives the room of a subscription back. The caller holds p.mu.

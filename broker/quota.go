@@ -48,12 +48,12 @@ type usage struct {
 
 // admit says why the account may not have one connection more, and one session more if the connection needs a new
 // one. all counts the sessions of all accounts. The caller holds sessions.mu.
-func (h *usage) admit(newSession bool, all int) error {
-	limits := &h.quotas.limits
+func (u *usage) admit(newSession bool, all int) error {
+	limits := &u.quotas.limits
 	switch {
-	case h.connections >= limits.MaxConnectionsPerAccount:
+	case u.connections >= limits.MaxConnectionsPerAccount:
 		return refusal.TooManyAccountConnections.By("max_connections_per_account", limits.MaxConnectionsPerAccount)
-	case newSession && h.sessions >= limits.MaxSessionsPerAccount:
+	case newSession && u.sessions >= limits.MaxSessionsPerAccount:
 		return refusal.TooManyAccountSessions.By("max_sessions_per_account", limits.MaxSessionsPerAccount)
 	case newSession && all >= limits.MaxSessions:
 		return refusal.TooManySessions.By("max_sessions", limits.MaxSessions)
@@ -71,41 +71,41 @@ func weight(filter string) int64 {
 
 // admitWill says why the account may not leave a will with us, which waits like a message to it. A CONNECT that is
 // smaller than what waits for free is never refused for it.
-func (h *usage) admitWill(connectBytes int) error {
-	if rule, scarce := h.exhausted(); scarce && connectBytes >= session.FreeBytes {
+func (u *usage) admitWill(connectBytes int) error {
+	if rule, scarce := u.exhausted(); scarce && connectBytes >= session.FreeBytes {
 		return refusal.TooMuchWaits.With(rule)
 	}
 	return nil
 }
 
 // subscribe takes room for a subscription, if there is some left.
-func (h *usage) subscribe(filter string) bool {
+func (u *usage) subscribe(filter string) bool {
 	w := weight(filter)
 	for {
-		n := h.subscriptions.Load()
-		if n+w > int64(h.quotas.limits.MaxSubscriptionsPerAccount) {
+		n := u.subscriptions.Load()
+		if n+w > int64(u.quotas.limits.MaxSubscriptionsPerAccount) {
 			return false
 		}
-		if h.subscriptions.CompareAndSwap(n, n+w) {
+		if u.subscriptions.CompareAndSwap(n, n+w) {
 			return true
 		}
 	}
 }
 
 // charge notes that so many units more, or less, wait for the account's clients.
-func (h *usage) charge(units int) {
-	h.queued.Add(int64(units) * session.FreeBytes)
-	h.quotas.queued.Add(int64(units) * session.FreeBytes)
+func (u *usage) charge(units int) {
+	u.queued.Add(int64(units) * session.FreeBytes)
+	u.quotas.queued.Add(int64(units) * session.FreeBytes)
 }
 
 // exhausted says why nothing more should wait for the account's clients. It is asked for each message: for an account for
 // which little waits it is one load.
-func (h *usage) exhausted() (rule string, is bool) {
-	limits, queued := &h.quotas.limits, h.queued.Load()
+func (u *usage) exhausted() (rule string, is bool) {
+	limits, queued := &u.quotas.limits, u.queued.Load()
 	switch {
 	case queued >= int64(limits.MaxQueuedBytesPerAccount):
 		return "limits.max_queued_bytes_per_account", true
-	case queued >= assuredBytes && h.quotas.queued.Load() >= int64(limits.MaxQueuedBytes):
+	case queued >= assuredBytes && u.quotas.queued.Load() >= int64(limits.MaxQueuedBytes):
 		return "limits.max_queued_bytes", true
 	}
 	return "", false
@@ -113,11 +113,11 @@ func (h *usage) exhausted() (rule string, is bool) {
 
 // nearQuota says that half of what may wait for the account waits, and urgent that three quarters do: time for publishers to
 // wait, so that a burst to many clients of one account that read is not cut off.
-func (h *usage) nearQuota() (is, urgent bool) {
-	limits, queued := &h.quotas.limits, h.queued.Load()
+func (u *usage) nearQuota() (is, urgent bool) {
+	limits, queued := &u.quotas.limits, u.queued.Load()
 	used := 4 * queued / int64(limits.MaxQueuedBytesPerAccount)
 	if queued >= assuredBytes {
-		used = max(used, 4*h.quotas.queued.Load()/int64(limits.MaxQueuedBytes))
+		used = max(used, 4*u.quotas.queued.Load()/int64(limits.MaxQueuedBytes))
 	}
 	return used >= 2, used >= 3
 }

@@ -40,11 +40,11 @@ func (t *retained) set(m *session.Message, o *session.Owner) session.Keeping {
 
 // keep makes m the retained message of its topic, if it is one for that. A refusal says why it cannot be kept: one that
 // asks to be kept and cannot be is not published, except to ingest, which must lose nothing.
-func (r *router) keep(m *session.Message, h *usage) (refusal.Refusal, bool) {
+func (r *router) keep(m *session.Message, u *usage) (refusal.Refusal, bool) {
 	if !m.Retain {
 		return refusal.Refusal{}, true
 	}
-	switch r.retained.set(m, &h.owner) {
+	switch r.retained.set(m, &u.owner) {
 	case session.OwnerFull:
 		return refusal.TooManyAccountRetained.By("max_retained_per_account", r.quotas.limits.MaxRetainedPerAccount), false
 	case session.StoreFull:
@@ -82,16 +82,16 @@ func (t *retained) expire(now time.Time) {
 
 // disown removes the messages that an account has retained and may not publish any more. When it is gone those are
 // all, and no more can come: not from a connection that has not ended yet, either.
-func (r *router) disown(h *usage, gone bool) {
+func (r *router) disown(u *usage, gone bool) {
 	t, judge := &r.retained, publishers{router: r}
 	for c := session.Everything(); !c.Done(); { // others get the lock in between
 		t.mu.Lock()
-		h.owner.Gone = h.owner.Gone || gone
-		if h.owner.Messages == 0 {
+		u.owner.Gone = u.owner.Gone || gone
+		if u.owner.Messages == 0 {
 			t.mu.Unlock()
 			return
 		}
-		t.store.Sweep(c, func(k session.Kept) bool { return k.Owner == &h.owner && !judge.may(k) })
+		t.store.Sweep(c, func(k session.Kept) bool { return k.Owner == &u.owner && !judge.may(k) })
 		t.mu.Unlock()
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/plantops/plantops/broker/refusal"
 	"github.com/plantops/plantops/broker/session"
@@ -17,6 +18,7 @@ type router struct {
 	*hook
 	index        *mqtt.TopicsIndex
 	ingestTopics []string
+	sourceTopics []string
 	stall        time.Duration
 	started      time.Time
 	seed         maphash.Seed // of the fingerprints of messages
@@ -35,8 +37,8 @@ type router struct {
 }
 
 func newRouter(h *hook, o Options) *router {
-	r := &router{hook: h, index: h.server.Topics, ingestTopics: o.IngestTopics, stall: o.StallTimeout,
-		started: o.Now(), seed: maphash.MakeSeed()}
+	r := &router{hook: h, index: h.server.Topics, ingestTopics: o.IngestTopics, sourceTopics: o.SourceTopics, stall: o.StallTimeout,
+		started: time.Now(), seed: maphash.MakeSeed()}
 	r.unread = newUnread(o.IngestTopics, h.log)
 	r.quotas.limits = o.Limits
 	r.retained.store = session.Retained{MaxMessages: maxRetained, MaxBytes: maxRetainedBytes,
@@ -67,7 +69,7 @@ func (r *router) publish(w *work, pub publication) {
 			offer = &t.own
 		}
 		if receipt != nil && t.peer.ingest {
-			taken = true
+			taken, receipt.foreign = true, to.foreign
 			r.deliverToIngest(w, t.peer, receipt, *offer, now)
 			continue
 		}
@@ -105,13 +107,24 @@ func (w *work) pause(p *peer) {
 // deliverToIngest: what has been taken in is stored, however long that takes.
 func (r *router) deliverToIngest(w *work, p *peer, c *receipt, o session.Offer, now time.Time) {
 	m := &c.message
-	if !m.Expires.IsZero() {
-		lasting := *m
-		lasting.Expires = time.Time{}
-		m = &lasting
+	if !m.Expires.IsZero() || c.foreign {
+		changed := *m
+		changed.Expires = time.Time{}
+		if c.foreign {
+			changed.Properties = append(accountProperty(c.account), m.Properties...)
+		}
+		m = &changed
 	}
 	o.Token = c
 	w.deliver(p, m, o, now)
+}
+
+// AccountProperty is the user property that names the account which published a message of Options.SourceTopics.
+const AccountProperty = "plantops-account"
+
+// accountProperty is that property as session.Message wants it.
+func accountProperty(account string) []byte {
+	return appendString(appendString([]byte{packets.PropUser}, AccountProperty), account)
 }
 
 // complete acknowledges a message to its sender, or refuses it, when its turn comes.

@@ -74,34 +74,34 @@ func (s *sessions) claim(l *clientLink, evictions uint64, ingest bool) error {
 
 // take gives the client id p to l, or a new one where p is nil, if the account's quotas allow it. The caller holds mu.
 func (s *sessions) take(l *clientLink, p *peer, ingest bool) error {
-	h := s.usages[l.account.Name]
-	if h == nil {
-		h = &usage{quotas: &s.router.quotas, owner: session.Owner{Account: l.account.Name}}
-		s.usages[l.account.Name] = h
+	u := s.usages[l.account.Name]
+	if u == nil {
+		u = &usage{quotas: &s.router.quotas, owner: session.Owner{Account: l.account.Name}}
+		s.usages[l.account.Name] = u
 	}
 	if !ingest {
-		if err := h.admit(p == nil, len(s.byID)); err != nil {
+		if err := u.admit(p == nil, len(s.byID)); err != nil {
 			return err
 		}
-		if err := h.admitWill(l.willBytes); err != nil {
+		if err := u.admitWill(l.willBytes); err != nil {
 			return err
 		}
 	}
 	switch {
 	case p == nil:
-		p = newPeer(l.client.ID, h, ingest)
+		p = newPeer(l.client.ID, u, ingest)
 		s.byID[p.id] = p
-		h.sessions++
-	case p.usage != h: // the account was removed and made again while the old session was being forgotten: it is empty
+		u.sessions++
+	case p.usage != u: // the account was removed and made again while the old session was being forgotten: it is empty
 		p.usage.sessions--
-		h.sessions++
+		u.sessions++
 		p.mu.Lock()
-		p.usage = h
+		p.usage = u
 		p.mu.Unlock()
 	}
-	h.connections++
+	u.connections++
 	if !ingest {
-		l.ChargeTo(h.charge)
+		l.ChargeTo(u.charge)
 	}
 	p.owner, l.peer = l, p
 	return nil
@@ -207,7 +207,7 @@ func (s *sessions) evict(account string, code packets.Code, wait time.Duration) 
 	w := s.router.begin()
 	s.mu.Lock()
 	s.evictions++
-	h, gone := s.usages[account], !exists
+	u, gone := s.usages[account], !exists
 	if gone {
 		delete(s.usages, account) // another account of that name has nothing to do with this one
 	}
@@ -224,8 +224,8 @@ func (s *sessions) evict(account string, code packets.Code, wait time.Duration) 
 	}
 	s.mu.Unlock()
 	w.finish()
-	if h != nil {
-		s.router.disown(h, gone)
+	if u != nil {
+		s.router.disown(u, gone)
 	}
 
 	s.endAll(live, code, wait)

@@ -14,6 +14,7 @@ type subscribers struct {
 	topic      string
 	generation uint64
 	ingest     bool   // ingest must store them
+	foreign    bool   // and they are of another program
 	tally      *tally // of their device, when ingest is set
 	direct     []subscriber
 	groups     []shareGroup
@@ -92,12 +93,7 @@ func (r *router) subscribersOf(topic string) *subscribers {
 // filters overlap.
 func (r *router) findSubscribers(name string) *subscribers {
 	to := &subscribers{topic: name, generation: r.cache.generation.Load()}
-	for _, filter := range r.ingestTopics {
-		if topic.Matches(filter, name) {
-			to.ingest, to.tally = true, r.tallies.of(deviceIn(filter, name))
-			break
-		}
-	}
+	r.concernIngest(to)
 	found := r.index.Subscribers(name)
 	m := session.Message{Topic: name}
 	for id := range found.Subscriptions {
@@ -122,6 +118,33 @@ func (r *router) findSubscribers(name string) *subscribers {
 		to.meant = topic.Meant(name, r.ingestTopics)
 	}
 	return to
+}
+
+// ofDevices is what the topics of devices begin with, whatever else a filter may say about them.
+const ofDevices = "devices/"
+
+// concernIngest finds out whether ingest must store the messages, and of which device they are. In those of other programs
+// only ingest can tell.
+func (r *router) concernIngest(to *subscribers) {
+	own, device := strings.HasPrefix(to.topic, ofDevices), ""
+	for _, filter := range r.ingestTopics {
+		if topic.Matches(filter, to.topic) {
+			to.ingest, device = true, deviceIn(filter, to.topic)
+			break
+		}
+	}
+	for _, filter := range r.sourceTopics {
+		if (own && to.ingest) || !topic.Matches(filter, to.topic) {
+			continue
+		}
+		if to.ingest, to.foreign, device = true, !own, ""; own {
+			device = deviceIn(ofDevices+"+/#", to.topic)
+		}
+		break
+	}
+	if to.ingest {
+		to.tally = r.tallies.of(device)
+	}
 }
 
 // deviceIn returns the level of the topic where the filter has its first +, which names the device.

@@ -71,6 +71,11 @@ type Options struct {
 	Now func() time.Time
 	// NotBeforeClock is the build date: a clock before it is wrong. The zero time trusts every clock.
 	NotBeforeClock time.Time
+	// Doubt says in words why Now is not to be trusted: nothing is signed then. "" means that it is; nil always.
+	Doubt func() string
+	// Judge is the time by which clients' certificates are judged: while Now is in doubt one that has certainly passed. nil is
+	// Now.
+	Judge func() time.Time
 	// Log may be nil.
 	Log *slog.Logger
 }
@@ -87,6 +92,8 @@ type Authority struct {
 	readOnly              bool
 	build                 time.Time
 	now                   func() time.Time
+	judge                 func() time.Time
+	doubt                 func() string
 	names                 func() []string // what the server certificate must cover, now
 	log                   *slog.Logger
 
@@ -158,6 +165,8 @@ func newAuthority(o Options) (*Authority, error) {
 		readOnly:   o.ReadOnly,
 		build:      o.NotBeforeClock,
 		now:        o.Now,
+		judge:      o.Judge,
+		doubt:      o.Doubt,
 		log:        o.Log,
 		warned:     map[string]int{},
 	}
@@ -166,8 +175,14 @@ func newAuthority(o Options) (*Authority, error) {
 	a.outside = override(&a.serverKey, o.ServerKey) || a.outside
 	a.crl = a.ownList
 	a.foreignList = override(&a.crl, o.CRL)
+	if a.doubt == nil {
+		a.doubt = func() string { return "" }
+	}
 	if a.now == nil {
 		a.now = time.Now
+	}
+	if a.judge == nil {
+		a.judge = a.now
 	}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
@@ -308,6 +323,19 @@ func (a *Authority) Own() bool { return a.current.Load().caKey != nil }
 // ClockUnsure reports whether a clock showing now cannot be right: it stands before the build date, or before our own
 // authority was made.
 func (a *Authority) ClockUnsure(now time.Time) bool { return a.unsure(a.current.Load(), now) }
+
+// Life is from when until when our own authorities are valid, the first to the last; ok is false when they come from outside.
+func (a *Authority) Life() (from, until time.Time, ok bool) {
+	g := a.current.Load()
+	if len(g.own) == 0 {
+		return time.Time{}, time.Time{}, false
+	}
+	from, until = g.own[0].cert.NotBefore, g.own[0].cert.NotAfter
+	for _, s := range g.own {
+		from, until = earliest(from, s.cert.NotBefore), latest(until, s.cert.NotAfter)
+	}
+	return from, until, true
+}
 
 // ServerPEM is the certificate chain that is being served, for VerifyServer.
 func (a *Authority) ServerPEM() []byte { return encodeCert(a.current.Load().chain...) }

@@ -161,15 +161,18 @@ func belongs(key crypto.Signer, c *x509.Certificate) bool {
 
 // unsure reports whether the clock cannot be right: it stands before the build date, or before our own authority was made.
 func (a *Authority) unsure(g *generation, now time.Time) bool {
-	return ClockUnsure(now, a.build) || g != nil && g.caKey != nil && now.Before(g.own[0].cert.NotBefore)
+	return ClockUnsure(now, a.build) || a.doubt() != "" || g != nil && g.caKey != nil && now.Before(g.own[0].cert.NotBefore)
 }
 
 // checkClock returns ErrClock when nothing can be signed now. A nil g is a directory without an authority.
 func (a *Authority) checkClock(g *generation, now time.Time) error {
 	shows := "it shows " + now.UTC().Format(time.RFC3339)
+	doubt := a.doubt()
 	switch {
 	case ClockUnsure(now, a.build):
 		return fmt.Errorf("%w: %s and the program was built on %s", ErrClock, shows, a.build.UTC().Format(time.DateOnly))
+	case doubt != "":
+		return fmt.Errorf("%w: %s and is not to be trusted: %s", ErrClock, shows, doubt)
 	case g == nil || g.caKey == nil:
 		return nil
 	case now.Before(g.own[0].cert.NotBefore):

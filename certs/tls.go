@@ -12,19 +12,19 @@ func (a *Authority) use(g *generation) {
 		return
 	}
 	g.ids = newIdentities(g)
-	if len(g.rsa.chain) > 0 || g.caKey == nil || a.readOnly {
-		a.rsa.over()
-	}
 	g.open = &tls.Config{
 		GetCertificate: a.certificateFor,
 		MinVersion:     tls.VersionTLS12,
-		Time:           a.now,
+		Time:           a.judge,
 	}
 	g.mutual = g.open.Clone()
 	g.mutual.ClientAuth = tls.RequireAndVerifyClientCert
 	g.mutual.ClientCAs = g.rootPool()
 	g.mutual.VerifyConnection = a.verifyConnection
 	a.current.Store(g)
+	if len(g.rsa.chain) > 0 || g.caKey == nil || a.readOnly {
+		a.rsa.over() // who waits looks at what is current
+	}
 }
 
 // ServerTLS is the configuration for listeners, TLS 1.2 and later. Each handshake takes the certificates
@@ -38,7 +38,7 @@ func (a *Authority) use(g *generation) {
 func (a *Authority) ServerTLS(requireClient bool) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
-		Time:       a.now,
+		Time:       a.judge,
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 			g := a.current.Load()
 			if requireClient {

@@ -86,6 +86,7 @@ type MQTT struct {
 // Ingest says what is subscribed to and how it is written.
 type Ingest struct {
 	Topics       []string      `mapstructure:"topics"`
+	Sources      []Source      `mapstructure:"sources"`
 	MaxBatch     int           `mapstructure:"max_batch"` // messages in one transaction
 	StallTimeout time.Duration `mapstructure:"stall_timeout"`
 	OfflineAfter time.Duration `mapstructure:"offline_after"`
@@ -139,6 +140,7 @@ func Default() Config {
 		},
 		Ingest: Ingest{
 			Topics:       []string{"devices/+/telemetry", "devices/+/telemetry/+", "devices/+/heartbeat"},
+			Sources:      []Source{},
 			MaxBatch:     1000,
 			StallTimeout: 10 * time.Second,
 			OfflineAfter: 180 * time.Second,

@@ -51,7 +51,7 @@ func parseEnviron(environ []string) *layer {
 			continue
 		}
 		warning := name + ": no setting has this variable; it is ignored"
-		if k, ok := nearest(name, known); ok {
+		if k, ok := Nearest(name, known); ok {
 			warning += fmt.Sprintf("; did you mean %s?", k)
 		}
 		l.warnings = append(l.warnings, warning)

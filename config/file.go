@@ -18,26 +18,36 @@ import (
 var searched = []string{"plantops.yaml", "/etc/plantops/plantops.yaml"}
 
 // readFile returns the configuration file and its path, which is "" when none
-// was named and none is there.
-func readFile(path string) ([]byte, string, error) {
+// was named and none is there, and what is odd about the search.
+func readFile(path string) (data []byte, found, warning string, err error) {
 	if path != "" {
 		data, err := os.ReadFile(path)
 		if err != nil {
-			return nil, path, fmt.Errorf("read configuration: %w", err)
+			return nil, path, "", fmt.Errorf("read configuration: %w", err)
 		}
-		return data, path, nil
+		return data, path, "", nil
 	}
 	for _, path := range searched {
 		data, err := os.ReadFile(path)
-		if errors.Is(err, fs.ErrNotExist) {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
 			continue
+		case errors.Is(err, fs.ErrPermission) && outOfReach(path):
+			// As in "sudo -u plantops plantops status" from one's own home: whether there is a file nobody can tell.
+			warning = fmt.Sprintf("this user may not enter the current folder, so a %s in it is not looked for; cd elsewhere, or name it with -c", path)
+			continue
+		case err != nil:
+			return nil, path, "", fmt.Errorf("read configuration: %w", err)
 		}
-		if err != nil {
-			return nil, path, fmt.Errorf("read configuration: %w", err)
-		}
-		return data, path, nil
+		return data, path, warning, nil
 	}
-	return nil, "", nil
+	return nil, "", warning, nil
+}
+
+// outOfReach reports whether the file cannot even be looked at, because of the folder that it is in.
+func outOfReach(path string) bool {
+	_, err := os.Stat(path)
+	return errors.Is(err, fs.ErrPermission)
 }
 
 // file is the YAML file as it was written. The tree of nodes is read instead of
@@ -121,15 +131,18 @@ func (f *file) setting(key, node *yaml.Node, s setting) (any, bool) {
 		return nil, false
 	}
 	_, list := s.field(new(Config)).(*[]string)
+	_, programs := s.field(new(Config)).(*[]Source)
 	switch {
 	case node.Kind == yaml.AliasNode:
 		return refuse("", "is an alias; write the value itself, in quotes if it begins with *")
 	case isNull(node):
 		return refuse("", `has no value; write one ("" for none) or remove the line`)
-	case list && node.Kind != yaml.SequenceNode:
+	case (list || programs) && node.Kind != yaml.SequenceNode:
 		return refuse("", "must be a list, for example [one, two]; [] for none")
 	case list:
 		return f.list(key, node, s)
+	case programs:
+		return f.programs(key, node, s)
 	case node.Kind != yaml.ScalarNode:
 		return refuse("", "must be a single value")
 	case strings.HasPrefix(node.ShortTag(), "!") && !strings.HasPrefix(node.ShortTag(), "!!"):
@@ -229,7 +242,7 @@ func suggestion(path string) string {
 			return fmt.Sprintf("; did you mean %s?%s", k, below(k))
 		}
 	}
-	if k, ok := nearest(path, known); ok {
+	if k, ok := Nearest(path, known); ok {
 		return fmt.Sprintf("; did you mean %s?", k)
 	}
 	return `; "plantops config show" lists every setting`

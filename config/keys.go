@@ -90,6 +90,7 @@ var settings = []setting{
 	{path: "mqtt.backend_password", field: func(c *Config) any { return &c.MQTT.BackendPassword }, legacy: true, meaning: "its password; empty with the embedded broker means a random one, drawn at start"},
 
 	{path: "ingest.topics", field: func(c *Config) any { return &c.Ingest.Topics }, meaning: "topic filters whose messages are stored"},
+	{path: "ingest.sources", field: func(c *Config) any { return &c.Ingest.Sources }, meaning: "other people's programs whose messages are stored too, see docs/sources.md; a variable has names of presets"},
 	{path: "ingest.max_batch", field: func(c *Config) any { return &c.Ingest.MaxBatch }, meaning: "most messages in one transaction"},
 	{path: "ingest.stall_timeout", field: func(c *Config) any { return &c.Ingest.StallTimeout }, meaning: "a sender whose message is not on disk by then is disconnected, so that it sends again"},
 	{path: "ingest.offline_after", field: func(c *Config) any { return &c.Ingest.OfflineAfter }, live: true, meaning: "a device not heard from for so long is offline"},
@@ -159,7 +160,7 @@ func (s setting) unit() string {
 		return "yes/no"
 	case *time.Duration:
 		return "duration"
-	case *[]string:
+	case *[]string, *[]Source:
 		return "list"
 	case *int:
 		switch {
@@ -190,6 +191,8 @@ func (s setting) text(c *Config) string {
 		return formatDuration(v)
 	case []string:
 		return strings.Join(v, ", ")
+	case []Source:
+		return sourceNames(v)
 	case Secret:
 		if v == "" {
 			return ""

@@ -23,6 +23,8 @@ type Loaded struct {
 	Path     string   // the file that was read; "" when there was none
 	Values   []Value  // every setting, in the order of Keys
 	Warnings []string // odd, but not wrong; for the log
+	// NotSearched says that a default place for the file could not be looked into; "" when all could. Every command says it.
+	NotSearched string
 }
 
 const fromDefault = "default"
@@ -34,7 +36,7 @@ const fromDefault = "default"
 //
 // The error joins every problem, one a line, and no line shows a secret.
 func Load(path string, environ []string, flags map[string]string) (Loaded, error) {
-	data, path, err := readFile(path)
+	data, path, warning, err := readFile(path)
 	if err != nil {
 		return Loaded{}, err
 	}
@@ -46,7 +48,7 @@ func Load(path string, environ []string, flags map[string]string) (Loaded, error
 	if err != nil {
 		return Loaded{}, fmt.Errorf("merge configuration: %w", err)
 	}
-	loaded := Loaded{Config: cfg, Path: path, Warnings: env.warnings}
+	loaded := Loaded{Config: cfg, Path: path, NotSearched: warning, Warnings: env.warnings}
 	for _, s := range settings {
 		loaded.Values = append(loaded.Values, Value{
 			Key:    s.path,

@@ -25,6 +25,8 @@ func (s setting) parse(text string) (any, error) {
 		return parseDuration(strings.TrimSpace(text))
 	case *[]string:
 		return parseList(text)
+	case *[]Source:
+		return parseSources(text)
 	}
 	return text, nil
 }

@@ -62,9 +62,8 @@ func (s setting) shown(text string) string {
 	return shown(text)
 }
 
-// nearest returns the candidate that is most like the word, and whether it is
-// like enough to be what was meant.
-func nearest(word string, candidates []string) (string, bool) {
+// Nearest returns the candidate that is most like word, and false when none is near enough to be a slip of the fingers.
+func Nearest(word string, candidates []string) (string, bool) {
 	best, least := "", len(word)/3+1
 	for _, c := range candidates {
 		if max(len(c)-len(word), len(word)-len(c)) >= least {

@@ -56,6 +56,12 @@ func (c *Client) Refusals(ctx context.Context) (Refusals, error) {
 	return ask[Refusals](ctx, c, http.MethodGet, "/refusals", nil)
 }
 
+// Probe implements Operator.
+func (c *Client) Probe(ctx context.Context) error {
+	_, err := ask[struct{}](ctx, c, http.MethodPost, "/probe", nil)
+	return err
+}
+
 // Unread implements Operator.
 func (c *Client) Unread(ctx context.Context) (Unread, error) {
 	return ask[Unread](ctx, c, http.MethodGet, "/unread", nil)
@@ -64,6 +70,13 @@ func (c *Client) Unread(ctx context.Context) (Unread, error) {
 // AddDevice implements Operator.
 func (c *Client) AddDevice(ctx context.Context, id string) (string, error) {
 	reply, err := ask[secretReply](ctx, c, http.MethodPost, "/devices/add", deviceRequest{id})
+	return reply.Secret, err
+}
+
+// AddOtherDevice implements Operator.
+func (c *Client) AddOtherDevice(ctx context.Context, id string, publish, subscribe []string) (string, error) {
+	request := userRequest{Name: id, Publish: publish, Subscribe: subscribe}
+	reply, err := ask[secretReply](ctx, c, http.MethodPost, "/devices/add-other", request)
 	return reply.Secret, err
 }
 
@@ -118,6 +131,17 @@ func (c *Client) ReplayQuarantine(ctx context.Context, ids []int64) (Replayed, e
 func (c *Client) PurgeQuarantine(ctx context.Context, ids []int64) (int64, error) {
 	reply, err := ask[countReply](ctx, c, http.MethodPost, "/quarantine/purge", idList{ids})
 	return reply.Count, err
+}
+
+// Retention implements Operator.
+func (c *Client) Retention(ctx context.Context) (WaitingRetention, error) {
+	return ask[WaitingRetention](ctx, c, http.MethodGet, "/retention", nil)
+}
+
+// ConfirmRetention implements Operator.
+func (c *Client) ConfirmRetention(ctx context.Context, before Moment) error {
+	_, err := ask[struct{}](ctx, c, http.MethodPost, "/retention/confirm", confirmRequest{before})
+	return err
 }
 
 // ask sends one request and decodes the reply or the error in it.

@@ -5,6 +5,7 @@
 //	status.go     Status and whether the server is alive
 //	authority.go  who trusts which certificate authority
 //	equation.go   the equation, read until both sides agree
+//	retention.go  deleting by age, and what a person confirms of it
 //	device.go     a device as people and programs are shown it
 //	refusals.go   what each account was refused
 //	unread.go     what could not be read of a device's messages, and topics that nobody reads
@@ -35,10 +36,15 @@ type Operator interface {
 	Contact(ctx context.Context) (Contact, error)
 	// Refusals are those of the embedded broker; empty without one.
 	Refusals(ctx context.Context) (Refusals, error)
+	// Probe sends a message the way that readings go and returns when it is committed. ErrNoProbe: the broker is another program, or
+	// no server runs.
+	Probe(ctx context.Context) error
 	// Unread are the topics that nobody reads, of the embedded broker; empty without one.
 	Unread(ctx context.Context) (Unread, error)
 	// AddDevice registers a device and returns its secret, which nobody can be told again.
 	AddDevice(ctx context.Context, id string) (secret string, err error)
+	// AddOtherDevice registers a device that uses other topics than those below devices/.
+	AddOtherDevice(ctx context.Context, id string, publish, subscribe []string) (secret string, err error)
 	// RotateDevice gives a device a new secret and ends the session that the old one opened.
 	RotateDevice(ctx context.Context, id string) (secret string, err error)
 	// RemoveDevice takes a device's access and ends its session; its readings stay.
@@ -59,4 +65,9 @@ type Operator interface {
 	ReplayQuarantine(ctx context.Context, ids []int64) (Replayed, error)
 	// PurgeQuarantine deletes quarantined messages for good and returns how many. No ids means all.
 	PurgeQuarantine(ctx context.Context, ids []int64) (int64, error)
+	// Retention tells what deleting by age has done and what waits. It reads all that waits.
+	Retention(ctx context.Context) (WaitingRetention, error)
+	// ConfirmRetention lets everything before a time go at once, as far as it is due; before is the Due that a person has seen.
+	// A running server begins now, otherwise the next one does. The error wraps ErrNothingToConfirm.
+	ConfirmRetention(ctx context.Context, before Moment) error
 }

@@ -8,13 +8,19 @@ import (
 
 // DeviceStatus is one device: whether it is there, when it was heard of, what became of its messages.
 type DeviceStatus struct {
-	ID          string   `json:"device_id"`
-	Registered  bool     `json:"registered"` // it has an account
-	Online      bool     `json:"online"`
-	Created     Moment   `json:"created"`
-	LastSeen    Moment   `json:"last_seen"`
-	LastReading Moment   `json:"last_reading"`
-	Messages    Equation `json:"messages"`
+	ID         string `json:"device_id"`
+	Registered bool   `json:"registered"` // it has an account
+	Online     bool   `json:"online"`
+	Created    Moment `json:"created"`
+	LastSeen   Moment `json:"last_seen"`
+	// LastSeenUnsure: LastSeen is by a clock that was not to be trusted.
+	LastSeenUnsure bool     `json:"last_seen_unsure,omitempty"`
+	LastReading    Moment   `json:"last_reading"`
+	Messages       Equation `json:"messages"`
+	// Gateway is the account that speaks for it, Source how its messages are read; both are empty for a device that speaks for
+	// itself, Gateway also where the broker does not tell.
+	Gateway string `json:"gateway,omitempty"`
+	Source  string `json:"source,omitempty"`
 	// Dropped are readings that the device gave up before it could send them, by its own account.
 	Dropped int64 `json:"dropped"`
 	// Skipped are fields of its messages that could not be read; LastSkipped is the last one.
@@ -27,19 +33,28 @@ type DeviceStatus struct {
 }
 
 // NewDeviceStatus is a device as the database knows it: nothing pending, nothing refused. It counts as online until
-// offlineAfter has passed since it was last seen.
+// offlineAfter has passed since it was last seen. A time that is further ahead of now than that says nothing: the clock was
+// wrong then, or is now. One that says that it goes is offline at once.
 func NewDeviceStatus(d store.Device, offlineAfter time.Duration, now time.Time) DeviceStatus {
+	online := func(seen int64) bool { return seen != 0 && now.Sub(time.UnixMilli(seen)).Abs() < offlineAfter }
+	seen, unsure := d.LastSeen, d.UnsureSeen != 0
+	if unsure {
+		seen = d.UnsureSeen
+	}
 	device := DeviceStatus{
-		ID:          d.ID,
-		Registered:  d.Registered,
-		Online:      d.LastSeen != 0 && now.Sub(time.UnixMilli(d.LastSeen)) < offlineAfter,
-		Created:     Moment(d.Created),
-		LastSeen:    Moment(d.LastSeen),
-		LastReading: Moment(d.LastReading),
-		Messages:    settled(d.Counts),
-		Dropped:     d.Dropped,
-		Skipped:     d.Skipped,
-		Refusals:    []AccountRefusal{},
+		ID:             d.ID,
+		Registered:     d.Registered,
+		Gateway:        d.Behind.Account,
+		Source:         d.Behind.Source,
+		Online:         d.LeftAt == 0 && (online(d.LastSeen) || online(d.UnsureSeen)),
+		Created:        Moment(d.Created),
+		LastSeen:       Moment(seen),
+		LastSeenUnsure: unsure,
+		LastReading:    Moment(d.LastReading),
+		Messages:       settled(d.Counts),
+		Dropped:        d.Dropped,
+		Skipped:        d.Skipped,
+		Refusals:       []AccountRefusal{},
 	}
 	if d.Skipped > 0 {
 		device.LastSkipped = &SkippedField{Field: d.LastSkipped.Field, Text: d.LastSkipped.Text, Last: Moment(d.SkippedAt)}

@@ -148,7 +148,7 @@ func (s *Server) accountDevices(devices []store.Device, in broker.IngestStats, m
 	list := make([]DeviceStatus, 0, len(devices))
 	for _, d := range devices {
 		one := NewDeviceStatus(d, offlineAfter, now)
-		if in.Devices != nil {
+		if in.Devices != nil && d.Behind.Source == "" { // the broker does not know whose messages are those of a gateway
 			seen := in.Devices[d.ID]
 			one.Messages = one.Messages.since(s.before(d.ID), seen.Received, seen.Pending)
 			if moving {

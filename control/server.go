@@ -2,8 +2,10 @@ package control
 
 import (
 	"context"
+	"encoding/pem"
 	"fmt"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,6 +13,7 @@ import (
 	"github.com/plantops/plantops/broker"
 	"github.com/plantops/plantops/certs"
 	"github.com/plantops/plantops/ingest"
+	"github.com/plantops/plantops/ingest/source"
 	"github.com/plantops/plantops/store"
 )
 
@@ -24,9 +27,14 @@ type Options struct {
 	BackendUsername string
 	// OfflineAfter is how long a device counts as online after it was last seen.
 	OfflineAfter time.Duration
-	Version      string           // of the program
-	Now          func() time.Time // nil is time.Now
-	Running      *Running         // nil when no server runs in this process
+	// Keep is how long readings are kept; 0: for ever.
+	Keep    time.Duration
+	Version string           // of the program
+	Now     func() time.Time // nil is time.Now
+	// Doubt says in words why Now is not to be trusted; "": it is. nil: always.
+	Doubt   func() string
+	Sources *source.Set // for what is replayed from quarantine; nil: none
+	Running *Running    // nil when no server runs in this process
 }
 
 // Running is what only a running server has.
@@ -39,7 +47,11 @@ type Running struct {
 	// Fault says why messages do not come through from the broker into the store; nil while they do, as far as is known.
 	Fault   func() error
 	Started time.Time
-	Before  Baseline // what the database held before the broker let anybody in
+	// CertificatesChanged is called when they were read again. May be nil.
+	CertificatesChanged func()
+	// Retain lets the part that deletes by age look now. May be nil.
+	Retain func()
+	Before Baseline // what the database held before the broker let anybody in
 }
 
 // Server is one data directory with what is open of it: the server that runs in this process or, without Options.Running,
@@ -52,6 +64,10 @@ type Server struct {
 	version         string
 	now             func() time.Time
 	running         *Running
+	keep            time.Duration
+	doubt           func() string
+	retaining       sync.Mutex // held while what is deleted by age changes
+	sources         *source.Set
 
 	offlineAfter atomic.Int64 // nanoseconds; can change while the server runs
 
@@ -66,8 +82,11 @@ func New(o Options) *Server {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Server{store: o.Store, authority: o.Authority, listeners: o.Listeners, backendUsername: o.BackendUsername,
-		version: o.Version, now: o.Now, running: o.Running}
+	if o.Doubt == nil {
+		o.Doubt = func() string { return "" }
+	}
+	s := &Server{keep: o.Keep, doubt: o.Doubt, store: o.Store, authority: o.Authority, listeners: o.Listeners, backendUsername: o.BackendUsername,
+		version: o.Version, now: o.Now, running: o.Running, sources: o.Sources}
 	s.SetOfflineAfter(o.OfflineAfter)
 	return s
 }
@@ -89,6 +108,8 @@ type Contact struct {
 	TLS       string `json:"tls,omitempty"`
 	WebSocket string `json:"websocket,omitempty"`
 	CA        string `json:"ca,omitempty"` // PEM; empty: none made yet
+	// Servers are the certificates that the TLS listener shows, PEM, without those of the authority: one for each kind of key.
+	Servers string `json:"servers,omitempty"`
 }
 
 // Bound is the Contact of the addresses that a broker has bound, without CA.
@@ -108,11 +129,33 @@ func (s *Server) Contact(context.Context) (Contact, error) {
 	if b := s.broker(); b != nil {
 		c = Bound(b.Addrs())
 	}
-	c.CA = ""
+	c.CA, c.Servers = "", ""
 	if s.authority != nil {
 		c.CA = string(s.authority.RootPEM())
+		c.Servers = serverCertificates(s.authority)
 	}
 	return c, nil
+}
+
+// serverCertificates reads the leaf of each of the server's chains. What cannot be read is left out: whoever needs it says so.
+func serverCertificates(authority *certs.Authority) string {
+	var all []byte
+	for _, info := range authority.Certificates() {
+		if info.Role != "server" {
+			continue
+		}
+		text, err := os.ReadFile(info.Path)
+		if err != nil {
+			continue
+		}
+		for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+			if block.Type == "CERTIFICATE" { // never anything else that may be in the file
+				all = append(all, pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes})...)
+				break
+			}
+		}
+	}
+	return string(all)
 }
 
 // Refusals implements Operator.
@@ -123,12 +166,29 @@ func (s *Server) Refusals(context.Context) (Refusals, error) {
 	return Refusals{}, nil // another broker does not tell
 }
 
+// Probe implements Operator.
+func (s *Server) Probe(ctx context.Context) error {
+	b := s.broker()
+	if b == nil {
+		return fmt.Errorf("probe the path into the store: %w", ErrNoProbe)
+	}
+	return b.Probe(ctx)
+}
+
 // AddDevice implements Operator. Its error wraps store.ErrInvalidID also for the subscriber's own name.
 func (s *Server) AddDevice(ctx context.Context, id string) (string, error) {
 	if err := s.checkName(id); err != nil {
 		return "", fmt.Errorf("add device: %w", err)
 	}
 	return s.store.AddDevice(ctx, id)
+}
+
+// AddOtherDevice implements Operator.
+func (s *Server) AddOtherDevice(ctx context.Context, id string, publish, subscribe []string) (string, error) {
+	if err := s.checkName(id); err != nil {
+		return "", fmt.Errorf("add device: %w", err)
+	}
+	return s.store.AddOtherDevice(ctx, id, publish, subscribe)
 }
 
 // checkName refuses the subscriber's name where the configuration gives it another than the one that the store knows of:
@@ -207,6 +267,9 @@ func (s *Server) ReloadCertificates(context.Context) (int64, error) {
 	if err := s.authority.Reload(); err != nil {
 		return 0, err
 	}
+	if s.running != nil && s.running.CertificatesChanged != nil {
+		s.running.CertificatesChanged()
+	}
 	return s.EndRevoked(), nil
 }
 
@@ -251,7 +314,9 @@ func (s *Server) ReplayQuarantine(ctx context.Context, ids []int64) (Replayed, e
 }
 
 func (s *Server) replay(ctx context.Context, entry store.QuarantineEntry, result *Replayed) error {
-	message := ingest.Decode(entry.Topic, entry.Payload, entry.Time, entry.ClockUnsure)
+	message := ingest.DecodeWith(s.sources, ingest.Arrived{Topic: entry.Topic, Payload: entry.Payload, Time: entry.Time,
+		ClockUnsure: entry.ClockUnsure})
+	message.ClockLine = entry.ClockLine
 	outcome, err := s.store.ReplayQuarantined(ctx, entry.ID, message)
 	switch {
 	case err != nil:

@@ -84,7 +84,7 @@ type deviceRequest struct {
 	ID string `json:"id"`
 }
 
-// userRequest is the body of requests about a user; what a request does not need is empty.
+// userRequest is the body of requests about a user, or a device with topics of its own; what a request does not need is empty.
 type userRequest struct {
 	Name      string   `json:"name"`
 	Publish   []string `json:"publish,omitempty"`
@@ -92,6 +92,11 @@ type userRequest struct {
 	Admin     bool     `json:"admin,omitempty"`
 	Password  string   `json:"password,omitempty"`
 	Hash      string   `json:"hash,omitempty"`
+}
+
+// confirmRequest is the body of the request that confirms a deletion by age.
+type confirmRequest struct {
+	Before Moment `json:"before"`
 }
 
 type secretReply struct {
@@ -114,12 +119,21 @@ func handler(o Operator) http.Handler {
 	handle("GET /contact", func(r *http.Request) (any, error) { return o.Contact(r.Context()) })
 	handle("GET /unread", func(r *http.Request) (any, error) { return o.Unread(r.Context()) })
 	handle("GET /refusals", func(r *http.Request) (any, error) { return o.Refusals(r.Context()) })
+	handle("POST /probe", func(r *http.Request) (any, error) { return struct{}{}, o.Probe(r.Context()) })
 	handle("POST /devices/add", func(r *http.Request) (any, error) {
 		device, err := body[deviceRequest](r)
 		if err != nil {
 			return nil, err
 		}
 		secret, err := o.AddDevice(r.Context(), device.ID)
+		return secretReply{secret}, err
+	})
+	handle("POST /devices/add-other", func(r *http.Request) (any, error) {
+		device, err := body[userRequest](r)
+		if err != nil {
+			return nil, err
+		}
+		secret, err := o.AddOtherDevice(r.Context(), device.Name, device.Publish, device.Subscribe)
 		return secretReply{secret}, err
 	})
 	handle("POST /devices/rotate", func(r *http.Request) (any, error) {
@@ -185,6 +199,14 @@ func handler(o Operator) http.Handler {
 		n, err := o.PurgeQuarantine(r.Context(), list.IDs)
 		return countReply{n}, err
 	})
+	handle("GET /retention", func(r *http.Request) (any, error) { return o.Retention(r.Context()) })
+	handle("POST /retention/confirm", func(r *http.Request) (any, error) {
+		confirmed, err := body[confirmRequest](r)
+		if err != nil {
+			return nil, err
+		}
+		return struct{}{}, o.ConfirmRetention(r.Context(), confirmed.Before)
+	})
 	return mux
 }
 
@@ -206,7 +228,7 @@ func socketKinds() map[string]error {
 	return map[string]error{
 		"exists": store.ErrExists, "not_found": store.ErrNotFound, "other_role": store.ErrOtherRole, "invalid_id": store.ErrInvalidID,
 		"invalid_filter": store.ErrInvalidFilter, "invalid_password": store.ErrInvalidPassword,
-		"full": store.ErrFull, "locked": store.ErrLocked,
+		"nothing_to_confirm": ErrNothingToConfirm, "full": store.ErrFull, "locked": store.ErrLocked, "no_probe": ErrNoProbe,
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 // Status is how a server is. What only a running one knows is nil without it.
 type Status struct {
+	Health        Health         `json:"health"`
 	Running       bool           `json:"running"`
 	Problems      []string       `json:"problems"` // one sentence each; empty: healthy
 	Version       string         `json:"version"`
@@ -29,6 +30,8 @@ type Status struct {
 	Quarantine    Quarantine     `json:"quarantine"`
 	Certificates  []certs.Info   `json:"certificates"`
 	Rollover      *Rollover      `json:"ca_rollover,omitempty"` // while one authority follows another
+	Retention     Retention      `json:"retention"`
+	ClockDoubt    string         `json:"clock_doubt,omitempty"` // why the clock is not to be trusted
 }
 
 // Subscription is the connection through which readings come in.
@@ -86,6 +89,27 @@ type Summarised struct {
 	Last   Moment `json:"last"`
 }
 
+// Health is one word about a server.
+type Health string
+
+const (
+	Healthy   Health = "healthy"
+	Degraded  Health = "degraded"  // readings are stored, but a person should look at the problems
+	Unhealthy Health = "unhealthy" // readings are not stored, or no server runs
+)
+
+// judge sums the status up. failing: readings are not stored.
+func (st *Status) judge(failing bool) {
+	switch {
+	case !st.Running || failing:
+		st.Health = Unhealthy
+	case len(st.Problems) > 0:
+		st.Health = Degraded
+	default:
+		st.Health = Healthy
+	}
+}
+
 const (
 	expiresSoon = 14 * 24 * time.Hour // renewal is due long before
 	// The disk is nearly full below lowSpacePercent of it, but not before less than enoughBytes are free, and always below
@@ -125,6 +149,12 @@ func (s *Server) Status(ctx context.Context) (Status, error) {
 	if err := st.addSalvages(ctx, s.store, s.now()); err != nil {
 		return st, err
 	}
+	if st.Retention, err = s.retention(ctx); err != nil {
+		return st, err
+	}
+	if st.ClockDoubt = s.doubt(); st.ClockDoubt != "" {
+		st.problem("the clock is not to be trusted: %s", st.ClockDoubt)
+	}
 	if s.authority != nil {
 		if err := s.addAuthority(ctx, &st); err != nil {
 			return st, err
@@ -138,9 +168,11 @@ func (s *Server) Status(ctx context.Context) (Status, error) {
 			st.problem("%d messages of %s are not accounted for", d.Messages.Difference, d.ID)
 		}
 	}
+	failing := false
 	if s.running != nil {
-		st.addRunning(s.running, s.now())
+		failing = st.addRunning(s.running, s.now())
 	}
+	st.judge(failing)
 	return st, nil
 }
 
@@ -209,8 +241,8 @@ func (st *Status) addCertificates(authority *certs.Authority, now time.Time) {
 	}
 }
 
-// addRunning adds what only a running server knows.
-func (st *Status) addRunning(r *Running, now time.Time) {
+// addRunning adds what only a running server knows, and reports whether readings are not stored.
+func (st *Status) addRunning(r *Running, now time.Time) (failing bool) {
 	st.Running, st.PID = true, os.Getpid()
 	st.UptimeSeconds = int64(now.Sub(r.Started).Seconds())
 	in := r.Subscriber.Stats()
@@ -218,6 +250,7 @@ func (st *Status) addRunning(r *Running, now time.Time) {
 	if !in.LastCommit.IsZero() {
 		st.Subscriber.LastCommit = Moment(in.LastCommit.UnixMilli())
 	}
+	before := len(st.Problems)
 	if !in.Connected {
 		st.problem("the subscriber is not connected to the broker at %s", r.BrokerAddress)
 	}
@@ -227,8 +260,9 @@ func (st *Status) addRunning(r *Running, now time.Time) {
 	if err := r.Fault(); err != nil {
 		st.problem("messages do not come through: %v", err)
 	}
+	failing = len(st.Problems) > before
 	if r.Broker == nil {
-		return
+		return failing
 	}
 	b := r.Broker.Stats()
 	st.Connections = &Connections{Now: b.Connected, Total: b.ConnectedTotal, Refused: b.Refused}
@@ -239,6 +273,7 @@ func (st *Status) addRunning(r *Running, now time.Time) {
 	}
 	reach := Bound(r.Broker.Addrs())
 	st.Listeners = &reach
+	return failing
 }
 
 // Alive returns nil when the parts of a running server that everything waits for answer, and messages come through. What

@@ -20,7 +20,7 @@ func BenchmarkDecode(b *testing.B) {
 		"bad":         `{"timestamp":"2026-01-07T12:00:00Z","soil_moisture":45.2,"temperature":nan,"humidity":65.0,"light_level":800}`,
 	} {
 		b.Run(name, func(b *testing.B) {
-			d, items := newDecoder(""), []item{{topic: telemetryTopic, payload: []byte(payload), received: arrival}}
+			d, items := newDecoder("", nil), []item{{topic: telemetryTopic, payload: []byte(payload), received: arrival}}
 			b.ReportAllocs()
 			for b.Loop() {
 				d.decodeAll(items)

@@ -14,7 +14,7 @@ import (
 // returns nil when the queue is closed and empty, an error when ctx ended before the batch in hand could be stored.
 func (s *Subscriber) commitUntilDrained(ctx context.Context) error {
 	var (
-		decoder  = newDecoder(s.o.ProbeTopic)
+		decoder  = newDecoder(s.o.ProbeTopic, s.o.Sources)
 		again    = newRedelivery(2 * int(s.o.ReceiveMaximum))
 		unread   = newUnread(s.o.Log)
 		items    []item

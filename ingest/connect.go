@@ -120,7 +120,8 @@ func (l *link) up(ctx context.Context, manager *autopaho.ConnectionManager) {
 }
 
 // subscribe asks for the topics; without them the connection is of no use and is cut. Retained messages are not asked
-// for: they are old, and would come as new on every reconnection.
+// for: they are old, and would come as new on every reconnection. Retain As Published stays off: so the flag is set on
+// copies alone, should a broker send some [MQTT 5, 3.3.1.3].
 func (l *link) subscribe(ctx context.Context, manager *autopaho.ConnectionManager, c *conn) {
 	request := &paho.Subscribe{}
 	for _, topic := range l.o.filters() {
@@ -140,9 +141,12 @@ func (l *link) subscribe(ctx context.Context, manager *autopaho.ConnectionManage
 	l.o.Log.Info("subscribed to MQTT broker", "remote", l.address, "topic", l.o.Topics)
 }
 
-// take puts a message in the queue. paho's reader calls it.
-func (l *link) take(topic string, payload []byte, id uint16, dup bool, from *conn) {
-	it := item{topic: topic, payload: payload, received: l.o.Now().UnixMilli(), id: id, dup: dup, from: from}
+// take puts a message in the queue. paho's reader calls it. Only what the embedded broker says of the account is true: another
+// one passes on what anybody claims.
+func (l *link) take(it item) {
+	if !l.o.Embedded {
+		it.account = ""
+	}
 	l.count.received.Add(1)
 	if !l.queue.put(it) {
 		l.count.received.Add(-1) // not taken: the broker keeps it
@@ -151,7 +155,7 @@ func (l *link) take(topic string, payload []byte, id uint16, dup bool, from *con
 
 // unacknowledged takes a message of QoS 0, which paho does not show to the session.
 func (l *link) unacknowledged(p paho.PublishReceived) (bool, error) {
-	l.take(p.Packet.Topic, p.Packet.Payload, 0, false, l.inbound.conn.Load())
+	l.take(item{topic: p.Packet.Topic, payload: p.Packet.Payload, retained: p.Packet.Retain, from: l.inbound.conn.Load()})
 	return true, nil
 }
 

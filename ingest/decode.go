@@ -5,6 +5,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/plantops/plantops/ingest/payload"
+	"github.com/plantops/plantops/ingest/source"
 	"github.com/plantops/plantops/store"
 )
 
@@ -15,18 +16,37 @@ import (
 // without a slash behind it) is described at payload.Reader.Telemetry, and telemetry of one metric
 // (devices/ID/telemetry/METRIC) at payload.Reader.Value.
 func Decode(topic string, content []byte, received int64, clockUnsure bool) store.Message {
-	return newDecoder("").decode(item{topic: topic, payload: content, received: received, clockUnsure: clockUnsure})
+	return DecodeWith(nil, Arrived{Topic: topic, Payload: content, Time: received, ClockUnsure: clockUnsure})
+}
+
+// Arrived is a message as it came.
+type Arrived struct {
+	Topic       string
+	Payload     []byte
+	Time        int64 // UTC ms
+	ClockUnsure bool  // this machine's clock was not to be trusted then
+}
+
+// DecodeWith is Decode with sources, whose topics are those of other people's programs.
+func DecodeWith(sources *source.Set, a Arrived) store.Message {
+	return newDecoder("", sources).decode(item{topic: a.Topic, payload: a.Payload, received: a.Time, clockUnsure: a.ClockUnsure})
+}
+
+// DeviceTopics are the filters of the topics that need no source.
+func DeviceTopics() []string {
+	return []string{"devices/+/telemetry", "devices/+/telemetry/+", "devices/+/heartbeat"}
 }
 
 // decoder is Decode with memory that is used again.
 type decoder struct {
 	probe    string // the topic of probes
+	sources  *source.Set
 	reader   *payload.Reader
 	messages []store.Message
 }
 
-func newDecoder(probe string) *decoder {
-	return &decoder{probe: probe, reader: payload.NewReader()}
+func newDecoder(probe string, sources *source.Set) *decoder {
+	return &decoder{probe: probe, sources: sources, reader: payload.NewReader()}
 }
 
 // decodeAll decodes a batch. The result is valid until the next call.
@@ -47,7 +67,9 @@ func (d *decoder) decode(it item) store.Message {
 		Received:    it.received,
 		TimeSource:  store.FromArrival,
 		ClockUnsure: it.clockUnsure,
+		ClockLine:   it.clockLine,
 		Payload:     it.payload,
+		Retained:    it.retained,
 	}
 	var what, metric string
 	m.Device, what, metric = splitTopic(it.topic)
@@ -59,17 +81,52 @@ func (d *decoder) decode(it item) store.Message {
 		m.Device, m.Topic = "", strings.ToValidUTF8(it.topic, "\uFFFD")
 		m.Kind, m.Reason = store.Bad, "topic is not UTF-8"
 	case m.Device == "":
-		m.Kind, m.Reason = store.Bad, "unknown topic"
+		d.foreign(&m, it, at)
 	case what == "heartbeat" && metric == "":
 		m.Kind = store.Heartbeat
+		if it.retained {
+			m.Kind = store.Nothing // it lived once
+		}
 	case what == "telemetry" && metric == "":
 		take(&m, d.reader.Telemetry(it.payload, at))
 	case what == "telemetry" && !strings.Contains(metric, "/"):
 		take(&m, d.reader.Value(metric, it.payload, at))
 	default:
-		m.Kind, m.Reason = store.Bad, "unknown topic"
+		m.Kind, m.Reason = store.Bad, reasonTopic
 	}
 	return m
+}
+
+// reasonTopic is why a message is refused whose topic nobody understands.
+const reasonTopic = "unknown topic"
+
+// foreign reads a message of another program.
+func (d *decoder) foreign(m *store.Message, it item, at payload.Arrival) {
+	match := d.sources.Match(it.topic)
+	if match.Kind == source.Nothing {
+		m.Kind, m.Reason = store.Bad, reasonTopic
+		return
+	}
+	said := match.Read(d.reader, it.payload, at)
+	m.Device = said.Device
+	if it.retained && (said.Fact == source.Online || said.Fact == source.Offline) {
+		said.Fact = source.Empty // that is how it was once
+	}
+	switch said.Fact {
+	case source.Values:
+		take(m, said.Content)
+	case source.Online:
+		m.Kind = store.Heartbeat
+	case source.Offline:
+		m.Kind = store.Farewell
+	case source.Unknown:
+		m.Kind, m.Reason, m.Skipped = store.Bad, said.Content.Reason, said.Content.Skipped
+	default:
+		m.Kind = store.Nothing
+	}
+	if said.Device != "" {
+		m.Behind = store.Behind{Source: match.Source, Raw: said.Raw, Account: it.account}
+	}
 }
 
 // take puts what a payload says into its message.

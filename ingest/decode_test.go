@@ -126,7 +126,7 @@ func TestDecodeSlashBehindTelemetry(t *testing.T) {
 }
 
 func TestBatchDecodingDoesNotMixMessages(t *testing.T) {
-	d := newDecoder("")
+	d := newDecoder("", nil)
 	d.decodeAll([]item{{topic: telemetryTopic, payload: []byte(`{"x":9,"y":9,"z":"?"}`)}})
 	got := d.decodeAll([]item{
 		{topic: telemetryTopic, payload: []byte(`{"a":1,"b":2}`)},

@@ -1,6 +1,9 @@
 package ingest
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
 // item is one message as it came from the broker, not yet decoded.
 type item struct {
@@ -10,8 +13,12 @@ type item struct {
 	id       uint16 // packet id; 0 for QoS 0, which nobody waits for
 	dup      bool   // the broker says that it has sent it before
 	from     *conn  // the connection that it must be acknowledged on
+	retained bool   // a copy that the broker has kept, not sent when it was published
+	account  string // that published it; empty: the broker does not say
 
-	clockUnsure bool // our clock was not to be trusted when it came; put sets it
+	// put sets these: whether our clock was not to be trusted when it came, and which stretch of it that was.
+	clockUnsure bool
+	clockLine   int64
 }
 
 // maxQueuedBytes bounds the payloads that wait for a commit. Receive Maximum counts messages only, and a broker
@@ -32,19 +39,22 @@ type queue struct {
 	bytes    int
 	capacity int
 	closed   bool
-	unsure   func() bool // our clock is not to be trusted
+	look     func() (at time.Time, unsure bool, line int64) // at our clock
 }
 
 func newQueue(capacity int) *queue {
-	q := &queue{capacity: capacity, unsure: func() bool { return false }}
+	q := &queue{capacity: capacity, look: func() (time.Time, bool, int64) { return time.Now(), false, 0 }}
 	q.arrived.L, q.space.L = &q.mu, &q.mu
 	return q
 }
 
-// put adds an item and reports whether it did: a closed queue takes nothing more, and one that is full waits only
+// put dates an item that has no date yet, adds it and reports whether it did: a closed queue takes nothing more, and one that is full waits only
 // while the item's connection lives, except for QoS 0, which no broker sends again.
 func (q *queue) put(it item) bool {
-	it.clockUnsure = q.unsure() // now: a time server may be reached while it waits
+	at, unsure, line := q.look() // now: a time server may be reached while it waits
+	if it.clockUnsure, it.clockLine = unsure, line; it.received == 0 {
+		it.received = at.UnixMilli()
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for q.full() && !q.closed && (it.id == 0 || !it.from.ended()) {

@@ -18,7 +18,7 @@ import (
 // straight from the reader into the queue and is acknowledged by whoever commits it. There is no session to keep on
 // this side: what is not acknowledged, the broker sends again [MQTT-4.4.0-1].
 type inbound struct {
-	take func(topic string, payload []byte, id uint16, dup bool, from *conn)
+	take func(item)
 	conn atomic.Pointer[conn] // nil while not connected
 
 	sessions int // that the broker has begun; connections come one after the other
@@ -88,9 +88,21 @@ func (s *inbound) PacketReceived(p *packets.ControlPacket, _ chan<- *packets.Pub
 			c.fail(fmt.Errorf("broker sent a message with QoS %d and packet id %d", content.QoS, content.PacketID))
 			return nil
 		}
-		s.take(content.Topic, content.Payload, content.PacketID, content.Duplicate, c)
+		s.take(item{topic: content.Topic, payload: content.Payload, id: content.PacketID, dup: content.Duplicate, from: c,
+			retained: content.Retain, account: publisherOf(content)})
 	}
 	return nil
+}
+
+// AccountProperty is the user property in which the embedded broker says which account has published a message. It puts it in
+// front of those that the publisher has sent.
+const AccountProperty = "plantops-account"
+
+func publisherOf(p *packets.Publish) string {
+	if p.Properties == nil || len(p.Properties.User) == 0 || p.Properties.User[0].Key != AccountProperty {
+		return ""
+	}
+	return p.Properties.User[0].Value
 }
 
 // Ack does nothing: paho calls it for QoS 0 messages only, the others never reach its handlers.

@@ -19,6 +19,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/plantops/plantops/ingest/source"
 	"github.com/plantops/plantops/store"
 )
 
@@ -44,8 +45,10 @@ type Options struct {
 	Username, Password string
 	ClientID           string
 	Topics             []string // filters
-	ProbeTopic         string   // subscribed too; what comes there is committed and not counted; empty: none
-	MaxBatch           int      // messages in one commit
+	// Sources read the topics of other people's programs. Their filters are to be in Topics too. Nil: none.
+	Sources    *source.Set
+	ProbeTopic string // subscribed too; what comes there is committed and not counted; empty: none
+	MaxBatch   int    // messages in one commit
 	// ReceiveMaximum is announced to the broker: how many QoS 1 messages may be on their way into the store;
 	// default 4096.
 	ReceiveMaximum uint16
@@ -58,7 +61,10 @@ type Options struct {
 	Embedded bool
 	// Dialed is told our end of each TCP connection before anything is sent, so that a broker in this process knows it.
 	// May be nil.
-	Dialed      func(local net.Addr)
+	Dialed func(local net.Addr)
+	// Look says what time it is, whether that is to be believed, and the number of the stretch of time that is, so that
+	// what came while it was not can be dated later. nil: Now and ClockUnsure, without such a number.
+	Look        func() (at time.Time, unsure bool, line int64)
 	ClockUnsure func() bool      // nil: the clock is right
 	Now         func() time.Time // nil: time.Now
 	Log         *slog.Logger     // nil: no log
@@ -126,6 +132,9 @@ func New(o Options, sink Sink) (*Subscriber, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.Look == nil {
+		o.Look = func() (time.Time, bool, int64) { return o.Now(), o.ClockUnsure(), 0 }
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -137,7 +146,7 @@ func New(o Options, sink Sink) (*Subscriber, error) {
 		retry:   newRetry(o.Embedded),
 		ready:   make(chan struct{}),
 	}
-	s.queue.unsure = o.ClockUnsure
+	s.queue.look = o.Look
 	return s, nil
 }
 

@@ -6,6 +6,8 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -94,21 +96,45 @@ func (q *accountStatements) all() []compile {
 // AddDevice creates the account of a device and returns its secret, which cannot be had again. The errors wrap
 // ErrInvalidID or ErrExists; a name that a user has is ErrOtherRole.
 func (s *Store) AddDevice(ctx context.Context, id string) (secret string, err error) {
+	return s.addDevice(ctx, id, deviceTopics, deviceTopics)
+}
+
+// AddOtherDevice is AddDevice for one that uses other topics than those below devices/, and none of these. The errors wrap
+// ErrInvalidFilter too.
+func (s *Store) AddOtherDevice(ctx context.Context, id string, publish, subscribe []string) (secret string, err error) {
+	if len(publish) == 0 {
+		return "", fmt.Errorf("add device: %w: none to publish to", ErrInvalidFilter)
+	}
+	if err := checkRules(publish, subscribe); err != nil {
+		return "", fmt.Errorf("add device: %w", err)
+	}
+	return s.addDevice(ctx, id, sorted(publish), sorted(subscribe))
+}
+
+func (s *Store) addDevice(ctx context.Context, id string, publish, subscribe []string) (secret string, err error) {
 	if err := CheckID(id); err != nil {
 		return "", fmt.Errorf("add device: %w", err)
 	}
-	secret, c := newSecret(Account{Name: id, Role: RoleDevice, Publish: deviceTopics, Subscribe: deviceTopics,
+	secret, c := newSecret(Account{Name: id, Role: RoleDevice, Publish: publish, Subscribe: subscribe,
 		Created: s.options.Now().UnixMilli()})
+	own := slices.Equal(publish, deviceTopics)
 	err = s.changeAccount(ctx, id, func(before *credential) (*credential, error) {
 		if before != nil {
 			return nil, before.inTheWayOf(RoleDevice)
+		}
+		if err := s.notBehind(id); err != nil {
+			return nil, err
 		}
 		if _, known := s.state.devices[id]; !known {
 			if _, err := s.createDevice(id); err != nil {
 				return nil, err
 			}
 		}
-		return c, s.w.insertAccount.run(id, string(RoleDevice), algorithmSHA256, c.salt, c.hash, c.account.Created, int64(0))
+		err := s.w.insertAccount.run(id, string(RoleDevice), algorithmSHA256, c.salt, c.hash, c.account.Created, int64(0))
+		if err != nil || own {
+			return c, err
+		}
+		return c, s.insertRules(c)
 	})
 	if err != nil {
 		return "", fmt.Errorf("add device: %w", err)
@@ -185,6 +211,19 @@ func (s *Store) changeAccount(ctx context.Context, name string, change func(befo
 		return err
 	}
 	s.accounts.Store(&accounts)
+	return nil
+}
+
+// loadDevice completes what was read of a device's account. One without rules uses its own topics.
+func (c *credential) loadDevice(publish, subscribe string) error {
+	a := &c.account
+	if err := errors.Join(json.Unmarshal([]byte(publish), &a.Publish), json.Unmarshal([]byte(subscribe), &a.Subscribe)); err != nil {
+		return err
+	}
+	if len(a.Publish)+len(a.Subscribe) == 0 {
+		a.Publish, a.Subscribe = deviceTopics, deviceTopics
+	}
+	a.Publish, a.Subscribe = sorted(a.Publish), sorted(a.Subscribe)
 	return nil
 }
 
@@ -265,7 +304,7 @@ func (s *Store) loadAccounts(ctx context.Context) error {
 		if algorithm == algorithmPassword {
 			err = c.loadUser(publish, subscribe)
 		} else {
-			a.Publish, a.Subscribe = deviceTopics, deviceTopics
+			err = c.loadDevice(publish, subscribe)
 		}
 		accounts[a.Name] = c
 		return err

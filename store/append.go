@@ -77,6 +77,7 @@ func (s *Store) appendAll(batch []Message, outcomes []Outcome) ([]Outcome, error
 			}
 			results = append(results, outcome)
 		}
+		s.noteArrival(batch)
 		return s.evict()
 	})
 	if err != nil {
@@ -90,7 +91,7 @@ func (s *Store) appendMessage(m *Message) (Outcome, error) {
 	if m.Kind == Probe {
 		nobody := s.state.devices[""]
 		s.touch(nobody)
-		nobody.next.lastSeen = m.Received // a change, so that there is something to write
+		nobody.next.see(m) // a change, so that there is something to write
 		return Proved, nil
 	}
 	d, reason, err := s.deviceOf(m)
@@ -98,11 +99,7 @@ func (s *Store) appendMessage(m *Message) (Outcome, error) {
 		return 0, err
 	}
 	s.touch(d)
-	if m.ClockUnsure {
-		d.next.lastSeen = max(d.next.lastSeen, m.Received)
-	} else { // even if it is earlier: a clock that was ahead for a while must not keep a dead device online
-		d.next.lastSeen = m.Received
-	}
+	d.heard(m)
 	outcome, leftover, err := s.appendParts(d, m, reason)
 	if err == nil && leftover != "" {
 		err = s.addEntry(d, m, leftover, outcome)
@@ -112,6 +109,19 @@ func (s *Store) appendMessage(m *Message) (Outcome, error) {
 	}
 	d.next.counts.add(outcome, 1)
 	return outcome, err
+}
+
+// heard notes what the arrival of a message says about its device.
+func (d *device) heard(m *Message) {
+	n := &d.next
+	switch {
+	case m.Kind == Farewell:
+		n.leftAt = max(m.Received, 1)
+	case m.Kind == Nothing, m.Retained:
+	default:
+		n.see(m)
+		n.leftAt = 0
+	}
 }
 
 // appendParts gives a message the best of what becomes of its parts: it is stored if any is, and a duplicate only if all
@@ -156,8 +166,11 @@ func (s *Store) appendPart(d *device, m *Message, p *Part, reason string) (outco
 
 // deviceOf finds or creates the device of a message. A reason means that it cannot have one; device "" stands in.
 func (s *Store) deviceOf(m *Message) (d *device, reason string, err error) {
+	if m.Behind.Source != "" && m.Device != "" {
+		return s.behindOf(m)
+	}
 	if d, known := s.state.devices[m.Device]; known {
-		if m.Device == "" {
+		if m.Device == "" && m.Kind != Nothing {
 			reason = reasonNoDevice
 		}
 		return d, reason, nil
@@ -229,6 +242,9 @@ func (s *Store) refuse(d *device, values []Value) (reason string) {
 	if d.metrics+fresh > maxMetrics {
 		return reasonMetrics
 	}
+	if !s.roomForMetrics(d, fresh) {
+		return reasonManyMetrics
+	}
 	return ""
 }
 
@@ -281,7 +297,7 @@ func (s *Store) insertReading(d *device, m *Message, p *Part, time int64) (isNew
 	if p.Given != "" {
 		given = clean(p.Given, maxTextBytes)
 	}
-	result, err := s.w.insertReading.exec(d.id, time, m.Received, flags(p.TimeSource, m.ClockUnsure), s.tx.body, given)
+	result, err := s.w.insertReading.exec(d.id, time, m.Received, m.flagsOf(p.TimeSource), s.tx.body, given)
 	if err != nil {
 		return false, err
 	}

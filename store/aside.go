@@ -38,6 +38,7 @@ type asideLine struct {
 	Topic    string `json:"topic,omitempty"`
 	Received int64  `json:"received,omitempty"` // UTC ms
 	Unsure   bool   `json:"clock_unsure,omitempty"`
+	Line     int64  `json:"clock_line,omitempty"`
 	Reason   string `json:"reason,omitempty"`
 	Payload  []byte `json:"payload,omitempty"`
 }
@@ -53,7 +54,7 @@ func (a *aside) add(m *Message, reason string) error {
 	if !a.named {
 		text = appendLine(text, asideLine{File: hex.EncodeToString(random(16))})
 	}
-	text = appendLine(text, asideLine{Device: m.Device, Topic: m.Topic, Received: m.Received, Unsure: m.ClockUnsure, Reason: reason, Payload: m.Payload})
+	text = appendLine(text, asideLine{Device: m.Device, Topic: m.Topic, Received: m.Received, Unsure: m.ClockUnsure, Line: m.ClockLine, Reason: reason, Payload: m.Payload})
 	if a.size+int64(len(text)) > maxAsideBytes {
 		return fmt.Errorf("%s has its %d MiB: stop the server and look at the disk", a.path, maxAsideBytes>>20)
 	}
@@ -121,7 +122,8 @@ func (s *Store) takeAside(ctx context.Context) error {
 	if err == nil && known == 0 {
 		err = s.transact(func() error {
 			for _, l := range lines {
-				m := Message{Kind: Bad, Device: l.Device, Topic: l.Topic, Received: l.Received, ClockUnsure: l.Unsure, Payload: l.Payload, Reason: l.Reason}
+				m := Message{Kind: Bad, Device: l.Device, Topic: l.Topic, Received: l.Received, ClockUnsure: l.Unsure, ClockLine: l.Line,
+					Payload: l.Payload, Reason: l.Reason}
 				if _, err := s.appendMessage(&m); err != nil {
 					return err
 				}

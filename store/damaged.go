@@ -42,7 +42,8 @@ func (e *rowError) Unwrap() error { return ErrDamaged }
 
 // pass goes on behind what cannot be read and says what that was. The error is one that has nothing to do with damage.
 func (c *cursor) pass(ctx context.Context, cause error) (err error) {
-	bad, good := c.from, c.to
+	bad := c.from
+	var good int64
 	if row, ok := errors.AsType[*rowError](cause); ok {
 		bad, good = row.time, row.time+1
 	} else if good, err = c.behind(ctx, bad); err != nil {

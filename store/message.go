@@ -8,7 +8,17 @@ const (
 	Heartbeat             // only proves that the device lives
 	Bad                   // cannot be read: Payload goes to quarantine with Reason
 	Probe                 // is no message of anybody: committed and not counted
+	Farewell              // the device has gone: offline at once, and not heard of
+	Nothing               // says nothing about anybody: counted as stored
 )
+
+// Behind says how a device is known that has no account, but stands behind a gateway, which speaks for it. The zero value is
+// for a device that speaks for itself.
+type Behind struct {
+	Source  string // of the configuration
+	Raw     string // the device's name there
+	Account string // that published the message; empty: not known
+}
 
 // TimeSource says where a reading's time comes from.
 type TimeSource uint8
@@ -55,7 +65,10 @@ type Message struct {
 	Numbering   Numbering
 	More        []Part
 	Skipped     []Skipped // what could not be read
+	Behind      Behind    // of a device behind a gateway
+	Retained    bool      // a copy of an old message, which does not prove that the device lives
 	ClockUnsure bool      // this machine's clock was not to be trusted at arrival
+	ClockLine   int64     // the stretch of that clock, for Redate; used with ClockUnsure. Zero: not known
 	Payload     []byte    // as it came, kept when the message goes to quarantine or a field was skipped
 	Reason      string    // Bad only: why
 }
@@ -122,14 +135,17 @@ const (
 	flagTimeSource  = 0b0011 // TimeSource
 	flagClockUnsure = 0b0100
 	flagUncounted   = 0b1000 // quarantine: a part of a message that counted as stored
+
+	lineShift = 8 // above: the clock's line of an arrival that is not to be trusted, see Redate
 )
 
-func (m *Message) flags() int64 { return flags(m.TimeSource, m.ClockUnsure) }
+func (m *Message) flags() int64 { return m.flagsOf(m.TimeSource) }
 
-func flags(source TimeSource, clockUnsure bool) int64 {
+// flagsOf are the flags of a part with that source.
+func (m *Message) flagsOf(source TimeSource) int64 {
 	flags := int64(source) & flagTimeSource
-	if clockUnsure {
-		flags |= flagClockUnsure
+	if m.ClockUnsure {
+		flags |= flagClockUnsure | max(m.ClockLine, 0)<<lineShift
 	}
 	return flags
 }

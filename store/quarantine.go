@@ -22,8 +22,9 @@ const (
 // QuarantineEntry is a message that could not be stored as readings, or not all of it.
 type QuarantineEntry struct {
 	ID            int64
-	Time          int64  // UTC ms, of arrival
-	ClockUnsure   bool   // as in the Message
+	Time          int64 // UTC ms, of arrival
+	ClockUnsure   bool  // as in the Message, and the next too
+	ClockLine     int64
 	Device        string // empty when it belongs to none
 	Topic, Reason string
 	Payload       []byte // byte for byte as it came
@@ -41,11 +42,17 @@ type quarantineSize struct {
 	known                bool
 	committed, next      int64
 	entries, nextEntries int64
-	ageChecked           time.Time
+}
+
+// quarantineAge bounds what goes because of its age: a clock that is ahead must not empty the quarantine.
+type quarantineAge struct {
+	checked bool
+	at      time.Duration // of Options.Elapsed, at the last look
+	before  int64         // UTC ms: what came before that may go
 }
 
 type quarantineStatements struct {
-	insertEntry, deleteEntry, sumEntries, oldestEntries, summarise, countSummary, deleteEntries, deleteAllEntries, deleteSummary *statement
+	insertEntry, deleteEntry, sumEntries, oldestEntry, oldestEntries, summarise, countSummary, deleteEntries, deleteAllEntries, deleteSummary *statement
 
 	heaviest, oldestOf *statement
 }
@@ -55,6 +62,7 @@ func (q *quarantineStatements) all() []compile {
 		{&q.insertEntry, `INSERT INTO quarantine (time, device, flags, size, topic, reason, payload) VALUES (?, ?, ?, ?, ?, ?, ?)`},
 		{&q.deleteEntry, `DELETE FROM quarantine WHERE id = ?`},
 		{&q.sumEntries, `SELECT coalesce(sum(size), 0), count(*) FROM quarantine`},
+		{&q.oldestEntry, `SELECT time FROM quarantine WHERE flags & 4 = 0 ORDER BY id LIMIT 1`},
 		{&q.heaviest, `SELECT device, sum(size) AS total FROM quarantine GROUP BY device ORDER BY total DESC, device LIMIT 2`},
 		{&q.oldestOf, `SELECT id, time, size, device, reason, flags FROM quarantine WHERE device = ? ORDER BY id LIMIT ?`},
 		{&q.oldestEntries, `SELECT id, time, size, device, reason, flags FROM quarantine ORDER BY id LIMIT ?`},
@@ -111,16 +119,15 @@ func (s *Store) countEntries() error {
 // summary counts. So a device that sends nonsense all day pushes out no other's entries. It frees a little more than it must,
 // so that in a flood it runs once for many entries.
 func (s *Store) evict() error {
-	q, limit, now := &s.tx.quarantine, s.options.QuarantineBytes, s.options.Now()
-	if now.Sub(q.ageChecked) >= evictAgeInterval {
-		oldest := now.Add(-s.options.QuarantineAge).UnixMilli()
-		for again := true; again; {
-			var err error
-			if again, err = s.evictOld(oldest); err != nil {
-				return fmt.Errorf("make room in the quarantine: %w", err)
-			}
+	q, limit, elapsed := &s.tx.quarantine, s.options.QuarantineBytes, s.options.Elapsed()
+	if !s.tx.aged.checked || elapsed-s.tx.aged.at >= evictAgeInterval {
+		oldest, err := s.tooOld(elapsed)
+		for again := err == nil; again; {
+			again, err = s.evictOld(oldest)
 		}
-		q.ageChecked = now
+		if err != nil {
+			return fmt.Errorf("make room in the quarantine: %w", err)
+		}
 	}
 	if q.next <= limit {
 		return nil
@@ -133,6 +140,28 @@ func (s *Store) evict() error {
 		}
 	}
 	return nil
+}
+
+// tooOld returns before when entries came that go because of their age. Per hour of uptime that moves on by at most an hour,
+// not counting time in which nothing came.
+func (s *Store) tooOld(elapsed time.Duration) (before int64, err error) {
+	aged := &s.tx.aged
+	if s.options.Unsure() {
+		aged.checked, aged.at = true, elapsed
+		return 0, nil
+	}
+	oldest, err := s.w.oldestEntry.number()
+	if err != nil {
+		return 0, err
+	}
+	budget := time.Duration(0)
+	if aged.checked {
+		budget = elapsed - aged.at
+	}
+	aged.checked, aged.at = true, elapsed
+	due := s.options.Now().Add(-s.options.QuarantineAge).UnixMilli()
+	aged.before = min(due, max(aged.before, oldest)+budget.Milliseconds())
+	return aged.before, nil
 }
 
 // kind is what entries are summarised by.
@@ -219,12 +248,13 @@ func (s *Store) summarise(entries []oldEntry) error {
 	gone := make(map[kind]*QuarantineSummary)
 	for _, e := range entries {
 		sum, known := gone[e.kind]
+		at := s.dateOf(e.arrived, e.unsure)
 		if !known {
-			sum = &QuarantineSummary{First: e.arrived, Last: e.arrived}
+			sum = &QuarantineSummary{First: at, Last: at}
 			gone[e.kind] = sum
 		}
 		sum.Count++
-		sum.First, sum.Last = min(sum.First, e.arrived), max(sum.Last, e.arrived)
+		sum.First, sum.Last = min(sum.First, at), max(sum.Last, at)
 		s.tx.quarantine.next -= e.size
 		s.tx.quarantine.nextEntries--
 	}
@@ -319,7 +349,7 @@ func (s *Store) quarantinePage(ctx context.Context, first, last int64) (page []Q
 func scanEntry(scan func(...any) error) (q QuarantineEntry, err error) {
 	var flags int64
 	err = scan(&q.ID, &q.Time, &flags, &q.Device, &q.Topic, &q.Reason, &q.Payload)
-	q.ClockUnsure = flags&flagClockUnsure != 0
+	q.ClockUnsure, q.ClockLine = flags&flagClockUnsure != 0, flags>>lineShift
 	q.Size = len(q.Payload)
 	return q, err
 }

@@ -46,14 +46,14 @@ func TestQuarantineIsBoundedAndWhatGoesIsCounted(t *testing.T) {
 }
 
 func TestOldEntriesAreSummarisedHourly(t *testing.T) {
-	now := time.UnixMilli(noon)
-	s := openTest(t, Options{QuarantineAge: 24 * time.Hour, Now: func() time.Time { return now }})
+	now, elapsed := time.UnixMilli(noon), time.Duration(0)
+	s := openTest(t, Options{QuarantineAge: 24 * time.Hour, Now: func() time.Time { return now }, Elapsed: func() time.Duration { return elapsed }})
 	var batch []Message
 	for i := range int64(2 * evictEntries) {
 		batch = append(batch, bad("a", noon+i, "x"))
 	}
 	mustAppend(t, s, batch...)
-	now = now.Add(24*time.Hour + 300*time.Millisecond)
+	now, elapsed = now.Add(24*time.Hour+300*time.Millisecond), 24*time.Hour+300*time.Millisecond
 	mustAppend(t, s, Message{Kind: Heartbeat, Device: "a"})
 	assert.Len(t, entries(t, s), 2*evictEntries-300)
 	gone, err := s.QuarantineSummaries(t.Context())
@@ -63,17 +63,40 @@ func TestOldEntriesAreSummarisedHourly(t *testing.T) {
 
 // A box without a clock thinks that it is 1970 until it has reached a time server.
 func TestEntriesOfAnUnsureTimeAreNotTooOld(t *testing.T) {
-	now := time.UnixMilli(5000)
-	s := openTest(t, Options{QuarantineAge: 24 * time.Hour, Now: func() time.Time { return now }})
+	now, elapsed := time.UnixMilli(5000), time.Duration(0)
+	s := openTest(t, Options{QuarantineAge: 24 * time.Hour, Now: func() time.Time { return now }, Elapsed: func() time.Duration { return elapsed }})
 	unsure := bad("a", 5000, "x")
 	unsure.ClockUnsure = true
 	mustAppend(t, s, unsure)
 	now = time.UnixMilli(noon)
 	mustAppend(t, s, bad("a", noon, "y"))
 	assert.Len(t, entries(t, s), 2, "the clock was set")
-	now = now.Add(25 * time.Hour)
+	now, elapsed = now.Add(25*time.Hour), 25*time.Hour
 	mustAppend(t, s, bad("a", now.UnixMilli(), "z"))
 	assert.Len(t, entries(t, s), 1, "older than an entry that is too old")
+}
+
+// A clock that is years ahead, or unsure, must not empty the quarantine.
+func TestAJumpOfTheClockMakesNoEntryTooOld(t *testing.T) {
+	now, elapsed, unsure := time.UnixMilli(noon), time.Duration(0), false
+	s := openTest(t, Options{QuarantineAge: 24 * time.Hour, Now: func() time.Time { return now },
+		Elapsed: func() time.Duration { return elapsed }, Unsure: func() bool { return unsure }})
+	for i := range int64(3) {
+		mustAppend(t, s, bad("a", noon+i*time.Hour.Milliseconds(), "x"))
+	}
+	left := func(after time.Duration) int {
+		elapsed += after
+		mustAppend(t, s, Message{Kind: Heartbeat, Device: "a", Received: now.UnixMilli()})
+		return len(entries(t, s))
+	}
+	now = now.Add(2 * 365 * 24 * time.Hour)
+	assert.Equal(t, 3, left(time.Minute))
+	unsure = true
+	assert.Equal(t, 3, left(100*time.Hour))
+	unsure = false
+	assert.Equal(t, 3, left(time.Minute), "the hours of doubt give nothing away")
+	assert.Equal(t, 1, left(61*time.Minute))
+	assert.Equal(t, 0, left(61*time.Minute))
 }
 
 func TestReasonsInSummariesAreBounded(t *testing.T) {

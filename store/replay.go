@@ -48,7 +48,7 @@ func (s *Store) replay(id int64, m *Message) (Outcome, error) {
 		return 0, err
 	case entry == nil:
 		return 0, ErrNotFound
-	case m.Kind == Bad:
+	case m.Kind == Bad, entry[3].(string) == reasonOtherAccount: // who sent it is not kept
 		return Quarantined, nil
 	}
 	before, flags, size := s.state.byID[entry[0].(int64)], entry[1].(int64), entry[2].(int64)

@@ -12,6 +12,9 @@ const SettingAuthorities = "certificate_authorities"
 // SettingAuthorityPEM is the setting with their certificates, in PEM form.
 const SettingAuthorityPEM = "certificate_authorities_pem"
 
+// SettingRetention is the setting with what deleting by age has reached; package control writes it.
+const SettingRetention = "retention"
+
 // Setting returns what was remembered under that name; "" when nothing was.
 func (s *Store) Setting(ctx context.Context, name string) (string, error) {
 	value := ""

@@ -107,7 +107,7 @@ func cut(text string, limit int) string {
 // noteSkipped counts what a message says that could not be read, and keeps the message when that is not what the last one
 // said already.
 func (s *Store) noteSkipped(d *device, m *Message, keep bool) error {
-	news := false
+	news, at := false, s.dateOf(m.Received, m.ClockUnsure)
 	for _, f := range m.Skipped {
 		row, err := s.skippedOf(d, clean(f.Field, maxFieldBytes))
 		if err != nil {
@@ -117,9 +117,9 @@ func (s *Store) noteSkipped(d *device, m *Message, keep bool) error {
 		news = news || row.isNew && row.count == 0 || text != row.text || len(f.Text) > maxTextBytes
 		row.text = text
 		row.count++
-		row.first, row.last = min(row.first, m.Received), max(row.last, m.Received)
+		row.first, row.last = min(row.first, at), max(row.last, at)
 		d.next.skipped++
-		d.next.lastSkipped, d.next.skippedAt = Skipped{clean(f.Field, maxFieldBytes), text}, m.Received
+		d.next.lastSkipped, d.next.skippedAt = Skipped{clean(f.Field, maxFieldBytes), text}, at
 	}
 	if !keep || !news {
 		return nil

@@ -15,10 +15,13 @@ type facts struct {
 	counts                Counts
 	rows                  int64 // in table reading
 	lastSeen, lastReading int64 // UTC ms; zero is never
+	unsureSeen            int64 // UTC ms by a clock that was not to be trusted, after lastSeen; zero is not since
+	unsureLine            int64 // the line of that clock; zero is not known
 	dropped               int64 // readings that the device gave up
 	skipped               int64 // fields that could not be read
 	lastSkipped           Skipped
 	skippedAt             int64 // UTC ms; zero is never
+	leftAt                int64 // UTC ms, when it said that it goes; zero: it did not, or was heard of since
 	arrivals              span  // not in the table: milliseconds known to be taken, to find the next free one
 }
 
@@ -30,7 +33,8 @@ type device struct {
 	id      int64
 	name    string
 	created int64
-	facts   // as committed; guarded by state.mu
+	behind  Behind // zero: it speaks for itself; guarded by state.mu
+	facts          // as committed; guarded by state.mu
 
 	// Only who writes uses the rest.
 	next    facts // as it will be when the running transaction commits
@@ -45,7 +49,8 @@ type state struct {
 	devices map[string]*device // "" is the device of messages that belong to none
 	byID    map[int64]*device
 	metrics map[string]uint32
-	names   map[uint32]string // of metrics
+	names   map[uint32]string               // of metrics
+	behind  map[string]map[*device]struct{} // gateways: the devices that an account speaks for
 
 	refusals map[string]int64 // by reason
 
@@ -68,11 +73,14 @@ type Device struct {
 	ID                             string
 	Registered                     bool  // it has an account
 	Created, LastSeen, LastReading int64 // UTC ms; zero is never
+	UnsureSeen                     int64 // UTC ms by a clock that was not to be trusted, after LastSeen; zero is not since
 	Counts                         Counts
 	Dropped                        int64 // readings that the device gave up before it could send them, by its own account
 	Skipped                        int64 // fields of its messages that could not be read; SkippedFields names them
 	LastSkipped                    Skipped
 	SkippedAt                      int64 // UTC ms, of the last one; zero is never
+	LeftAt                         int64 // UTC ms, when it said that it goes; zero: it did not, or was heard of since
+	Behind                         Behind
 }
 
 // Devices returns every device that was registered or heard of, in order of id.
@@ -110,8 +118,8 @@ func (s *Store) Device(ctx context.Context, id string) (Device, error) {
 }
 
 func (s *Store) exportDevice(d *device, accounts map[string]credential, waiting map[string]int64) Device {
-	out := Device{ID: d.name, Created: d.created, LastSeen: d.lastSeen, LastReading: d.lastReading, Counts: d.counts,
-		Dropped: d.dropped, Skipped: d.skipped, LastSkipped: d.lastSkipped, SkippedAt: d.skippedAt}
+	out := Device{ID: d.name, Created: d.created, LastSeen: d.lastSeen, UnsureSeen: d.unsureSeen, LastReading: d.lastReading, Counts: d.counts,
+		LeftAt: d.leftAt, Behind: d.behind, Dropped: d.dropped, Skipped: d.skipped, LastSkipped: d.lastSkipped, SkippedAt: d.skippedAt}
 	out.Counts.Refused += waiting[d.name]
 	out.Counts.Quarantined += s.aside.quarantined(d.name)
 	out.Registered = accounts[d.name].account.Role == RoleDevice
@@ -213,17 +221,22 @@ func (s *Store) load(ctx context.Context) error {
 	err := s.each(ctx, func(scan func(...any) error) error {
 		d := &device{}
 		err := scan(&d.id, &d.name, &d.created, &d.counts.Stored, &d.counts.Duplicate, &d.counts.Quarantined,
-			&d.counts.Refused, &d.rows, &d.lastSeen, &d.lastReading, &d.dropped, &d.skipped, &d.metrics)
+			&d.counts.Refused, &d.rows, &d.lastSeen, &d.lastReading, &d.dropped, &d.skipped, &d.leftAt,
+			&d.unsureSeen, &d.unsureLine, &d.metrics)
 		devices[d.name], byID[d.id] = d, d
 		return err
-	}, `SELECT id, name, created, stored, duplicate, quarantined, refused, rows, last_seen, last_reading, dropped, skipped,
-		coalesce(brought.metrics, 0)
+	}, `SELECT id, name, created, stored, duplicate, quarantined, refused, rows, last_seen, last_reading, dropped, skipped, left_at,
+		unsure_seen, unsure_line, coalesce(brought.metrics, 0)
 		FROM device JOIN counter ON counter.device = device.id
 		LEFT JOIN (SELECT device, count(*) AS metrics FROM metric GROUP BY device) AS brought ON brought.device = device.id`)
 	if err != nil {
 		return err
 	}
 	if err := s.loadSkipped(ctx, byID); err != nil {
+		return err
+	}
+	behind, err := s.loadGateways(ctx, byID)
+	if err != nil {
 		return err
 	}
 	metrics, names := make(map[string]uint32), make(map[uint32]string)
@@ -251,7 +264,7 @@ func (s *Store) load(ctx context.Context) error {
 	s.state.mu.Lock()
 	defer s.state.mu.Unlock()
 	s.state.devices, s.state.byID, s.state.metrics, s.state.names = devices, byID, metrics, names
-	s.state.refusals = refusals
+	s.state.refusals, s.state.behind = refusals, behind
 	if s.state.refused == nil {
 		s.state.refused = make(map[refusal]int64)
 	}

@@ -53,10 +53,12 @@ type Options struct {
 	ReadOnly bool   // the file must exist with the current schema; nothing is written
 
 	QuarantineBytes int64         // bound on the entries, payloads and overhead; zero means 64 MiB
-	QuarantineAge   time.Duration // older entries are summarised; zero means 90 days
+	QuarantineAge   time.Duration // older entries are summarised, at most a day of them per day of uptime; zero means 90 days
 
-	Now func() time.Time // zero means time.Now
-	Log *slog.Logger     // zero means none
+	Now     func() time.Time     // zero means time.Now
+	Unsure  func() bool          // Now is not to be trusted: nothing is too old; zero means that it is always right
+	Elapsed func() time.Duration // never jumps; zero means the time since Open
+	Log     *slog.Logger         // zero means none
 }
 
 func (o *Options) defaults() {
@@ -68,6 +70,13 @@ func (o *Options) defaults() {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Unsure == nil {
+		o.Unsure = func() bool { return false }
+	}
+	if o.Elapsed == nil {
+		began := time.Now()
+		o.Elapsed = func() time.Duration { return time.Since(began) }
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

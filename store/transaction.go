@@ -12,6 +12,7 @@ type transaction struct {
 	touched    []*device // next differs from the facts
 	devices    []*device // created
 	metrics    []newMetric
+	bound      []rebound
 	seen       map[boot]*seen // of the starts whose numbered messages came
 	boots      []boot         // the keys of seen, in order of use
 	skipped    map[skippedKey]*skippedRow
@@ -19,6 +20,7 @@ type transaction struct {
 
 	version    int64 // PRAGMA data_version when the state was last known to be right
 	quarantine quarantineSize
+	aged       quarantineAge
 	originals  originalsSize
 
 	// Kept between messages only to save allocations.
@@ -45,7 +47,7 @@ func (q *transactionStatements) all() []compile {
 		{&q.rollback, `ROLLBACK`},
 		{&q.version, `PRAGMA data_version`},
 		{&q.updateCounter, `UPDATE counter SET stored = ?, duplicate = ?, quarantined = ?, refused = ?, rows = ?, last_seen = ?,
-			last_reading = ?, dropped = ?, skipped = ? WHERE device = ?`},
+			last_reading = ?, dropped = ?, skipped = ?, left_at = ?, unsure_seen = ?, unsure_line = ? WHERE device = ?`},
 		{&q.addRefusal, `INSERT INTO refusal (reason, count) VALUES (?, ?)
 			ON CONFLICT (reason) DO UPDATE SET count = count + excluded.count`},
 	}
@@ -123,7 +125,7 @@ func (s *Store) writeCounters() error {
 	for _, d := range s.tx.touched {
 		n := &d.next
 		err := s.w.updateCounter.run(n.counts.Stored, n.counts.Duplicate, n.counts.Quarantined, n.counts.Refused,
-			n.rows, n.lastSeen, n.lastReading, n.dropped, n.skipped, d.id)
+			n.rows, n.lastSeen, n.lastReading, n.dropped, n.skipped, n.leftAt, n.unsureSeen, n.unsureLine, d.id)
 		if err != nil {
 			return fmt.Errorf("write counters of device %q: %w", d.name, err)
 		}
@@ -184,6 +186,7 @@ func (s *Store) undo() {
 	for _, d := range s.tx.touched {
 		d.touched = false
 	}
+	s.unbind()
 	for _, d := range s.tx.devices {
 		delete(s.state.devices, d.name)
 		delete(s.state.byID, d.id)
@@ -204,5 +207,5 @@ func (t *transaction) forget() {
 	clear(t.skipped)
 	clear(t.newSkipped)
 	t.boots = t.boots[:0]
-	t.touched, t.devices, t.metrics = t.touched[:0], t.devices[:0], t.metrics[:0]
+	t.touched, t.devices, t.metrics, t.bound = t.touched[:0], t.devices[:0], t.metrics[:0], t.bound[:0]
 }

@@ -39,6 +39,7 @@ type writer struct {
 	// Each group stands with what uses it.
 	transactionStatements
 	creationStatements
+	gatewayStatements
 	readingStatements
 	retentionStatements
 	sequenceStatements
@@ -50,6 +51,7 @@ type writer struct {
 	salvageStatements
 	asideStatements
 	purgeStatements
+	redateStatements
 }
 
 func connectWriter(ctx context.Context, dsn string) (*writer, error) {
@@ -72,9 +74,9 @@ type compile struct {
 
 // prepare compiles every statement; the schema must be there.
 func (w *writer) prepare() (err error) {
-	for _, c := range slices.Concat(w.transactionStatements.all(), w.creationStatements.all(), w.readingStatements.all(),
+	for _, c := range slices.Concat(w.transactionStatements.all(), w.creationStatements.all(), w.gatewayStatements.all(), w.readingStatements.all(),
 		w.retentionStatements.all(), w.sequenceStatements.all(), w.skippedStatements.all(), w.quarantineStatements.all(), w.replayStatements.all(), w.accountStatements.all(),
-		w.settingStatements.all(), w.salvageStatements.all(), w.asideStatements.all(), w.purgeStatements.all()) {
+		w.settingStatements.all(), w.salvageStatements.all(), w.asideStatements.all(), w.purgeStatements.all(), w.redateStatements.all()) {
 		if *c.to, err = w.statement(c.text); err != nil {
 			return fmt.Errorf("prepare %.40q: %w", c.text, err)
 		}

@@ -74,41 +74,41 @@ func (c *Conn) Attempt(account access.Account) (t *Attempt, w access.Wait, ok bo
 }
 
 // Right ends an attempt with a password that is right.
-func (t *Attempt) Right() {
-	n := t.c.n
+func (a *Attempt) Right() {
+	n := a.c.n
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	t.c.judged = true
-	n.answered(t)
-	if t.c.own {
+	a.c.judged = true
+	n.answered(a)
+	if a.c.own {
 		return
 	}
-	if t.guessable {
-		t.c.person = t.user
+	if a.guessable {
+		a.c.person = a.user
 	}
-	n.succeeded(t.from, t.c.person, time.Now())
-	n.assess(t.c.address, time.Now())
+	n.succeeded(a.from, a.c.person, time.Now())
+	n.assess(a.c.address, time.Now())
 }
 
 // Wrong ends an attempt with one that is not, or that was not looked at. It returns when the client may be told so, and
 // whether that was delayed.
-func (t *Attempt) Wrong(unseen bool) (delayed bool) {
-	n := t.c.n
-	delay := n.holdBack(t, unseen)
+func (a *Attempt) Wrong(unseen bool) (delayed bool) {
+	n := a.c.n
+	delay := n.holdBack(a, unseen)
 	if delay > 0 {
 		timer := time.NewTimer(delay)
 		defer timer.Stop()
 		select {
 		case <-timer.C:
-		case <-t.c.Done():
+		case <-a.c.Done():
 		}
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if delay > 0 {
-		t.c.address.delayed--
+		a.c.address.delayed--
 	}
-	n.answered(t)
+	n.answered(a)
 	return delay > 0
 }
 

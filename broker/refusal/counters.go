@@ -49,18 +49,18 @@ func NewCounters(log *slog.Logger, now func() time.Time) *Counters {
 }
 
 // Count counts n refusals by reason, and for their account. It returns the time.
-func (r *Counters) Count(why Refusal, n int64, from Source) time.Time {
-	now, remote := r.now(), hostOf(from.Remote)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.byReason[why.Reason] += n
-	mine := r.byAccount[from.Account]
+func (c *Counters) Count(why Refusal, n int64, from Source) time.Time {
+	now, remote := c.now(), hostOf(from.Remote)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.byReason[why.Reason] += n
+	mine := c.byAccount[from.Account]
 	if mine == nil {
-		if from.Account == "" || r.Exists == nil || !r.Exists(from.Account) {
+		if from.Account == "" || c.Exists == nil || !c.Exists(from.Account) {
 			return now
 		}
 		mine = map[string]*AccountRefusal{}
-		r.byAccount[from.Account] = mine
+		c.byAccount[from.Account] = mine
 	}
 	one := mine[why.Reason]
 	if one == nil {
@@ -74,13 +74,13 @@ func (r *Counters) Count(why Refusal, n int64, from Source) time.Time {
 
 // Add counts one refusal and logs it if it is time to. The log has its minute for each account, and for each address of
 // strangers: a flood of names must not silence the others.
-func (r *Counters) Add(why Refusal, from Source, attrs ...slog.Attr) {
-	now := r.Count(why, 1, from)
+func (c *Counters) Add(why Refusal, from Source, attrs ...slog.Attr) {
+	now := c.Count(why, 1, from)
 	who := from.Account
 	if !from.Proved {
 		who = AddressKey(from.Remote).String()
 	}
-	more, due := r.slow.Allow(why.Reason+"\x00"+who, now)
+	more, due := c.slow.Allow(why.Reason+"\x00"+who, now)
 	if !due {
 		return
 	}
@@ -88,22 +88,22 @@ func (r *Counters) Add(why Refusal, from Source, attrs ...slog.Attr) {
 	if more > 0 {
 		all = append(all, slog.Int("more", more))
 	}
-	r.log.LogAttrs(context.Background(), slog.LevelWarn, "refused", all...)
+	c.log.LogAttrs(context.Background(), slog.LevelWarn, "refused", all...)
 }
 
 // Counts returns how often each reason was given.
-func (r *Counters) Counts() map[string]int64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return maps.Clone(r.byReason)
+func (c *Counters) Counts() map[string]int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.byReason)
 }
 
 // Accounts returns what each account was refused, the latest first.
-func (r *Counters) Accounts() map[string][]AccountRefusal {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	all := make(map[string][]AccountRefusal, len(r.byAccount))
-	for name, mine := range r.byAccount {
+func (c *Counters) Accounts() map[string][]AccountRefusal {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := make(map[string][]AccountRefusal, len(c.byAccount))
+	for name, mine := range c.byAccount {
 		list := make([]AccountRefusal, 0, len(mine))
 		for _, one := range mine {
 			list = append(list, *one)
@@ -117,11 +117,11 @@ func (r *Counters) Accounts() map[string][]AccountRefusal {
 }
 
 // Forget drops the figures of an account that is no more.
-func (r *Counters) Forget(account string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.Exists == nil || !r.Exists(account) {
-		delete(r.byAccount, account)
+func (c *Counters) Forget(account string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.Exists == nil || !c.Exists(account) {
+		delete(c.byAccount, account)
 	}
 }
 

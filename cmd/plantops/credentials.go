@@ -24,6 +24,8 @@ type credentials struct {
 	CA       string   `json:"ca,omitempty"`    // PEM; empty without TLS
 	*rules            // of a new user
 
+	Snippet string `json:"snippet,omitempty"` // what to paste into the device, with --for
+
 	caPath string
 }
 
@@ -88,22 +90,6 @@ func lanAddress() string {
 		}
 	}
 	return "localhost"
-}
-
-// printDeviceCredentials ends with a sketch to paste, unless the CA that it would trust does not exist yet.
-func printDeviceCredentials(a *app, given credentials) error {
-	if given.Port == 0 {
-		a.warn("no listener for devices is enabled here: these credentials are for the embedded broker only")
-	}
-	if err := printCredentials(a, given, "Device "+given.DeviceID+" can connect."); err != nil {
-		return err
-	}
-	if given.TLS && given.CA == "" {
-		a.warn(`there is no CA certificate yet: "plantops certs init" or the first "plantops serve" makes it`)
-		return nil
-	}
-	fmt.Fprintf(a.stdout, "\n%s\nSketch for an ESP32 (Arduino):\n\n", given.CA)
-	return writeSketch(a.stdout, given)
 }
 
 // printCredentials says what has come about, and then what is needed to connect.

@@ -1,11 +1,9 @@
 package main
 
 import (
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 
 	"github.com/plantops/plantops/config"
 	"github.com/plantops/plantops/control"
@@ -42,23 +40,4 @@ func TestCredentialsPreferTLS(t *testing.T) {
 	reach.TLS = ""
 	given = deviceCredentials("bed-1", "secret", cfg, reach)
 	assert.Equal(t, []any{"127.0.0.1", 1883, false, ""}, []any{given.Host, given.Port, given.TLS, given.CA})
-}
-
-func TestSketchVerifiesTheServerWhereThereIsTLS(t *testing.T) {
-	var withTLS, plain strings.Builder
-	given := credentials{DeviceID: "bed-1", Password: "secret", Host: "10.0.0.7", Port: 8883, CA: "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"}
-	require.NoError(t, writeSketch(&withTLS, given))
-	assert.Contains(t, withTLS.String(), "R\"EOF(\n"+given.CA+")EOF\";\n")
-	assert.Contains(t, withTLS.String(), "network.setCACert(CA_CERTIFICATE);")
-	assert.NotContains(t, withTLS.String(), "setInsecure")
-
-	given.CA = ""
-	require.NoError(t, writeSketch(&plain, given))
-	assert.NotContains(t, plain.String(), "Secure")
-	assert.NotContains(t, plain.String(), "CA_CERTIFICATE")
-	for _, sketch := range []string{withTLS.String(), plain.String()} {
-		assert.Contains(t, sketch, `const char *MQTT_HOST = "10.0.0.7";`)
-		assert.Contains(t, sketch, `const uint16_t MQTT_PORT = 8883;`)
-		assert.Equal(t, strings.Count(sketch, "{"), strings.Count(sketch, "}"))
-	}
 }

@@ -23,51 +23,47 @@ func newDevice(a *app) *cobra.Command {
 }
 
 func newDeviceAdd(a *app) *cobra.Command {
-	return credentialsCommand(a, "add ID", "Register a device and print its credentials, once", control.Operator.AddDevice)
+	cmd := onboardCommand(a, "add ID", "Register a device and print its credentials, once", control.Operator.AddDevice)
+	cmd.Long = `Register a device and print, once, what it needs to connect. With --for it prints what to paste into the device instead:
+
+` + formsHelp() + `
+With --wait it waits until the device's first reading is stored.`
+	cmd.Example = `  plantops device add bed-1
+  plantops device add bed-1 --for esphome > bed-1.yaml
+  plantops device add bed-1 --for arduino --dir ~/Arduino --host 192.168.1.10 --wait`
+	return withSource(a, cmd)
 }
 
 func newDeviceRotate(a *app) *cobra.Command {
-	cmd := credentialsCommand(a, "rotate ID", "Give a device a new password; the old one ends at once", control.Operator.RotateDevice)
+	cmd := onboardCommand(a, "rotate ID", "Give a device a new password; the old one ends at once", control.Operator.RotateDevice)
 	cmd.ValidArgsFunction = completeDevices(a)
 	return cmd
 }
 
-func credentialsCommand(a *app, use, short string, secret func(control.Operator, context.Context, string) (string, error)) *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   use,
-		Short: short,
-		Args:  args(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.operate(cmd.Context(), func(cfg config.Config, o control.Operator) error {
-				password, err := secret(o, cmd.Context(), args[0])
-				if err != nil {
-					return deviceHint(err, args[0])
-				}
-				reach, err := o.Contact(cmd.Context())
-				if err != nil {
-					return err
-				}
-				given := deviceCredentials(args[0], password, cfg, reach)
-				if asJSON {
-					return printJSON(a.stdout, given)
-				}
-				return printDeviceCredentials(a, given)
-			})
-		},
-	}
-	addJSONFlag(cmd, &asJSON)
-	return cmd
-}
-
-func deviceHint(err error, id string) error {
+// deviceHint adds to err what a person can do about it. A name that is not known is compared with those that are.
+func (a *app) deviceHint(ctx context.Context, cfg config.Config, err error, id string) error {
 	switch {
 	case errors.Is(err, store.ErrExists):
 		return control.WithHint(err, fmt.Sprintf("a new password for it: plantops device rotate %s", id))
 	case errors.Is(err, store.ErrNotFound):
-		return control.WithHint(err, "registered devices: plantops device list")
+		var names []string
+		if db, openErr := a.openReadOnly(ctx, cfg); openErr == nil {
+			defer db.Close()
+			names = deviceNames(ctx, db)
+		}
+		return didYouMean(control.WithHint(err, "registered devices: plantops device list"), "", id, names)
 	}
 	return err
+}
+
+// deviceNames are empty when the database does not tell.
+func deviceNames(ctx context.Context, db *store.Store) []string {
+	var names []string
+	devices, _ := db.Devices(ctx)
+	for _, d := range devices {
+		names = append(names, d.ID)
+	}
+	return names
 }
 
 func newDeviceRemove(a *app) *cobra.Command {
@@ -87,7 +83,7 @@ for good, with everything else that is known of it. That is asked twice; --yes I
 					return err
 				}
 			}
-			return a.operate(cmd.Context(), func(_ config.Config, o control.Operator) error {
+			return a.operateExisting(cmd.Context(), func(cfg config.Config, o control.Operator) error {
 				err := o.RemoveDevice(cmd.Context(), id)
 				if purge && errors.Is(err, store.ErrNotFound) {
 					err = nil // removed before
@@ -101,7 +97,7 @@ for good, with everything else that is known of it. That is asked twice; --yes I
 					n, err = o.PurgeDevice(cmd.Context(), id)
 				}
 				if err != nil {
-					return deviceHint(err, id)
+					return a.deviceHint(cmd.Context(), cfg, err, id)
 				}
 				_, err = fmt.Fprintf(a.stdout, "Device %s can no longer connect. Its readings are deleted: %d messages.\n", id, n)
 				return err
@@ -137,14 +133,31 @@ func deviceState(d control.DeviceStatus) string {
 	if d.Online {
 		state = "online"
 	}
-	if !d.Registered {
+	if !d.Registered && d.Source == "" {
 		state += ", not registered"
 	}
 	return state
 }
 
+// lastSeen is for people.
+func lastSeen(d control.DeviceStatus, now time.Time) string {
+	text := ago(d.LastSeen, now)
+	if d.LastSeenUnsure {
+		text += " (clock not set)"
+	}
+	return text
+}
+
+// gateway is who speaks for a device, for people.
+func gateway(d control.DeviceStatus) string {
+	if d.Source != "" && d.Gateway == "" {
+		return "not known"
+	}
+	return orDash(d.Gateway)
+}
+
 func newDeviceList(a *app) *cobra.Command {
-	var asJSON bool
+	var asJSON, offline bool
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List devices with state and message counts",
@@ -156,20 +169,28 @@ func newDeviceList(a *app) *cobra.Command {
 					return err
 				}
 				now, refused := a.now(), a.refusals(cmd.Context(), cfg)
-				devices := make([]control.DeviceStatus, len(known))
-				for i, d := range known {
-					devices[i] = control.NewDeviceStatus(d, cfg.Ingest.OfflineAfter, now).WithRefusals(refused)
+				devices := []control.DeviceStatus{}
+				for _, d := range known {
+					one := control.NewDeviceStatus(d, cfg.Ingest.OfflineAfter, now).WithRefusals(refused)
+					if !offline || !one.Online {
+						devices = append(devices, one)
+					}
 				}
 				if asJSON {
 					return printJSON(a.stdout, devices)
 				}
-				if len(devices) == 0 {
+				switch {
+				case len(known) == 0:
 					a.warn("no device yet; make one with: plantops device add ID")
+				case len(devices) == 0:
+					a.warn("none of %d devices is offline", len(known))
+					return nil
 				}
 				return table(a.stdout, deviceRows(devices, now))
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&offline, "offline", false, "only devices that are not heard of any more, or never were")
 	addJSONFlag(cmd, &asJSON)
 	return cmd
 }
@@ -178,8 +199,14 @@ func deviceRows(devices []control.DeviceStatus, now time.Time) [][]string {
 	rows := [][]string{{"DEVICE", "STATE", "LAST SEEN", "RECEIVED", "STORED", "DUPLICATE", "QUARANTINED", "REFUSED", "PENDING"}}
 	for _, d := range devices {
 		m := d.Messages
-		rows = append(rows, []string{d.ID, deviceState(d), ago(d.LastSeen, now), fmt.Sprint(m.Received), fmt.Sprint(m.Stored),
+		rows = append(rows, []string{d.ID, deviceState(d), lastSeen(d, now), fmt.Sprint(m.Received), fmt.Sprint(m.Stored),
 			fmt.Sprint(m.Duplicate), fmt.Sprint(m.Quarantined), fmt.Sprint(m.Refused), fmt.Sprint(m.Pending)})
+	}
+	if slices.ContainsFunc(devices, func(d control.DeviceStatus) bool { return d.Source != "" }) {
+		rows[0] = append(rows[0], "GATEWAY")
+		for i, d := range devices {
+			rows[i+1] = append(rows[i+1], gateway(d))
+		}
 	}
 	return rows
 }
@@ -202,7 +229,7 @@ func newDeviceShow(a *app) *cobra.Command {
 			return a.read(cmd.Context(), func(cfg config.Config, db *store.Store) error {
 				known, err := db.Device(cmd.Context(), args[0])
 				if err != nil {
-					return deviceHint(err, args[0])
+					return a.deviceHint(cmd.Context(), cfg, err, args[0])
 				}
 				newest, err := db.Latest(cmd.Context(), args[0])
 				if err != nil {
@@ -240,10 +267,13 @@ func printDevice(a *app, d control.DeviceStatus, latest []latestValue, skipped [
 		{"device", d.ID},
 		{"state", deviceState(d)},
 		{"created", local(d.Created)},
-		{"last seen", local(d.LastSeen) + " (" + ago(d.LastSeen, now) + ")"},
+		{"last seen", local(d.LastSeen) + " (" + lastSeen(d, now) + ")"},
 		{"last reading", local(d.LastReading)},
 		{"messages", fmt.Sprintf("%d stored, %d duplicate, %d quarantined, %d refused",
 			d.Messages.Stored, d.Messages.Duplicate, d.Messages.Quarantined, d.Messages.Refused)},
+	}
+	if d.Source != "" {
+		rows = append(rows, []string{"gateway", gateway(d) + ", source " + d.Source})
 	}
 	for _, r := range d.Refusals {
 		rows = append(rows, []string{"refused", refusalText(r, now)})

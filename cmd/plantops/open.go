@@ -15,6 +15,7 @@ import (
 	"github.com/plantops/plantops/certs"
 	"github.com/plantops/plantops/config"
 	"github.com/plantops/plantops/control"
+	"github.com/plantops/plantops/ingest/source"
 	"github.com/plantops/plantops/store"
 )
 
@@ -45,8 +46,7 @@ func (a *app) openReadOnly(ctx context.Context, cfg config.Config) (*store.Store
 	err := unix.Access(cfg.StorePath(), unix.R_OK)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, control.WithHint(fmt.Errorf("open database: there is none at %s", cfg.StorePath()),
-			`"plantops serve" makes it; is this the right configuration? -c FILE or --data-dir DIR names another`)
+		return nil, noDatabase(cfg)
 	case errors.Is(err, fs.ErrPermission):
 		return nil, control.Unauthorized(fmt.Errorf("open database %s: %w", cfg.StorePath(), err))
 	case err != nil:
@@ -63,6 +63,10 @@ func (a *app) operate(ctx context.Context, do func(config.Config, control.Operat
 		return err
 	}
 	cfg := loaded.Config
+	sources, err := compileSources(loaded)
+	if err != nil {
+		return err
+	}
 	server, lock, err := a.serverOrLock(ctx, cfg)
 	if err != nil {
 		return err
@@ -70,7 +74,43 @@ func (a *app) operate(ctx context.Context, do func(config.Config, control.Operat
 	if server != nil {
 		return do(cfg, server)
 	}
-	return errors.Join(a.operateHere(ctx, cfg, do), lock.Release())
+	return errors.Join(a.operateHere(ctx, cfg, sources, do), lock.Release())
+}
+
+// operateExisting is operate, but makes no database where nobody ran serve: most likely the folder or the configuration is the
+// wrong one, and what would be made there is lost on whoever runs the server.
+func (a *app) operateExisting(ctx context.Context, do func(config.Config, control.Operator) error) error {
+	loaded, err := a.load()
+	if err != nil {
+		return err
+	}
+	// Not by opening it: closing any descriptor of the file would end this process's locks on the database.
+	if err := unix.Access(loaded.Config.StorePath(), unix.F_OK); errors.Is(err, fs.ErrNotExist) && !served(ctx, loaded.Config) {
+		return noDatabase(loaded.Config)
+	}
+	return a.operate(ctx, do)
+}
+
+// served reports whether a server has the data directory, also one that is starting or that this user may not ask.
+func served(ctx context.Context, cfg config.Config) bool {
+	if _, err := control.Dial(ctx, cfg.SocketPath()); err == nil || errors.Is(err, control.ErrUnauthorized) {
+		return true
+	}
+	if !exists(filepath.Join(cfg.DataDir, "plantops.lock")) {
+		return false
+	}
+	lock, err := control.AcquireLock(ctx, cfg.DataDir, 0)
+	if err != nil {
+		return true
+	}
+	_ = lock.Release()
+	return false
+}
+
+// noDatabase is the error of commands that need one.
+func noDatabase(cfg config.Config) error {
+	return control.WithHint(fmt.Errorf("open database: there is none at %s", cfg.StorePath()),
+		`"plantops serve" makes it; is this the right configuration? -c FILE or --data-dir DIR names another`)
 }
 
 // serverOrLock returns the running server or, when there is none, the locked data directory.
@@ -101,7 +141,7 @@ func (a *app) serverOrLock(ctx context.Context, cfg config.Config) (*control.Cli
 }
 
 // operateHere calls do with a data directory that no server uses.
-func (a *app) operateHere(ctx context.Context, cfg config.Config, do func(config.Config, control.Operator) error) error {
+func (a *app) operateHere(ctx context.Context, cfg config.Config, sources *source.Set, do func(config.Config, control.Operator) error) error {
 	lock, err := control.AcquireDatabase(ctx, cfg.StorePath(), lockWait)
 	if err != nil {
 		return err
@@ -111,6 +151,7 @@ func (a *app) operateHere(ctx context.Context, cfg config.Config, do func(config
 		return errors.Join(err, lock.Release())
 	}
 	o := a.controlOptions(cfg, db)
+	o.Sources = sources
 	o.Authority, err = certs.Open(a.certsOptions(cfg))
 	if errors.Is(err, certs.ErrNoAuthority) {
 		o.Authority, err = nil, nil

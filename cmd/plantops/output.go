@@ -7,9 +7,11 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
+	"github.com/plantops/plantops/cmd/plantops/listing"
 	"github.com/plantops/plantops/control"
 )
 
@@ -34,6 +36,66 @@ func table(w io.Writer, rows [][]string) error {
 	return tw.Flush()
 }
 
+// statusWidth is what a terminal has at least.
+const statusWidth = 80
+
+// foldRows breaks the second column of rows so that a table of them fits into a terminal.
+func foldRows(rows [][]string) [][]string {
+	first := 0
+	for _, row := range rows {
+		first = max(first, utf8.RuneCountInString(row[0]))
+	}
+	var folded [][]string
+	for _, row := range rows {
+		for i, line := range fold(row[1], statusWidth-first-2) {
+			if i == 0 {
+				folded = append(folded, []string{row[0], line})
+			} else {
+				folded = append(folded, []string{"", line})
+			}
+		}
+	}
+	return folded
+}
+
+// wrap breaks text between words into lines of at most width runes. A word that is longer, such as a path, is a line of its own.
+func wrap(text string, width int) []string {
+	lines := []string{""}
+	for _, word := range strings.Fields(text) {
+		last := &lines[len(lines)-1]
+		switch {
+		case *last == "":
+			*last = word
+		case utf8.RuneCountInString(*last)+1+utf8.RuneCountInString(word) <= width:
+			*last += " " + word
+		default:
+			lines = append(lines, word)
+		}
+	}
+	return lines
+}
+
+// fold is wrap that breaks long words too.
+func fold(text string, width int) []string {
+	var lines []string
+	for _, line := range wrap(text, width) {
+		runes := []rune(line)
+		for ; len(runes) > width; runes = runes[width:] {
+			lines = append(lines, string(runes[:width]))
+		}
+		lines = append(lines, string(runes))
+	}
+	return lines
+}
+
+// clip shortens text to n runes, and shows that it did.
+func clip(text string, n int) string {
+	if utf8.RuneCountInString(text) <= n {
+		return text
+	}
+	return string([]rune(text)[:n-1]) + "…"
+}
+
 func orDash(s string) string {
 	if s == "" {
 		return "-"
@@ -42,20 +104,21 @@ func orDash(s string) string {
 }
 
 // local is a time for people.
-func local(m control.Moment) string {
-	if m == 0 {
-		return "-"
-	}
-	return m.Time().Format("2006-01-02 15:04:05")
-}
+func local(m control.Moment) string { return listing.Local(m) }
 
 // ago says how long before now a time was.
 func ago(m control.Moment, now time.Time) string {
 	if m == 0 {
 		return "never"
 	}
+	if ahead := m.Time().Sub(now); ahead > clockSlack {
+		return span(ahead) + " ahead: a wrong clock"
+	}
 	return span(now.Sub(m.Time())) + " ago"
 }
+
+// clockSlack is how far two clocks of one machine may be apart: a command looks at its own, after the server has looked.
+const clockSlack = time.Minute
 
 // span is a duration in its largest sensible unit.
 func span(d time.Duration) string {

@@ -134,7 +134,7 @@ func newQuarantineReplay(a *app) *cobra.Command {
 			if err != nil {
 				return usageError(cmd, err)
 			}
-			return a.operate(cmd.Context(), func(_ config.Config, o control.Operator) error {
+			return a.operateExisting(cmd.Context(), func(_ config.Config, o control.Operator) error {
 				result, err := o.ReplayQuarantine(cmd.Context(), ids)
 				if err != nil {
 					return err
@@ -165,7 +165,7 @@ func newQuarantinePurge(a *app) *cobra.Command {
 			if err != nil {
 				return usageError(cmd, err)
 			}
-			return a.operate(cmd.Context(), func(_ config.Config, o control.Operator) error {
+			return a.operateExisting(cmd.Context(), func(_ config.Config, o control.Operator) error {
 				n, err := o.PurgeQuarantine(cmd.Context(), ids)
 				if err != nil {
 					return err

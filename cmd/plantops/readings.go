@@ -3,34 +3,40 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/csv"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/plantops/plantops/cmd/plantops/listing"
 	"github.com/plantops/plantops/config"
 	"github.com/plantops/plantops/control"
 	"github.com/plantops/plantops/store"
 )
 
+// shownByDefault is how far back readings go when nothing says otherwise.
+const shownByDefault = 24 * time.Hour
+
 type readingsFlags struct {
 	since, until, metric, every, format string
 	limit                               int
-	asJSON                              bool
+	asJSON, follow                      bool
 }
 
 func newReadings(a *app) *cobra.Command {
 	var f readingsFlags
 	cmd := &cobra.Command{
 		Use:   "readings [DEVICE...]",
-		Short: "Print readings in order of time; without a device, of all devices",
-		Example: `  plantops readings bed-1 --since 24h
+		Short: "Print readings in order of time, the newest last; without a device, of all devices",
+		Long: `Print readings in order of time, the newest last. Without a device they are those of all devices; without --since,
+--until and --limit those of the last 24 hours.`,
+		Example: `  plantops readings bed-1 --since 7d
+  plantops readings bed-1 --limit 5              the newest five values
+  plantops readings --follow                     and then what comes, until Ctrl-C
   plantops readings --since 2026-03-01 --until 2026-04-01 --metric temperature --every 1h --format csv`,
 		ValidArgsFunction: completeDevices(a),
 		RunE: func(cmd *cobra.Command, devices []string) error {
@@ -38,18 +44,19 @@ func newReadings(a *app) *cobra.Command {
 			if err != nil {
 				return usageError(cmd, err)
 			}
-			return a.read(cmd.Context(), func(_ config.Config, db *store.Store) error {
-				return printReadings(cmd.Context(), a, db, query, f.format)
+			return a.read(cmd.Context(), func(cfg config.Config, db *store.Store) error {
+				return a.printReadings(cmd.Context(), cfg, db, query, f)
 			})
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.since, "since", "", "from then on: a duration before now (24h, 7d), a date or an RFC 3339 time (default: everything)")
+	flags.StringVar(&f.since, "since", "", "from then on: a duration before now (24h, 7d), a date or an RFC 3339 time (default: 24h, with --limit everything)")
 	flags.StringVar(&f.until, "until", "", "before then: as --since")
 	flags.StringVar(&f.metric, "metric", "", "only this metric, for instance temperature")
 	flags.StringVar(&f.every, "every", "", "mean per span of time, for instance 1h")
 	flags.StringVar(&f.format, "format", "table", "table, csv or json")
-	flags.IntVar(&f.limit, "limit", 0, "at most so many values (default: all)")
+	flags.IntVar(&f.limit, "limit", 0, "only the newest so many values (default: all)")
+	flags.BoolVar(&f.follow, "follow", false, "go on with what comes, until Ctrl-C; as JSON one object a line")
 	flags.BoolVar(&f.asJSON, "json", false, "the same as --format json")
 	return cmd
 }
@@ -66,6 +73,10 @@ func (f *readingsFlags) query(devices []string, now time.Time) (store.Query, err
 		return q, fmt.Errorf("--format %s: use table, csv or json", f.format)
 	case f.limit < 0:
 		return q, fmt.Errorf("--limit %d: use a positive number, or leave it out for all", f.limit)
+	case f.follow && f.until != "":
+		return q, errors.New("--follow has no end: leave --until out")
+	case f.follow && f.every != "":
+		return q, errors.New("--follow shows readings as they come: leave --every out")
 	}
 	if q.From, err = parseInstant("--since", f.since, now); err != nil {
 		return q, err
@@ -76,6 +87,9 @@ func (f *readingsFlags) query(devices []string, now time.Time) (store.Query, err
 	if q.From != 0 && q.To != 0 && q.From >= q.To {
 		return q, fmt.Errorf("--since %s is not before --until %s", f.since, f.until)
 	}
+	if f.byDefault() {
+		q.From = now.Add(-shownByDefault).UnixMilli()
+	}
 	if f.every != "" {
 		if q.Every, err = parseSpan(f.every); err != nil || q.Every < time.Second {
 			return q, fmt.Errorf("--every %s: use a span of at least a second, for instance 15m, 1h or 1d", f.every)
@@ -83,6 +97,9 @@ func (f *readingsFlags) query(devices []string, now time.Time) (store.Query, err
 	}
 	return q, nil
 }
+
+// byDefault reports whether nobody said how far back.
+func (f *readingsFlags) byDefault() bool { return f.since == "" && f.until == "" && f.limit == 0 }
 
 // parseInstant reads a span before now, a date (local midnight) or an RFC 3339 time, as UTC
 // milliseconds; "" is 0, which is no bound.
@@ -114,196 +131,107 @@ func parseSpan(text string) (time.Duration, error) {
 	return d, err
 }
 
-func printReadings(ctx context.Context, a *app, db *store.Store, q store.Query, format string) error {
-	width := len("DEVICE")
+func (a *app) printReadings(ctx context.Context, cfg config.Config, db *store.Store, q store.Query, f readingsFlags) error {
+	known, err := db.Devices(ctx)
+	if err != nil {
+		return err
+	}
+	var newest int64
 	for _, id := range q.Devices {
 		if _, err := db.Device(ctx, id); err != nil {
-			return deviceHint(err, id)
+			return a.deviceHint(ctx, cfg, err, id)
 		}
-		width = max(width, len(id))
 	}
-	if len(q.Devices) == 0 && format == "table" {
-		devices, err := db.Devices(ctx)
-		if err != nil {
-			return err
+	for _, d := range known {
+		if len(q.Devices) == 0 || slices.Contains(q.Devices, d.ID) {
+			newest = max(newest, d.LastReading)
 		}
-		for _, d := range devices {
-			width = max(width, len(d.ID))
+	}
+	window := func() {
+		if f.byDefault() {
+			a.warn("readings of the last 24 h; further back: --since 7d, --since 2026-01-31")
 		}
 	}
 	buffered := bufio.NewWriter(a.stdout)
-	out := newReadingWriter(format, buffered, width)
-	if err := out.begin(); err != nil {
+	out := listing.NewWriter(f.format, f.follow, buffered)
+	if err := out.Begin(); err != nil {
 		return err
 	}
-	count := 0
-	var damage error
-	for r, err := range db.Readings(ctx, q) {
-		if damaged, ok := errors.AsType[*store.DamagedError](err); ok {
-			damage = errors.Join(damage, damaged) // the others can be read
-			continue
-		}
-		if err == nil {
-			err = out.write(r)
-		}
-		if err != nil {
-			_ = buffered.Flush() // what was found until then; it fails as writing did
+	note, follower := func(store.Reading) {}, (*listing.Follower)(nil)
+	if f.follow {
+		if follower, err = listing.NewFollower(ctx, db, known, a.now()); err != nil {
 			return err
 		}
-		count++
+		note = follower.Note
 	}
-	if err := out.end(); err != nil {
+	count, err := listing.Each(ctx, db, q, newest, func(r store.Reading) error {
+		note(r)
+		return out.Write(r)
+	})
+	if endErr := out.End(); err == nil { // also what was found until then
+		err = endErr
+	}
+	if flushErr := buffered.Flush(); flushErr != nil {
+		err = flushErr
+	}
+	a.warnOfSalvage(ctx, db)
+	var damaged *store.DamagedError
+	switch {
+	case errors.As(err, &damaged):
+		return control.WithHint(err, "the server makes a damaged database anew at its next start, from what can be read")
+	case err != nil:
 		return err
+	case f.follow:
+		window()
+		return follower.Run(ctx, db, q, out, buffered)
+	case count == 0:
+		a.warnOfNothing(ctx, db, known, q, newest)
 	}
-	if err := buffered.Flush(); err != nil {
-		return err
-	}
-	if count == 0 {
-		a.warn("no readings match")
-	}
-	if err := a.warnOfSalvage(ctx, db); err != nil {
-		return err
-	}
-	if damage != nil {
-		return control.WithHint(damage, "the server makes a damaged database anew at its next start, from what can be read")
-	}
+	window() // at the end, where it is seen
 	return nil
 }
 
-// warnOfSalvage says that more may come back.
-func (a *app) warnOfSalvage(ctx context.Context, db *store.Store) error {
-	list, err := db.Salvages(ctx)
+// warnOfSalvage says that more may come back. Where even that cannot be read, the readings are there all the same.
+func (a *app) warnOfSalvage(ctx context.Context, db *store.Store) {
+	list, _ := db.Salvages(ctx)
 	for _, one := range list {
 		if one.Finished == 0 {
 			a.warn("readings are missing: the database was damaged, and %d %% of %s are searched for them", one.Done, one.Source)
 		}
 	}
-	return err
 }
 
-// readingWriter prints readings in one format, as they come: there may be millions.
-type readingWriter interface {
-	begin() error
-	write(store.Reading) error
-	end() error
-}
-
-func newReadingWriter(format string, w io.Writer, deviceWidth int) readingWriter {
-	switch format {
-	case "csv":
-		return csvReadings{csv.NewWriter(w)}
-	case "json":
-		return &jsonReadings{w: w}
-	default:
-		return tableReadings{w, deviceWidth}
+// warnOfNothing says that nothing matches, and why that may be.
+func (a *app) warnOfNothing(ctx context.Context, db *store.Store, known []store.Device, q store.Query, newest int64) {
+	if q.Metric != "" {
+		var metrics []string
+		for _, d := range known {
+			if len(q.Devices) > 0 && !slices.Contains(q.Devices, d.ID) {
+				continue
+			}
+			latest, _ := db.Latest(ctx, d.ID) // only for a hint
+			for _, r := range latest {
+				if !slices.Contains(metrics, r.Metric) {
+					metrics = append(metrics, r.Metric)
+				}
+			}
+		}
+		near, found := nearest(q.Metric, metrics)
+		switch slices.Sort(metrics); {
+		case slices.Contains(metrics, q.Metric):
+		case found:
+			a.warn("no readings match: there is no metric %q; did you mean %q?", q.Metric, near)
+			return
+		case len(metrics) > 0:
+			a.warn("no readings match: there is no metric %q, only %s", q.Metric, strings.Join(metrics[:min(len(metrics), 12)], ", "))
+			return
+		}
 	}
-}
-
-type tableReadings struct {
-	w           io.Writer
-	deviceWidth int
-}
-
-func (t tableReadings) begin() error {
-	_, err := fmt.Fprintf(t.w, "%-19s  %-*s  %-13s  %s\n", "TIME", t.deviceWidth, "DEVICE", "METRIC", "VALUE")
-	return err
-}
-
-func (t tableReadings) write(r store.Reading) error {
-	_, err := fmt.Fprintf(t.w, "%s  %-*s  %-13s  %s%s\n", local(control.Moment(r.Time)), t.deviceWidth, r.Device, r.Metric, number(r.Value), doubt(r))
-	return err
-}
-
-func (t tableReadings) end() error { return nil }
-
-// doubt says why the time of a reading may be wrong.
-func doubt(r store.Reading) string {
-	switch {
-	case r.ClockUnsure:
-		return "  (clock of this machine was not set)"
-	case r.TimeSource == store.FromArrivalImpossible && r.Given != "":
-		return fmt.Sprintf("  (time of arrival: the device's was impossible: %q)", r.Given)
-	case r.TimeSource == store.FromArrivalImpossible:
-		return "  (time of arrival: the device's was impossible)"
-	}
-	return ""
-}
-
-type csvReadings struct{ w *csv.Writer }
-
-func (c csvReadings) begin() error { return c.w.Write([]string{"time", "device", "metric", "value"}) }
-
-func (c csvReadings) write(r store.Reading) error {
-	return c.w.Write([]string{control.Moment(r.Time).String(), r.Device, r.Metric, number(r.Value)})
-}
-
-func (c csvReadings) end() error {
-	c.w.Flush()
-	return c.w.Error()
-}
-
-// jsonReadings writes one array with an object a line.
-type jsonReadings struct {
-	w     io.Writer
-	began bool
-}
-
-type jsonReading struct {
-	Time        control.Moment `json:"time"`
-	Device      string         `json:"device"`
-	Metric      string         `json:"metric"`
-	Value       float64        `json:"value"`
-	Received    control.Moment `json:"received,omitzero"` // a mean has none
-	TimeSource  string         `json:"time_source,omitempty"`
-	Given       string         `json:"given_time,omitempty"` // by the device, and not used
-	ClockUnsure bool           `json:"clock_unsure,omitempty"`
-}
-
-func (j *jsonReadings) begin() error {
-	_, err := io.WriteString(j.w, "[")
-	return err
-}
-
-func (j *jsonReadings) write(r store.Reading) error {
-	text, err := json.Marshal(jsonReading{
-		Time: control.Moment(r.Time), Device: r.Device, Metric: r.Metric, Value: r.Value,
-		Received: control.Moment(r.Received), TimeSource: timeSource(r), Given: r.Given, ClockUnsure: r.ClockUnsure,
-	})
-	if err != nil {
-		return err
-	}
-	separator := ",\n "
-	if !j.began {
-		separator, j.began = "\n ", true
-	}
-	_, err = fmt.Fprintf(j.w, "%s%s", separator, text)
-	return err
-}
-
-func (j *jsonReadings) end() error {
-	ending := "]\n"
-	if j.began {
-		ending = "\n]\n"
-	}
-	_, err := io.WriteString(j.w, ending)
-	return err
-}
-
-// timeSource names where the time of a reading came from; a mean has none.
-func timeSource(r store.Reading) string {
-	switch {
-	case r.Received == 0:
-		return ""
-	case r.TimeSource == store.FromDevice:
-		return "device"
-	case r.TimeSource == store.FromAge:
-		return "arrival less the age that the device gave"
-	case r.TimeSource == store.FromArrivalImpossible:
-		return "arrival, the device's was impossible"
-	default:
-		return "arrival"
+	a.warn("no readings match")
+	if newest != 0 && newest < q.From {
+		a.warn("the newest reading is of %s", local(control.Moment(newest)))
 	}
 }
 
 // number prints a value with the digits that it has.
-func number(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
+func number(v float64) string { return listing.Number(v) }

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/plantops/plantops/config"
 	"github.com/plantops/plantops/control"
@@ -19,6 +22,11 @@ type app struct {
 	environ        []string
 	now            func() time.Time
 	build          build
+
+	// How the clock is judged; nil asks the kernel.
+	boot         string                            // names this start of the machine
+	clocks       func() (time.Time, time.Duration) // now, and how long ago the machine was started
+	synchronised func() bool                       // with a time server
 
 	configPath string            // --config; "" searches
 	overrides  map[string]string // flags that set a configuration key: key to text
@@ -42,7 +50,15 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 bad configuration, 4 unreachable,
 	}
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError(cmd, err) })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		var unknown *pflag.NotExistError
+		if errors.As(err, &unknown) && len(unknown.GetSpecifiedName()) > 1 {
+			var names []string
+			cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+			err = didYouMean(err, "--", unknown.GetSpecifiedName(), names)
+		}
+		return usageError(cmd, flagError(err))
+	})
 
 	a.overrides = map[string]string{}
 	flags := root.PersistentFlags()
@@ -55,7 +71,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 bad configuration, 4 unreachable,
 	}
 
 	for _, cmd := range []*cobra.Command{
-		newServe(a), newStatus(a), newDevice(a), newUser(a), newImport(a), newReadings(a), newQuarantine(a),
+		newServe(a), newStatus(a), newDoctor(a), newDevice(a), newUser(a), newImport(a), newReadings(a), newQuarantine(a), newIngest(a),
+		newRetention(a),
 		newCerts(a), newConfig(a), newSimulate(a), newVersion(a),
 	} {
 		root.AddCommand(cmd)
@@ -81,13 +98,57 @@ func group(cmd *cobra.Command, children ...*cobra.Command) *cobra.Command {
 			return cmd.Help()
 		}
 		err := fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath())
-		for _, name := range cmd.SuggestionsFor(args[0]) {
-			err = control.WithHint(err, fmt.Sprintf("did you mean %q?", cmd.CommandPath()+" "+name))
-			break
+		var names []string
+		for _, child := range cmd.Commands() {
+			if child.IsAvailableCommand() {
+				names = append(names, child.Name())
+			}
 		}
-		return usageError(cmd, err)
+		return usageError(cmd, didYouMean(err, cmd.CommandPath()+" ", args[0], names))
 	}
 	return cmd
+}
+
+// didYouMean adds the word that was probably meant to err, if one is near enough.
+func didYouMean(err error, before, word string, known []string) error {
+	if near, found := nearest(word, known); found {
+		return control.WithHint(err, fmt.Sprintf("did you mean %q?", before+near))
+	}
+	return err
+}
+
+// nearest returns the known word that was probably meant: one that begins so, else one that is spelled almost so.
+func nearest(word string, known []string) (string, bool) {
+	lower := strings.ToLower(word)
+	for _, k := range known {
+		if word != "" && k != word && strings.HasPrefix(strings.ToLower(k), lower) {
+			return k, true
+		}
+	}
+	for _, k := range known {
+		if k != word && strings.EqualFold(k, word) {
+			return k, true
+		}
+	}
+	near, found := config.Nearest(word, known)
+	return near, found && near != word
+}
+
+// flagError says what a flag would take, in words of our own: those of the library name functions of its language.
+func flagError(err error) error {
+	var invalid *pflag.InvalidValueError
+	if !errors.As(err, &invalid) {
+		return err
+	}
+	flag := invalid.GetFlag()
+	accepted := map[string]string{
+		"int": "a whole number", "int64": "a whole number", "uint": "a whole number", "duration": "a time such as 30s, 10m or 2h",
+		"bool": "true or false", "float64": "a number",
+	}[flag.Value.Type()]
+	if accepted == "" {
+		return err
+	}
+	return fmt.Errorf("--%s %s: use %s", flag.Name, invalid.GetValue(), accepted)
 }
 
 // usageError is err with exit code 2 and the command to ask for help.
@@ -115,7 +176,22 @@ func noArgs(cmd *cobra.Command, given []string) error {
 // load reads the configuration with the flags of this command line.
 func (a *app) load() (config.Loaded, error) {
 	loaded, err := config.Load(a.configPath, a.environ, a.overrides)
+	if loaded.NotSearched != "" {
+		a.warn("%s", loaded.NotSearched)
+	}
 	return loaded, control.KindOf(errConfig, err)
+}
+
+// sameData are the flags with which another command line works on the same data, with a space in front; "" when it needs none.
+func (a *app) sameData(configPath string) string {
+	flags := ""
+	if configPath != "" && configPath != "plantops.yaml" && configPath != "/etc/plantops/plantops.yaml" {
+		flags += " -c " + configPath
+	}
+	if dir := a.overrides["data_dir"]; dir != "" {
+		flags += " --data-dir " + dir
+	}
+	return flags
 }
 
 // warn tells a person something on standard error that is no failure.

@@ -81,6 +81,9 @@ func (s *service) serve(ctx context.Context) (err error) {
 	if err := checkWiring(s.loaded, time.Time{}); err != nil {
 		return err
 	}
+	if w.sources, err = compileSources(s.loaded); err != nil {
+		return err
+	}
 	life := newLifecycle(log)
 	defer func() {
 		notify(log, daemon.SdNotifyStopping)
@@ -101,24 +104,33 @@ func (s *service) serve(ctx context.Context) (err error) {
 	}
 	life.onStop("lock of the database", func(context.Context) error { return database.Release() })
 
-	db, err := store.Open(ctx, storeOptions(cfg, now, log))
+	opening := storeOptions(cfg, now, log)
+	opening.Unsure = func() bool { return w.clock != nil && w.clock.Unsure() }
+	db, err := store.Open(ctx, opening)
 	if err != nil {
 		return err
 	}
 	life.onStop("store", func(context.Context) error { return db.Close() })
 	w.store = db
+	if w.clock, err = newTimekeeper(ctx, s.app, db, log); err != nil {
+		return err
+	}
+	life.start("clock", w.clock.watch)
 	before, err := control.TakeBaseline(ctx, db)
 	if err != nil {
 		return err
 	}
 
 	if needsAuthority(cfg) {
-		if s.authority, err = openAuthority(ctx, certsOptions(cfg, now, w.built, log), db); err != nil {
+		shown := certsOptions(cfg, now, w.built, log)
+		shown.Doubt, shown.Judge = w.clock.Doubt, w.clock.Estimate
+		if s.authority, err = openAuthority(ctx, shown, db); err != nil {
 			return err
 		}
 		w.authority = s.authority
+		w.clock.learn(s.authority)
 	}
-	if w.tls, err = subscriberTLS(ctx, w); err != nil {
+	if w.tls, err = subscriberTLS(w); err != nil {
 		return err
 	}
 
@@ -143,7 +155,11 @@ func (s *service) serve(ctx context.Context) (err error) {
 	if br != nil {
 		subscription.Dialed = br.Expect
 	}
-	subscriber, err := ingest.New(subscription, db)
+	sink, err := newFirstReadings(ctx, db, log)
+	if err != nil {
+		return err
+	}
+	subscriber, err := ingest.New(subscription, sink)
 	if err != nil {
 		return err
 	}
@@ -158,9 +174,7 @@ func (s *service) serve(ctx context.Context) (err error) {
 		br.AdmitDevices()
 	}
 	life.start("salvage", db.Regain)
-	if keep := cfg.Store.Retention; keep > 0 {
-		life.start("retention", retain(keep, now, w.unsure, log, db.DeleteBefore))
-	}
+	life.start("dating", w.clock.date)
 	life.start("disk space", watchSpace(cfg.StorePath(), db.Space, log))
 	s.proof = &endToEnd{probe: ingestProgress{subscriber.Stats}, stats: subscriber.Stats, bound: cfg.Ingest.StallTimeout, log: log}
 	if br != nil {
@@ -170,11 +184,25 @@ func (s *service) serve(ctx context.Context) (err error) {
 	s.running = &control.Running{Broker: br, Subscriber: subscriber, BrokerAddress: hostPort(cfg.MQTT.Host, w.port),
 		UsesTLS: cfg.MQTT.UseTLS, Fault: s.proof.alive, Started: now(), Before: before}
 	told := s.app.controlOptions(cfg, db)
-	told.Authority, told.Running = s.authority, s.running
+	told.Authority, told.Running, told.Doubt, told.Sources = s.authority, s.running, w.clock.Doubt, w.sources
+	confirmed := make(chan struct{}, 1)
+	s.running.Retain = func() {
+		select {
+		case confirmed <- struct{}{}:
+		default:
+		}
+	}
+	if s.authority != nil {
+		s.running.CertificatesChanged = func() { w.clock.learn(s.authority) }
+	}
 	s.server = control.New(told)
+	if cfg.Store.Retention > 0 {
+		life.start("retention", retain(s.server, confirmed, log))
+	}
 	if s.authority != nil {
 		life.start("certificates", func(ctx context.Context) error {
 			return s.authority.Run(ctx, func() {
+				w.clock.learn(s.authority)
 				s.server.EndRevoked()
 				if err := rememberAuthority(ctx, s.authority, db, log); err != nil && ctx.Err() == nil {
 					log.Error("the certificate authority could not be written down in the database", "err", err)
@@ -196,6 +224,7 @@ func (s *service) serve(ctx context.Context) (err error) {
 	}
 
 	s.ready(bound)
+	s.sayWhatNext(sink.hasDevices(ctx))
 	return s.wait(ctx, life)
 }
 
@@ -247,6 +276,21 @@ func (s *service) ready(bound broker.Addrs) {
 	}
 	s.log.Info("PlantOps is ready", append(attrs, "database", database)...)
 	notify(s.log, daemon.SdNotifyReady)
+}
+
+// sayWhatNext ends the start with what a person may want to do now.
+func (s *service) sayWhatNext(hasDevices bool) {
+	say := func(what, command string) {
+		s.log.Info("next: "+what, "command", "plantops "+command+s.app.sameData(s.loaded.Path))
+	}
+	switch {
+	case !s.loaded.Config.Embedded():
+		say("see what comes in", "readings --follow")
+	case hasDevices:
+		say("see how it is", "status")
+	default:
+		say("register a device, which prints what to paste into it", "device add bed-1")
+	}
 }
 
 // wait returns when the program is to stop: nil when it was told to.

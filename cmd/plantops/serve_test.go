@@ -51,19 +51,32 @@ func startServer(t *testing.T, settings ...string) *running {
 	dir, err := os.MkdirTemp("", "plantops") // short: a socket's path has at most 107 bytes
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, os.RemoveAll(dir)) })
+	r := newServer(t, dir, &app{now: time.Now}, settings...)
+	r.start(t)
+	return r
+}
+
+// newServer prepares the program in a directory; who it runs for may bring a clock.
+func newServer(t *testing.T, dir string, a *app, settings ...string) *running {
+	t.Helper()
 	environ := append([]string{"PLANTOPS_DATA_DIR=" + dir, "PLANTOPS_LISTENERS_TCP_ADDRESS=127.0.0.1:0",
 		"PLANTOPS_LISTENERS_TLS_ADDRESS=127.0.0.1:0", "PLANTOPS_LISTENERS_WEBSOCKET_ADDRESS=127.0.0.1:0"}, settings...)
 	loaded, err := config.Load("", environ, nil)
 	require.NoError(t, err)
 
 	log := &readyLog{ready: make(chan struct{})}
-	r := &running{log: log, service: &service{
-		app:    &app{stdout: log, stderr: log, environ: environ, now: time.Now},
-		loaded: loaded, reload: make(chan os.Signal),
-	}}
+	a.stdout, a.stderr, a.environ = log, log, environ
+	r := &running{log: log, service: &service{app: a, loaded: loaded, reload: make(chan os.Signal)}}
 	r.service.log, err = newLogger(log, loaded.Config.Log, &r.level, environ)
 	require.NoError(t, err)
 
+	return r
+}
+
+// start waits until it is ready.
+func (r *running) start(t *testing.T) {
+	t.Helper()
+	log := r.log
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- r.serve(ctx) }()
@@ -80,9 +93,9 @@ func startServer(t *testing.T, settings ...string) *running {
 	case <-time.After(patience):
 		require.Fail(t, "serve is not ready", log.String())
 	}
-	r.control, err = control.Dial(ctx, loaded.Config.SocketPath())
+	var err error
+	r.control, err = control.Dial(ctx, r.loaded.Config.SocketPath())
 	require.NoError(t, err)
-	return r
 }
 
 func (r *running) addDevice(t *testing.T, id string) (secret string) {

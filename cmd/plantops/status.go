@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,12 +21,15 @@ import (
 const statusTimeout = 10 * time.Second
 
 func newStatus(a *app) *cobra.Command {
-	var asJSON bool
+	var asJSON, all bool
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show health, messages, devices, storage and certificates",
-		Long: `Show how the running server is. Exit code 0: healthy; 1: running, with the problems named; 4: no server
-runs here (what the database holds is printed all the same).`,
+		Long: `Show how the running server is. It begins with one word: healthy; degraded, when readings are stored but something needs
+a person; unhealthy, when they are not stored or no server runs. The reasons follow.
+
+Exit code 0: healthy; 1: running, with the problems named; 4: no server runs here (what the database holds is printed all the
+same).`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), statusTimeout)
@@ -41,7 +45,7 @@ runs here (what the database holds is printed all the same).`,
 			if asJSON {
 				err = printJSON(a.stdout, s)
 			} else {
-				err = printStatus(a, s)
+				err = printStatus(a, s, all)
 			}
 			switch {
 			case err != nil:
@@ -54,6 +58,7 @@ runs here (what the database holds is printed all the same).`,
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&all, "all", false, "list all devices and refusals, not only ten of each")
 	addJSONFlag(cmd, &asJSON)
 	return cmd
 }
@@ -89,8 +94,38 @@ func (a *app) status(ctx context.Context, cfg config.Config) (control.Status, er
 	return control.New(left).Status(ctx)
 }
 
-func printStatus(a *app, s control.Status) error {
+// mostListed is how many devices and refusals status lists without --all.
+const mostListed = 10
+
+func printStatus(a *app, s control.Status, all bool) error {
 	now := a.now()
+	fmt.Fprintln(a.stdout, s.Health)
+	if !s.Running {
+		fmt.Fprintln(a.stdout, "  no server is running")
+	}
+	for _, problem := range s.Problems {
+		for _, line := range fold(problem, statusWidth-4) {
+			fmt.Fprintln(a.stdout, "  "+line)
+		}
+	}
+	fmt.Fprintln(a.stdout)
+	if err := table(a.stdout, foldRows(statusRows(s, now))); err != nil {
+		return err
+	}
+	if len(s.Devices) > 0 {
+		fmt.Fprintln(a.stdout)
+		if err := printStatusDevices(a, s.Devices, now, all); err != nil {
+			return err
+		}
+	}
+	if err := printUnread(a, s, now, all); err != nil {
+		return err
+	}
+	return printRefusals(a, s.Refusals, now, all)
+}
+
+// statusRows are the facts besides devices and refusals.
+func statusRows(s control.Status, now time.Time) [][]string {
 	state := "not running"
 	if s.Running {
 		state = fmt.Sprintf("running, version %s, pid %d, for %s", s.Version, s.PID, span(time.Duration(s.UptimeSeconds)*time.Second))
@@ -101,8 +136,8 @@ func printStatus(a *app, s control.Status) error {
 		{"messages", fmt.Sprintf("%d received = %d stored + %d duplicate + %d quarantined + %d refused + %d pending",
 			m.Received, m.Stored, m.Duplicate, m.Quarantined, m.Refused, m.Pending)},
 		{"devices", fmt.Sprintf("%d, %d online", len(s.Devices), online(s.Devices))},
-		{"storage", fmt.Sprintf("%s, %s with %d telemetry messages; %s of %s free",
-			s.Storage.Path, control.Bytes(s.Storage.SizeBytes), s.Storage.Rows, control.Bytes(s.Storage.FreeBytes), control.Bytes(s.Storage.TotalBytes))},
+		{"storage", fmt.Sprintf("%s with %d telemetry messages; %s of %s free; %s", control.Bytes(s.Storage.SizeBytes),
+			s.Storage.Rows, control.Bytes(s.Storage.FreeBytes), control.Bytes(s.Storage.TotalBytes), s.Storage.Path)},
 	}
 	if q := s.Quarantine; q.Entries > 0 || len(q.Summarised) > 0 {
 		made := int64(0)
@@ -141,24 +176,55 @@ func printStatus(a *app, s control.Status) error {
 		}
 	}
 	for _, c := range s.Certificates {
-		rows = append(rows, []string{c.Role + " certificate", fmt.Sprintf("until %s, %s", c.NotAfter.Format(time.DateOnly), c.Path)})
+		rows = append(rows, []string{c.Role + " cert", fmt.Sprintf("until %s, %s", c.NotAfter.Format(time.DateOnly), c.Path)})
 	}
 	if s.Rollover != nil {
 		rows = append(rows, []string{"CA roll-over", s.Rollover.Text()})
 	}
+	if s.Retention.Waits {
+		rows = append(rows, []string{"retention", fmt.Sprintf("readings from %s to %s wait to be deleted, a day of them per day; see plantops retention show",
+			local(s.Retention.Oldest), local(s.Retention.Due))})
+	}
+	if s.ClockDoubt != "" {
+		rows = append(rows, []string{"clock", "not to be trusted: " + s.ClockDoubt})
+	}
+	return rows
+}
+
+// printStatusDevices lists those first that something is wrong with, then those that were heard of last.
+func printStatusDevices(a *app, devices []control.DeviceStatus, now time.Time, all bool) error {
+	list := slices.Clone(devices)
+	if !all && len(list) > mostListed {
+		slices.SortStableFunc(list, func(x, y control.DeviceStatus) int {
+			return cmp.Or(cmp.Compare(attention(y), attention(x)), cmp.Compare(y.LastSeen, x.LastSeen))
+		})
+		list = list[:mostListed]
+	}
+	rows := [][]string{{"DEVICE", "STATE", "LAST SEEN", "STORED", "QUARANTINED", "REFUSED"}}
+	for _, d := range list {
+		rows = append(rows, []string{clip(d.ID, 24), clip(deviceState(d), 23), ago(d.LastSeen, now), fmt.Sprint(d.Messages.Stored),
+			fmt.Sprint(d.Messages.Quarantined), fmt.Sprint(d.Messages.Refused)})
+	}
 	if err := table(a.stdout, rows); err != nil {
 		return err
 	}
-	if len(s.Devices) > 0 {
-		fmt.Fprintln(a.stdout)
-		if err := table(a.stdout, deviceRows(s.Devices, now)); err != nil {
-			return err
-		}
+	if more := len(devices) - len(list); more > 0 {
+		fmt.Fprintf(a.stdout, "… and %d more: plantops status --all, plantops device list\n", more)
 	}
-	if err := printUnread(a, s, now); err != nil {
-		return err
+	return nil
+}
+
+// attention is how much a device needs a person.
+func attention(d control.DeviceStatus) int {
+	switch {
+	case d.Messages.Difference != 0:
+		return 3
+	case d.Registered && !d.Online && d.LastSeen != 0:
+		return 2
+	case len(d.Refusals) > 0:
+		return 1
 	}
-	return printRefusals(a, s.Refusals, now)
+	return 0
 }
 
 func online(devices []control.DeviceStatus) int {
@@ -197,17 +263,103 @@ func refusalText(r control.AccountRefusal, now time.Time) string {
 	return text
 }
 
-// printRefusals writes a table of them all, after an empty line, or nothing.
-func printRefusals(a *app, all control.Refusals, now time.Time) error {
-	if len(all) == 0 {
-		return nil
+// printRefusals writes a table of them, the latest accounts first and without all at most ten lines, after an empty line; or nothing.
+func printRefusals(a *app, refusals control.Refusals, now time.Time, all bool) error {
+	type line struct {
+		account string
+		control.AccountRefusal
 	}
-	rows := [][]string{{"ACCOUNT", "REFUSED SINCE THE START", "TIMES", "LAST", "FROM"}}
-	for _, name := range slices.Sorted(maps.Keys(all)) {
-		for _, one := range all[name] {
-			rows = append(rows, []string{name, one.Reason, fmt.Sprint(one.Count), ago(one.Last, now), orDash(one.Remote)})
+	var lines []line
+	for _, name := range slices.Sorted(maps.Keys(refusals)) {
+		for _, one := range refusals[name] {
+			lines = append(lines, line{name, one})
 		}
 	}
+	if len(lines) == 0 {
+		return nil
+	}
+	more := 0
+	if !all && len(lines) > mostListed {
+		slices.SortStableFunc(lines, func(x, y line) int { return cmp.Compare(y.Last, x.Last) })
+		more = len(lines) - mostListed
+		lines = lines[:mostListed]
+	}
+	rows := [][]string{{"ACCOUNT", "REFUSED SINCE THE START", "TIMES", "LAST", "FROM"}}
+	for _, l := range lines {
+		rows = append(rows, []string{clip(l.account, 16), clip(l.Reason, 30), fmt.Sprint(l.Count), ago(l.Last, now), clip(orDash(l.Remote), 15)})
+	}
 	fmt.Fprintln(a.stdout)
-	return table(a.stdout, rows)
+	if err := table(a.stdout, rows); err != nil {
+		return err
+	}
+	if more > 0 {
+		fmt.Fprintf(a.stdout, "… and %d more: plantops status --all\n", more)
+	}
+	return nil
+}
+
+// unread asks the server. Without one there are none: they are kept in memory.
+func (a *app) unread(ctx context.Context, cfg config.Config) control.Unread {
+	server, err := control.Dial(ctx, cfg.SocketPath())
+	if err != nil {
+		return nil
+	}
+	all, err := server.Unread(ctx)
+	if err != nil {
+		a.warn("%v", err)
+	}
+	return all
+}
+
+// skippedText is for people: `temperature "21,5", 14 times, last 2m ago`.
+func skippedText(f control.SkippedField, now time.Time) string {
+	times := "once"
+	if f.Count > 1 {
+		times = fmt.Sprintf("%d times, last", f.Count)
+	}
+	return fmt.Sprintf("%s %q, %s %s", f.Field, f.Text, times, ago(f.Last, now))
+}
+
+// unreadText is for people: "devices/bed-1/Telemetry, did it mean devices/bed-1/telemetry? 14 messages, last 2m ago".
+func unreadText(u control.UnreadTopic, now time.Time) string {
+	text := u.Topic
+	if u.Meant != "" {
+		text += ", did it mean " + u.Meant + "?"
+	}
+	return fmt.Sprintf("%s %d messages, last %s", text, u.Count, ago(u.Last, now))
+}
+
+// printUnread writes what could not be read of which device, and which topics nobody reads; or nothing.
+func printUnread(a *app, s control.Status, now time.Time, all bool) error {
+	skipped := [][]string{{"DEVICE", "NOT READ", "LAST FIELD", "LAST TEXT", "LAST", "GIVEN UP"}}
+	for _, d := range s.Devices {
+		if last := d.LastSkipped; last != nil {
+			skipped = append(skipped, []string{clip(d.ID, 20), fmt.Sprint(d.Skipped), clip(last.Field, 16), clip(fmt.Sprintf("%q", last.Text), 16), ago(last.Last, now), fmt.Sprint(d.Dropped)})
+		} else if d.Dropped > 0 {
+			skipped = append(skipped, []string{clip(d.ID, 20), "0", "-", "-", "-", fmt.Sprint(d.Dropped)})
+		}
+	}
+	topics := [][]string{{"ACCOUNT", "TOPIC THAT NOBODY READS", "MEANT", "TIMES", "LAST"}}
+	for _, name := range slices.Sorted(maps.Keys(s.Unread)) {
+		u := s.Unread[name]
+		topics = append(topics, []string{clip(name, 10), clip(u.Topic, 25), clip(orDash(u.Meant), 23), fmt.Sprint(u.Count), ago(u.Last, now)})
+	}
+	for _, rows := range [][][]string{skipped, topics} {
+		if len(rows) == 1 {
+			continue
+		}
+		more := 0
+		if !all && len(rows) > mostListed+1 {
+			more = len(rows) - mostListed - 1
+			rows = rows[:mostListed+1]
+		}
+		fmt.Fprintln(a.stdout)
+		if err := table(a.stdout, rows); err != nil {
+			return err
+		}
+		if more > 0 {
+			fmt.Fprintf(a.stdout, "… and %d more: plantops status --all\n", more)
+		}
+	}
+	return nil
 }

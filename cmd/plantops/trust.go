@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -104,7 +103,7 @@ const clockPoll = time.Second
 
 // subscriberTLS returns how the subscriber connects: nil without TLS. With the embedded broker it has
 // checked that the connection will verify, so that a wrong CA is found at start. Dates are no reason to stop.
-func subscriberTLS(ctx context.Context, w wiring) (*tls.Config, error) {
+func subscriberTLS(w wiring) (*tls.Config, error) {
 	loaded, cfg, authority := w.loaded, w.loaded.Config, w.authority
 	if !cfg.MQTT.UseTLS {
 		return nil, nil
@@ -131,14 +130,7 @@ func subscriberTLS(ctx context.Context, w wiring) (*tls.Config, error) {
 		}
 		conf.Certificates = []tls.Certificate{pair}
 	case cfg.Embedded() && cfg.Listeners.TLS.RequireCertificate:
-		var pair tls.Certificate
-		err := untilClock(ctx, w.now, w.log, func() (err error) {
-			pair, err = issueInMemory(authority, cfg.MQTT.BackendUsername)
-			return err
-		})
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
+		pair, err := pairInMemory(authority.IssueForProcess(cfg.MQTT.BackendUsername))
 		if err != nil {
 			return nil, control.KindOf(errConfig, loaded.Problem("mqtt.client_cert", fmt.Sprintf("needed with listeners.tls.require_certificate: %v", err)))
 		}
@@ -181,7 +173,10 @@ func ownServerError(loaded config.Loaded, err error) error {
 
 // issueInMemory makes a client certificate that is never written anywhere.
 func issueInMemory(authority *certs.Authority, name string) (tls.Certificate, error) {
-	pair, err := authority.Issue(name)
+	return pairInMemory(authority.Issue(name))
+}
+
+func pairInMemory(pair certs.Pair, err error) (tls.Certificate, error) {
 	if err != nil {
 		return tls.Certificate{}, err
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/plantops/plantops/control"
 	"github.com/plantops/plantops/store"
 )
 
@@ -25,32 +26,67 @@ func inTime(t *testing.T, span time.Duration, part func(log *slog.Logger) func(c
 	return strings.Split(strings.TrimSpace(text.String()), "\n"), err
 }
 
-func TestOldReadingsAreDeletedEveryHourWhileTheClockIsRight(t *testing.T) {
+// fakeRetainer plays the server that judges how much may go.
+type fakeRetainer struct {
+	began   time.Time
+	calls   []retainCall
+	results []error
+	waiting control.WaitingRetention
+}
+
+type retainCall struct{ at, budget time.Duration }
+
+func (f *fakeRetainer) DeleteOld(_ context.Context, budget time.Duration) (int64, time.Time, error) {
+	err := f.results[len(f.calls)]
+	f.calls = append(f.calls, retainCall{time.Since(f.began), budget})
+	if len(f.calls) == 2 {
+		return 0, time.Time{}, err
+	}
+	return int64(len(f.calls)), f.began, err
+}
+
+func (f *fakeRetainer) Retention(context.Context) (control.WaitingRetention, error) {
+	return f.waiting, nil
+}
+
+func TestOldReadingsAreDeletedEveryHourAndWhenAPersonConfirms(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		began, sure := time.Now(), time.Now().Add(90*time.Minute)
-		unsure := func() bool { return time.Now().Before(sure) }
-		type call struct{ after, age time.Duration }
-		var calls []call
-		results := []struct {
-			deleted int64
-			err     error
-		}{{3, nil}, {0, nil}, {2, store.ErrFull}}
-		lines, err := inTime(t, 4*time.Hour+time.Minute, func(log *slog.Logger) func(context.Context) error {
-			return retain(24*time.Hour, time.Now, unsure, log, func(_ context.Context, before time.Time) (int64, error) {
-				r := results[len(calls)]
-				calls = append(calls, call{time.Since(began), time.Since(before)})
-				return r.deleted, r.err
-			})
+		confirmed := make(chan struct{}, 1)
+		f := &fakeRetainer{began: time.Now(), results: []error{nil, nil, store.ErrFull, nil}}
+		time.AfterFunc(90*time.Minute, func() { confirmed <- struct{}{} })
+		lines, err := inTime(t, 3*time.Hour-time.Minute, func(log *slog.Logger) func(context.Context) error {
+			return retain(f, confirmed, log)
 		})
 		require.NoError(t, err)
-		const day = 24 * time.Hour
-		assert.Equal(t, []call{
-			{2*time.Hour + retentionFirst, day}, {3*time.Hour + retentionFirst, day}, {4*time.Hour + retentionFirst, day},
-		}, calls)
-		require.Len(t, lines, 3)
-		assert.Contains(t, lines[0], `level=INFO msg="deleted old readings" count=3`)
-		assert.Contains(t, lines[1], "count=2")
+		assert.Equal(t, []retainCall{
+			{retentionFirst, retentionFirst}, {time.Hour + retentionFirst, time.Hour}, {90 * time.Minute, 30*time.Minute - retentionFirst},
+			{150 * time.Minute, time.Hour},
+		}, f.calls)
+		require.Len(t, lines, 4)
+		assert.Contains(t, lines[0], `level=INFO msg="deleted old readings" count=1`)
+		assert.Contains(t, lines[1], "count=3")
 		assert.Contains(t, lines[2], `level=WARN msg="cannot delete old readings" err="disk full"`)
+	})
+}
+
+func TestWhatWaitsToBeDeletedIsSaidAtTheStartAndOnceADay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeRetainer{began: time.Now(), results: make([]error, 100)}
+		f.waiting = control.WaitingRetention{Messages: 7, Newest: 90_000_000, Retention: control.Retention{Waits: true, Oldest: 1000}}
+		lines, err := inTime(t, 50*time.Hour, func(log *slog.Logger) func(context.Context) error { return retain(f, nil, log) })
+		require.NoError(t, err)
+		var said []string
+		for _, line := range lines {
+			if strings.Contains(line, "retention confirm") {
+				said = append(said, line)
+			}
+		}
+		require.Len(t, said, 3)
+		assert.Contains(t, said[0], "count=7 from=1970-01-01T00:00:01.000Z to=1970-01-02T01:00:00.000Z")
+		f.calls, f.waiting.Doubt = nil, "1970"
+		lines, err = inTime(t, time.Hour, func(log *slog.Logger) func(context.Context) error { return retain(f, nil, log) })
+		require.NoError(t, err)
+		assert.NotContains(t, strings.Join(lines, ""), "confirm", "while the clock is in doubt nothing is due")
 	})
 }
 

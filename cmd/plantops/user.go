@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -41,8 +42,8 @@ func (r rules) with(role string) (rules, error) {
 	if role != "" && !known {
 		return r, fmt.Errorf("there is no role %q, only %s", role, strings.Join(slices.Sorted(maps.Keys(presets())), ", "))
 	}
-	r.Publish = slices.Concat([]string{}, r.Publish, preset.Publish)
-	r.Subscribe = slices.Concat([]string{}, r.Subscribe, preset.Subscribe)
+	r.Publish = append([]string{}, slices.Concat(r.Publish, preset.Publish)...) // never nil: null in JSON
+	r.Subscribe = append([]string{}, slices.Concat(r.Subscribe, preset.Subscribe)...)
 	r.Admin = r.Admin || preset.Admin
 	return r, nil
 }
@@ -94,11 +95,11 @@ The password is asked for on the terminal, or comes from a file or standard inpu
 			if err != nil {
 				return err
 			}
-			return a.operate(cmd.Context(), func(cfg config.Config, o control.Operator) error {
+			return a.operateExisting(cmd.Context(), func(cfg config.Config, o control.Operator) error {
 				err := o.AddUser(cmd.Context(), store.NewUser{Name: args[0], Publish: granted.Publish,
 					Subscribe: granted.Subscribe, Admin: granted.Admin, Password: password})
 				if err != nil {
-					return userHint(err, args[0])
+					return a.userHint(cmd.Context(), cfg, err, args[0])
 				}
 				reach, err := o.Contact(cmd.Context())
 				if err != nil {
@@ -135,9 +136,9 @@ func newUserPasswd(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.operate(cmd.Context(), func(cfg config.Config, o control.Operator) error {
+			return a.operateExisting(cmd.Context(), func(cfg config.Config, o control.Operator) error {
 				if err := o.SetPassword(cmd.Context(), args[0], password); err != nil {
-					return userHint(err, args[0])
+					return a.userHint(cmd.Context(), cfg, err, args[0])
 				}
 				reach, err := o.Contact(cmd.Context())
 				if err != nil {
@@ -163,9 +164,9 @@ func newUserRemove(a *app) *cobra.Command {
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: completeUsers(a),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.operate(cmd.Context(), func(_ config.Config, o control.Operator) error {
+			return a.operateExisting(cmd.Context(), func(cfg config.Config, o control.Operator) error {
 				if err := o.RemoveUser(cmd.Context(), args[0]); err != nil {
-					return userHint(err, args[0])
+					return a.userHint(cmd.Context(), cfg, err, args[0])
 				}
 				_, err := fmt.Fprintf(a.stdout, "User %s can no longer connect.\n", args[0])
 				return err
@@ -174,12 +175,21 @@ func newUserRemove(a *app) *cobra.Command {
 	}
 }
 
-func userHint(err error, name string) error {
+// userHint adds to err what a person can do about it. A name that is not known is compared with those that are.
+func (a *app) userHint(ctx context.Context, cfg config.Config, err error, name string) error {
 	switch {
 	case errors.Is(err, store.ErrExists):
 		return control.WithHint(err, fmt.Sprintf("a new password for it: plantops user passwd %s; other rules: remove it first", name))
 	case errors.Is(err, store.ErrNotFound):
-		return control.WithHint(err, "users: plantops user list")
+		var names []string
+		if db, openErr := a.openReadOnly(ctx, cfg); openErr == nil {
+			defer db.Close()
+			users, _ := db.Users(ctx)
+			for _, u := range users {
+				names = append(names, u.Name)
+			}
+		}
+		return didYouMean(control.WithHint(err, "users: plantops user list"), "", name, names)
 	}
 	return err
 }
@@ -229,7 +239,7 @@ func newUserList(a *app) *cobra.Command {
 				if err := table(a.stdout, rows); err != nil {
 					return err
 				}
-				return printRefusals(a, ofUsers, a.now())
+				return printRefusals(a, ofUsers, a.now(), true)
 			})
 		},
 	}

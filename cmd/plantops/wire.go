@@ -7,14 +7,17 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/plantops/plantops/broker"
+	"github.com/plantops/plantops/broker/topic"
 	"github.com/plantops/plantops/certs"
 	"github.com/plantops/plantops/config"
 	"github.com/plantops/plantops/control"
 	"github.com/plantops/plantops/ingest"
+	"github.com/plantops/plantops/ingest/source"
 	"github.com/plantops/plantops/store"
 )
 
@@ -47,20 +50,16 @@ func certsOptions(cfg config.Config, now func() time.Time, built time.Time, log 
 type wiring struct {
 	loaded config.Loaded
 	now    func() time.Time
-	built  time.Time // no correct clock shows less
+	built  time.Time   // no correct clock shows less
+	clock  *timekeeper // nil until the store is open
 	log    *slog.Logger
 
+	sources   *source.Set // of ingest.sources; nil: none
 	store     *store.Store
 	authority *certs.Authority // nil without a TLS listener
 	password  string           // of the subscriber
 	port      int              // that the subscriber connects to
 	tls       *tls.Config      // of the subscriber; nil without TLS
-}
-
-// unsure reports whether the clock cannot be right.
-func (w wiring) unsure() bool {
-	now := w.now()
-	return certs.ClockUnsure(now, w.built) || w.authority != nil && w.authority.ClockUnsure(now)
 }
 
 func brokerOptions(w wiring) broker.Options {
@@ -71,6 +70,7 @@ func brokerOptions(w wiring) broker.Options {
 		Accounts:           accounts{w.store},
 		Backend:            broker.Backend{Username: cfg.MQTT.BackendUsername, Password: w.password, ClientID: ingestClientID},
 		IngestTopics:       cfg.IngestTopics(),
+		SourceTopics:       w.sources.Filters(),
 		StallTimeout:       cfg.Ingest.StallTimeout,
 		Limits:             broker.Limits(cfg.Limits),
 		Refused:            func(device, reason string) { w.store.AddRefused(device, reason, 1) },
@@ -99,14 +99,15 @@ func ingestOptions(w wiring) ingest.Options {
 		Username:   cfg.MQTT.BackendUsername,
 		Password:   w.password,
 		ClientID:   ingestClientID,
-		Topics:     cfg.IngestTopics(),
+		Topics:     subscribedTopics(cfg, w.sources),
+		Sources:    w.sources,
 		ProbeTopic: probeTopic(cfg),
 		MaxBatch:   cfg.Ingest.MaxBatch,
 		// What the embedded broker takes from a device comes with a few bytes more.
 		MaxPacketBytes: 2 * cfg.Limits.MaxPacketBytes,
 		StallTimeout:   cfg.Ingest.StallTimeout,
 		Embedded:       cfg.Embedded(),
-		ClockUnsure:    w.unsure,
+		Look:           w.clock.look,
 		Now:            w.now,
 		Log:            w.log,
 	}
@@ -116,12 +117,70 @@ func ingestOptions(w wiring) ingest.Options {
 	return o
 }
 
+// compileSources returns what ingest.sources says; nil when it has none.
+func compileSources(loaded config.Loaded) (*source.Set, error) {
+	list := loaded.Config.Ingest.Sources
+	if len(list) == 0 {
+		return nil, nil
+	}
+	configs := make([]source.Config, len(list))
+	for i, s := range list {
+		configs[i] = source.Config{Preset: s.Preset, Name: s.Name, Base: s.Base, Topic: s.Topic, Availability: s.Availability,
+			Device: s.Device, Value: s.Value, Time: s.Time}
+		for _, f := range s.Fields {
+			configs[i].Fields = append(configs[i].Fields, source.Field{From: f.From, To: f.To, Scale: f.Scale, Offset: f.Offset, Unit: f.Unit})
+		}
+	}
+	set, err := source.Compile(configs)
+	if err != nil {
+		return nil, control.KindOf(errConfig, loaded.Problem("ingest.sources", err.Error()))
+	}
+	return set, nil
+}
+
+// subscribedTopics are all filters whose messages ingest gets.
+func subscribedTopics(cfg config.Config, sources *source.Set) []string {
+	topics := slices.Clone(cfg.IngestTopics())
+	for _, filter := range sources.Filters() {
+		if !slices.ContainsFunc(topics, func(there string) bool { return topic.Covers(there, filter) }) {
+			topics = append(topics, filter)
+		}
+	}
+	return topics
+}
+
+// checkTopics finds topics that would be subscribed and not understood, and sources that cannot be subscribed.
+func checkTopics(loaded config.Loaded) error {
+	sources, err := compileSources(loaded)
+	if err != nil {
+		return err
+	}
+	cfg := loaded.Config
+	var errs []error
+	for _, filter := range cfg.IngestTopics() {
+		bare, _ := topic.Unshare(filter) // config has checked it
+		ours := slices.ContainsFunc(ingest.DeviceTopics(), func(of string) bool { return topic.Overlap(of, bare) })
+		if !ours && !sources.Understands(bare) {
+			errs = append(errs, loaded.Problem("ingest.topics", fmt.Sprintf("nothing understands %s: what comes there would go to quarantine; "+
+				"say in ingest.sources what it is (docs/sources.md), or remove it", filter)))
+		}
+	}
+	for _, filter := range sources.Filters() {
+		if levels := topic.Levels(filter); cfg.Embedded() && levels > cfg.Limits.MaxTopicLevels {
+			errs = append(errs, loaded.Problem("ingest.sources", fmt.Sprintf("needs %s, which has more levels than limits.max_topic_levels, %d",
+				filter, cfg.Limits.MaxTopicLevels)))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // controlOptions are those without a server, and without the authority: whoever has it open adds it.
 func (a *app) controlOptions(cfg config.Config, db *store.Store) control.Options {
 	o := control.Options{
 		Store:           db,
 		BackendUsername: cfg.MQTT.BackendUsername,
 		OfflineAfter:    cfg.Ingest.OfflineAfter,
+		Keep:            cfg.Store.Retention,
 		Version:         a.build.Version,
 		Now:             a.now,
 	}
@@ -190,6 +249,7 @@ func checkWiring(loaded config.Loaded, now time.Time) error {
 		_, err := trustedRoots(loaded, now)
 		errs = append(errs, err)
 	}
+	errs = append(errs, checkTopics(loaded))
 	if cfg.Certs.CRL != "" && needsAuthority(cfg) {
 		errs = append(errs, checkRevocationList(loaded))
 	}

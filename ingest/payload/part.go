@@ -39,11 +39,19 @@ func (r *Reader) part(path string, o *fastjson.Object, outer bool) {
 
 // end makes a part of what was collected. One that says nothing is left out, unless it is the only one.
 func (p *part) end() {
+	if p.given != "" {
+		p.time(0, []byte("time"), []byte(p.given))
+	}
 	if p.date.known && p.date.rejected {
 		p.unused(p.date.key, p.date.text)
 	}
 	made := store.Part{Values: p.values[p.first:len(p.values):len(p.values)], Numbering: p.told.numbering}
 	made.Time, made.TimeSource, made.Given = p.date.of(p.message.at, &p.told)
+	if p.rules != nil && p.rules.Local && made.TimeSource == store.FromArrivalImpossible {
+		if _, is := Time(p.date.text + "Z"); is {
+			made.TimeSource = store.FromArrival // what it gave is no time without a zone, and not wrong
+		}
+	}
 	empty := len(made.Values) == 0 && made.Numbering == store.Numbering{}
 	if last := len(p.parts) - 1; last >= p.message.firstPart && empty {
 		return
@@ -76,8 +84,11 @@ func (p *part) members(o *fastjson.Object) {
 		if end > 0 {
 			p.path = append(p.path, '.')
 		}
-		p.path = append(p.path, key...)
-		p.walk(v)
+		if p.path = append(p.path, key...); p.ignores(p.path) {
+			p.message.nulls++
+		} else {
+			p.walk(v)
+		}
 		p.path = p.path[:end]
 	})
 }
@@ -150,6 +161,9 @@ func (p *part) walk(v *fastjson.Value) {
 	case fastjson.TypeString:
 		text := v.GetStringBytes()
 		value, why := number(text)
+		if word, is := p.word(text); why != "" && is {
+			value, why = word, ""
+		}
 		p.put(value, why, text, exactly)
 	case fastjson.TypeObject:
 		if o := v.GetObject(); !p.apart(o) {
@@ -190,6 +204,12 @@ func (p *part) put(value float64, why string, text []byte, from origin) {
 		name, from = known(p.path)
 	}
 	metric, good := "", false
+	if to, changed, is := p.changed(p.path, value); is && why == "" {
+		name, value = to, changed
+		if math.IsInf(value, 0) || math.IsNaN(value) {
+			why = tooLarge
+		}
+	}
 	if why == "" {
 		if metric, good = p.name(name); !good {
 			why = "bad metric name: not 1 to 64 bytes of printable text"

@@ -23,6 +23,9 @@ const (
 	maxValues   = 1 << 16 // kept for reuse
 )
 
+// noReading is why a message is refused that says nothing.
+const noReading = "no reading"
+
 // Content is what a payload says.
 type Content struct {
 	// Parts has one element per time. There is at least one, which may be without values: the device said that it has none.
@@ -47,6 +50,12 @@ type Reader struct {
 	skipped []store.Skipped
 
 	message message
+
+	// Of Foreign.
+	rules    *Rules // nil: none
+	given    string // a time of the whole message
+	envelope fastjson.Parser
+	inner    []byte
 }
 
 // message is what is known of the message under way.
@@ -117,7 +126,7 @@ func (r *Reader) read(metric string, payload []byte, at Arrival) Content {
 		Reason:  m.reason,
 	}
 	if content.Reason == "" && m.values == 0 && (m.nulls == 0 || len(content.Skipped) > 0) {
-		content.Reason = "no reading"
+		content.Reason = noReading
 		if m.cause != "" && m.cause != notANumber {
 			content.Reason = m.cause
 		}
@@ -163,9 +172,16 @@ func (r *Reader) plain(metric string, text []byte) bool {
 	if why != "" && (text[0] == '{' || text[0] == '[') {
 		return false // it was meant to be JSON
 	}
+	if word, is := r.word(text); why != "" && is {
+		value, why = word, ""
+	}
 	p := part{Reader: r, first: len(r.values)}
 	p.path = append(p.path[:0], metric...)
-	p.put(value, why, text, exactly)
+	if r.ignores(p.path) {
+		r.message.nulls++
+	} else {
+		p.put(value, why, text, exactly)
+	}
 	p.end()
 	return true
 }

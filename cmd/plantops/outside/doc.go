@@ -7,6 +7,7 @@
 //	powercut  what a power cut may leave of the files
 //	reload    what a server that runs can be told
 //	bench     speed and memory of the whole path
+//	esp32     the library in deploy/esp32: devices and server that fail, with a clock that leaps
 //
 // and what they share: program (an installation and its processes), fleet (devices that remember what was acknowledged),
 // load (devices that only send), door (connections that do what they like), siege (a broker under attack) and setting

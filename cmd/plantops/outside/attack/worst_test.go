@@ -25,9 +25,9 @@ import (
 // worst looks for the most expensive that one packet inside the limits can ask for. Its attackers are the device bed-1 and
 // the user watcher, who may read what all devices send.
 type worst struct {
-	g     *siege.Siege
-	size  int // of the preparations: as much as the quotas allow, or a tenth
-	crowd []*door.Intruder
+	g         *siege.Siege
+	size      int // of the preparations: as much as the quotas allow, or a tenth
+	connected []*door.Intruder
 }
 
 // effort is one search: it prepares, and returns an attack that is measured, of so many packets.
@@ -199,7 +199,7 @@ func (w *worst) enter(user, client string) *door.Intruder {
 		l.ClientID = client
 	}
 	a := w.g.Enter(w.g.Doors[0], l)
-	w.crowd = append(w.crowd, a)
+	w.connected = append(w.connected, a)
 	return a
 }
 
@@ -261,10 +261,10 @@ func (w *worst) measure(name string, e effort, witness *door.Intruder) cost {
 	})
 	memory := w.g.In.Memory("VmRSS") - before
 	own := w.idle(witness) * time.Duration(rounds)
-	for _, a := range w.crowd {
+	for _, a := range w.connected {
 		a.Close()
 	}
-	w.crowd = nil
+	w.connected = nil
 	return cost{name, max(0, spent-own) / time.Duration(packets), slowest, memory}
 }
 

@@ -1,0 +1,3 @@
+# The clock of this machine is right.
+def settime():
+    pass
