@@ -123,6 +123,26 @@ func (e Equation) onItsWay() Equation {
 	return e
 }
 
+// before is how many messages of a device came in before its equation begins.
+func (s *Server) before(device string) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n, purged := s.purged[device]; purged {
+		return n
+	}
+	return s.running.Before.devices[device]
+}
+
+// rebase lets the equation of a device begin anew: what it sent until now counts for no device any more.
+func (s *Server) rebase(device string, seen broker.DeviceStats) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.purged == nil {
+		s.purged = map[string]int64{}
+	}
+	s.purged[device] = seen.Pending - seen.Received
+}
+
 func (s *Server) accountDevices(devices []store.Device, in broker.IngestStats, moving bool) []DeviceStatus {
 	now, offlineAfter := s.now(), time.Duration(s.offlineAfter.Load())
 	list := make([]DeviceStatus, 0, len(devices))
@@ -130,7 +150,7 @@ func (s *Server) accountDevices(devices []store.Device, in broker.IngestStats, m
 		one := NewDeviceStatus(d, offlineAfter, now)
 		if in.Devices != nil && d.Behind.Source == "" { // the broker does not know whose messages are those of a gateway
 			seen := in.Devices[d.ID]
-			one.Messages = one.Messages.since(s.running.Before.devices[d.ID], seen.Received, seen.Pending)
+			one.Messages = one.Messages.since(s.before(d.ID), seen.Received, seen.Pending)
 			if moving {
 				one.Messages = one.Messages.onItsWay()
 			}

@@ -70,6 +70,9 @@ type Server struct {
 	sources         *source.Set
 
 	offlineAfter atomic.Int64 // nanoseconds; can change while the server runs
+
+	mu     sync.Mutex
+	purged map[string]int64 // takes the place of Baseline.devices
 }
 
 var _, _ Operator = (*Server)(nil), (*Client)(nil)
@@ -208,7 +211,11 @@ func (s *Server) RotateDevice(ctx context.Context, id string) (string, error) {
 
 // PurgeDevice implements Operator.
 func (s *Server) PurgeDevice(ctx context.Context, id string) (int64, error) {
-	return s.store.PurgeDevice(ctx, id)
+	n, err := s.store.PurgeDevice(ctx, id)
+	if err == nil && s.running != nil {
+		s.rebase(id, s.running.arrived().Devices[id])
+	}
+	return n, err
 }
 
 // RemoveDevice implements Operator.

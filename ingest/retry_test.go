@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"math"
 	"testing"
 	"time"
 
@@ -13,7 +14,7 @@ func TestRetryWaitDoublesUpToAMinute(t *testing.T) {
 		waits = append(waits, retryWait(failures, time.Second, 0)/time.Second)
 	}
 	assert.Equal(t, []time.Duration{0, 1, 2, 4, 8, 16, 32, 60, 60}, waits)
-	assert.Equal(t, time.Minute, retryWait(1<<40, time.Second, 0), "for ever")
+	assert.Equal(t, time.Minute, retryWait(math.MaxInt, time.Second, 0), "for ever")
 	assert.Equal(t, 48*time.Second, retryWait(100, time.Second, 1), "jitter only shortens")
 	assert.Equal(t, 50*time.Millisecond, retryWait(1, 50*time.Millisecond, 0))
 }

@@ -29,7 +29,7 @@ const maxArrivalSteps = 1000
 // one outcome per message to outcomes, in order. A message that Append saw before becomes a duplicate, so a batch may be
 // given again after an error.
 //
-// A message that the file cannot take is isolated (isolate.go) and the others are stored; a file that is damaged is made anew
+// A message that the file cannot take is isolated (aside.go) and the others are stored; a file that is damaged is made anew
 // first (rebuild.go).
 //
 // The context bounds the wait for other writers, not the commit. After an error nothing of the batch is stored and outcomes

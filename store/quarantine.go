@@ -298,7 +298,7 @@ func (s *Store) sayFirst(device string, m *Message, reason string) {
 	}
 	s.said[k] = true
 	s.log.Warn("a message went to the quarantine; more of this kind are only counted", "device", device, "topic", m.Topic,
-		"reason", reason, "payload", fmt.Sprintf("%.64q", m.Payload))
+		"reason", reason)
 }
 
 // Quarantine iterates over the newest limit entries, the oldest of them first; zero means all. Entries that come or go

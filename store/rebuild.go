@@ -55,7 +55,7 @@ func (s *Store) suspect(err error) error {
 }
 
 // rebuild makes the file anew because of what cause says, and opens it. The caller has the right to write, or is Open; no
-// transaction is running. After an error the old file is in its place.
+// transaction is running. After an error the old file is in its place, or the new one cannot be opened yet.
 func (s *Store) rebuild(ctx context.Context, cause error) error {
 	began := time.Now()
 	s.log.Error("the database is damaged: making it anew from what can be read", "path", s.path, "err", cause)
@@ -71,15 +71,10 @@ func (s *Store) rebuild(ctx context.Context, cause error) error {
 	if err == nil {
 		err = swapOrUndo(s.path, old)
 	}
-	if err != nil {
-		return fmt.Errorf("make the damaged database anew: %w (it is damaged: %w)", err, cause)
-	}
-	readers := s.db.Load()
-	if err := s.openReaders(); err != nil {
-		return err
-	}
-	if readers != nil {
-		_ = readers.Close() // of the old file: they only read
+	// Also where nothing was made anew: to close the file after reading it has ended the locks that SQLite held on it in this
+	// process, and only what opens it from now on has them again.
+	if openErr := s.reopenReaders(); err != nil || openErr != nil {
+		return fmt.Errorf("make the damaged database anew: %w (it is damaged: %w)", errors.Join(err, openErr), cause)
 	}
 	if err := s.openWriter(ctx, false); err != nil {
 		return err
@@ -99,6 +94,18 @@ func (s *Store) rebuild(ctx context.Context, cause error) error {
 	s.suspected.Store(nil) // that was the old file
 	s.log.Warn("the database was made anew; the damaged file is kept, readings follow in the background",
 		"old", old, "lost", report, "took", time.Since(began).Round(time.Millisecond))
+	return nil
+}
+
+// reopenReaders lets readers go on with the file that is at the path now.
+func (s *Store) reopenReaders() error {
+	before := s.db.Load()
+	if err := s.openReaders(); err != nil {
+		return err
+	}
+	if before != nil {
+		_ = before.Close() // they only read
+	}
 	return nil
 }
 

@@ -56,7 +56,7 @@ var (
 	notInSlug  = regexp.MustCompile(`[^\p{L}\p{N}_ -]`)
 	// filePath is what names a file of the repository in inline code: with a folder and an extension.
 	filePath   = regexp.MustCompile("`((?:\\.ci|broker|certs|cmd|config|control|deploy|docs|ingest|store)/[\\w./-]+\\.(?:go|md|sh|yaml|yml|service|sql|txtar|dockerignore))`")
-	makeTarget = regexp.MustCompile("`make(?: ([a-z-]+))?`")
+	makeTarget = regexp.MustCompile("`make(?: ([a-z0-9-]+))?`")
 )
 
 // README is for a grower. What is longer belongs into docs/.

@@ -176,9 +176,9 @@ func withSource(a *app, cmd *cobra.Command) *cobra.Command {
 		if !cmd.Flags().Changed("source") {
 			return plain(cmd, args)
 		}
-		for _, other := range []string{"for", "dir", "host", "wait"} {
+		for _, other := range []string{"for", "dir", "wait"} {
 			if cmd.Flags().Changed(other) {
-				return usageError(cmd, fmt.Errorf("--source and --%s: use one of them; with --source the device keeps the settings that it has, beside what is printed", other))
+				return usageError(cmd, fmt.Errorf("--%s is for devices that speak to PlantOps themselves: leave it out with --source", other))
 			}
 		}
 		loaded, err := a.load()
@@ -189,7 +189,7 @@ func withSource(a *app, cmd *cobra.Command) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return a.operate(cmd.Context(), func(cfg config.Config, o control.Operator) error {
+		return a.operateExisting(cmd.Context(), func(cfg config.Config, o control.Operator) error {
 			password, err := o.AddOtherDevice(cmd.Context(), args[0], granted.Publish, granted.Subscribe)
 			if err != nil {
 				return a.deviceHint(cmd.Context(), cfg, err, args[0])
@@ -199,6 +199,9 @@ func withSource(a *app, cmd *cobra.Command) *cobra.Command {
 				return err
 			}
 			given := userCredentials(args[0], password, cfg, reach)
+			if host, _ := cmd.Flags().GetString("host"); host != "" {
+				given.Host, given.Names = host, nil
+			}
 			given.DeviceID, given.rules = args[0], &rules{Publish: granted.Publish, Subscribe: granted.Subscribe}
 			if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
 				return printJSON(a.stdout, given)

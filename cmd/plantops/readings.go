@@ -174,6 +174,7 @@ func (a *app) printReadings(ctx context.Context, cfg config.Config, db *store.St
 	if flushErr := buffered.Flush(); flushErr != nil {
 		err = flushErr
 	}
+	a.warnOfSalvage(ctx, db)
 	var damaged *store.DamagedError
 	switch {
 	case errors.As(err, &damaged):
@@ -188,6 +189,16 @@ func (a *app) printReadings(ctx context.Context, cfg config.Config, db *store.St
 	}
 	window() // at the end, where it is seen
 	return nil
+}
+
+// warnOfSalvage says that more may come back. Where even that cannot be read, the readings are there all the same.
+func (a *app) warnOfSalvage(ctx context.Context, db *store.Store) {
+	list, _ := db.Salvages(ctx)
+	for _, one := range list {
+		if one.Finished == 0 {
+			a.warn("readings are missing: the database was damaged, and %d %% of %s are searched for them", one.Done, one.Source)
+		}
+	}
 }
 
 // warnOfNothing says that nothing matches, and why that may be.

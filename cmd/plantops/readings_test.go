@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -53,4 +54,25 @@ func TestInterruptedCommandSaysSo(t *testing.T) {
 	code := run(ctx, []string{"readings", "--data-dir", dir}, &app{stdout: io.Discard, stderr: &told, now: time.Now})
 	assert.Equal(t, exitFailed, code)
 	assert.Equal(t, "plantops: interrupted\n", told.String())
+}
+
+func TestReadingsSaysThatMoreMayComeBack(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "plantops.db")
+	db, err := store.Open(t.Context(), store.Options{Path: path})
+	require.NoError(t, err)
+	_, err = db.Append(t.Context(), []store.Message{ingest.Decode("devices/bed-1/telemetry", []byte(`{"temperature":1}`), time.Now().UnixMilli(), false)}, nil)
+	require.NoError(t, err)
+	require.NoError(t, db.Close())
+	content, err := os.ReadFile(path)
+	require.NoError(t, err)
+	clear(content[:100])
+	require.NoError(t, os.WriteFile(path, content, 0o600))
+	db, err = store.Open(t.Context(), store.Options{Path: path})
+	require.NoError(t, err)
+	require.NoError(t, db.Close())
+	var told strings.Builder
+	code := run(t.Context(), []string{"readings", "--data-dir", dir}, &app{stdout: io.Discard, stderr: &told, now: time.Now})
+	assert.Zero(t, code)
+	assert.Contains(t, told.String(), "readings are missing: the database was damaged")
 }
