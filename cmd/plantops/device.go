@@ -99,7 +99,7 @@ for good, with everything else that is known of it. That is asked twice; --yes I
 				if err != nil {
 					return a.deviceHint(cmd.Context(), cfg, err, id)
 				}
-				_, err = fmt.Fprintf(a.stdout, "Device %s can no longer connect. Its readings are deleted: %d messages.\n", id, n)
+				_, err = fmt.Fprintf(a.stdout, "Device %s can no longer connect. Its readings are deleted: %s.\n", id, count(n, "message"))
 				return err
 			})
 		},
@@ -279,7 +279,7 @@ func printDevice(a *app, d control.DeviceStatus, latest []latestValue, skipped [
 		rows = append(rows, []string{"refused", refusalText(r, now)})
 	}
 	if d.Dropped > 0 {
-		rows = append(rows, []string{"given up", fmt.Sprintf("%d readings, which the device could not keep", d.Dropped)})
+		rows = append(rows, []string{"given up", count(d.Dropped, "reading") + ", which the device could not keep"})
 	}
 	for _, f := range skipped {
 		rows = append(rows, []string{"not read", skippedText(f, now)})
