@@ -240,7 +240,7 @@ func (p *part) put(value float64, why string, text []byte, from origin) {
 		}
 		return
 	}
-	if differs && before != old {
+	if differs && (before != old || from == old) {
 		p.skip(p.path, textOr(nil, there.Value))
 	}
 	there.Value = value

@@ -49,6 +49,7 @@ func TestTelemetry(t *testing.T) {
 		"light is light_level":              {`{"light":7}`, "light_level=7"},
 		"light_level beats light after it":  {`{"light_level":1,"light":7}`, "light_level=1"},
 		"light_level beats light before it": {`{"light":7,"light_level":1}`, "light_level=1"},
+		"one light beats another":           {`{"light":5,"Light":6}`, `light_level=6 | Light="5"`},
 		"light stands in for a null":        {`{"light_level":null,"light":7}`, "light_level=7"},
 		"known in any case":                 {`{"Soil_Moisture":1,"TEMPERATURE":2,"Humidity":3,"LIGHT":4}`, "soil_moisture=1 temperature=2 humidity=3 light_level=4"},
 		"others are not":                    {`{"CO2":1,"co2":2}`, "CO2=1 co2=2"},

@@ -3,6 +3,8 @@ package payload
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"strings"
 	"unicode/utf8"
 )
@@ -107,8 +109,25 @@ func problem(text []byte) string {
 	case json.Valid(text):
 		return ""
 	}
+	return "not JSON: " + fault(text)
+}
+
+// fault says in words where text, which is no JSON text, goes wrong. It does not say at which byte: reasons are counted.
+func fault(text []byte) string {
 	var any json.RawMessage
-	return "not JSON: " + json.Unmarshal(text, &any).Error()
+	var syntax *json.SyntaxError
+	if err := json.Unmarshal(text, &any); !errors.As(err, &syntax) || strings.HasPrefix(err.Error(), "unexpected end") {
+		return "it ends too early"
+	}
+	at := int(syntax.Offset) - 1
+	if at < 0 || at >= len(text) {
+		return "it ends too early"
+	}
+	if strings.Contains(syntax.Error(), "max depth") {
+		return "nested too deeply"
+	}
+	r, _ := utf8.DecodeRune(text[at:])
+	return fmt.Sprintf("unexpected %q", r)
 }
 
 // objectLines returns the lines of a text that has a JSON object in the first of several; nil for any other text.

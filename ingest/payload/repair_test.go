@@ -3,6 +3,7 @@ package payload
 import (
 	"bytes"
 	"encoding/json"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -57,4 +58,18 @@ func FuzzRepair(f *testing.F) {
 		quotes := []byte(`"`)
 		require.Equal(t, string(bytes.ReplaceAll(in, quotes, nil)), string(bytes.ReplaceAll(out, quotes, nil)))
 	})
+}
+
+func TestWhatIsNoJSONIsSaidInWords(t *testing.T) {
+	for text, want := range map[string]string{
+		"hello":                  "not JSON: unexpected 'h'",
+		"{'a':1}":                `not JSON: unexpected '\''`,
+		`{"a":1,}`:               "not JSON: unexpected '}'",
+		`{"a":21.5°}`:            "not JSON: unexpected '°'",
+		"{\"a\":\"\x01\"}":       `not JSON: unexpected '\x01'`,
+		`{"a":1`:                 "not JSON: it ends too early",
+		strings.Repeat("[", 2e4): "not JSON: nested too deeply",
+	} {
+		assert.Equal(t, want, problem([]byte(text)), "%.20s", text)
+	}
 }
