@@ -148,7 +148,7 @@ func (a *app) simulate(ctx context.Context, cfg config.Config, f simulateFlags, 
 			}
 		}
 	}
-	a.warn("%d devices send to %s; Ctrl-C ends it", f.devices, address)
+	a.warn("playing %s at %s; Ctrl-C ends it", count(f.devices, "device"), address)
 	return a.runSimulation(ctx, &sim, db, f.asJSON)
 }
 
