@@ -176,7 +176,7 @@ func checkESPHome(t *testing.T, f Facts, text string) {
 			Username  string  `yaml:"username"`
 			Password  string  `yaml:"password"`
 			CA        string  `yaml:"certificate_authority"`
-			Prefix    string  `yaml:"topic_prefix"`
+			Prefix    *string `yaml:"topic_prefix"`
 			Discovery bool    `yaml:"discovery"`
 			LogTopic  *string `yaml:"log_topic"`
 			Reboot    string  `yaml:"reboot_timeout"`
@@ -196,7 +196,8 @@ func checkESPHome(t *testing.T, f Facts, text string) {
 	require.NoError(t, decoder.Decode(&config), "%s", text)
 	m := config.MQTT
 	assert.Equal(t, []any{f.Host, f.Port, f.Device, f.Device, f.Password, f.CA}, []any{m.Broker, m.Port, m.ClientID, m.Username, m.Password, m.CA})
-	assert.Equal(t, f.Prefix(), m.Prefix, "what ESPHome publishes by itself stays below the device's topic")
+	assert.Nil(t, m.Prefix, "ESPHome publishes nothing by itself: nobody would read it")
+	assert.Contains(t, text, "topic_prefix: null")
 	assert.Regexp(t, `^[a-z0-9]([a-z0-9-]{0,29}[a-z0-9])?$`, config.ESPHome.Name, "what ESPHome takes as a name")
 	require.Len(t, config.Interval, 1)
 	require.Len(t, config.Interval[0].Then, 1)
