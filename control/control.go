@@ -43,7 +43,7 @@ type Operator interface {
 	Unread(ctx context.Context) (Unread, error)
 	// AddDevice registers a device and returns its secret, which nobody can be told again.
 	AddDevice(ctx context.Context, id string) (secret string, err error)
-	// AddOtherDevice registers a device that uses other topics than those below devices/.
+	// AddOtherDevice registers a device that uses these topics, in place of all below devices/ID/.
 	AddOtherDevice(ctx context.Context, id string, publish, subscribe []string) (secret string, err error)
 	// RotateDevice gives a device a new secret and ends the session that the old one opened.
 	RotateDevice(ctx context.Context, id string) (secret string, err error)

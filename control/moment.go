@@ -51,3 +51,19 @@ func (n Bytes) String() string {
 	}
 	return fmt.Sprintf("%.1f %ciB", value, "KMGT"[exp])
 }
+
+// Span is a duration in its largest sensible unit.
+func Span(d time.Duration) string {
+	switch {
+	case d < 0:
+		return "0s"
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%ds", int(d.Seconds()))
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%dm", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh", int(d.Hours()))
+	default:
+		return fmt.Sprintf("%dd", int(d.Hours()/24))
+	}
+}

@@ -99,7 +99,7 @@ func (s *Store) AddDevice(ctx context.Context, id string) (secret string, err er
 	return s.addDevice(ctx, id, deviceTopics, deviceTopics)
 }
 
-// AddOtherDevice is AddDevice for one that uses other topics than those below devices/, and none of these. The errors wrap
+// AddOtherDevice is AddDevice for one that uses these topics, in place of all below devices/ID/. The errors wrap
 // ErrInvalidFilter too.
 func (s *Store) AddOtherDevice(ctx context.Context, id string, publish, subscribe []string) (secret string, err error) {
 	if len(publish) == 0 {

@@ -1,6 +1,9 @@
 package topic
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 const (
 	meantLevels = 8  // a topic of more levels is nobody's slip
@@ -27,11 +30,23 @@ func Meant(name string, filters []string) string {
 		if strings.Contains(filter, "#") || strings.HasPrefix(filter, "$") {
 			continue
 		}
-		if meant, c := fit(levels, strings.Split(filter, "/"), costMost); c < cost {
+		ours := strings.Split(filter, "/")
+		if !resemble(levels, ours) {
+			continue
+		}
+		if meant, c := fit(levels, ours, costMost); c < cost {
 			best, cost = strings.Join(meant, "/"), c
 		}
 	}
 	return best
+}
+
+// resemble reports whether a topic has something of what a filter says in words: "+/status/+" is near to every topic of two
+// levels, but nobody who wrote "foo/bar" meant it.
+func resemble(levels, filter []string) bool {
+	return slices.ContainsFunc(filter, func(word string) bool {
+		return word != "+" && slices.ContainsFunc(levels, func(level string) bool { return near(level, word) <= costMost })
+	})
 }
 
 // fit changes the levels into a topic that the filter takes in, for less than left; a cost above costMost means that it
@@ -93,7 +108,11 @@ func near(level, filter string) int {
 	case len(level) > meantBytes:
 		return costMost + 1
 	}
-	return costLetter * distance(strings.ToLower(level), filter)
+	letters := distance(strings.ToLower(level), strings.ToLower(filter))
+	if 2*letters > len(filter) { // of a short word nothing would be left
+		return costMost + 1
+	}
+	return costLetter * letters
 }
 
 // distance counts the letters to change, add or take away to make b of a.

@@ -36,6 +36,26 @@ func TestMeant(t *testing.T) {
 	}
 }
 
+// Other people's programs have filters that are mostly +, words in capitals, and short ones.
+func TestMeantAmongSources(t *testing.T) {
+	filters := append([]string{"tele/+/SENSOR", "tele/+/STATE", "+/status/+", "+/online", "homie/+/+/+", "v3/+/devices/+/up"}, read...)
+	for name, want := range map[string]string{
+		"foo/bar":                "",
+		"stat/kitchen/RESULT":    "",
+		"x/y/z":                  "",
+		"tele/kitchen/sensor":    "tele/kitchen/SENSOR",
+		"tele/kitchen/SENSR":     "tele/kitchen/SENSOR",
+		"tele/kitchen/sensors":   "tele/kitchen/SENSOR",
+		"plug/Status/switch:0":   "plug/status/switch:0",
+		"plug/statsu/switch:0":   "plug/status/switch:0",
+		"v3/app/devices/soil/UP": "v3/app/devices/soil/up",
+		"v3/app/devices/soil/ab": "",
+		"devices/bed-1/temp":     "devices/bed-1/telemetry/temp",
+	} {
+		assert.Equal(t, want, Meant(name, filters), name)
+	}
+}
+
 // FuzzMeant states: what is meant is a topic that one of the filters takes in.
 func FuzzMeant(f *testing.F) {
 	for _, seed := range []string{"devices/bed-1/Telemetry", "/devices//bed-1/temperature", "a/b/c/d/e/f/g/h", "devices/+/x", "\xff/x/y"} {

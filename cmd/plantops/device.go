@@ -23,7 +23,7 @@ func newDevice(a *app) *cobra.Command {
 }
 
 func newDeviceAdd(a *app) *cobra.Command {
-	cmd := onboardCommand(a, "add ID", "Register a device and print its credentials, once", control.Operator.AddDevice)
+	cmd := onboardCommand(a, "add ID", "Register a device and print its credentials, once", addDevice)
 	cmd.Long = `Register a device and print, once, what it needs to connect. With --for it prints what to paste into the device instead:
 
 ` + formsHelp() + `
@@ -35,7 +35,7 @@ With --wait it waits until the device's first reading is stored.`
 }
 
 func newDeviceRotate(a *app) *cobra.Command {
-	cmd := onboardCommand(a, "rotate ID", "Give a device a new password; the old one ends at once", control.Operator.RotateDevice)
+	cmd := onboardCommand(a, "rotate ID", "Give a device a new password; the old one ends at once", rotateDevice)
 	cmd.ValidArgsFunction = completeDevices(a)
 	return cmd
 }
@@ -99,7 +99,7 @@ for good, with everything else that is known of it. That is asked twice; --yes I
 				if err != nil {
 					return a.deviceHint(cmd.Context(), cfg, err, id)
 				}
-				_, err = fmt.Fprintf(a.stdout, "Device %s can no longer connect. Its readings are deleted: %d messages.\n", id, n)
+				_, err = fmt.Fprintf(a.stdout, "Device %s can no longer connect. Its readings are deleted: %s.\n", id, count(n, "message"))
 				return err
 			})
 		},
@@ -279,7 +279,7 @@ func printDevice(a *app, d control.DeviceStatus, latest []latestValue, skipped [
 		rows = append(rows, []string{"refused", refusalText(r, now)})
 	}
 	if d.Dropped > 0 {
-		rows = append(rows, []string{"given up", fmt.Sprintf("%d readings, which the device could not keep", d.Dropped)})
+		rows = append(rows, []string{"given up", count(d.Dropped, "reading") + ", which the device could not keep"})
 	}
 	for _, f := range skipped {
 		rows = append(rows, []string{"not read", skippedText(f, now)})

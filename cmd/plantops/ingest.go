@@ -142,7 +142,7 @@ func printFate(a *app, f fate) error {
 		rows = append(rows, []string{"device", f.Device})
 	}
 	becomes := map[string]string{
-		"readings":   fmt.Sprintf("%d readings", len(f.Readings)),
+		"readings":   count(len(f.Readings), "reading"),
 		"heartbeat":  "a sign of life, without readings",
 		"offline":    "the device is offline",
 		"nothing":    "nothing: it is acknowledged and left",

@@ -41,6 +41,43 @@ type onboarding struct {
 	asJSON          bool
 }
 
+// secretMaker gives a device that takes a form the secret that it connects with.
+type secretMaker func(op control.Operator, ctx context.Context, id, form string) (secret string, err error)
+
+// discoveryTopics are where a Tasmota device announces itself at each of its connections, whatever SetOption19 says
+// (xdrv_12_discovery.ino). Who is refused that is disconnected, and would be again at each connection.
+const discoveryTopics = "tasmota/discovery/#"
+
+// addDevice is the secretMaker of a new device.
+func addDevice(op control.Operator, ctx context.Context, id, form string) (string, error) {
+	if form == "tasmota" {
+		own := []string{"devices/%u/#"}
+		return op.AddOtherDevice(ctx, id, append(own, discoveryTopics), own)
+	}
+	return op.AddDevice(ctx, id)
+}
+
+// rotateDevice is the secretMaker of a device that is registered already.
+func rotateDevice(op control.Operator, ctx context.Context, id, _ string) (string, error) {
+	return op.RotateDevice(ctx, id)
+}
+
+// warnOfTopics says when a device will be disconnected for what it publishes beside its readings: it was registered for another form.
+func (a *app) warnOfTopics(ctx context.Context, cfg config.Config, form, id string) {
+	if form != "tasmota" {
+		return
+	}
+	db, err := a.openReadOnly(ctx, cfg)
+	if err != nil {
+		return // it is only a hint
+	}
+	defer db.Close()
+	if account, known := db.Account(id); known && !slices.Contains(account.Publish, discoveryTopics) {
+		a.warn("%s may not publish to %s, where Tasmota announces itself each time that it connects, and is disconnected for it: "+
+			"plantops device remove %s, then plantops device add %s --for tasmota; its readings stay", id, discoveryTopics, id, id)
+	}
+}
+
 // formsHelp lists the forms for --help.
 func formsHelp() string {
 	var out strings.Builder
@@ -50,7 +87,7 @@ func formsHelp() string {
 	return out.String()
 }
 
-func onboardCommand(a *app, use, short string, secret func(control.Operator, context.Context, string) (string, error)) *cobra.Command {
+func onboardCommand(a *app, use, short string, secret secretMaker) *cobra.Command {
 	var o onboarding
 	cmd := &cobra.Command{
 		Use:   use,
@@ -105,7 +142,7 @@ func (o onboarding) check() error {
 
 // onboard checks everything that could go wrong, gives the device its secret and prints it. It returns the device as it was before.
 func (a *app) onboard(ctx context.Context, cfg config.Config, op control.Operator, o onboarding, id string,
-	secret func(control.Operator, context.Context, string) (string, error)) (store.Device, error) {
+	secret secretMaker) (store.Device, error) {
 	reach, err := op.Contact(ctx)
 	if err != nil {
 		return store.Device{}, err
@@ -129,9 +166,10 @@ func (a *app) onboard(ctx context.Context, cfg config.Config, op control.Operato
 			before = known
 		}
 	}
-	if given.Password, err = secret(op, ctx, id); err != nil {
+	if given.Password, err = secret(op, ctx, id, o.form); err != nil {
 		return before, a.deviceHint(ctx, cfg, err, id)
 	}
+	a.warnOfTopics(ctx, cfg, o.form, id)
 	a.warnOfHost(given, reach, o.host != "")
 	return before, a.hand(o, given, reach)
 }

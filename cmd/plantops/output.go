@@ -7,6 +7,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -31,9 +32,33 @@ func printJSON(w io.Writer, v any) error {
 func table(w io.Writer, rows [][]string) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, row := range rows {
-		fmt.Fprintln(tw, strings.Join(row, "\t"))
+		for i, cell := range row {
+			if i > 0 {
+				fmt.Fprint(tw, "\t")
+			}
+			fmt.Fprint(tw, visible(cell))
+		}
+		fmt.Fprintln(tw)
 	}
 	return tw.Flush()
+}
+
+// visible puts a mark in place of what a terminal obeys rather than shows: a topic or a field can hold it.
+func visible(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, text)
+}
+
+// count is a number of things for people: "1 message", "2 messages".
+func count[N int | int64](n N, one string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %ss", n, one)
 }
 
 // statusWidth is what a terminal has at least.
@@ -112,26 +137,10 @@ func ago(m control.Moment, now time.Time) string {
 		return "never"
 	}
 	if ahead := m.Time().Sub(now); ahead > clockSlack {
-		return span(ahead) + " ahead: a wrong clock"
+		return control.Span(ahead) + " ahead: a wrong clock"
 	}
-	return span(now.Sub(m.Time())) + " ago"
+	return control.Span(now.Sub(m.Time())) + " ago"
 }
 
 // clockSlack is how far two clocks of one machine may be apart: a command looks at its own, after the server has looked.
 const clockSlack = time.Minute
-
-// span is a duration in its largest sensible unit.
-func span(d time.Duration) string {
-	switch {
-	case d < 0:
-		return "0s"
-	case d < 2*time.Minute:
-		return fmt.Sprintf("%ds", int(d.Seconds()))
-	case d < 2*time.Hour:
-		return fmt.Sprintf("%dm", int(d.Minutes()))
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%dh", int(d.Hours()))
-	default:
-		return fmt.Sprintf("%dd", int(d.Hours()/24))
-	}
-}

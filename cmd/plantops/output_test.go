@@ -36,10 +36,25 @@ func TestParseInstant(t *testing.T) {
 }
 
 func TestSpanAndSizeUseTheLargestSensibleUnit(t *testing.T) {
-	assert.Equal(t, []string{"59s", "2m", "119m", "3h", "3d"}, []string{span(59 * time.Second), span(2 * time.Minute),
-		span(119 * time.Minute), span(3 * time.Hour), span(80 * time.Hour)})
+	assert.Equal(t, []string{"59s", "2m", "119m", "3h", "3d"}, []string{control.Span(59 * time.Second), control.Span(2 * time.Minute),
+		control.Span(119 * time.Minute), control.Span(3 * time.Hour), control.Span(80 * time.Hour)})
 	assert.Equal(t, []string{"1023 B", "1.0 KiB", "1.5 MiB", "2048.0 TiB"},
 		[]string{control.Bytes(1023).String(), control.Bytes(1024).String(), control.Bytes(3 << 19).String(), control.Bytes(2 << 50).String()})
+}
+
+func TestTablesShowWhatATerminalWouldObey(t *testing.T) {
+	var out strings.Builder
+	require.NoError(t, table(&out, [][]string{{"a\tb", "\x1b[31mred\nnext"}, {"\u202eabc", "grün ✓"}}))
+	assert.Equal(t, "a�b   �[31mred�next\n�abc  grün ✓\n", out.String())
+}
+
+func TestOneIsNoPlural(t *testing.T) {
+	assert.Equal(t, []string{"0 messages", "1 message", "2 messages"}, []string{count(0, "message"), count(1, "message"), count(int64(2), "message")})
+	u := control.UnreadTopic{Topic: "devices/bed-1/x", Count: 1, Last: 1}
+	now := time.UnixMilli(3001)
+	assert.Equal(t, "devices/bed-1/x, 1 message, last 3s ago", unreadText(u, now))
+	u.Meant, u.Count = "devices/bed-1/telemetry", 2
+	assert.Equal(t, "devices/bed-1/x, did it mean devices/bed-1/telemetry? 2 messages, last 3s ago", unreadText(u, now))
 }
 
 func TestExitCodesAndHints(t *testing.T) {

@@ -53,7 +53,7 @@ func retentionRows(w control.WaitingRetention) [][]string {
 		return [][]string{{"kept", "for ever (store.retention is 0)"}}
 	}
 	rows := [][]string{
-		{"kept", span(time.Duration(w.KeepSeconds) * time.Second)},
+		{"kept", control.Span(time.Duration(w.KeepSeconds) * time.Second)},
 		{"deleted", "what is older than " + local(w.Gone)},
 		{"waiting", "nothing"},
 	}
@@ -61,7 +61,7 @@ func retentionRows(w control.WaitingRetention) [][]string {
 		rows[1][1] = "nothing yet"
 	}
 	if w.Messages > 0 {
-		rows[2][1] = fmt.Sprintf("%d messages, from %s to %s", w.Messages, local(w.Oldest), local(w.Newest))
+		rows[2][1] = fmt.Sprintf("%s, from %s to %s", count(w.Messages, "message"), local(w.Oldest), local(w.Newest))
 	}
 	if w.Doubt != "" {
 		rows = append(rows, []string{"clock", "not to be trusted, so nothing is deleted: " + w.Doubt})
@@ -100,8 +100,8 @@ runs the next one deletes it.`,
 				if asJSON {
 					return printJSON(a.stdout, w)
 				}
-				_, err = fmt.Fprintf(a.stdout, "Confirmed: %d messages before %s are deleted by the running server, or by the next one.\n",
-					w.Messages, local(w.Due))
+				_, err = fmt.Fprintf(a.stdout, "Confirmed: the running server, or the next one, deletes %s before %s.\n",
+					count(w.Messages, "message"), local(w.Due))
 				return err
 			})
 		},
@@ -114,10 +114,10 @@ runs the next one deletes it.`,
 // askWhetherToDelete returns nil when a person at a terminal types yes.
 func (a *app) askWhetherToDelete(cmd *cobra.Command, w control.WaitingRetention) error {
 	if a.stdin == nil || !term.IsTerminal(int(a.stdin.Fd())) {
-		return usageError(cmd, fmt.Errorf("this deletes %d messages, from %s to %s, for good: add --yes if you mean it",
-			w.Messages, local(w.Oldest), local(w.Newest)))
+		return usageError(cmd, fmt.Errorf("this deletes %s, from %s to %s, for good: add --yes if you mean it",
+			count(w.Messages, "message"), local(w.Oldest), local(w.Newest)))
 	}
-	fmt.Fprintf(a.stderr, "This deletes %d messages, from %s to %s, for good. Type yes to go on: ", w.Messages, local(w.Oldest), local(w.Newest))
+	fmt.Fprintf(a.stderr, "This deletes %s, from %s to %s, for good. Type yes to go on: ", count(w.Messages, "message"), local(w.Oldest), local(w.Newest))
 	answer, err := readLine(cmd.Context(), a)
 	if err != nil {
 		return err

@@ -128,7 +128,7 @@ func printStatus(a *app, s control.Status, all bool) error {
 func statusRows(s control.Status, now time.Time) [][]string {
 	state := "not running"
 	if s.Running {
-		state = fmt.Sprintf("running, version %s, pid %d, for %s", s.Version, s.PID, span(time.Duration(s.UptimeSeconds)*time.Second))
+		state = fmt.Sprintf("running, version %s, pid %d, for %s", s.Version, s.PID, control.Span(time.Duration(s.UptimeSeconds)*time.Second))
 	}
 	m := s.Messages
 	rows := [][]string{
@@ -136,16 +136,16 @@ func statusRows(s control.Status, now time.Time) [][]string {
 		{"messages", fmt.Sprintf("%d received = %d stored + %d duplicate + %d quarantined + %d refused + %d pending",
 			m.Received, m.Stored, m.Duplicate, m.Quarantined, m.Refused, m.Pending)},
 		{"devices", fmt.Sprintf("%d, %d online", len(s.Devices), online(s.Devices))},
-		{"storage", fmt.Sprintf("%s with %d telemetry messages; %s of %s free; %s", control.Bytes(s.Storage.SizeBytes),
-			s.Storage.Rows, control.Bytes(s.Storage.FreeBytes), control.Bytes(s.Storage.TotalBytes), s.Storage.Path)},
+		{"storage", fmt.Sprintf("%s with %s; %s of %s free; %s", control.Bytes(s.Storage.SizeBytes),
+			count(s.Storage.Rows, "telemetry message"), control.Bytes(s.Storage.FreeBytes), control.Bytes(s.Storage.TotalBytes), s.Storage.Path)},
 	}
 	if q := s.Quarantine; q.Entries > 0 || len(q.Summarised) > 0 {
 		made := int64(0)
 		for _, g := range q.Summarised {
 			made += g.Count
 		}
-		rows = append(rows, []string{"quarantine", fmt.Sprintf("%d messages, %d in the last day, the newest %s; %d more are only counted",
-			q.Entries, q.LastDay, ago(q.Newest, now), made)})
+		rows = append(rows, []string{"quarantine", fmt.Sprintf("%s, %d in the last day, the newest %s; %d more only counted",
+			count(q.Entries, "message"), q.LastDay, ago(q.Newest, now), made)})
 	}
 	for _, one := range s.Storage.Salvages {
 		rows = append(rows, []string{"made anew", fmt.Sprintf("%s, the damaged file is %s", local(one.Time), one.OldFile)})
@@ -322,11 +322,11 @@ func skippedText(f control.SkippedField, now time.Time) string {
 
 // unreadText is for people: "devices/bed-1/Telemetry, did it mean devices/bed-1/telemetry? 14 messages, last 2m ago".
 func unreadText(u control.UnreadTopic, now time.Time) string {
-	text := u.Topic
+	text := u.Topic + ","
 	if u.Meant != "" {
-		text += ", did it mean " + u.Meant + "?"
+		text += " did it mean " + u.Meant + "?"
 	}
-	return fmt.Sprintf("%s %d messages, last %s", text, u.Count, ago(u.Last, now))
+	return fmt.Sprintf("%s %s, last %s", text, count(u.Count, "message"), ago(u.Last, now))
 }
 
 // printUnread writes what could not be read of which device, and which topics nobody reads; or nothing.

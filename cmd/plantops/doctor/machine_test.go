@@ -22,3 +22,12 @@ func TestAClockThatTheServerDoubtsIsAFailure(t *testing.T) {
 	require.Len(t, r.Checks, 1)
 	assert.NotEqual(t, Fail, r.Checks[0].State)
 }
+
+func TestTimesAreForPeople(t *testing.T) {
+	for took, want := range map[time.Duration]string{
+		486600 * time.Nanosecond: "less than 1 ms", 2126600 * time.Nanosecond: "2 ms", 999600 * time.Microsecond: "1000 ms",
+		1500 * time.Millisecond: "1.5 s", 12 * time.Second: "12.0 s",
+	} {
+		assert.Equal(t, want, round(took))
+	}
+}

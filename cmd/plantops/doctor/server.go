@@ -34,7 +34,7 @@ func (p Patient) checkServer(ctx context.Context, r *Report) *control.Status {
 			"restart it: sudo systemctl restart plantops; when that does not help, the log says what it does"})
 		return nil
 	}
-	f := Finding{Name: "server", State: OK, Found: fmt.Sprintf("running, version %s, pid %d, for %s", s.Version, s.PID, time.Duration(s.UptimeSeconds)*time.Second)}
+	f := Finding{Name: "server", State: OK, Found: fmt.Sprintf("running, version %s, pid %d, for %s", s.Version, s.PID, control.Span(time.Duration(s.UptimeSeconds)*time.Second))}
 	switch s.Health {
 	case control.Unhealthy:
 		f = Finding{"server", Fail, strings.Join(s.Problems, "; "), "the log says more: journalctl -u plantops -n 50; below are the checks of what it may come from"}
@@ -147,4 +147,13 @@ func (p Patient) checkPorts(r *Report) {
 	}
 }
 
-func round(d time.Duration) time.Duration { return d.Round(d/100 + 1) }
+// round is a time for people: "30 ms", "1.5 s".
+func round(d time.Duration) string {
+	switch {
+	case d < time.Millisecond:
+		return "less than 1 ms"
+	case d < time.Second:
+		return fmt.Sprintf("%d ms", d.Round(time.Millisecond).Milliseconds())
+	}
+	return fmt.Sprintf("%.1f s", d.Seconds())
+}
