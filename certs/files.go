@@ -209,11 +209,12 @@ func readKey(path string) (crypto.Signer, error) {
 // readPrivate reads a file with a key in it. Only ErrInsecureKey names the file.
 func readPrivate(path string) ([]byte, error) {
 	return readRegular(path, func(f *os.File, info fs.FileInfo) error {
-		owner := os.Geteuid()
+		self := os.Geteuid()
+		owner, group := self, 0
 		if stat, ok := info.Sys().(*syscall.Stat_t); ok {
-			owner = int(stat.Uid)
+			owner, group = int(stat.Uid), int(stat.Gid)
 		}
-		remedy := checkKeyMode(info.Mode().Perm(), owner, os.Geteuid(), func() bool { return onReadOnlyMount(f, info) })
+		remedy := checkKeyMode(info.Mode().Perm(), owner, reader(self, owner, group), func() bool { return onReadOnlyMount(f, info) })
 		if remedy == "" {
 			return nil
 		}

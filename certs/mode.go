@@ -30,6 +30,16 @@ func checkKeyMode(mode fs.FileMode, owner, self int, mounted func() bool) (remed
 	return "chmod 600"
 }
 
+// reader is the user for whom a key is judged. A command under sudo reads a key that root shares with the group of a service for
+// that service, as libpq does (fe-secure-openssl.c): chmod 600 would take it away from the server.
+func reader(self, owner, group int) int {
+	const someService = -1
+	if self == 0 && owner == 0 && group != 0 {
+		return someService
+	}
+	return self
+}
+
 // readOnlyFlag is ST_RDONLY of statvfs(3), which Linux gives in statfs(2) too, for each mount by itself.
 const readOnlyFlag = 1
 

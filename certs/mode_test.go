@@ -44,6 +44,31 @@ func TestKeyModesAreThoseThatPostgreSQLTakes(t *testing.T) {
 	}
 }
 
+// "sudo plantops doctor" beside a server whose key root shares with its group.
+func TestRootReadsAKeyThatItSharesWithAService(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root may give files to a group that it is not in")
+	}
+	key, err := newKey()
+	require.NoError(t, err)
+	path := filepath.Join(t.TempDir(), "server.key")
+	write(t, string(encodeKey(key)), path)
+	require.NoError(t, os.Chown(path, 0, 1000))
+	for mode, good := range map[fs.FileMode]bool{0o640: true, 0o440: true, 0o600: true, 0o660: false, 0o644: false} {
+		require.NoError(t, os.Chmod(path, mode))
+		if _, err = readKey(path); good {
+			assert.NoError(t, err, "%04o", mode)
+			continue
+		}
+		require.ErrorIs(t, err, ErrInsecureKey, "%04o", mode)
+		assert.ErrorContains(t, err, "chmod 640 "+path)
+	}
+	require.NoError(t, os.Chown(path, 0, 0))
+	require.NoError(t, os.Chmod(path, 0o640))
+	_, err = readKey(path)
+	assert.ErrorIs(t, err, ErrInsecureKey, "root's own group is no service's")
+}
+
 // A mount of its own, as Docker makes for a secret, in a name space of its own.
 func TestSecretOnAReadOnlyMountIsAccepted(t *testing.T) {
 	if os.Getenv("PLANTOPS_SECRET_MOUNT") != "" {

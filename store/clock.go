@@ -37,15 +37,19 @@ func (s *Store) ClockLines(ctx context.Context, boot string) (lines []ClockLine,
 	return lines, next, nil
 }
 
-// RememberClock writes down the lines of this start of the machine, and forgets those of others: nothing can be dated by them
-// any more.
+// RememberClock writes down the lines of this start of the machine, in order of number, and forgets those of others, by which
+// nothing can be dated any more, and those before the second one that are not in the list: the clock forgets its oldest ones.
 func (s *Store) RememberClock(ctx context.Context, boot string, lines []ClockLine) error {
 	if err := s.acquire(ctx); err != nil {
 		return fmt.Errorf("remember the clock: %w", err)
 	}
 	defer s.release()
 	err := s.transact(func() error {
-		if err := s.w.forgetLines.run(boot); err != nil {
+		first, second := int64(0), int64(0)
+		if len(lines) > 0 {
+			first, second = lines[0].Number, lines[min(1, len(lines)-1)].Number
+		}
+		if err := s.w.forgetLines.run(boot, first, first, second); err != nil {
 			return err
 		}
 		for _, l := range lines {

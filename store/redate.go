@@ -34,7 +34,7 @@ func (q *redateStatements) all() []compile {
 			WHERE id IN (SELECT id FROM original WHERE flags > 255 AND flags BETWEEN ? AND ? LIMIT ?)`},
 		{&q.writeLine, `INSERT INTO clock_line (number, boot, start, sure) VALUES (?, ?, ?, ?)
 			ON CONFLICT (number) DO UPDATE SET start = excluded.start, sure = excluded.sure`},
-		{&q.forgetLines, `DELETE FROM clock_line WHERE boot <> ?`},
+		{&q.forgetLines, `DELETE FROM clock_line WHERE boot <> ? OR number < ? OR number > ? AND number < ?`},
 	}
 }
 

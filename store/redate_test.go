@@ -164,6 +164,27 @@ func TestLinesOfTheClockOutliveARestart(t *testing.T) {
 	assert.Empty(t, lines, "of another boot")
 }
 
+// The clock of a machine that jumps all the time forgets its oldest lines, but not the one that is trusted.
+func TestLinesThatTheClockForgotAreNotKept(t *testing.T) {
+	s := openTest(t, Options{})
+	remember := func(numbers ...int64) (kept []int64) {
+		lines := make([]ClockLine, len(numbers))
+		for i, n := range numbers {
+			lines[i] = ClockLine{n, time.UnixMilli(noon), false}
+		}
+		require.NoError(t, s.RememberClock(t.Context(), "boot-1", lines))
+		known, _, err := s.ClockLines(t.Context(), "boot-1")
+		require.NoError(t, err)
+		for _, l := range known {
+			kept = append(kept, l.Number)
+		}
+		return kept
+	}
+	for _, lines := range [][]int64{{1, 2, 3, 4}, {1, 3, 4, 5}, {1, 4, 5, 6}, {5, 6, 7}, {7}} {
+		assert.Equal(t, lines, remember(lines...))
+	}
+}
+
 func TestNewestArrivalIsOfATimeThatWasSure(t *testing.T) {
 	s := openTest(t, Options{})
 	assert.True(t, s.NewestArrival().IsZero())

@@ -139,9 +139,13 @@ func words(err error) string {
 		return err.Error()
 	}
 	var out strings.Builder
-	quoted := rune(0)
+	quoted, escaped := rune(0), false
 	for _, r := range err.Error() {
 		switch {
+		case escaped:
+			escaped = false
+		case quoted == '"' && r == '\\': // as %q writes a quote that was in the text
+			escaped = true
 		case quoted != 0:
 			if r == quoted {
 				quoted = 0

@@ -125,6 +125,10 @@ func (a *app) mayInit(ctx context.Context, cfg config.Config) error {
 	return lostAuthority(cfg.CertsDir(), known)
 }
 
+// stillStarting keeps the service manager from ending a start that waits for the clock: TimeoutStartSec counts from the last of
+// these on (sd_notify(3)). It comes every clockPoll.
+const stillStarting = "EXTEND_TIMEOUT_USEC=30000000\nSTATUS=Waiting for the clock to be set"
+
 // untilClock calls try until its error is none of a clock that is not set, which takes a Pi without a battery clock as long as
 // the network takes.
 func untilClock(ctx context.Context, now func() time.Time, log *slog.Logger, try func() error) error {
@@ -136,6 +140,7 @@ func untilClock(ctx context.Context, now func() time.Time, log *slog.Logger, try
 	tick := time.NewTicker(clockPoll)
 	defer tick.Stop()
 	for errors.Is(err, certs.ErrClock) {
+		notify(log, stillStarting)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

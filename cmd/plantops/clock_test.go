@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"database/sql"
+	"errors"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -162,10 +164,17 @@ func TestNoAuthorityIsMadeIn1970(t *testing.T) {
 	b := newBox(t)
 	b.setTo(time.Unix(30, 0))
 	r := newServer(t, b.dir, &app{now: b.now, clocks: b.read, boot: "boot-1", synchronised: func() bool { return false }}, b.settings...)
+	manager := serviceManager(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- r.serve(ctx) }()
 	require.Eventually(t, func() bool { return strings.Contains(r.log.String(), "waiting for time") }, patience, time.Millisecond)
+	for range 2 { // or it would end the program after TimeoutStartSec
+		text := make([]byte, 1024)
+		n, err := manager.Read(text)
+		require.NoError(t, err)
+		assert.Equal(t, stillStarting, string(text[:n]))
+	}
 	assert.NoFileExists(t, filepath.Join(b.dir, "certs", "ca.crt"))
 	b.set(0, false)
 	select {
@@ -177,6 +186,43 @@ func TestNoAuthorityIsMadeIn1970(t *testing.T) {
 	assert.WithinDuration(t, b.truth(), from, 2*time.Hour)
 	cancel()
 	require.NoError(t, <-ended)
+}
+
+// Somebody starts it for the first time, on a machine that was switched on a minute ago and finds no time server.
+func TestTheFirstStartWaitsForNothing(t *testing.T) {
+	b := newBox(t)
+	b.booted = firstDay.Add(-time.Minute)
+	began := time.Now()
+	b.boot()
+	assert.Less(t, time.Since(began), patience)
+	assert.Empty(t, b.doubt())
+	s := b.newSensor("bed-1")
+	require.NoError(t, s.connect())
+	s.send()
+	s.nothingLost(time.Time{})
+	b.powerCut(time.Minute) // the second start has what it needs, whatever it thinks of the clock
+	b.boot()
+	assert.Equal(t, "this machine has just been started, and no time server has confirmed its clock", b.doubt())
+	require.NoError(t, s.connect())
+	s.send()
+	b.pass(10 * time.Minute)
+	b.settled()
+	s.nothingLost(time.Time{})
+}
+
+// What is known of the clock cannot be written down, because the disk is full for instance.
+func TestAServerStartsWithoutWritingTheClockDown(t *testing.T) {
+	b, s := startedBox(t)
+	require.NoError(t, b.stop())
+	db, err := sql.Open("sqlite", b.loaded.Config.StorePath())
+	require.NoError(t, err)
+	_, err = db.ExecContext(t.Context(), `CREATE TRIGGER no BEFORE INSERT ON clock_line BEGIN SELECT raise(ABORT, 'no room'); END`)
+	require.NoError(t, errors.Join(err, db.Close()))
+	b.boot()
+	assert.Contains(t, b.log.String(), "cannot keep what is known of the clock")
+	require.NoError(t, s.connect())
+	s.send()
+	s.nothingLost(time.Time{})
 }
 
 // store.retention was a year and is 30 days now: what that costs is said, and goes when a person confirms it.

@@ -15,12 +15,20 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestServiceManagerIsTold(t *testing.T) {
+// serviceManager listens where systemd does.
+func serviceManager(t *testing.T) *net.UnixConn {
+	t.Helper()
 	socket := filepath.Join(t.TempDir(), "notify")
 	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
 	require.NoError(t, err)
-	defer manager.Close()
+	t.Cleanup(func() { manager.Close() })
 	t.Setenv("NOTIFY_SOCKET", socket)
+	require.NoError(t, manager.SetReadDeadline(time.Now().Add(patience)))
+	return manager
+}
+
+func TestServiceManagerIsTold(t *testing.T) {
+	manager := serviceManager(t)
 	t.Setenv("WATCHDOG_USEC", "3600000000")
 	// told returns the states in order, up to one that begins with last.
 	told := func(last string) (states []string) {

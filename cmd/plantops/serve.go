@@ -275,7 +275,7 @@ func (s *service) ready(bound broker.Addrs) {
 		database = s.loaded.Config.StorePath()
 	}
 	s.log.Info("PlantOps is ready", append(attrs, "database", database)...)
-	notify(s.log, daemon.SdNotifyReady)
+	notify(s.log, daemon.SdNotifyReady+"\nSTATUS=Ready")
 }
 
 // sayWhatNext ends the start with what a person may want to do now.

@@ -156,7 +156,10 @@ func newTimekeeper(ctx context.Context, a *app, db *store.Store, log *slog.Logge
 	k.Clock = clock.New(clock.Options{Read: read, Synchronised: synchronised, Known: known, FirstLine: next,
 		NewestArrival: db.NewestArrival(), Log: log})
 	k.NotBefore(a.build.earliest(), "the program was built")
-	return k, k.remember(ctx, k.Lines())
+	if err := k.remember(ctx, k.Lines()); err != nil { // a full disk is no reason not to start; watch tries again
+		log.Warn("cannot keep what is known of the clock; trying again", "err", err)
+	}
+	return k, nil
 }
 
 // learn takes from the certificate authority when it cannot be. Its life goes on when it is followed by another one.

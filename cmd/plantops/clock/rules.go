@@ -44,6 +44,7 @@ type rules struct {
 	trusted int           // index of the last line that was believed; -1: none
 	doubt   string        // "" while the time is sure
 	wrong   bool          // the time was known to be wrong (below a floor), not only doubted, and was not believed since
+	wrongOn int64         // the line on which it was wrong last
 }
 
 func newRules(known []Line, next int64, newest time.Time) rules {
@@ -114,22 +115,26 @@ func (r *rules) onRunningLine(start time.Time, elapsed time.Duration) bool {
 	return off.Abs() <= jumpSlack+(elapsed-r.looked)*slewPerMille/1000
 }
 
+const justStarted = "this machine has just been started, and no time server has confirmed its clock"
+
 // judge sets doubt.
 func (r *rules) judge(wall time.Time, elapsed time.Duration, synced, fresh, jumped bool) {
 	if why := r.impossible(wall, synced); why != "" {
-		r.doubt, r.wrong = why, true
+		r.doubt, r.wrong, r.wrongOn = why, true, r.lines[len(r.lines)-1].Number
 		return
 	}
 	line := r.lines[len(r.lines)-1]
 	switch {
 	case synced, r.onTrustedLine(elapsed), elapsed-r.began >= settleAfter:
 		r.doubt, r.wrong = "", false
+	case r.wrong && r.wrongOn == line.Number && elapsed < bootPatience: // nobody has set it, it only went on
+		r.doubt = justStarted
 	case r.wrong: // somebody has set it
 		r.doubt = r.gap(wall)
 		r.wrong = r.doubt != ""
 	case r.trusted < 0: // so far this boot knows nothing better
 		if r.doubt = r.gap(wall); r.doubt == "" && elapsed < bootPatience && r.newest.Before(line.Start) && !r.newest.IsZero() {
-			r.doubt = "this machine has just been started, and no time server has confirmed its clock"
+			r.doubt = justStarted
 		}
 	case jumped:
 		was := r.lines[len(r.lines)-2].Start

@@ -153,6 +153,25 @@ func TestAMachineThatHasJustBeenStartedLooksForATimeServerFirst(t *testing.T) {
 	assert.Empty(t, again.doubt, "messages came after the machine was started")
 }
 
+// The time at which a Pi begins was written down before the last message came: it goes past that one by itself.
+func TestAClockThatCreepsPastTheNewestMessageIsNotSetByThat(t *testing.T) {
+	r := newRules(nil, 1, truth.Add(-3*day))
+	start := truth.Add(-3*day - 30*time.Second)
+	r.observe(start, 0, false)
+	assert.Contains(t, r.doubt, "before the newest stored message")
+	r.observe(start.Add(time.Minute), time.Minute, false)
+	assert.Equal(t, justStarted, r.doubt)
+	again := r
+	again.lines = append([]Line(nil), r.lines...)
+	r.observe(truth.Add(2*time.Minute), 2*time.Minute, true)
+	assert.Empty(t, r.doubt)
+	by, known := r.shift(1)
+	require.True(t, known)
+	assert.Equal(t, 3*day+30*time.Second, by)
+	again.observe(start.Add(bootPatience), bootPatience, false) // there is no time server
+	assert.Empty(t, again.doubt)
+}
+
 func TestAClockThatJumpsAllTheTimeIsBounded(t *testing.T) {
 	r := newRules(nil, 1, truth.Add(-hour))
 	at := bootPatience
