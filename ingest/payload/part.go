@@ -235,13 +235,17 @@ func (p *part) put(value float64, why string, text []byte, from origin) {
 	before := p.camefrom(metric)
 	differs := math.Float64bits(there.Value) != math.Float64bits(value)
 	if from < before {
-		if differs && from != old {
+		if differs {
 			p.skip(p.path, textOr(text, value))
 		}
 		return
 	}
-	if differs && (before != old || from == old) {
-		p.skip(p.path, textOr(nil, there.Value))
+	if differs {
+		loser := p.path
+		if before == old {
+			loser = []byte("light")
+		}
+		p.skip(loser, textOr(nil, there.Value))
 	}
 	there.Value = value
 	p.came(metric, from)
