@@ -45,7 +45,7 @@ func TestKeyModesAreThoseThatPostgreSQLTakes(t *testing.T) {
 }
 
 // "sudo plantops doctor" beside a server whose key root shares with its group.
-func TestRootReadsAKeyThatItSharesWithAService(t *testing.T) {
+func TestRootReadsAKeyThatItSharesWithAServiceAsRoot(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root may give files to a group that it is not in")
 	}
@@ -70,7 +70,7 @@ func TestRootReadsAKeyThatItSharesWithAService(t *testing.T) {
 }
 
 // A mount of its own, as Docker makes for a secret, in a name space of its own.
-func TestSecretOnAReadOnlyMountIsAccepted(t *testing.T) {
+func TestSecretOnAReadOnlyMountIsAcceptedAsRoot(t *testing.T) {
 	if os.Getenv("PLANTOPS_SECRET_MOUNT") != "" {
 		dir := os.Getenv("PLANTOPS_SECRET_MOUNT")
 		_, err := readKey(filepath.Join(dir, "server.key"))
@@ -100,7 +100,7 @@ func TestSecretOnAReadOnlyMountIsAccepted(t *testing.T) {
 	require.Contains(t, string(out), "--- PASS")
 }
 
-func TestWhatRootWritesBelongsToTheOwnerOfTheDirectory(t *testing.T) {
+func TestWhatRootWritesBelongsToTheOwnerOfTheDirectoryAsRoot(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can give files away")
 	}

@@ -83,7 +83,7 @@ func TestDatabaseIsLockedForAllDataDirectories(t *testing.T) {
 	require.NoError(t, nowhere.Release())
 }
 
-func TestLockThatRootMakesBelongsToTheOwnerOfTheDirectory(t *testing.T) {
+func TestLockThatRootMakesBelongsToTheOwnerOfTheDirectoryAsRoot(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can give files away")
 	}

@@ -80,7 +80,7 @@ func TestDatabaseBehindALinkFindsItsLog(t *testing.T) {
 	}
 }
 
-func TestDatabaseThatRootMakesBelongsToTheOwnerOfItsDirectory(t *testing.T) {
+func TestDatabaseThatRootMakesBelongsToTheOwnerOfItsDirectoryAsRoot(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can give files away")
 	}

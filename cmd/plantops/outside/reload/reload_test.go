@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -141,7 +142,7 @@ func (u *upheaval) awaitReady() {
 	for state := make([]byte, 256); ; {
 		n, err := u.manager.Read(state)
 		require.NoError(u.T, err)
-		if string(state[:n]) == "READY=1" {
+		if first, _, _ := strings.Cut(string(state[:n]), "\n"); first == "READY=1" {
 			return
 		}
 	}
