@@ -89,7 +89,7 @@ func TestSecretOnAReadOnlyMountIsAcceptedAsRoot(t *testing.T) {
 	require.NoError(t, err)
 	write(t, string(encodeKey(key)), dir, "server.key")
 	require.NoError(t, os.Chmod(filepath.Join(dir, "server.key"), 0o444))
-	child := exec.Command(os.Args[0], "-test.run=^TestSecretOnAReadOnlyMountIsAccepted$", "-test.v")
+	child := exec.Command(os.Args[0], "-test.run=^TestSecretOnAReadOnlyMountIsAcceptedAsRoot$", "-test.v")
 	child.Env = append(os.Environ(), "PLANTOPS_SECRET_MOUNT="+dir)
 	child.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 	out, err := child.CombinedOutput()
