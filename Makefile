@@ -61,7 +61,7 @@ test: ## all tests
 
 # The tests come last: the log of a run ends with their own output.
 check: fmt tidy vet staticcheck cross compose-check ## everything CI runs: format, go.mod, vet, staticcheck, cross-builds, tests with -race
-	go test -race ./...
+	go test -race -timeout 20m ./...
 
 # File systems of their own take root: what ends in AsRoot is left out by everybody else's make test.
 check-root: ## the tests that need root; fails when there are none
