@@ -168,7 +168,7 @@ func newDeviceList(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				now, refused := a.now(), a.refusals(cmd.Context(), cfg)
+				now, refused := a.now(), inMemory(cmd.Context(), a, cfg, (*control.Client).Refusals)
 				devices := []control.DeviceStatus{}
 				for _, d := range known {
 					one := control.NewDeviceStatus(d, cfg.Ingest.OfflineAfter, now).WithRefusals(refused)
@@ -245,7 +245,7 @@ func newDeviceShow(a *app) *cobra.Command {
 				}
 				skipped := control.SkippedFields(all)
 				device := control.NewDeviceStatus(known, cfg.Ingest.OfflineAfter, a.now()).
-					WithRefusals(a.refusals(cmd.Context(), cfg)).WithUnread(a.unread(cmd.Context(), cfg))
+					WithRefusals(inMemory(cmd.Context(), a, cfg, (*control.Client).Refusals)).WithUnread(inMemory(cmd.Context(), a, cfg, (*control.Client).Unread))
 				if asJSON {
 					return printJSON(a.stdout, struct {
 						control.DeviceStatus

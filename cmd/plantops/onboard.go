@@ -379,7 +379,7 @@ func (a *app) awaitFirstReading(ctx context.Context, cfg config.Config, before s
 			before.Counts.Quarantined = now.Counts.Quarantined
 			a.warn(`a message of %s was no reading; "plantops quarantine list" says why`, before.ID)
 		}
-		for _, r := range a.refusals(ctx, cfg)[before.ID] {
+		for _, r := range inMemory(ctx, a, cfg, (*control.Client).Refusals)[before.ID] {
 			if r.Last >= began && !told[r.Reason] {
 				told[r.Reason] = true
 				a.warn("refused to %s: %s", before.ID, refusalText(r, a.now()))

@@ -237,26 +237,29 @@ func online(devices []control.DeviceStatus) int {
 	return n
 }
 
-// refusals asks the server. Without one there are none: they are kept in memory.
-func (a *app) refusals(ctx context.Context, cfg config.Config) control.Refusals {
+// inMemory asks the server for what it keeps in memory only. Without one there is nothing of it.
+func inMemory[T any](ctx context.Context, a *app, cfg config.Config, ask func(*control.Client, context.Context) (T, error)) (all T) {
 	server, err := control.Dial(ctx, cfg.SocketPath())
 	if err != nil {
-		return nil
+		return all
 	}
-	all, err := server.Refusals(ctx)
-	if err != nil {
+	if all, err = ask(server, ctx); err != nil {
 		a.warn("%v", err)
 	}
 	return all
 }
 
+// howOften is for people: "once 2m ago", "14 times, last 2m ago".
+func howOften(n int64, last control.Moment, now time.Time) string {
+	if n > 1 {
+		return fmt.Sprintf("%d times, last %s", n, ago(last, now))
+	}
+	return "once " + ago(last, now)
+}
+
 // refusalText is for people: "wrong password, 14 times, last 2m ago from 192.168.1.7".
 func refusalText(r control.AccountRefusal, now time.Time) string {
-	times := "once"
-	if r.Count > 1 {
-		times = fmt.Sprintf("%d times, last", r.Count)
-	}
-	text := fmt.Sprintf("%s, %s %s", r.Reason, times, ago(r.Last, now))
+	text := r.Reason + ", " + howOften(r.Count, r.Last, now)
 	if r.Remote != "" {
 		text += " from " + r.Remote
 	}
@@ -298,26 +301,9 @@ func printRefusals(a *app, refusals control.Refusals, now time.Time, all bool) e
 	return nil
 }
 
-// unread asks the server. Without one there are none: they are kept in memory.
-func (a *app) unread(ctx context.Context, cfg config.Config) control.Unread {
-	server, err := control.Dial(ctx, cfg.SocketPath())
-	if err != nil {
-		return nil
-	}
-	all, err := server.Unread(ctx)
-	if err != nil {
-		a.warn("%v", err)
-	}
-	return all
-}
-
 // skippedText is for people: `temperature "21,5", 14 times, last 2m ago`.
 func skippedText(f control.SkippedField, now time.Time) string {
-	times := "once"
-	if f.Count > 1 {
-		times = fmt.Sprintf("%d times, last", f.Count)
-	}
-	return fmt.Sprintf("%s %q, %s %s", f.Field, f.Text, times, ago(f.Last, now))
+	return fmt.Sprintf("%s %q, %s", f.Field, f.Text, howOften(f.Count, f.Last, now))
 }
 
 // unreadText is for people: "devices/bed-1/Telemetry, did it mean devices/bed-1/telemetry? 14 messages, last 2m ago".

@@ -216,7 +216,7 @@ func newUserList(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				all, ofUsers := a.refusals(cmd.Context(), cfg), control.Refusals{}
+				all, ofUsers := inMemory(cmd.Context(), a, cfg, (*control.Client).Refusals), control.Refusals{}
 				users := make([]userStatus, len(known))
 				rows := [][]string{{"USER", "PUBLISH", "SUBSCRIBE", "ADMIN", "CREATED"}}
 				for i, u := range known {
