@@ -15,9 +15,10 @@ const module = "github.com/plantops/plantops"
 
 // arrows are the packages of ours that a package may know. Nobody knows cmd.
 var arrows = map[string][]string{
-	"broker":            {"broker/access", "broker/network", "broker/refusal", "broker/session", "broker/topic", "broker/validate"},
+	"broker":            {"broker/access", "broker/journal", "broker/network", "broker/refusal", "broker/session", "broker/topic", "broker/validate"},
 	"broker/access":     {"broker/topic"},
 	"broker/brokertest": {"broker", "broker/brokertest/logtest", "certs/certstest", "config"},
+	"broker/journal":    {},
 	"broker/network":    {"broker/access", "broker/refusal"},
 	"broker/refusal":    {"broker/topic"},
 	"broker/session":    {"broker/topic"},
@@ -38,7 +39,7 @@ var arrows = map[string][]string{
 	"ingest":                 {"ingest/payload", "ingest/source", "store"},
 	"ingest/source":          {"broker/topic", "ingest/payload"},
 	"ingest/payload":         {"store"},
-	"store":                  {"broker/topic", "store/salvage"},
+	"store":                  {"broker/journal", "broker/topic", "store/salvage"},
 	"store/salvage":          {},
 	"store/storetest":        {"store"},
 
