@@ -162,9 +162,12 @@ func (b *Broker) Addrs() Addrs {
 	return Addrs{TCP: addr(network.TCP), TLS: addr(network.TLS), WebSocket: addr(network.WebSocket)}
 }
 
-// Start lets connections in. Every client but the backend's subscriber waits after its login for AdmitDevices, for half a
+// Start brings back what Options.Storage keeps, and lets connections in. Every client but the backend's subscriber waits after its login for AdmitDevices, for half a
 // minute at most. Call it once.
 func (b *Broker) Start() error {
+	if err := b.hook.router.restore(context.Background()); err != nil {
+		return fmt.Errorf("start broker: %w", err)
+	}
 	if err := b.server.Serve(); err != nil {
 		return fmt.Errorf("start broker: %w", err)
 	}
@@ -172,6 +175,8 @@ func (b *Broker) Start() error {
 		b.server.Topics.RetainMessage(packets.Packet{TopicName: topic})
 	}
 	b.serving.Go(func() { b.hook.router.run(b.closing) })
+	b.serving.Go(func() { b.hook.router.load(b.closing) })
+	b.serving.Go(func() { b.hook.router.ledger.release(b.closing) })
 	for kind, l := range b.listeners {
 		b.serving.Go(func() {
 			err := l.Serve(b.establish)
@@ -287,5 +292,5 @@ func (b *Broker) close() error {
 	case <-ctx.Done():
 		errs = append(errs, fmt.Errorf("close broker: %w", ctx.Err()))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, b.hook.router.ledger.close())...)
 }

@@ -47,7 +47,7 @@ func (b *Broker) Counted() (all map[string]Held, queued int) {
 				return
 			}
 			h.Subscriptions += p.state.Subscriptions()
-			h.Queued += (p.state.Stats().Bytes + p.state.WillBytes()) / session.FreeBytes * session.FreeBytes
+			h.Queued += (p.state.Stats().Bytes + p.state.WillBytes() + p.state.StateBytes() + p.memoryTail()) / session.FreeBytes * session.FreeBytes
 			if !p.owner.hasEnded() { // of one that has ended nothing is queued, a moment later
 				h.Queued += p.owner.QueuedBytes() / session.FreeBytes * session.FreeBytes
 			}
@@ -79,4 +79,13 @@ func (b *Broker) FillRetained(left int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.store.MaxMessages = t.store.Len() + left
+}
+
+// memoryTail is what of the tail is in memory.
+func (p *peer) memoryTail() int {
+	if p.usage.quotas.onDisk {
+		return 0
+	}
+	_, bytes, _ := p.state.Tail()
+	return bytes
 }

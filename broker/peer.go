@@ -31,6 +31,10 @@ type peer struct {
 	lost         uint64    // of state.Overflowed, that has been counted
 	warned       time.Time // when a line about it was written
 	charged      int       // units of session.FreeBytes, that its account is charged
+	chargedTail  waitingOnDisk
+	shelf        shelf
+
+	tailBytes atomic.Int64 // what chargedTail is of the session
 }
 
 const (
@@ -41,7 +45,7 @@ const (
 	// through every other client that is busy, for each window.
 	window = 4096
 
-	// The bounds of what waits for one client; beyond them the newest message is dropped.
+	// The bounds of what waits for one client in memory; beyond them it waits on disk.
 	maxWaiting      = 8192
 	maxWaitingBytes = 8 << 20
 )
@@ -53,7 +57,8 @@ func (p *peer) stats() session.Stats {
 }
 
 func newPeer(id string, u *usage, ingest bool) *peer {
-	o := session.Options{Window: window, MaxQueued: maxWaiting, MaxQueuedBytes: maxWaitingBytes, ReceiveMaximum: receiveMaximum}
+	o := session.Options{Window: window, MaxQueued: maxWaiting, MaxQueuedBytes: maxWaitingBytes, ReceiveMaximum: receiveMaximum,
+		Kept: u.quotas.onDisk && !ingest}
 	if ingest { // what waits for it is bounded by credits; nothing of it is dropped
 		o.Window, o.MaxQueued, o.MaxQueuedBytes = 65535, math.MaxInt32, math.MaxInt32
 		o.RaiseQoS0 = true
@@ -71,8 +76,23 @@ func (p *peer) unsubscribed(filter string) {
 
 // charge brings what the account is charged for the session up to date. The caller holds p.mu.
 func (p *peer) charge() {
+	if p.ingest {
+		return
+	}
 	_, bytes := p.state.Backlog()
-	if units := (bytes + p.state.WillBytes()) / session.FreeBytes; units != p.charged && !p.ingest {
+	tail, tailBytes, _ := p.state.Tail()
+	if p.usage.quotas.onDisk {
+		if now := (waitingOnDisk{int64(tail), int64(tailBytes)}); now != p.chargedTail {
+			p.usage.disk.add(now.messages-p.chargedTail.messages, now.bytes-p.chargedTail.bytes)
+			p.usage.quotas.disk.add(now.messages-p.chargedTail.messages, now.bytes-p.chargedTail.bytes)
+			p.chargedTail = now
+			p.tailBytes.Store(now.bytes)
+		}
+	} else {
+		bytes += tailBytes // it is in memory, too
+		p.tailBytes.Store(int64(tailBytes))
+	}
+	if units := (bytes + p.state.WillBytes() + p.state.StateBytes()) / session.FreeBytes; units != p.charged {
 		p.usage.charge(units - p.charged)
 		p.charged = units
 	}

@@ -55,6 +55,25 @@ func (r *router) keep(m *session.Message, u *usage) (refusal.Refusal, bool) {
 	return refusal.Refusal{}, true
 }
 
+// gone notes that a retained message is removed.
+func (r *router) gone(k session.Kept) bool {
+	if k.Owner != nil {
+		r.ledger.retained(k.Topic)
+	}
+	return true
+}
+
+// all returns the messages of topics, empty where there is none.
+func (t *retained) all(topics map[string]struct{}) map[string]session.Kept {
+	all := make(map[string]session.Kept, len(topics))
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	for topic := range topics {
+		all[topic] = t.store.Kept(topic)
+	}
+	return all
+}
+
 func (t *retained) len() int {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -68,7 +87,7 @@ func (t *retained) next(c *session.Cursor, limit int, dst []session.Kept) []sess
 }
 
 // expire goes on looking for messages whose lifetime is over.
-func (t *retained) expire(now time.Time) {
+func (t *retained) expire(now time.Time, r *router) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.store.Len() == 0 {
@@ -77,7 +96,7 @@ func (t *retained) expire(now time.Time) {
 	if t.sweep == nil || t.sweep.Done() {
 		t.sweep = session.Everything()
 	}
-	t.store.Sweep(t.sweep, func(k session.Kept) bool { return k.Expired(now) })
+	t.store.Sweep(t.sweep, func(k session.Kept) bool { return k.Expired(now) && r.gone(k) })
 }
 
 // disown removes the messages that an account has retained and may not publish any more. When it is gone those are
@@ -91,7 +110,7 @@ func (r *router) disown(u *usage, gone bool) {
 			t.mu.Unlock()
 			return
 		}
-		t.store.Sweep(c, func(k session.Kept) bool { return k.Owner == &u.owner && !judge.may(k) })
+		t.store.Sweep(c, func(k session.Kept) bool { return k.Owner == &u.owner && !judge.may(k) && r.gone(k) })
 		t.mu.Unlock()
 	}
 }

@@ -1,13 +1,13 @@
 package broker
 
 import (
-	"hash/maphash"
 	"sync/atomic"
 	"time"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 
+	"github.com/plantops/plantops/broker/journal"
 	"github.com/plantops/plantops/broker/refusal"
 	"github.com/plantops/plantops/broker/session"
 )
@@ -21,7 +21,6 @@ type router struct {
 	sourceTopics []string
 	stall        time.Duration
 	started      time.Time
-	seed         maphash.Seed // of the fingerprints of messages
 
 	intake  intake
 	tallies tallies
@@ -33,12 +32,23 @@ type router struct {
 	quotas   quotas
 	unread   *unread
 
+	ledger ledger
+	loader loader
+	wall   func() time.Time // the time of day
+	unsure func() bool      // whether it may be wrong
+
 	received, sent, dropped atomic.Int64 // PUBLISH packets, and deliveries
 }
 
 func newRouter(h *hook, o Options) *router {
 	r := &router{hook: h, index: h.server.Topics, ingestTopics: o.IngestTopics, sourceTopics: o.SourceTopics, stall: o.StallTimeout,
-		started: time.Now(), seed: maphash.MakeSeed()}
+		started: time.Now(), wall: o.Now, unsure: o.Unsure}
+	if r.unsure == nil {
+		r.unsure = func() bool { return false }
+	}
+	r.ledger = ledger{r: r, storage: o.Storage, next: 1, wake: make(chan struct{}, 1)}
+	r.loader.wake = make(chan struct{}, 1)
+	r.quotas.onDisk, r.quotas.space = o.Storage != nil, o.FreeBytes
 	r.unread = newUnread(o.IngestTopics, h.log)
 	r.quotas.limits = o.Limits
 	r.retained.store = session.Retained{MaxMessages: maxRetained, MaxBytes: maxRetainedBytes,
@@ -53,6 +63,95 @@ type publication struct {
 	receipt *receipt // nil: ingest need not store it
 	from    *peer    // nil: it comes from no client
 	now     time.Time
+
+	// Of what a client sent on a connection and wants acknowledged.
+	link      *clientLink // nil: nobody waits
+	ticket    session.Ticket
+	pledge    *receipt // made when something has to be waited for, see owe
+	storeOnly bool     // its other subscribers have it
+
+	will  bool              // of from
+	ended journal.SessionID // the session that has ended with it
+}
+
+// route is the publish step: it keeps the message if it is to be retained, puts it into the sessions of its subscribers, and
+// notes in that of its sender that this is done; all of that is in one batch. w.pub is the publication; its pledge, or receipt,
+// is then held by the caller, see fulfil. Without a receipt, what cannot be retained is not published either.
+func (r *router) route(w *work) (why refusal.Refusal, kept bool) {
+	pub, g := &w.pub, &r.ledger
+	g.step.RLock()
+	defer g.step.RUnlock()
+	kept = true
+	if pub.to != nil {
+		if pub.message.Retain && !pub.storeOnly {
+			pub.from.mu.Lock()
+			u := pub.from.usage
+			pub.from.mu.Unlock()
+			if why, kept = r.keep(pub.message, u); kept && g.storage != nil {
+				g.retained(pub.message.Topic)
+				g.promise(w.owe())
+			}
+		}
+		if kept || pub.receipt != nil {
+			r.publish(w, *pub)
+		}
+	}
+	if pub.will || pub.link != nil && pub.message.QoS == 2 {
+		r.routed(w, pub, kept || pub.receipt != nil)
+	}
+	if pub.receipt != nil {
+		pub.pledge = pub.receipt
+	}
+	return why, kept
+}
+
+// routed notes in the session of its sender that a message has been routed.
+func (r *router) routed(w *work, pub *publication, done bool) {
+	p, g := pub.from, &r.ledger
+	if pub.will {
+		g.sayEnded(pub.ended)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case pub.will:
+		if p.state.WillRouted(); p.shelf.written {
+			g.markState(p)
+		}
+	case done && p.state.Routed(pub.ticket):
+		g.markState(p)
+		g.promise(w.owe())
+	}
+}
+
+// owe returns the receipt of the publication that is routed, for one thing more that must be on disk before its sender is
+// acknowledged; nil when nobody waits.
+func (w *work) owe() *receipt {
+	pub := &w.pub
+	if pub.link == nil || w.r.ledger.storage == nil {
+		return nil
+	}
+	c := pub.receipt
+	if c == nil {
+		if pub.pledge == nil {
+			pub.pledge = &receipt{link: pub.link, ticket: pub.ticket, account: pub.from.account, since: pub.now}
+			pub.pledge.left.Store(1)
+		}
+		c = pub.pledge
+	}
+	c.left.Add(1)
+	return c
+}
+
+// fulfil takes notice that one thing has come that a receipt waited for; with the last one its sender is acknowledged.
+func (r *router) fulfil(w *work, c *receipt) {
+	if c.left.Add(-1) > 0 || c.link == nil {
+		return
+	}
+	r.intake.unlistLocked(c)
+	if !c.failed.Load() {
+		r.complete(w, c.link.peer, c.ticket, c.reason)
+	}
 }
 
 // publish puts a message into the sessions of its subscribers.
@@ -61,6 +160,9 @@ func (r *router) publish(w *work, pub publication) {
 	taken := receipt == nil
 	for i := range to.direct {
 		t := &to.direct[i]
+		if pub.storeOnly && !t.peer.ingest {
+			continue
+		}
 		offer := &t.offer
 		if t.peer == pub.from {
 			if !t.wantsOwn {
@@ -76,6 +178,9 @@ func (r *router) publish(w *work, pub publication) {
 		w.deliver(t.peer, m, *offer, now)
 	}
 	for i := range to.groups {
+		if pub.storeOnly {
+			break
+		}
 		r.deliverToOne(w, &to.groups[i], m, now)
 	}
 	if !taken {
@@ -151,8 +256,7 @@ func (r *router) resolve(w *work, c *consequence) {
 			r.giveBack(w, token)
 			return
 		}
-		r.intake.close(token)
-		if token.link != nil {
+		if r.intake.close(token) && token.link != nil {
 			r.complete(w, token.link.peer, token.ticket, session.Success)
 		}
 	case *probe:
@@ -163,6 +267,7 @@ func (r *router) resolve(w *work, c *consequence) {
 // giveBack ends a receipt whose message ingest will not get, because its session was ended. Its sender is not
 // acknowledged and has it still; without acknowledgements the message is refused.
 func (r *router) giveBack(w *work, c *receipt) {
+	c.failed.Store(true)
 	r.intake.close(c)
 	c.tally.received.Add(-1)
 	if c.link == nil {

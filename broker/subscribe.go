@@ -44,12 +44,17 @@ func (h *hook) OnSubscribed(cl *mqtt.Client, pk packets.Packet, codes []byte) {
 	}
 	p, system := l.peer, false
 	var refused []string
+	commit := int64(0)
 	p.mu.Lock()
 	for i, asked := range pk.Filters {
 		if codes[i] > 2 {
 			continue
 		}
 		filter := asked.Filter
+		if p.ended { // by its quota; the connection is about to be
+			refused = append(refused, filter)
+			continue
+		}
 		sub := session.Subscription{Filter: filter, QoS: codes[i], NoLocal: asked.NoLocal,
 			RetainAsPublished: asked.RetainAsPublished, RetainHandling: asked.RetainHandling, ID: uint32(asked.Identifier)}
 		if !p.ingest && !p.state.Subscribed(filter) && !p.usage.subscribe(filter) {
@@ -58,6 +63,7 @@ func (h *hook) OnSubscribed(cl *mqtt.Client, pk packets.Packet, codes []byte) {
 			continue
 		}
 		existed := p.state.Subscribe(sub)
+		commit = h.router.ledger.subscribed(p, filter)
 		h.server.Topics.Subscribe(p.id, asked) // again, under the lock: the end of an older session may have removed it
 		cl.State.Subscriptions.Delete(filter)  // so that mochi takes nothing out of the index when the connection ends
 		if parent, ok := oneLevelLess(filter); ok && !p.state.Subscribed(parent) {
@@ -86,6 +92,14 @@ func (h *hook) OnSubscribed(cl *mqtt.Client, pk packets.Packet, codes []byte) {
 	if system {
 		h.router.renewSystem()
 	}
+	h.awaitCommit(l, commit)
+}
+
+// awaitCommit waits until a batch is on disk, for what is acknowledged next.
+func (h *hook) awaitCommit(l *clientLink, commit int64) {
+	if l.work.flush(); !h.router.ledger.await(l, commit) {
+		h.refuseElsewhere(l, refusal.NotStoredInTime.With(h.router.stallText()))
+	}
 }
 
 // OnPacketSent is called when mochi has written a packet: after a SUBACK it is the retained messages' turn.
@@ -105,6 +119,8 @@ func (h *hook) OnUnsubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet 
 	}
 	p := l.peer
 	l.unsuback = make([]byte, len(pk.Filters))
+	commit := int64(0)
+	defer func() { h.awaitCommit(l, commit) }()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i, asked := range pk.Filters {
@@ -112,6 +128,7 @@ func (h *hook) OnUnsubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet 
 			l.unsuback[i] = packets.CodeNoSubscriptionExisted.Code
 		} else {
 			p.unsubscribed(asked.Filter)
+			commit = h.router.ledger.subscribed(p, asked.Filter)
 		}
 		p.retainedDue = withoutFilter(p.retainedDue, asked.Filter)
 	}
