@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql/driver"
+	"errors"
 	"fmt"
 	"math"
 	"unicode/utf8"
@@ -34,7 +35,8 @@ const maxArrivalSteps = 1000
 //
 // The context bounds the wait for other writers, not the commit. After an error nothing of the batch is stored and outcomes
 // is returned as it came; only when the error wraps ErrPartly, the first messages of the batch are stored and counted, their
-// outcomes are there, and the rest alone is to be given again. The next Append works again when the cause is gone (no space
+// outcomes are there, and the rest alone is to be given again, and when it wraps ErrInDoubt, it is not known yet whether the
+// batch is stored: given again, it has the outcomes that it had then, if it is. The next Append works again when the cause is gone (no space
 // left, file locked by another program for more than a second).
 func (s *Store) Append(ctx context.Context, batch []Message, outcomes []Outcome) ([]Outcome, error) {
 	if err := s.acquire(ctx); err != nil {
@@ -68,8 +70,15 @@ func (s *Store) Append(ctx context.Context, batch []Message, outcomes []Outcome)
 
 // appendAll stores a batch in one transaction, or nothing of it.
 func (s *Store) appendAll(batch []Message, outcomes []Outcome) ([]Outcome, error) {
+	if err := s.settlePending(); err != nil {
+		return outcomes, err
+	}
+	if known := s.recall(batch); known != nil {
+		return append(outcomes, known...), nil
+	}
 	results := outcomes
 	err := s.transact(func() error {
+		results = outcomes
 		for i := range batch {
 			outcome, err := s.appendMessage(&batch[i])
 			if err != nil {
@@ -80,6 +89,9 @@ func (s *Store) appendAll(batch []Message, outcomes []Outcome) ([]Outcome, error
 		s.noteArrival(batch)
 		return s.evict()
 	})
+	if errors.Is(err, ErrInDoubt) {
+		s.keepAnswer(batch, results[len(outcomes):])
+	}
 	if err != nil {
 		return outcomes, err
 	}
