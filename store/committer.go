@@ -2,7 +2,10 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -157,12 +160,14 @@ func (s *Store) serveBroker() (wait time.Duration) {
 	if b.source == nil {
 		return time.Hour
 	}
-	if b.announced.Load() && s.brokerDue() {
+	if list := s.appends.takeAll(); len(list) > 0 {
+		s.serveAll(list)
+	} else if b.announced.Load() && s.brokerDue() {
 		err := s.reopen()
 		if err == nil {
 			err = s.transact(nil)
 		}
-		if err != nil && b.taken == nil {
+		if err != nil && (b.taken == nil || s.doubt != nil) { // or else the answer says it
 			s.brokerFault(err)
 		}
 		s.answerBroker()
@@ -250,14 +255,122 @@ func (s *Store) brokerFault(err error) {
 	s.Announce()
 }
 
+// waiting is an Append that waits for the right to write; whoever gets that stores it too.
+type waiting struct {
+	batch    []Message
+	outcomes []Outcome
+	err      error
+	done     chan struct{} // closed when outcomes and err are there
+}
+
+// appendQueue are those that wait. The zero value is ready.
+type appendQueue struct {
+	mu   sync.Mutex
+	list []*waiting
+}
+
+func (q *appendQueue) add(w *waiting) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.list = append(q.list, w)
+}
+
+// remove reports whether w was still there: nobody stores it then.
+func (q *appendQueue) remove(w *waiting) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	i := slices.Index(q.list, w)
+	if i >= 0 {
+		q.list = slices.Delete(q.list, i, i+1)
+	}
+	return i >= 0
+}
+
+func (q *appendQueue) takeAll() []*waiting {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	list := q.list
+	q.list = nil
+	return list
+}
+
+// appendLater is Append while somebody writes.
+func (s *Store) appendLater(ctx context.Context, w *waiting) ([]Outcome, error) {
+	s.appends.add(w)
+	select {
+	case <-w.done:
+		return w.outcomes, w.err
+	case <-ctx.Done():
+		if s.appends.remove(w) {
+			return w.outcomes, fmt.Errorf("store %d messages: %w", len(w.batch), ctx.Err())
+		}
+	case s.writing <- struct{}{}:
+		if s.appends.remove(w) {
+			defer s.release()
+			return s.serve(w.batch, w.outcomes)
+		}
+		s.release()
+	}
+	<-w.done
+	return w.outcomes, w.err
+}
+
+// serve stores a batch and those that wait. The caller has the right to write.
+func (s *Store) serve(batch []Message, outcomes []Outcome) ([]Outcome, error) {
+	others := s.appends.takeAll()
+	if len(others) == 0 {
+		return s.appendHere(batch, outcomes)
+	}
+	own := &waiting{batch: batch, outcomes: outcomes, done: make(chan struct{})}
+	s.serveAll(append(others, own))
+	return own.outcomes, own.err
+}
+
+// serveAll stores several batches in one transaction, or where that does not work each for itself. The caller has the right
+// to write.
+func (s *Store) serveAll(list []*waiting) {
+	if len(list) > 1 && s.doubt == nil && len(s.answers) == 0 && s.ready() == nil {
+		results := make([][]Outcome, len(list))
+		err := s.transact(func() error {
+			for i, w := range list {
+				var err error
+				if results[i], err = s.appendBatch(w.batch, w.outcomes); err != nil {
+					return err
+				}
+			}
+			return s.evict()
+		})
+		if err == nil {
+			for i, w := range list {
+				w.outcomes = results[i]
+				close(w.done)
+			}
+			s.idle.Reset(idleAfter)
+			return
+		}
+		if errors.Is(err, ErrInDoubt) {
+			for i, w := range list {
+				s.keepAnswer(w.batch, results[i][len(w.outcomes):])
+			}
+		}
+	}
+	for _, w := range list {
+		w.outcomes, w.err = s.appendHere(w.batch, w.outcomes)
+		close(w.done)
+	}
+}
+
 // release gives the right to write back. A batch of the broker is answered first, by its own goroutine: who has stored a
 // reading does not wait for that.
 func (s *Store) release() {
-	if s.broker.taken != nil && s.doubt == nil {
-		if s.broker.running {
-			s.broker.hand <- struct{}{}
-			return
-		}
+	b := &s.broker
+	switch {
+	case s.doubt != nil && b.running:
+		s.Announce() // somebody must find out, also when nothing else is written
+	case b.taken != nil && b.running:
+		b.hand <- struct{}{}
+		return
+	default:
 		s.answerBroker()
 	}
 	<-s.writing

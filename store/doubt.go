@@ -27,13 +27,13 @@ type doubt struct {
 	device  int64   // whose counters have the stamp
 	stamps  []int64 // each of which says that it is there
 	refused map[refusal]int64
-	answer  answer // of Append
+	answers []answer // of Append
 }
 
 // answer are the outcomes of a batch whose caller was told that it is not known what became of it.
 type answer struct {
 	batch    [sha256.Size]byte
-	outcomes []Outcome // empty: there is none
+	outcomes []Outcome
 }
 
 // isDoubtful reports whether an error of COMMIT leaves it open what is in the file.
@@ -73,9 +73,7 @@ func (s *Store) settle() error {
 		return d.cause
 	}
 	s.state.forgetRefused(d.refused)
-	if len(d.answer.outcomes) > 0 {
-		s.answered = d.answer
-	}
+	s.answers = d.answers
 	if err := s.reload(); err != nil {
 		s.log.Warn("read what was committed", "err", err) // the next transaction reads it again
 	}
@@ -137,17 +135,25 @@ func (s *Store) reload() error {
 // keepAnswer remembers the outcomes of a batch that is in doubt.
 func (s *Store) keepAnswer(batch []Message, outcomes []Outcome) {
 	if s.doubt != nil {
-		s.doubt.answer = answer{digest(batch), slices.Clone(outcomes)}
+		s.doubt.answers = append(s.doubt.answers, answer{digest(batch), slices.Clone(outcomes)})
 	}
 }
 
-// recall returns the outcomes of a batch that was in doubt and is stored; it is asked once.
+// recall returns the outcomes of a batch that was in doubt and is stored, once. A batch that is another one ends that: who
+// does not give the same again does not wait for an answer.
 func (s *Store) recall(batch []Message) []Outcome {
-	a := s.answered
-	if s.answered = (answer{}); len(a.outcomes) > 0 && a.batch == digest(batch) {
-		return a.outcomes
+	if len(s.answers) == 0 {
+		return nil
 	}
-	return nil
+	key := digest(batch)
+	i := slices.IndexFunc(s.answers, func(a answer) bool { return a.batch == key })
+	if i < 0 {
+		s.answers = nil
+		return nil
+	}
+	outcomes := s.answers[i].outcomes
+	s.answers = slices.Delete(s.answers, i, i+1)
+	return outcomes
 }
 
 // digest tells a batch again. It is slow, and needed after a fault of the disk only.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"fmt"
+	"math"
 
 	"github.com/plantops/plantops/broker/journal"
 )
@@ -66,7 +67,7 @@ func (s *Store) loadBroker() (*loaded, error) {
 	}{
 		{`SELECT id, client, account, checksum, state FROM broker_session`, l.session},
 		{`SELECT session, filter, checksum, options FROM broker_subscription`, l.subscription},
-		{`SELECT session, min(first), max(last), sum(messages), sum(bytes), max(batch) FROM broker_queue GROUP BY session`, l.queue},
+		{`SELECT session, min(first), max(last), CAST(total(messages) AS INTEGER), CAST(total(bytes) AS INTEGER), max(batch) FROM broker_queue GROUP BY session`, l.queue},
 		{`SELECT id, topic, message, account, checksum FROM broker_retained`, l.retain},
 		{`SELECT coalesce(max(batch), 0) FROM broker_pack`, func(row []driver.Value) { l.used(0, row[0].(int64)) }},
 		{`SELECT session, batch FROM broker_next`, func(row []driver.Value) { l.used(row[0].(int64)-1, row[1].(int64)-1) }},
@@ -134,8 +135,11 @@ func (l *loaded) retain(row []driver.Value) {
 	l.retained = append(l.retained, c)
 }
 
-// used says that numbers have been used.
+// used says that numbers have been used. What is beyond all that can be is damaged.
 func (l *loaded) used(session, batch int64) {
+	if max(session, batch) > math.MaxInt64/2 {
+		return
+	}
 	l.next.Session = max(l.next.Session, journal.SessionID(session)+1)
 	l.next.Batch = max(l.next.Batch, batch+1)
 }
@@ -241,4 +245,60 @@ func (s *Store) Read(ctx context.Context, id journal.SessionID, after uint64, li
 		s.log.Error("queued messages are damaged and lost", "session", int64(id), "batches", damaged)
 	}
 	return dst, nil
+}
+
+// brokerPrefix begins the names of the broker's tables.
+const brokerPrefix = "broker_"
+
+// completeBroker makes what belongs together whole again after tables have lost rows, and says what could not be found.
+func (c *carrier) completeBroker(ctx context.Context) error {
+	const unread = `FROM broker_queue WHERE batch NOT IN (SELECT batch FROM broker_pack)`
+	n, err := c.to.w.number(`SELECT CAST(total(messages) AS INTEGER) ` + unread)
+	if err != nil {
+		return err
+	}
+	if n > 0 {
+		c.lost = append(c.lost, fmt.Sprintf("%d messages that waited for clients", n))
+	}
+	next := journal.Next{}
+	if c.memory != nil {
+		next = c.memory.broker.next
+	}
+	return c.to.w.run(ctx, fmt.Sprintf(`DELETE `+unread+`;
+		DELETE FROM broker_pack WHERE batch NOT IN (SELECT batch FROM broker_queue);
+		DELETE FROM broker_share;
+		INSERT INTO broker_share (batch, queues) SELECT batch, count(*) FROM broker_queue GROUP BY batch HAVING count(*) > 1;
+		INSERT OR IGNORE INTO broker_next (id, session, batch) SELECT 1, %[3]d + coalesce(max(session), 0), %[3]d + coalesce(max(batch), 0) FROM (
+			SELECT id AS session, 0 AS batch FROM broker_session UNION ALL SELECT max(session), max(batch) FROM broker_queue)
+			WHERE session < %[4]d AND batch < %[4]d; -- what is more is damaged
+		UPDATE broker_next SET session = max(session, %[1]d), batch = max(batch, %[2]d)`, next.Session, next.Batch, lostNumbers, int64(math.MaxInt64/2)))
+}
+
+// lostNumbers is how many numbers are left out when it is not known which were used.
+const lostNumbers = 1 << 24
+
+// checkBroker looks for rows of the broker's tables that are not as they were written.
+func (s *Store) checkBroker(ctx context.Context) error {
+	for _, table := range []struct{ name, blob string }{
+		{"broker_session", "state"}, {"broker_subscription", "options"}, {"broker_pack", "messages"}, {"broker_queue", "entries"},
+		{"broker_retained", "message"},
+	} {
+		damaged := 0
+		err := s.each(ctx, func(scan func(...any) error) error {
+			var sum int64
+			var content []byte
+			err := scan(&sum, &content)
+			if sum != checksum(content) {
+				damaged++
+			}
+			return err
+		}, fmt.Sprintf(`SELECT checksum, %s FROM %s`, table.blob, table.name))
+		if err == nil && damaged > 0 {
+			err = fmt.Errorf("%w: %d rows of table %s, which the next start leaves out", ErrDamaged, damaged, table.name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

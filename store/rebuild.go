@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
+	"github.com/plantops/plantops/store/salvage"
 	"modernc.org/sqlite"
 )
 
@@ -271,6 +274,47 @@ func syncDir(path string) error {
 		return err
 	}
 	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// sequence reads which ids were given out.
+func (c *carrier) sequence(w *salvage.Walk, named []salvage.Table) error {
+	c.last = map[string]int64{}
+	i := slices.IndexFunc(named, func(n salvage.Table) bool { return n.Name == "sqlite_sequence" })
+	if i < 0 {
+		return nil
+	}
+	_, err := w.Tree(named[i].Root, func(row salvage.Row) error {
+		if len(row.Values) == 2 {
+			name, _ := row.Values[0].(string)
+			last, _ := row.Values[1].(int64)
+			c.last[name] = max(c.last[name], last)
+		}
+		return nil
+	})
+	return err
+}
+
+// lostIDs is how many ids are left out after those that are known of a damaged table: readings of the old file have them.
+const lostIDs = maxDevices
+
+// setSequence sees to it that an id of the old file never names anything else.
+func (c *carrier) setSequence(ctx context.Context) error {
+	for _, name := range []string{"device", "metric", "quarantine", "original"} {
+		gap := 0
+		if t := c.table(name); t != nil && t.damaged {
+			gap = lostIDs
+		}
+		last := c.last[name]
+		if last > math.MaxInt64/2 {
+			last = 0 // damaged
+		}
+		err := c.to.w.run(ctx, fmt.Sprintf(`DELETE FROM sqlite_sequence WHERE name = '%[1]s'; INSERT INTO sqlite_sequence (name, seq)
+			SELECT '%[1]s', max(%[2]d, coalesce(max(id), 0)) + %[3]d FROM %[1]s`, name, last, gap))
+		if err != nil {
+			return fmt.Errorf("ids of table %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // A running server has in memory what the small tables say: names, counters and accounts. Where the file has lost some of

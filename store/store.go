@@ -93,15 +93,16 @@ type Store struct {
 	db      atomic.Pointer[sql.DB] // read-only connections; another when the file was rebuilt
 
 	// writing holds one token: who has it may use the writer and the fields below it.
-	writing  chan struct{}
-	w        *writer // nil when ReadOnly
-	tx       transaction
-	stamp    int64  // of the last transaction
-	doubt    *doubt // nil: none
-	answered answer
-	broker   brokerSide
-	closed   bool
-	idle     *time.Timer
+	writing chan struct{}
+	w       *writer // nil when ReadOnly
+	tx      transaction
+	stamp   int64    // of the last transaction
+	doubt   *doubt   // nil: none
+	answers []answer // of what was in doubt and is stored
+	appends appendQueue
+	broker  brokerSide
+	closed  bool
+	idle    *time.Timer
 	// suspected is damage that a reader found; nil: none.
 	suspected atomic.Pointer[error]
 
