@@ -269,6 +269,7 @@ func (r *router) restore(ctx context.Context) error {
 		r.log.Error("some of what was kept is damaged and lost", "count", len(t.damaged), "err", err)
 	}
 	r.cache.changed()
+	r.quotas.lookAround()
 	r.ledger.storage.Attach(&r.ledger)
 	r.ledger.attached = true
 	return nil
