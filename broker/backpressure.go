@@ -105,11 +105,12 @@ func (b *backpressure) release() {
 // waitForReader makes a publisher wait for the subscriber that w has found behind, if any. It is called by the publisher's
 // reader, at the end of a round or, where it is urgent, after a message.
 func (w *work) waitForReader(l *clientLink) {
+	w.awaitGroup(l)
 	p := w.slowReader
+	w.slowReader, w.urgent = nil, false
 	if p == nil {
 		return
 	}
-	w.slowReader, w.urgent = nil, false
 	if p == l.peer || l.peer.ingest { // it must read its own acknowledgements; everybody waits for those of ingest
 		return
 	}

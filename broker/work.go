@@ -27,8 +27,9 @@ type work struct {
 	dirty []*network.Conn  // given something and not flushed
 	buf   []byte
 
-	slowReader *peer // that publishers should wait for, see backpressure.go; nil: none
-	urgent     bool  // before the next message of the round
+	slowReader *peer       // that publishers should wait for, see backpressure.go; nil: none
+	slowGroup  *shareGroup // the same, see awaitGroup in shares.go
+	urgent     bool        // before the next message of the round
 }
 
 // consequence is an effect that leads away from the session that it came from.
@@ -49,7 +50,7 @@ func (r *router) begin() *work {
 func (w *work) finish() {
 	w.settle()
 	w.flush()
-	w.slowReader, w.urgent = nil, false
+	w.slowReader, w.slowGroup, w.urgent = nil, nil, false
 	spareWork.Put(w)
 }
 
@@ -64,10 +65,7 @@ func (w *work) apply(p *peer) {
 		case !e.IsPacket():
 			if e.Kind == session.Ended {
 				p.ended = !p.state.Connected()
-				for filter := range e.Subscriptions {
-					p.unsubscribed(filter)
-				}
-				p.retainedDue = nil
+				w.removeAll(p, e.Subscriptions)
 			}
 			w.after = append(w.after, consequence{p, *e})
 		case l == nil || l.over:
@@ -103,6 +101,7 @@ func (w *work) apply(p *peer) {
 		}
 	}
 	p.charge()
+	w.wakeGroups(p)
 	w.checkBackpressure(p)
 	if lost := p.state.Overflowed(); lost != p.lost {
 		w.r.overflowed(p, int64(lost-p.lost))
@@ -137,7 +136,11 @@ func (w *work) settle() {
 		case session.WillDue:
 			w.r.publishWill(w, c.from, c.Message)
 		case session.Ended:
-			w.r.forget(c.from, c.Subscriptions)
+			w.r.forget(c.from)
+		case regrouped:
+			w.r.shares.regroup(w, c.from, c.Token.(string))
+		case mayTakeMore:
+			c.Token.(*shareGroup).ready(w, c.from)
 		}
 	}
 	clear(w.after)
@@ -171,7 +174,7 @@ func (w *work) resume(p *peer, l *clientLink, now time.Time) {
 			w.markDirty(l.Conn)
 		}
 	}
-	retained := len(p.retainedDue) > 0
+	retained := p.due.waiting()
 	p.mu.Unlock()
 	if retained {
 		w.deliverRetained(p, now)
