@@ -282,3 +282,32 @@ func TestAnswersAreNoLongerThanAsked(t *testing.T) {
 		}
 	}
 }
+
+// Neither an answer nor a reason in words makes a packet longer than the client's Maximum Packet Size: the words are left out, or
+// the packet is.
+func TestNoPacketIsLongerThanTheClientTakes(t *testing.T) {
+	b := brokertest.Start(t)
+	for size := byte(1); size < 32; size++ {
+		maximum := []byte{0x27, 0, 0, 0, size}
+		login := rightful(b, rawmqtt.Login{ClientID: "one", Properties: maximum}).Encode()
+		wrong := rawmqtt.Login{User: "nobody", Secret: "x", ClientID: "one", Properties: maximum}.Encode()
+		for _, sent := range [][]byte{slices.Concat(login, login), wrong} {
+			for _, p := range plug(t, b, sent).rest() {
+				assert.LessOrEqual(t, 2+len(p.Body), int(size), "a packet of type %d", p.Kind)
+			}
+		}
+		w := plug(t, b, login)
+		p, err := rawmqtt.Read(w.r)
+		if err != nil {
+			continue // the CONNACK has no place
+		}
+		require.Equal(t, byte(rawmqtt.Connack), p.Kind)
+		w.subscribe(5, 0, "a")
+		w.publish(5, 0, "a", 0, "x")
+		if size >= 7 {
+			w.take(5)
+		}
+		w.publish(5, 0, "a", 0, strings.Repeat("too long", 4))
+		w.nothing() // it counts as delivered
+	}
+}
