@@ -26,7 +26,7 @@ func (l readLoop) Read(p []byte) (int, error) {
 // deliveries, with one write for each connection. Then the publisher waits for a subscriber that cannot follow.
 func (l *clientLink) endRound() {
 	l.work.flush()
-	l.work.waitForReader(l)
+	l.work.waitForFull(l)
 }
 
 // linkOf returns nil for a client without a connection of ours.
