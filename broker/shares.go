@@ -44,7 +44,7 @@ type shareGroup struct {
 	warned  time.Time // when a line about it was written
 
 	given    uint64        // messages to members
-	released chan struct{} // publishers wait for it, see awaitGroup; nil: they need not
+	released chan struct{} // publishers wait for it, see waitForGroup; nil: they need not
 	givenUp  bool          // nobody waits, until little does in the queue
 }
 
@@ -107,7 +107,7 @@ func (s *shares) regroup(w *work, p *peer, filter string) {
 	delete(s.byFilter, filter)
 	s.mu.Unlock()
 	g.queue = session.ShareQueue{} // as what waits in a session that ends
-	g.crowded(w)
+	g.release()
 }
 
 // lock returns the group of a filter, which is made if there is none, locked.
@@ -201,7 +201,7 @@ func (g *shareGroup) giveAll(w *work) {
 		g.queue.Pop()
 	}
 	g.charge()
-	g.crowded(w)
+	g.eased()
 }
 
 // give gives a message to the first member in turn that can be sent it, and reports whether that settles it. Who cannot does
@@ -352,30 +352,31 @@ func (g *shareGroup) lose(w *work) {
 	}
 }
 
-// awaitGroup makes a publisher wait for the members of a group that has much waiting, as waitForReader does for one session: as
-// long as they take some, but not for ever.
-func (w *work) awaitGroup(l *clientLink) {
+// waitForGroup makes a publisher wait for the members of a group that has much waiting, as long as they take anything. Who is a
+// member must read its own acknowledgements. A message for ingest waits no longer than readingsWait.
+func (w *work) waitForGroup(l *clientLink) {
 	g := w.slowGroup
-	if g == nil {
-		return
-	}
 	w.slowGroup = nil
-	if l.peer.ingest {
+	if g == nil || l.peer.ingest {
 		return
 	}
 	w.flush()
-	timer := time.NewTimer(progressEvery)
-	defer timer.Stop()
-	for checks, before := progressChecks, uint64(0); ; checks-- {
+	tick := time.NewTicker(progressEvery)
+	defer tick.Stop()
+	began := time.Now()
+	taken, since := uint64(0), began
+	reading := l.lastSubscribers != nil && l.lastSubscribers.ingest
+	for {
 		g.mu.Lock()
-		released, given := g.released, g.given
-		if released != nil && (checks == 0 || given == before) {
-			close(released)
-			g.released, g.givenUp = nil, true
+		released, one := g.released, g.members[l.peer] != nil
+		if g.given != taken {
+			taken, since = g.given, time.Now()
+		} else if time.Since(since) >= stuckAfter {
+			g.givenUp = true
+			g.release()
 		}
-		released, before = g.released, given
 		g.mu.Unlock()
-		if released == nil {
+		if released == nil || one || reading && time.Since(began) >= readingsWait {
 			return
 		}
 		select {
@@ -383,26 +384,35 @@ func (w *work) awaitGroup(l *clientLink) {
 			return
 		case <-l.Done():
 			return
-		case <-timer.C:
-			timer.Reset(progressEvery)
+		case <-tick.C:
 		}
 	}
 }
 
-// crowded makes publishers wait when much waits, until little does. The caller holds mu.
+// release lets the publishers that wait go on. The caller holds mu.
+func (g *shareGroup) release() {
+	if g.released != nil {
+		close(g.released)
+		g.released = nil
+	}
+}
+
+// crowded makes the publisher of a message wait when much waits. The caller holds mu.
 func (g *shareGroup) crowded(w *work) {
 	messages, bytes := g.queue.Len(), g.queue.Bytes()
-	switch {
-	case messages <= roomyMessages && bytes <= roomyBytes:
-		if g.givenUp = false; g.released != nil {
-			close(g.released)
-			g.released = nil
-		}
-	case g.givenUp || messages <= waitMessages && bytes <= waitBytes:
-	default:
-		if g.released == nil {
-			g.released = make(chan struct{})
-		}
-		w.slowGroup, w.urgent = g, w.urgent || messages > urgentMessages || bytes > urgentBytes
+	if g.givenUp || messages <= waitMessages && bytes <= waitBytes {
+		return
+	}
+	if g.released == nil {
+		g.released = make(chan struct{})
+	}
+	w.slowGroup, w.urgent = g, w.urgent || messages > urgentMessages || bytes > urgentBytes
+}
+
+// eased lets publishers go on when little waits. The caller holds mu.
+func (g *shareGroup) eased() {
+	if g.queue.Len() <= roomyMessages && g.queue.Bytes() <= roomyBytes {
+		g.givenUp = false
+		g.release()
 	}
 }

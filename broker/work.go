@@ -27,8 +27,8 @@ type work struct {
 	dirty []*network.Conn  // given something and not flushed
 	buf   []byte
 
-	slowReader *peer       // that publishers should wait for, see backpressure.go; nil: none
-	slowGroup  *shareGroup // the same, see awaitGroup in shares.go
+	fullReader *peer       // that publishers should wait for, see checkFull; nil: none
+	slowGroup  *shareGroup // the same, see waitForGroup in shares.go
 	urgent     bool        // before the next message of the round
 }
 
@@ -50,7 +50,7 @@ func (r *router) begin() *work {
 func (w *work) finish() {
 	w.settle()
 	w.flush()
-	w.slowReader, w.slowGroup, w.urgent = nil, nil, false
+	w.fullReader, w.slowGroup, w.urgent = nil, nil, false
 	spareWork.Put(w)
 }
 
@@ -93,7 +93,7 @@ func (w *work) apply(p *peer) {
 	}
 	if sent > 0 {
 		w.r.sent.Add(sent)
-		p.backpressure.sent += uint64(sent)
+		p.full.sent += uint64(sent)
 		if l.QueuedBytes() > pauseBytes {
 			p.state.Pause()
 			l.AwaitDrain()
@@ -103,6 +103,7 @@ func (w *work) apply(p *peer) {
 	p.charge()
 	w.wakeGroups(p)
 	w.checkBackpressure(p)
+	w.checkFull(p)
 	if lost := p.state.Overflowed(); lost != p.lost {
 		w.r.overflowed(p, int64(lost-p.lost))
 		p.lost = lost
