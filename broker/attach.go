@@ -31,20 +31,18 @@ func (r *router) attach(l *clientLink, pk *packets.Packet) {
 	if p.ingest && c.Expiry > 0 {
 		c.Expiry = session.Forever // what it has not stored is kept until it comes
 	}
+	p.narrowed = p.narrowed || !p.rights.ReadsLike(l.rights) // as yet only for a session that is present
 	p.link, p.rights = l, l.rights
 	p.smallWindow = c.ReceiveMaximum > 0 && c.ReceiveMaximum < smallWindow
 	l.present, w.out = p.state.Connect(r.now(), c, w.out[:0])
 	w.apply(p)
-	p.ended = false
+	p.ended, p.narrowed = false, p.narrowed && l.present
 	number, promised := int64(0), !l.present && p.state.Lasting() || c.Will != nil
 	if promised || p.shelf.written {
 		number = r.ledger.markState(p)
 	}
 	p.mu.Unlock()
 	p.online.Store(true)
-	if l.present {
-		r.cache.changed() // its rights may be others now
-	}
 	w.settle()
 	if w.flush(); promised && !r.ledger.await(l, number) {
 		r.refuseElsewhere(l, refusal.NotStoredInTime.With(r.stallText()))
@@ -159,6 +157,9 @@ func (r *router) publishWill(w *work, p *peer, m *session.Message, ended journal
 		return
 	}
 	to := r.subscribersOf(m.Topic)
+	p.mu.Lock()
+	w.pub.account = p.usage
+	p.mu.Unlock()
 	if w.pub.to = to; to.ingest {
 		c := &receipt{message: *m, account: p.account, tally: to.tally, since: m.Created}
 		c.bytes = len(m.Topic) + len(m.Payload) + len(m.Properties) + receiptBytes
@@ -168,13 +169,13 @@ func (r *router) publishWill(w *work, p *peer, m *session.Message, ended journal
 			w.pub.message, w.pub.receipt = &c.message, c
 		} else {
 			r.notStored(c)
-			w.pub.to = nil
+			w.pub.keepOnly = true
 		}
 	}
-	if why, kept := r.route(w); !kept {
-		r.refusedAway(p.account, p.id, why, m.Topic)
+	if done := r.route(w); done.refused {
+		r.refusedAway(p.account, p.id, done.why, m.Topic)
 		if !to.ingest {
-			r.reportPublish(p.account, why)
+			r.reportPublish(p.account, done.why)
 		}
 	}
 }

@@ -47,7 +47,7 @@ func (b *Broker) Counted() (all map[string]Held, queued int) {
 				return
 			}
 			h.Subscriptions += p.state.Subscriptions()
-			h.Queued += (p.state.Stats().Bytes + p.state.WillBytes() + p.state.StateBytes() + p.memoryTail()) / session.FreeBytes * session.FreeBytes
+			h.Queued += (p.state.Stats().Bytes + p.state.WillBytes() + p.state.StateBytes() + p.memoryTail() + p.due.bytes + int(p.routeBytes.Load())) / session.FreeBytes * session.FreeBytes
 			if !p.owner.hasEnded() { // of one that has ended nothing is queued, a moment later
 				h.Queued += p.owner.QueuedBytes() / session.FreeBytes * session.FreeBytes
 			}
@@ -89,3 +89,6 @@ func (p *peer) memoryTail() int {
 	_, bytes, _ := p.state.Tail()
 	return bytes
 }
+
+// Waited returns how many sessions publishers wait for.
+func (b *Broker) Waited() int { return int(b.hook.router.waited.Load()) }

@@ -138,7 +138,7 @@ func (g *ledger) markState(p *peer) int64 {
 // subscribed notes that a subscription of a session has come, changed or gone, and returns the number of the batch that will
 // have it; 0: there is nothing to wait for. The caller holds p.mu.
 func (g *ledger) subscribed(p *peer, filter string) int64 {
-	if !p.state.Lasting() {
+	if !p.state.Lasting() || !g.attached {
 		return 0
 	}
 	p.shelf.filters = append(p.shelf.filters, filter)

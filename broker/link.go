@@ -38,6 +38,7 @@ type clientLink struct {
 	present         bool                  // there was a session: for the CONNACK
 	goodbye         bool                  // the client sent DISCONNECT 0x00: no will
 	lost            bool                  // nothing more can be read
+	untaken         bool                  // it ended before a message was let into the store
 	now             time.Time             // of the last Read: a clock for what was read together
 	screen          validate.Screen       // what is read goes through it
 	wrong           *validate.PacketFault // with the packet after those that were read
@@ -47,7 +48,6 @@ type clientLink struct {
 	bridge          validate.BridgeBit    // whether it is a bridge of Mosquitto's
 	lastTopic       string                // the topic that it published to last, judged and found right
 	lastSubscribers *subscribers          // of that topic
-	unsuback        []byte                // the codes for the UNSUBACK under way
 
 	over        bool                   // finished, nothing more may be written; guarded by peer.mu
 	established atomic.Bool            // CONNACK sent
@@ -95,6 +95,18 @@ func (l *clientLink) hasEnded() bool {
 	case <-l.ended:
 		return true
 	default:
+		return false
+	}
+}
+
+// endsWithin waits until mochi has let go of the connection, at most d, and reports whether it has.
+func (l *clientLink) endsWithin(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-l.ended:
+		return true
+	case <-timer.C:
 		return false
 	}
 }

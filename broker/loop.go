@@ -2,7 +2,9 @@ package broker
 
 import (
 	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
 
+	"github.com/plantops/plantops/broker/network"
 	"github.com/plantops/plantops/broker/validate"
 )
 
@@ -19,6 +21,12 @@ func (l readLoop) Read(p []byte) (int, error) {
 	if fault, wrong := err.(*validate.PacketFault); wrong {
 		_ = l.hook.refuseConnection(l.clientLink, fault, "") // the loop ends with the fault itself
 	}
+	if err == network.ErrDrained {
+		if n > 0 {
+			return n, nil // these first: it comes again
+		}
+		l.hook.sessions.end(l.clientLink, packets.ErrSessionTakenOver)
+	}
 	return n, err
 }
 
@@ -26,7 +34,7 @@ func (l readLoop) Read(p []byte) (int, error) {
 // deliveries, with one write for each connection. Then the publisher waits for a subscriber that cannot follow.
 func (l *clientLink) endRound() {
 	l.work.flush()
-	l.work.waitForReader(l)
+	l.work.waitForFull(l)
 }
 
 // linkOf returns nil for a client without a connection of ours.

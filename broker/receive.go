@@ -25,7 +25,8 @@ func (r *router) receive(l *clientLink, pk *packets.Packet) error {
 		r.abandon(w, p, ticket)
 		return packets.ErrRejectPacket
 	}
-	w.pub = publication{to: to, from: p, ticket: ticket, now: now, storeOnly: verdict == session.StoreOnly}
+	w.waitForReaders(l, to, pk.FixedHeader.Qos)
+	w.pub = publication{to: to, from: p, account: p.usage, ticket: ticket, now: now, storeOnly: verdict == session.StoreOnly}
 	if pk.FixedHeader.Qos > 0 {
 		w.pub.link = l
 	}
@@ -35,11 +36,12 @@ func (r *router) receive(l *clientLink, pk *packets.Packet) error {
 	m := new(session.Message)
 	fill(m, to.topic, p.id, pk, now)
 	w.pub.message = m
-	if why, kept := r.route(w); !kept {
-		return r.refusePublish(l, pk, why, &ticket)
+	done := r.route(w)
+	if done.refused {
+		return r.refusePublish(l, pk, done.why, &ticket)
 	}
 	reason := session.Success
-	if r.nobodyReads(l, to, m.Retain) {
+	if r.nobodyReads(l, done.unread, m.Retain) {
 		reason = session.NobodyReads
 	}
 	switch c := w.pub.pledge; {
@@ -52,7 +54,7 @@ func (r *router) receive(l *clientLink, pk *packets.Packet) error {
 	}
 	w.settle()
 	if w.urgent {
-		w.waitForReader(l)
+		w.waitForFull(l)
 	}
 	return nil
 }
@@ -132,7 +134,7 @@ func (r *router) acknowledged(l *clientLink, pk *packets.Packet) error {
 	}
 	w.out = out
 	w.apply(p)
-	retained := len(p.retainedDue) > 0
+	retained := p.due.waiting()
 	p.mu.Unlock()
 	w.settle()
 	if retained {
@@ -155,25 +157,39 @@ func (r *router) receiveForIngest(l *clientLink, pk *packets.Packet) error {
 	c.left.Store(2) // this function and ingest
 	fill(&c.message, pub.to.topic, p.id, pk, pub.now)
 	c.bytes = len(c.message.Topic) + len(c.message.Payload) + len(c.message.Properties) + receiptBytes
+	if l.untaken && c.link != nil { // not before the one that the sender will send again
+		r.notTaken(w, c, p)
+		return nil
+	}
 	if !r.intake.take(c) {
 		w.flush()
 		if !r.intake.wait(l, c) {
-			r.abandon(w, p, c.ticket)
-			return packets.ErrRejectPacket
+			l.untaken = true
+			r.notTaken(w, c, p)
+			return nil // what else was read with it is dealt with too
 		}
-		pub.to = r.subscribersFor(l, pk.TopicName) // subscriptions may have changed
 	}
 	c.tally.received.Add(1)
 	pub.message, pub.receipt = &c.message, c
-	if why, kept := r.route(w); !kept { // what its acknowledgement promises is that it is stored
-		r.refused(l, why, pk.TopicName)
+	if done := r.route(w); done.refused { // what its acknowledgement promises is that it is stored
+		r.refused(l, done.why, pk.TopicName)
 	}
 	r.fulfil(w, c)
 	w.settle()
 	if w.urgent {
-		w.waitForReader(l)
+		w.waitForFull(l)
 	}
 	return nil
+}
+
+// notTaken ends a message that has got no credit: its connection ends first. The sender has it still, and will send it again; or,
+// without acknowledgements, it is refused.
+func (r *router) notTaken(w *work, c *receipt, p *peer) {
+	if c.link == nil {
+		r.notStored(c)
+		return
+	}
+	r.abandon(w, p, c.ticket)
 }
 
 // receiptBytes is what a message on its way into the store costs besides its own bytes.

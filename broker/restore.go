@@ -8,8 +8,6 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/mochi-mqtt/server/v2/packets"
-
 	"github.com/plantops/plantops/broker/access"
 	"github.com/plantops/plantops/broker/journal"
 	"github.com/plantops/plantops/broker/session"
@@ -198,6 +196,7 @@ type restoring struct {
 	subscriptions map[journal.SessionID][]journal.Subscription
 	waiting       map[journal.SessionID]journal.Waiting
 	damaged       []error
+	w             *work
 }
 
 func (t *restoring) Session(s journal.Session) error {
@@ -238,7 +237,7 @@ func (r *router) restore(ctx context.Context) error {
 		return nil
 	}
 	t := &restoring{r: r, moment: r.ledger.moment(), subscriptions: map[journal.SessionID][]journal.Subscription{},
-		waiting: map[journal.SessionID]journal.Waiting{}}
+		waiting: map[journal.SessionID]journal.Waiting{}, w: r.begin()}
 	next, err := r.ledger.storage.Load(ctx, t)
 	if err != nil {
 		return fmt.Errorf("read sessions and retained messages: %w", err)
@@ -268,7 +267,7 @@ func (r *router) restore(ctx context.Context) error {
 	if err := errors.Join(t.damaged...); err != nil {
 		r.log.Error("some of what was kept is damaged and lost", "count", len(t.damaged), "err", err)
 	}
-	r.cache.changed()
+	t.w.finish()
 	r.quotas.lookAround()
 	r.ledger.storage.Attach(&r.ledger)
 	r.ledger.attached = true
@@ -316,21 +315,8 @@ func (t *restoring) restore(s journal.Session) (gone bool, err error) {
 			damaged = append(damaged, fmt.Errorf("%q: %w", of.Filter, err))
 			continue
 		}
-		r.enter(p, sub)
+		p.usage.subscriptions.Add(weight(sub.Filter))
+		t.w.enter(p, sub)
 	}
 	return false, errors.Join(damaged...)
-}
-
-// enter makes a subscription that was granted before.
-func (r *router) enter(p *peer, sub session.Subscription) {
-	p.usage.subscriptions.Add(weight(sub.Filter))
-	p.state.Subscribe(sub)
-	r.index.Subscribe(p.id, packets.Subscription{Filter: sub.Filter, Qos: sub.QoS, NoLocal: sub.NoLocal,
-		RetainAsPublished: sub.RetainAsPublished, RetainHandling: sub.RetainHandling, Identifier: int(sub.ID)})
-	if parent, ok := oneLevelLess(sub.Filter); ok && !p.state.Subscribed(parent) {
-		r.enterParent(p, parent, sub)
-	}
-	if sub.Shared() {
-		r.shares.join(sub.Filter, p.id)
-	}
 }

@@ -1,10 +1,10 @@
 package broker
 
 import (
+	"sync"
 	"sync/atomic"
 	"time"
 
-	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/plantops/plantops/broker/journal"
@@ -13,10 +13,9 @@ import (
 )
 
 // router brings messages from the sessions of publishers into the sessions of subscribers, and acknowledgements back.
-// mochi keeps the index of subscriptions for it; everything else of MQTT's delivery is here and in package session.
+// The table of subscriptions is in package route, what one client has in package session.
 type router struct {
 	*hook
-	index        *mqtt.TopicsIndex
 	ingestTopics []string
 	sourceTopics []string
 	stall        time.Duration
@@ -24,13 +23,14 @@ type router struct {
 
 	intake  intake
 	tallies tallies
-	cache   subscriberCache
+	routes  routes
 
 	shares   shares
 	retained retained
 	sleepers sleepers
 	quotas   quotas
 	unread   *unread
+	walks    sync.WaitGroup // of retained messages, see walk in retained.go
 
 	ledger ledger
 	loader loader
@@ -38,10 +38,11 @@ type router struct {
 	unsure func() bool      // whether it may be wrong
 
 	received, sent, dropped atomic.Int64 // PUBLISH packets, and deliveries
+	waited                  atomic.Int32 // sessions that publishers wait for
 }
 
 func newRouter(h *hook, o Options) *router {
-	r := &router{hook: h, index: h.server.Topics, ingestTopics: o.IngestTopics, sourceTopics: o.SourceTopics, stall: o.StallTimeout,
+	r := &router{hook: h, ingestTopics: o.IngestTopics, sourceTopics: o.SourceTopics, stall: o.StallTimeout,
 		started: time.Now(), wall: o.Now, unsure: o.Unsure}
 	if r.unsure == nil {
 		r.unsure = func() bool { return false }
@@ -51,6 +52,7 @@ func newRouter(h *hook, o Options) *router {
 	r.quotas.onDisk, r.quotas.space = o.Storage != nil, o.FreeBytes
 	r.unread = newUnread(o.IngestTopics, h.log)
 	r.quotas.limits = o.Limits
+	r.routes.init()
 	r.retained.store = session.Retained{MaxMessages: maxRetained, MaxBytes: maxRetainedBytes,
 		MaxOwned: r.quotas.limits.MaxRetainedPerAccount, MaxOwnedBytes: maxRetainedBytes / retainedShare}
 	return r
@@ -62,6 +64,7 @@ type publication struct {
 	message *session.Message
 	receipt *receipt // nil: ingest need not store it
 	from    *peer    // nil: it comes from no client
+	account *usage   // whose message it is, if it is retained; nil: the broker's own
 	now     time.Time
 
 	// Of what a client sent on a connection and wants acknowledged.
@@ -69,40 +72,33 @@ type publication struct {
 	ticket    session.Ticket
 	pledge    *receipt // made when something has to be waited for, see owe
 	storeOnly bool     // its other subscribers have it
+	keepOnly  bool     // it is retained, and nobody else gets it
 
 	will  bool              // of from
 	ended journal.SessionID // the session that has ended with it
 }
 
-// route is the publish step: it keeps the message if it is to be retained, puts it into the sessions of its subscribers, and
-// notes in that of its sender that this is done; all of that is in one batch. w.pub is the publication; its pledge, or receipt,
-// is then held by the caller, see fulfil. Without a receipt, what cannot be retained is not published either.
-func (r *router) route(w *work) (why refusal.Refusal, kept bool) {
+// route publishes w.pub and notes in the session of its sender that this is done; all of that, and what is retained, is in one
+// batch. Its pledge, or receipt, is then held by the caller, see fulfil.
+func (r *router) route(w *work) (done outcome) {
 	pub, g := &w.pub, &r.ledger
 	g.step.RLock()
 	defer g.step.RUnlock()
-	kept = true
-	if pub.to != nil {
-		if pub.message.Retain && !pub.storeOnly {
-			pub.from.mu.Lock()
-			u := pub.from.usage
-			pub.from.mu.Unlock()
-			if why, kept = r.keep(pub.message, u); kept && g.storage != nil {
-				g.retained(pub.message.Topic)
-				g.promise(w.owe())
-			}
-		}
-		if kept || pub.receipt != nil {
-			r.publish(w, *pub)
-		}
+	w.routing = true
+	switch {
+	case pub.to == nil:
+	case pub.keepOnly:
+		r.keepOnly(pub.to, pub.message, pub.account)
+	default:
+		done = r.publish(w, *pub)
 	}
 	if pub.will || pub.link != nil && pub.message.QoS == 2 {
-		r.routed(w, pub, kept || pub.receipt != nil)
+		r.routed(w, pub, !done.refused || pub.receipt != nil)
 	}
-	if pub.receipt != nil {
+	if w.routing = false; pub.receipt != nil {
 		pub.pledge = pub.receipt
 	}
-	return why, kept
+	return done
 }
 
 // routed notes in the session of its sender that a message has been routed.
@@ -128,7 +124,7 @@ func (r *router) routed(w *work, pub *publication, done bool) {
 // acknowledged; nil when nobody waits.
 func (w *work) owe() *receipt {
 	pub := &w.pub
-	if pub.link == nil || w.r.ledger.storage == nil {
+	if !w.routing || pub.link == nil || w.r.ledger.storage == nil {
 		return nil
 	}
 	c := pub.receipt
@@ -154,43 +150,76 @@ func (r *router) fulfil(w *work, c *receipt) {
 	}
 }
 
-// publish puts a message into the sessions of its subscribers.
-func (r *router) publish(w *work, pub publication) {
-	to, m, receipt, now := pub.to, pub.message, pub.receipt, pub.now
+// outcome is what became of a publication.
+type outcome struct {
+	refused bool // it asks to be kept and cannot be, because of why; only ingest has got it, if it must
+	why     refusal.Refusal
+	unread  *subscribers // of its topic, when it looks like one of devices and nobody reads it
+}
+
+// publish is the publish step: the retained value, then the route, then the sessions, for one message of a topic at a time. So
+// all subscribers and the retained value end with the same message; and who subscribes is in the route before its walk
+// begins to look into the store (see retained.go), so that it gets a new value from the one or from the other. Nothing in
+// here waits.
+func (r *router) publish(w *work, pub publication) (o outcome) {
+	m, receipt := pub.message, pub.receipt
+	s := pub.to.shard
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	why, kept := refusal.Refusal{}, true
+	if !pub.storeOnly {
+		why, kept = r.keep(m, pub.account)
+	}
+	if kept && m.Retain && pub.account != nil && !pub.storeOnly {
+		r.ledger.retained(m.Topic)
+		r.ledger.promise(w.owe())
+	}
+	if o.why, o.refused = why, !kept; o.refused && receipt == nil {
+		return o
+	}
+	to := r.routes.current(pub.to)
+	defer r.routes.release(to)
 	taken := receipt == nil
-	for i := range to.direct {
-		t := &to.direct[i]
-		if pub.storeOnly && !t.peer.ingest {
+	for i := range to.route.To {
+		t := &to.route.To[i]
+		if pub.storeOnly && (t.Who.peer == nil || !t.Who.peer.ingest) {
 			continue
 		}
-		offer := &t.offer
-		if t.peer == pub.from {
-			if !t.wantsOwn {
+		if t.Who.group != nil {
+			r.share(w, t.Who.group, m, pub.now)
+			continue
+		}
+		offer := t.Offer()
+		if t.Who.peer == pub.from {
+			var wanted bool
+			if offer, wanted = t.Own(); !wanted {
 				continue
 			}
-			offer = &t.own
 		}
-		if receipt != nil && t.peer.ingest {
+		if receipt != nil && t.Who.peer.ingest {
 			taken, receipt.foreign = true, to.foreign
-			r.deliverToIngest(w, t.peer, receipt, *offer, now)
+			r.deliverToIngest(w, t.Who.peer, receipt, offerOf(offer), pub.now)
 			continue
 		}
-		w.deliver(t.peer, m, *offer, now)
-	}
-	for i := range to.groups {
-		if pub.storeOnly {
-			break
-		}
-		r.deliverToOne(w, &to.groups[i], m, now)
+		w.deliver(t.Who.peer, m, offerOf(offer), pub.now)
 	}
 	if !taken {
 		r.giveBack(w, receipt)
 	}
+	if to.ofDevices && !to.readBy(pub.from) {
+		to.lookNearby(r.ingestTopics)
+		o.unread = to
+	}
+	return o
 }
 
 // deliver puts a message into one session.
 func (w *work) deliver(p *peer, m *session.Message, o session.Offer, now time.Time) {
 	p.mu.Lock()
+	if p.narrowed && !p.rights.MayRead(m.Topic) {
+		p.mu.Unlock()
+		return
+	}
 	if p.exhausted() {
 		o.Scarce = true
 		w.pause(p)
@@ -251,12 +280,16 @@ func (r *router) abandon(w *work, p *peer, t session.Ticket) {
 // resolve ends the story of a token.
 func (r *router) resolve(w *work, c *consequence) {
 	switch token := c.Token.(type) {
+	case *lent:
+		if c.Kind == session.Dropped {
+			r.returned(w, token, c.Drop)
+		}
 	case *receipt:
 		if c.Kind == session.Dropped {
 			r.giveBack(w, token)
 			return
 		}
-		if r.intake.close(token) && token.link != nil {
+		if r.intake.close(token, true) && token.link != nil {
 			r.complete(w, token.link.peer, token.ticket, session.Success)
 		}
 	case *probe:
@@ -268,7 +301,7 @@ func (r *router) resolve(w *work, c *consequence) {
 // acknowledged and has it still; without acknowledgements the message is refused.
 func (r *router) giveBack(w *work, c *receipt) {
 	c.failed.Store(true)
-	r.intake.close(c)
+	r.intake.close(c, false)
 	c.tally.received.Add(-1)
 	if c.link == nil {
 		r.notStored(c)

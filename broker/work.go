@@ -28,11 +28,13 @@ type work struct {
 	dirty []*network.Conn  // given something and not flushed
 	buf   []byte
 
-	pub  publication // that is routed, see route
-	kept []*receipt  // one thing that each of them waited for has come
+	pub     publication // that is routed, see route
+	routing bool
+	kept    []*receipt // one thing that each of them waited for has come
 
-	slowReader *peer // that publishers should wait for, see backpressure.go; nil: none
-	urgent     bool  // before the next message of the round
+	fullReader *peer       // that publishers should wait for, see checkFull; nil: none
+	slowGroup  *shareGroup // the same, see waitForGroup in shares.go
+	urgent     bool        // before the next message of the round
 }
 
 // consequence is an effect that leads away from the session that it came from.
@@ -54,7 +56,7 @@ func (r *router) begin() *work {
 func (w *work) finish() {
 	w.settle()
 	w.flush()
-	w.slowReader, w.urgent = nil, false
+	w.fullReader, w.slowGroup, w.urgent = nil, nil, false
 	spareWork.Put(w)
 }
 
@@ -105,7 +107,7 @@ func (w *work) apply(p *peer) {
 	}
 	if sent > 0 {
 		w.r.sent.Add(sent)
-		p.backpressure.sent += uint64(sent)
+		p.full.sent += uint64(sent)
 		if box := &p.shelf.outbox; l.QueuedBytes()+box.bytes > pauseBytes {
 			p.state.Pause()
 			w.awaitDrain(p)
@@ -116,7 +118,9 @@ func (w *work) apply(p *peer) {
 	if p.state.WantsLoad() {
 		w.r.loader.want(p)
 	}
+	w.wakeGroups(p)
 	w.checkBackpressure(p)
+	w.checkFull(p)
 	if lost := p.state.Overflowed(); lost != p.lost {
 		w.r.overflowed(p, int64(lost-p.lost))
 		p.lost = lost
@@ -142,10 +146,7 @@ func (w *work) note(p *peer, e *session.Effect, before int) {
 		}
 	case session.Ended:
 		p.ended = !p.state.Connected()
-		for filter := range e.Subscriptions {
-			p.unsubscribed(filter)
-		}
-		p.retainedDue = nil
+		w.removeAll(p, e.Subscriptions)
 		ended := w.r.ledger.endSession(w, p)
 		for i := range w.after[before:] {
 			if will := &w.after[before+i]; will.Kind == session.WillDue {
@@ -272,7 +273,11 @@ func (w *work) settle() {
 		case session.WillDue:
 			w.r.publishWill(w, c.from, c.Message, c.ended)
 		case session.Ended:
-			w.r.forget(c.from, c.Subscriptions)
+			w.r.forget(c.from)
+		case regrouped:
+			w.r.shares.regroup(w, c.from, c.Token.(string))
+		case mayTakeMore:
+			c.Token.(*shareGroup).ready(w, c.from)
 		case overQuota:
 			w.r.endLargest(w, c.from)
 		}
@@ -308,7 +313,7 @@ func (w *work) resume(p *peer, l *clientLink, now time.Time) {
 			w.awaitDrain(p)
 		}
 	}
-	retained := len(p.retainedDue) > 0
+	retained := p.due.waiting()
 	p.mu.Unlock()
 	if retained {
 		w.deliverRetained(p, now)

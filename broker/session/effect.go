@@ -23,7 +23,7 @@ const (
 	// WillDue: check the publisher's access, then route Message.
 	WillDue
 	// Ended: the session's state is gone. Take the filters in Subscriptions
-	// out of the index; if the session is not connected, forget it.
+	// out of the table; if the session is not connected, forget it.
 	Ended
 	// Enqueued: Entry returns what must be kept until it is Delivered or
 	// Dropped (in a lasting session), or until it is given to Load.

@@ -39,6 +39,7 @@ type outgoing struct {
 	queue   ring[entry] // the head: QoS 1 and 2, never sent
 	queue0  ring[entry] // QoS 0, empty unless paused
 	bytes   int         // in queues and flights
+	bytes0  int         // of them, in queue0
 
 	seq       uint64 // of the newest entry
 	sent      uint64 // of the newest that has left the queue
@@ -113,6 +114,7 @@ func (s *Session) deliverAtMostOnce(now time.Time, e *entry, scarce bool, out []
 		return s.drop(e, DropQueueFull, 0, out)
 	}
 	b.bytes += e.costBytes()
+	b.bytes0 += e.costBytes()
 	b.queue0.push(*e)
 	return out
 }
@@ -300,5 +302,8 @@ func (s *Session) sendQueue(now time.Time, room int, out []Effect) ([]Effect, in
 func (s *Session) shift(queue *ring[entry]) entry {
 	e := queue.pop()
 	s.outgoing.bytes -= e.costBytes()
+	if queue == &s.outgoing.queue0 {
+		s.outgoing.bytes0 -= e.costBytes()
+	}
 	return e
 }

@@ -134,6 +134,9 @@ func (s *Session) StateBytes() int {
 // HeldBytes is what of that is for messages of the client that it has not released.
 func (s *Session) HeldBytes() int { return heldBytes * len(s.incoming.held) }
 
+// Backlog0 returns how many QoS 0 messages wait to be sent, and their bytes.
+func (s *Session) Backlog0() (messages, bytes int) { return s.outgoing.queue0.n, s.outgoing.bytes0 }
+
 // Overflowed returns how many messages of QoS 0 the session had no room for.
 func (s *Session) Overflowed() uint64 { return s.stats.Dropped[DropQueueFull] }
 
