@@ -108,6 +108,41 @@ func TestRetainedMessagesSurviveACrash(t *testing.T) {
 	require.Eventually(t, func() bool { _, _, retained, _ := s.Counts(); return retained == 0 }, brokertest.Patience, time.Millisecond)
 }
 
+func TestSharedMessagesSurviveACrash(t *testing.T) {
+	t.Parallel()
+	s := journaltest.New()
+	b := keeping(t, s, nil)
+	const filter, messages = "$share/g/devices/bed-1/work", 20
+	var logins []brokertest.Login
+	for i := range 2 {
+		logins = append(logins, lasting("bed-1", fmt.Sprint("worker-", i), 5))
+		c := brokertest.Dial(t, b, brokertest.TCP, logins[i])
+		require.Equal(t, byte(1), c.Subscribe(filter, 1))
+		c.Disconnect()
+	}
+	sender := brokertest.Dial(t, b, brokertest.TCP, b.AsBackend())
+	want := map[string]bool{}
+	for i := range messages {
+		want[fmt.Sprint(i)] = true
+		require.Zero(t, sender.Publish("devices/bed-1/work", fmt.Sprint(i), 1))
+	}
+	b, _ = crash(t, b, s, nil)
+	var clients []*brokertest.Client
+	for _, login := range logins {
+		clients = append(clients, brokertest.Dial(t, b, brokertest.TCP, login))
+	}
+	got := map[string]bool{}
+	require.Eventually(t, func() bool {
+		for _, c := range clients {
+			for c.Has(packets.Publish) {
+				got[string(c.Receive().Payload)] = true
+			}
+		}
+		return len(got) == len(want)
+	}, brokertest.Patience, time.Millisecond)
+	assert.Equal(t, want, got)
+}
+
 func TestASessionThatEndsLeavesNothing(t *testing.T) {
 	t.Parallel()
 	s := journaltest.New()

@@ -158,16 +158,38 @@ func (r *router) share(w *work, g *shareGroup, m *session.Message, now time.Time
 	if g.queue.Len() == 0 && g.give(w, s, now) {
 		return
 	}
+	full := g.queue.Len() >= maxWaiting || g.queue.Len() > 0 && g.queue.Bytes()+len(m.Payload) > maxWaitingBytes || g.exhausted()
 	switch {
 	case g.dead, m.QoS == 0 && !g.online(): // nobody is there for whom it would wait
 		return
-	case g.queue.Len() >= maxWaiting, g.queue.Len() > 0 && g.queue.Bytes()+len(m.Payload) > maxWaitingBytes, g.exhausted():
+	case m.QoS > 0 && g.leave(w, s, now, !full):
+		return
+	case full:
 		g.lose(w)
 		return
 	}
 	g.queue.Put(s)
 	g.charge()
 	g.crowded(w)
+}
+
+// leave gives a message that no member can be sent now to one in whose session it waits: to one whose session lasts, where it
+// is on disk, or to any when the group has no room. The caller holds mu.
+func (g *shareGroup) leave(w *work, s session.Shared, now time.Time, lasting bool) bool {
+	for _, online := range []bool{true, false} {
+		for p := range g.members {
+			if p.online.Load() != online {
+				continue
+			}
+			p.mu.Lock()
+			fits := !lasting || p.state.Lasting()
+			p.mu.Unlock()
+			if fits && g.offer(w, p, s, now, true) != session.TakesNever {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // ready takes notice that a member has room again.
