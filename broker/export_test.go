@@ -92,3 +92,17 @@ func (p *peer) memoryTail() int {
 
 // Waited returns how many sessions publishers wait for.
 func (b *Broker) Waited() int { return int(b.hook.router.waited.Load()) }
+
+// LockRetained locks the store of retained messages.
+func (b *Broker) LockRetained() (unlock func()) {
+	b.hook.router.retained.mu.Lock()
+	return b.hook.router.retained.mu.Unlock
+}
+
+// Walks returns how many walks of retained messages a client has before it.
+func (b *Broker) Walks(clientID string) int {
+	p := b.hook.sessions.peer(clientID)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.due.order.Len()
+}
