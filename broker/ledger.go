@@ -170,6 +170,13 @@ func (g *ledger) unlockAnnouncing() {
 	}
 }
 
+// number is that of the batch that takes what changes now. The caller holds step: it stays so.
+func (g *ledger) number() int64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.next
+}
+
 // tick is called by the clock: what is lazy is due, and what the disk refused is tried again.
 func (g *ledger) tick() {
 	if g.storage == nil {

@@ -67,13 +67,17 @@ func (w *work) apply(p *peer) {
 	sent, gate, before := int64(0), int64(0), len(w.after)
 	for i := range w.out {
 		e := &w.out[i]
-		if p.awaitsCommit(e) && l != nil {
+		if own := p.awaitsCommit(e); l != nil && (own || w.exactly(e)) {
 			if len(buf) > 0 {
 				w.write(l, buf, nil)
 				buf = buf[:0]
 			}
-			if gate == 0 {
+			switch {
+			case gate > 0:
+			case own:
 				gate = w.r.ledger.markState(p)
+			default:
+				gate = w.r.ledger.number()
 			}
 			w.closeGate(p, gate)
 		}
@@ -167,6 +171,12 @@ func (p *peer) awaitsCommit(e *session.Effect) bool {
 		return e.QoS == 2
 	}
 	return (e.Kind == session.Pubrel || e.Kind == session.Pubcomp) && e.Reason == session.Success
+}
+
+// exactly reports whether a PUBLISH is of a message that its sender sends again after a crash unless the batch that has it is
+// on disk: nobody who gets it at QoS 0 or 2 is to get it twice.
+func (w *work) exactly(e *session.Effect) bool {
+	return w.routing && w.pub.exact && e.Kind == session.Publish && e.QoS != 1 && e.Message == w.pub.message
 }
 
 // outbox holds packets back until a batch is on disk, and all that follow them.
@@ -302,7 +312,7 @@ func (w *work) flush() {
 // resume sends what waits for a client, as far as its connection has room.
 func (w *work) resume(p *peer, l *clientLink, now time.Time) {
 	p.mu.Lock()
-	if p.link == l && !l.over {
+	if p.link == l && l.started && !l.over {
 		room := pauseBytes
 		if p.exhausted() {
 			room = session.FreeBytes
