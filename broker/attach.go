@@ -69,7 +69,7 @@ func (r *router) detach(l *clientLink) {
 	}
 	p.online.Store(false)
 	p.mu.Lock()
-	p.link = nil
+	p.link, p.away = nil, now
 	if l.evicted.Load() {
 		w.out = p.state.End(now, w.out[:0])
 	} else {

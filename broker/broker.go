@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 
 	"github.com/plantops/plantops/broker/network"
 	"github.com/plantops/plantops/broker/refusal"
+	"github.com/plantops/plantops/broker/session"
 )
 
 // Broker is one running broker. Its methods may be called from any goroutine.
@@ -224,6 +227,107 @@ func (b *Broker) EndRevoked() int {
 		b.log.Warn("connections with revoked certificates ended", "count", n)
 	}
 	return n
+}
+
+// Pass returns a user name and a password that let somebody in once, within a minute, to do what the backend may. It is for who
+// may give orders to this process.
+func (b *Broker) Pass() (user, password string) {
+	return b.hook.backend.Username, b.hook.passes.give(b.hook.now())
+}
+
+// SessionInfo is a session, of a client that is connected or of one that may come back.
+type SessionInfo struct {
+	Client, Account  string
+	Connected        bool
+	Since            time.Time     // connected, or away
+	Listener, Remote string        // "" while away
+	Version          byte          // of the last connection: 3 = MQTT 3.1, 4 = 3.1.1, 5
+	Expiry           time.Duration // how long it outlives its connection or, while away, how much of that is left
+	Subscriptions    int
+	Waiting          int // messages that are not sent yet
+	InFlight         int // messages that are sent and not acknowledged
+	Bytes            int // of both
+}
+
+// Forever is the Expiry of a session that never expires.
+const Forever = session.Forever
+
+// Sessions returns all sessions but that of the backend's subscriber, by client id.
+func (b *Broker) Sessions() []SessionInfo {
+	s, now := b.hook.sessions, b.hook.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]SessionInfo, 0, len(s.byID))
+	for _, p := range s.byID {
+		if p.ingest {
+			continue
+		}
+		p.mu.Lock()
+		if !p.ended {
+			all = append(all, p.info(now))
+		}
+		p.mu.Unlock()
+	}
+	slices.SortFunc(all, func(a, b SessionInfo) int { return strings.Compare(a.Client, b.Client) })
+	return all
+}
+
+// info is for Sessions; p.mu is held.
+func (p *peer) info(now time.Time) SessionInfo {
+	stats := p.state.Stats()
+	i := SessionInfo{Client: p.id, Account: p.account, Since: p.away, Version: p.state.Version(), Expiry: p.state.Expiry(now),
+		Subscriptions: p.state.Subscriptions(), Waiting: stats.Queued, InFlight: stats.InFlight, Bytes: stats.Bytes}
+	if l := p.link; l != nil {
+		i.Connected, i.Since, i.Listener, i.Remote = true, l.since, l.Kind(), l.RemoteAddr().String()
+	}
+	return i
+}
+
+// EndSession ends the session of a client id, with its connection and everything that waits in it, and returns whether there
+// was one. That of the backend's subscriber is not ended.
+func (b *Broker) EndSession(client string) bool {
+	there := b.hook.sessions.endOne(client, packets.Code{Code: packets.ErrAdministrativeAction.Code, Reason: "session ended by an administrator"},
+		evictWait)
+	if there {
+		b.log.Info("session ended", "client", client)
+	}
+	return there
+}
+
+// RetainedInfo is a retained message without its payload.
+type RetainedInfo struct {
+	Topic   string
+	Bytes   int       // of its payload
+	Account string    // that published it; "": this process
+	Created time.Time // published
+}
+
+// Retained returns the retained messages that a filter matches, at most limit, in the order of their topics.
+func (b *Broker) Retained(filter string, limit int) []RetainedInfo {
+	var all []RetainedInfo
+	b.hook.router.eachRetained(filter, func(k session.Kept) bool {
+		i := RetainedInfo{Topic: k.Topic, Bytes: len(k.Payload), Created: k.Created}
+		if k.Owner != nil {
+			i.Account = k.Owner.Account
+		}
+		all = append(all, i)
+		return len(all) < limit
+	})
+	return all
+}
+
+// ClearRetained removes the retained messages that a filter matches, as if somebody had published nothing to their topics:
+// subscribers are told. It returns how many there were. Nothing of it is to be stored.
+func (b *Broker) ClearRetained(filter string) int {
+	var topics []string
+	b.hook.router.eachRetained(filter, func(k session.Kept) bool {
+		topics = append(topics, k.Topic)
+		return true
+	})
+	for _, name := range topics {
+		b.hook.router.clear(name)
+	}
+	return len(topics)
 }
 
 // DisconnectDevices refuses new clients from now on and sends everybody away but the backend's subscriber, without

@@ -70,8 +70,8 @@ func (b *Broker) Counted() (all map[string]Held, queued int) {
 	return all, int(b.hook.router.quotas.queued.Load())
 }
 
-// Retained returns how many retained messages there are.
-func (b *Broker) Retained() int { return b.hook.router.retained.len() }
+// RetainedCount returns how many retained messages there are.
+func (b *Broker) RetainedCount() int { return b.hook.router.retained.len() }
 
 // FillRetained leaves room for so many more retained messages in all.
 func (b *Broker) FillRetained(left int) {

@@ -37,6 +37,7 @@ type hook struct {
 
 	packetTimeout time.Duration // see defaultPacketTimeout
 	refusals      *refusal.Counters
+	passes        passes
 	accepted      atomic.Int64 // CONNECTs answered with success
 }
 

@@ -23,6 +23,7 @@ type peer struct {
 	mu           sync.Mutex // guards what follows; never two of them are held
 	state        *session.Session
 	link         *clientLink // attached; nil while away
+	away         time.Time   // since when it is away
 	ended        bool        // the session has no state
 	rights       access.Rights
 	retainedDue  []retainedDelivery // retained messages that are due to the client

@@ -173,3 +173,25 @@ func withoutFilter(due []retainedDelivery, filter string) []retainedDelivery {
 	}
 	return kept
 }
+
+// eachRetained visits the retained messages that a filter matches until visit returns false.
+func (r *router) eachRetained(filter string, visit func(session.Kept) bool) {
+	var found [retainedStep]session.Kept
+	for c := session.Match(filter); !c.Done(); {
+		for _, k := range r.retained.next(c, retainedStep, found[:0]) {
+			if !visit(k) {
+				return
+			}
+		}
+	}
+}
+
+// clear removes the retained message of a topic, and tells its subscribers.
+func (r *router) clear(name string) {
+	now := r.now()
+	m := &session.Message{Topic: name, Retain: true, QoS: 1, Created: now}
+	r.retained.set(m, nil)
+	w := r.begin()
+	r.publish(w, publication{to: r.subscribersOf(name), message: m, now: now})
+	w.finish()
+}

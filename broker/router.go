@@ -62,6 +62,9 @@ func (r *router) publish(w *work, pub publication) {
 	taken := receipt == nil
 	for i := range to.direct {
 		t := &to.direct[i]
+		if t.peer.ingest && receipt == nil && to.ingest { // nothing that is to be stored, see ClearRetained
+			continue
+		}
 		offer := &t.offer
 		if t.peer == pub.from {
 			if !t.wantsOwn {

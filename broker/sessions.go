@@ -232,6 +232,28 @@ func (s *sessions) evict(account string, code packets.Code, wait time.Duration) 
 	return len(live)
 }
 
+// endOne ends the session of a client id as evict does, and returns whether there was one.
+func (s *sessions) endOne(id string, code packets.Code, wait time.Duration) bool {
+	w := s.router.begin()
+	s.mu.Lock()
+	p := s.byID[id]
+	if p == nil || p.ingest {
+		s.mu.Unlock()
+		w.finish()
+		return false
+	}
+	var live []*clientLink
+	if p.owner.evicted.Store(true); p.owner.hasEnded() {
+		s.endStored(w, p)
+	} else {
+		live = append(live, p.owner)
+	}
+	s.mu.Unlock()
+	w.finish()
+	s.endAll(live, code, wait)
+	return true
+}
+
 // endAll ends connections and waits until their sessions have let go of them, or wait is over: then detach will do the
 // rest.
 func (s *sessions) endAll(live []*clientLink, code packets.Code, wait time.Duration) {

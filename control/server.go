@@ -170,7 +170,7 @@ func (s *Server) Refusals(context.Context) (Refusals, error) {
 func (s *Server) Probe(ctx context.Context) error {
 	b := s.broker()
 	if b == nil {
-		return fmt.Errorf("probe the path into the store: %w", ErrNoProbe)
+		return fmt.Errorf("probe the path into the store: %w", ErrNoBroker)
 	}
 	return b.Probe(ctx)
 }

@@ -27,10 +27,11 @@ var arrows = map[string][]string{
 
 	"broker/topic/topictest": {},
 	"certs":                  {},
-	"cmd/plantops":           {"broker", "broker/topic", "certs", "cmd/plantops/clock", "cmd/plantops/doctor", "cmd/plantops/listing", "cmd/plantops/snippet", "config", "config/mosquitto", "control", "deploy/esp32", "ingest", "ingest/source", "store"},
+	"cmd/plantops":           {"broker", "broker/topic", "certs", "cmd/plantops/clock", "cmd/plantops/doctor", "cmd/plantops/listing", "cmd/plantops/mqttcli", "cmd/plantops/snippet", "config", "config/mosquitto", "control", "deploy/esp32", "ingest", "ingest/source", "store"},
 	"cmd/plantops/clock":     {},
 	"cmd/plantops/doctor":    {"control", "store"},
 	"cmd/plantops/listing":   {"control", "store"},
+	"cmd/plantops/mqttcli":   {},
 	"cmd/plantops/snippet":   {},
 	"config":                 {"broker/topic"},
 	"config/mosquitto":       {"broker/topic"},
@@ -73,10 +74,10 @@ var helpers = []string{"broker/brokertest/rawmqtt", outside + "/door", outside +
 	outside + "/setting", outside + "/siege", "store"}
 
 // homes are the only packages that may import a library; of mochi and a part of it, that of the part counts. Below broker
-// stands mochi's packets (codes, constants, the types of one packet), never its server.
+// stands mochi's packets (codes, constants, the types of one packet), never its server; so it does in the client of pub and sub.
 var homes = map[string][]string{
 	"github.com/mochi-mqtt/server/v2":         {"broker"},
-	"github.com/mochi-mqtt/server/v2/packets": {"broker", "broker/brokertest", "broker/refusal", "broker/validate"},
+	"github.com/mochi-mqtt/server/v2/packets": {"broker", "broker/brokertest", "broker/refusal", "broker/validate", "cmd/plantops/mqttcli"},
 
 	"github.com/gorilla/websocket":     {"broker/network", "broker/brokertest"},
 	"github.com/eclipse/paho.golang":   {"ingest"},
