@@ -100,6 +100,18 @@ func (l *clientLink) hasEnded() bool {
 	}
 }
 
+// endsWithin waits until mochi has let go of the connection, at most d, and reports whether it has.
+func (l *clientLink) endsWithin(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-l.ended:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
 // because notes why the connection ends, for the log, and reports whether it is the first reason, which counts.
 func (l *clientLink) because(reason string) bool { return l.cause.CompareAndSwap(nil, &reason) }
 

@@ -2,7 +2,9 @@ package broker
 
 import (
 	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
 
+	"github.com/plantops/plantops/broker/network"
 	"github.com/plantops/plantops/broker/validate"
 )
 
@@ -18,6 +20,12 @@ func (l readLoop) Read(p []byte) (int, error) {
 	n, err := l.clientLink.Read(p)
 	if fault, wrong := err.(*validate.PacketFault); wrong {
 		_ = l.hook.refuseConnection(l.clientLink, fault, "") // the loop ends with the fault itself
+	}
+	if err == network.ErrDrained {
+		if n > 0 {
+			return n, nil // these first: it comes again
+		}
+		l.hook.sessions.end(l.clientLink, packets.ErrSessionTakenOver)
 	}
 	return n, err
 }

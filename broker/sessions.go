@@ -11,8 +11,12 @@ import (
 	"github.com/plantops/plantops/broker/session"
 )
 
-// handoverWait bounds how long a new connection waits for the one it replaces to be finished.
-const handoverWait = 5 * time.Second
+const (
+	// lastWordsWait bounds how long what a client has sent on its old connection is dealt with, handoverWait how long its new
+	// one waits for the old one to be finished after that.
+	lastWordsWait = 2 * time.Second
+	handoverWait  = 5 * time.Second
+)
 
 // errEvicted makes a login start again: the account may have changed since its password was checked.
 var errEvicted = errors.New("accounts changed during login")
@@ -39,7 +43,7 @@ func (s *sessions) evictionCount() uint64 {
 	return s.evictions
 }
 
-// claim makes l the connection of its client id, after ending the one before it [MQTT-3.1.4-3]. It refuses a client
+// claim makes l the connection of its client id, after hearing out and ending the one before it [MQTT-3.1.4-3]. It refuses a client
 // id whose session, live or stored, belongs to another account, and what is above the account's quotas.
 func (s *sessions) claim(l *clientLink, evictions uint64, ingest bool) error {
 	for {
@@ -61,12 +65,12 @@ func (s *sessions) claim(l *clientLink, evictions uint64, ingest bool) error {
 		current := p.owner
 		s.mu.Unlock()
 
+		current.Drain()
+		if current.endsWithin(lastWordsWait) {
+			continue
+		}
 		s.end(current, packets.ErrSessionTakenOver)
-		timer := time.NewTimer(handoverWait)
-		select {
-		case <-current.ended:
-			timer.Stop()
-		case <-timer.C:
+		if !current.endsWithin(handoverWait) {
 			return refusal.PreviousNotEnded
 		}
 	}

@@ -125,7 +125,9 @@ func (c *Conn) Read(p []byte) (int, error) {
 	n, err := c.stream.Read(p)
 	c.n.received.Add(int64(n))
 	if err != nil && c.readErr != nil {
-		err = c.readErr
+		if err = c.readErr; err == ErrDrained && c.isBroken() {
+			err = io.EOF
+		}
 	} else if ws, ok := c.stream.(*webSocket); ok && err != nil {
 		err = ws.ended(err)
 		if err != io.EOF {

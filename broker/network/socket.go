@@ -19,12 +19,15 @@ import (
 type socket struct {
 	net.Conn
 	closing      atomic.Bool   // Close was called: reading has ended and the write deadline is final
+	draining     atomic.Bool   // what has come is read, and nothing waited for
 	readTimeout  atomic.Int64  // time.Duration; 0 = none
 	writeTimeout time.Duration // of one Write
 	writeLate    atomic.Bool   // a Write ran into it; websocket hides that
 	written      atomic.Int64  // bytes
 
-	readStart time.Time // when the reader last asked; only the reader uses these five
+	lastBytes int       // bytes read since draining began; only the reader uses these seven
+	lastBy    time.Time // until then more is waited for
+	readStart time.Time // when the reader last asked
 	begun     time.Time // a packet that is not complete
 	packetBy  time.Time // when it must be; zero: there is none
 	readBy    time.Time // the armed read deadline
@@ -73,10 +76,16 @@ func (s *socket) readDeadline() time.Time {
 func (s *socket) Read(p []byte) (int, error) {
 	deadline := s.readDeadline()
 	for {
+		if s.draining.Load() {
+			return s.readLast(p)
+		}
 		if !deadline.IsZero() && (s.readBy.IsZero() || s.readBy.After(deadline)) {
 			s.armRead(deadline)
 		}
 		n, err := s.read(p)
+		if n == 0 && s.draining.Load() && !s.closing.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
+			continue
+		}
 		if n > 0 || err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || s.closing.Load() || s.readBy.Equal(deadline) {
 			return n, err
 		}
@@ -121,9 +130,77 @@ func (s *socket) read(p []byte) (int, error) {
 func (s *socket) armRead(t time.Time) {
 	s.readBy = t
 	s.Conn.SetReadDeadline(t)
-	if s.closing.Load() {
-		s.interruptRead() // Close came in between and its deadline must win
+	if s.closing.Load() || s.draining.Load() {
+		s.interruptRead() // Close or Drain came in between and its deadline must win
 	}
+}
+
+// ErrDrained is the error of Read when Drain was called and everything that had come is read.
+var ErrDrained = errors.New("everything is read that had come")
+
+const (
+	// drainBytes is the most that is read after Drain: what the kernel may hold of one connection, so that a client that goes
+	// on sending comes to an end.
+	drainBytes = 8 << 20
+	// drainWait is how long after Drain more is waited for: of two connections the kernel need not bring the bytes in the
+	// order in which they were sent.
+	drainWait = 20 * time.Millisecond
+)
+
+// Drain makes Read return what the client has sent so far and, where it would have to wait, ErrDrained. A connection that ends
+// for another one of the same client is drained first: the client may have said on it that it leaves, and what else
+// it had to say came before. io.EOF comes in place of ErrDrained when the client takes nothing any more.
+func (s *socket) Drain() {
+	if !s.draining.Swap(true) {
+		s.interruptRead()
+	}
+}
+
+// readLast reads what has come, and waits for more until lastBy only.
+func (s *socket) readLast(p []byte) (n int, err error) {
+	if s.lastBy.IsZero() {
+		s.lastBy = time.Now().Add(drainWait)
+	}
+	s.Conn.SetReadDeadline(s.lastBy)
+	if s.closing.Load() {
+		s.interruptRead()
+	}
+	if n, err = s.read(p); n > 0 || err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || s.closing.Load() {
+		s.lastBytes += n
+		return n, err
+	}
+	s.Conn.SetReadDeadline(time.Time{})
+	if s.closing.Load() {
+		s.interruptRead()
+	}
+	n, err = s.readNow(p)
+	s.lastBytes += n
+	s.readErr = err
+	return n, err
+}
+
+// readNow does not wait.
+func (s *socket) readNow(p []byte) (n int, err error) {
+	t, ok := s.Conn.(syscall.Conn)
+	if !ok || s.lastBytes >= drainBytes || len(p) == 0 {
+		return 0, ErrDrained
+	}
+	raw, err := t.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var failed error
+	err = raw.Read(func(fd uintptr) (done bool) {
+		n, failed = syscall.Read(int(fd), p)
+		return failed != syscall.EINTR
+	})
+	switch err = cmp.Or(err, failed); {
+	case err == syscall.EAGAIN:
+		return 0, ErrDrained
+	case err == nil && n == 0:
+		return 0, io.EOF
+	}
+	return max(n, 0), err
 }
 
 func (s *socket) interruptRead() { s.Conn.SetReadDeadline(time.Unix(1, 0)) }
@@ -172,7 +249,7 @@ func (s *socket) Progress() Progress {
 
 // peerGone says that the client has ended its side.
 func (s *socket) peerGone() bool {
-	return s.readErr != nil && !errors.Is(s.readErr, os.ErrDeadlineExceeded)
+	return s.readErr != nil && !errors.Is(s.readErr, os.ErrDeadlineExceeded) && s.readErr != ErrDrained
 }
 
 // limitWrite is the last write deadline.

@@ -2,11 +2,14 @@ package network
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/gorilla/websocket"
 
 	"github.com/plantops/plantops/broker/refusal"
 )
@@ -31,6 +34,7 @@ type writer struct {
 	busy    bool   // writeAll runs
 	up      bool   // stream is set and may be used for the last words
 	dead    bool   // nothing more is written
+	broken  bool   // the client takes nothing any more; what is put into the queue is thrown away
 	limit   int
 	queued  atomic.Int64
 	drains  atomic.Bool // drained is to be called
@@ -49,6 +53,10 @@ func (c *Conn) Put(p, tail []byte) (idle bool, err error) {
 	if c.closing.Load() {
 		w.mu.Unlock()
 		return false, net.ErrClosed
+	}
+	if w.broken {
+		w.mu.Unlock()
+		return false, nil
 	}
 	if int(w.queued.Load())+len(p)+len(tail) > w.limit {
 		w.mu.Unlock()
@@ -100,7 +108,7 @@ func (c *Conn) wake() {
 func (c *Conn) answerPing(data string) {
 	c.writer.mu.Lock()
 	defer c.writer.mu.Unlock()
-	if !c.closing.Load() {
+	if !c.closing.Load() && !c.broken {
 		c.pong = []byte(data)
 		c.wake()
 	}
@@ -108,13 +116,13 @@ func (c *Conn) answerPing(data string) {
 
 // writeAll writes until the queue is empty. After Close it ends the connection.
 func (c *Conn) writeAll() {
-	w := &c.writer
+	w, broken := &c.writer, false
 	for {
-		if w.drains.Load() && c.QueuedBytes() <= resumeBytes && !c.closing.Load() && w.drains.CompareAndSwap(true, false) {
+		if w.drains.Load() && c.QueuedBytes() <= resumeBytes && !c.closing.Load() && !broken && w.drains.CompareAndSwap(true, false) {
 			w.drained()
 		}
 		w.mu.Lock()
-		if w.drains.Load() && len(w.queue) == 0 && !c.closing.Load() {
+		if w.drains.Load() && len(w.queue) == 0 && !c.closing.Load() && !broken {
 			w.mu.Unlock()
 			continue
 		}
@@ -142,7 +150,8 @@ func (c *Conn) writeAll() {
 			w.written = batch[:0]
 		}
 		if err != nil {
-			c.writeFailed()
+			c.writeFailed(err)
+			broken = true
 		}
 	}
 }
@@ -168,13 +177,33 @@ func (c *Conn) writeBatch(batch []segment, pong []byte) error {
 	return nil
 }
 
-// writeFailed: the client is gone, or takes nothing any more.
-func (c *Conn) writeFailed() {
-	if c.writeLate.Load() {
+// writeFailed: the client is gone, or takes nothing any more. What it sent before it went is still read, and its goodbye is
+// the last of that.
+func (c *Conn) writeFailed(err error) {
+	switch {
+	case c.writeLate.Load():
 		c.abort(refusal.WriteTimeout, nil) // counted unless Close came before
 		return
+	case errors.Is(err, websocket.ErrCloseSent): // gorilla has had enough of what was read
+		c.shut(true)
+		return
 	}
-	c.shut(true)
+	w := &c.writer
+	w.mu.Lock()
+	w.broken = true
+	for _, s := range w.queue {
+		s.free()
+	}
+	w.queue, w.pong = nil, nil
+	w.mu.Unlock()
+	c.account(-c.QueuedBytes())
+	c.Drain()
+}
+
+func (c *Conn) isBroken() bool {
+	c.writer.mu.Lock()
+	defer c.writer.mu.Unlock()
+	return c.broken
 }
 
 // ready says that the connection is up, or that bringing it up has failed and the client should hear of it.
