@@ -35,6 +35,7 @@ func (r *router) attach(l *clientLink, pk *packets.Packet) {
 	p.ended = false
 	p.mu.Unlock()
 	p.online.Store(true)
+	r.traffic.joined()
 	if l.present {
 		r.cache.changed() // its rights may be others now
 	}
@@ -68,6 +69,7 @@ func (r *router) detach(l *clientLink) {
 		cause = session.Goodbye
 	}
 	p.online.Store(false)
+	r.traffic.connected.Add(-1)
 	p.mu.Lock()
 	p.link, p.away = nil, now
 	if l.evicted.Load() {

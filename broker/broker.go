@@ -92,6 +92,7 @@ func Listen(o Options) (*Broker, error) {
 	}
 	refused.Exists = func(name string) bool { _, exists := b.hook.account(name); return exists }
 	b.hook.router = newRouter(b.hook, o)
+	b.hook.router.bytes = b.network.Bytes
 	b.hook.sessions = newSessions(b.hook.router)
 	if err := b.server.AddHook(b.hook, nil); err != nil {
 		return nil, errors.Join(err, b.Close())
@@ -195,6 +196,7 @@ func (b *Broker) Expect(local net.Addr) { b.network.Expect(local) }
 // recovers (run in network/conn.go).
 func (b *Broker) establish(c *network.Conn) error {
 	l := newLink(b.hook, c)
+	b.hook.router.traffic.sockets.Add(1)
 	l.screen.Limit = b.maxPacketBytes
 	panicked := true
 	defer func() {

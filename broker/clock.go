@@ -28,6 +28,7 @@ func (r *router) run(stop <-chan struct{}) {
 		r.retained.expire(now)
 		if now.Sub(system) >= systemEvery {
 			system = now
+			r.updateSystem(now)
 			r.publishSystem(now)
 		}
 	}
@@ -77,6 +78,9 @@ func (r *router) wake(now time.Time) {
 		if deadline := p.state.Deadline(); p.link == nil && !deadline.IsZero() && !now.Before(deadline) {
 			w.out = p.state.Tick(now, w.out[:0])
 			w.apply(p)
+			if p.ended {
+				r.traffic.expired.Add(1)
+			}
 		}
 		if p.link != nil || p.state.Deadline().IsZero() {
 			r.sleepers.remove(p) // under its lock: it may fall asleep again right afterwards

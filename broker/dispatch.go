@@ -22,6 +22,7 @@ func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 	if l == nil {
 		return pk, packets.ErrRejectPacket
 	}
+	h.router.traffic.packetsIn.Add(1)
 	if l.client == nil { // validate's Screen has made sure that it is a CONNECT
 		l.client = cl
 		pk.Connect.ClientIdentifier = strings.Clone(pk.Connect.ClientIdentifier) // the session keeps it, not the packet
@@ -56,6 +57,7 @@ func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 // connection ends.
 func (h *hook) takePublish(l *clientLink, pk *packets.Packet) error {
 	h.router.received.Add(1)
+	h.router.traffic.payloadIn.Add(int64(len(pk.Payload)))
 	if pk.TopicName == l.lastTopic && pk.TopicName != "" && !special(pk) {
 		return h.router.receive(l, pk)
 	}

@@ -1,6 +1,10 @@
 package broker
 
-import "github.com/plantops/plantops/broker/session"
+import (
+	"time"
+
+	"github.com/plantops/plantops/broker/session"
+)
 
 // Held is what an account is charged for, or what a count of everything finds.
 type Held struct {
@@ -83,3 +87,12 @@ func (b *Broker) FillRetained(left int) {
 
 // Waited returns how many sessions publishers wait for.
 func (b *Broker) Waited() int { return int(b.hook.router.waited.Load()) }
+
+// SystemTopics is how many topics there are under $SYS.
+const SystemTopics = systemTopics
+
+// UpdateSystem does what the clock does for $SYS, now.
+func (b *Broker) UpdateSystem(now time.Time) {
+	b.hook.router.updateSystem(now)
+	b.hook.router.publishSystem(now)
+}

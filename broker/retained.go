@@ -61,6 +61,12 @@ func (t *retained) len() int {
 	return t.store.Len()
 }
 
+func (t *retained) bytes() int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.store.Bytes()
+}
+
 func (t *retained) next(c *session.Cursor, limit int, dst []session.Kept) []session.Kept {
 	t.mu.RLock()
 	defer t.mu.RUnlock()

@@ -35,6 +35,10 @@ type router struct {
 
 	received, sent, dropped atomic.Int64 // PUBLISH packets, and deliveries
 	waited                  atomic.Int32 // sessions that publishers wait for
+
+	traffic traffic
+	system  system
+	bytes   func() (received, sent int64) // of the network
 }
 
 func newRouter(h *hook, o Options) *router {

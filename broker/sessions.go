@@ -165,6 +165,17 @@ func (s *sessions) peer(id string) *peer {
 	return s.byID[id]
 }
 
+// each visits every client id but that of the backend's subscriber; mu is held.
+func (s *sessions) each(visit func(*peer)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.byID {
+		if !p.ingest {
+			visit(p)
+		}
+	}
+}
+
 // count returns the number of client ids, connected or not.
 func (s *sessions) count() int {
 	s.mu.Lock()

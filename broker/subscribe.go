@@ -90,6 +90,7 @@ func (h *hook) OnSubscribed(cl *mqtt.Client, pk packets.Packet, codes []byte) {
 
 // OnPacketSent is called when mochi has written a packet: after a SUBACK it is the retained messages' turn.
 func (h *hook) OnPacketSent(cl *mqtt.Client, pk packets.Packet, _ []byte) {
+	h.router.traffic.packetsOut.Add(1)
 	l := linkOf(cl)
 	if l == nil || l.peer == nil || pk.FixedHeader.Type != packets.Suback {
 		return

@@ -57,7 +57,7 @@ func (w *work) finish() {
 func (w *work) apply(p *peer) {
 	l := p.link
 	buf := w.buf[:0]
-	sent := int64(0)
+	var sent, payload, others int64
 	for i := range w.out {
 		e := &w.out[i]
 		switch {
@@ -73,6 +73,7 @@ func (w *work) apply(p *peer) {
 		case l == nil || l.over:
 		case e.Kind == session.Publish:
 			sent++
+			payload += int64(len(e.Message.Payload))
 			if len(e.Message.Payload) < shareBytes {
 				buf = e.AppendPacket(buf, p.state.Version())
 				break
@@ -81,11 +82,13 @@ func (w *work) apply(p *peer) {
 			w.write(l, buf, e.Message.Payload)
 			buf = buf[:0]
 		case e.Kind == session.Close:
+			others++
 			buf = e.AppendPacket(buf, p.state.Version())
 			w.write(l, buf, nil)
 			buf = buf[:0]
 			w.r.endedBySession(l, e.Reason)
 		default:
+			others++
 			buf = e.AppendPacket(buf, p.state.Version())
 		}
 	}
@@ -93,8 +96,12 @@ func (w *work) apply(p *peer) {
 	if len(buf) > 0 {
 		w.write(l, buf, nil)
 	}
+	if sent+others > 0 {
+		w.r.traffic.packetsOut.Add(sent + others)
+	}
 	if sent > 0 {
 		w.r.sent.Add(sent)
+		w.r.traffic.payloadOut.Add(payload)
 		p.full.sent += uint64(sent)
 		if l.QueuedBytes() > pauseBytes {
 			p.state.Pause()

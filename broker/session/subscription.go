@@ -46,6 +46,16 @@ func (s *Session) Unsubscribe(filter string) (existed bool) {
 // Subscriptions returns how many there are.
 func (s *Session) Subscriptions() int { return len(s.filters) }
 
+// SharedSubscriptions returns how many of them are shared. It walks every filter.
+func (s *Session) SharedSubscriptions() (n int) {
+	for _, sub := range s.filters {
+		if sub.Shared() {
+			n++
+		}
+	}
+	return n
+}
+
 // Offer merges the session's own subscriptions, shared ones aside, that match
 // the message: the highest QoS, all identifiers [MQTT-3.3.4-2, -3]. It reports
 // false when none wants it. It walks every filter: for the case that an index
