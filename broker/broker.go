@@ -166,9 +166,12 @@ func (b *Broker) Addrs() Addrs {
 	return Addrs{TCP: addr(network.TCP), TLS: addr(network.TLS), WebSocket: addr(network.WebSocket)}
 }
 
-// Start lets connections in. Every client but the backend's subscriber waits after its login for AdmitDevices, for half a
+// Start brings back what Options.Storage keeps, and lets connections in. Every client but the backend's subscriber waits after its login for AdmitDevices, for half a
 // minute at most. Call it once.
 func (b *Broker) Start() error {
+	if err := b.hook.router.restore(context.Background()); err != nil {
+		return fmt.Errorf("start broker: %w", err)
+	}
 	if err := b.server.Serve(); err != nil {
 		return fmt.Errorf("start broker: %w", err)
 	}
@@ -176,6 +179,8 @@ func (b *Broker) Start() error {
 		b.server.Topics.RetainMessage(packets.Packet{TopicName: topic})
 	}
 	b.serving.Go(func() { b.hook.router.run(b.closing) })
+	b.serving.Go(func() { b.hook.router.load(b.closing) })
+	b.serving.Go(func() { b.hook.router.ledger.release(b.closing) })
 	for kind, l := range b.listeners {
 		b.serving.Go(func() {
 			err := l.Serve(b.establish)
@@ -241,14 +246,16 @@ func (b *Broker) Pass() (user, password string) {
 type SessionInfo struct {
 	Client, Account  string
 	Connected        bool
-	Since            time.Time     // connected, or away
+	Since            time.Time     // connected, or away; at the earliest since the start of this process
 	Listener, Remote string        // "" while away
 	Version          byte          // of the last connection: 3 = MQTT 3.1, 4 = 3.1.1, 5
 	Expiry           time.Duration // how long it outlives its connection or, while away, how much of that is left
 	Subscriptions    int
 	Waiting          int // messages that are not sent yet
 	InFlight         int // messages that are sent and not acknowledged
-	Bytes            int // of both
+	Bytes            int // of what is in memory of both
+	OnDisk           int // of those that wait, how many are left to the disk
+	DiskBytes        int // of these
 }
 
 // Forever is the Expiry of a session that never expires.
@@ -279,6 +286,11 @@ func (p *peer) info(now time.Time) SessionInfo {
 	stats := p.state.Stats()
 	i := SessionInfo{Client: p.id, Account: p.account, Since: p.away, Version: p.state.Version(), Expiry: p.state.Expiry(now),
 		Subscriptions: p.state.Subscriptions(), Waiting: stats.Queued, InFlight: stats.InFlight, Bytes: stats.Bytes}
+	if tail, bytes, _ := p.state.Tail(); p.usage.quotas.onDisk {
+		i.OnDisk, i.DiskBytes = tail, bytes
+	} else {
+		i.Bytes += bytes
+	}
 	if l := p.link; l != nil {
 		i.Connected, i.Since, i.Listener, i.Remote = true, l.since, l.Kind(), l.RemoteAddr().String()
 	}
@@ -385,6 +397,7 @@ func (b *Broker) close() error {
 	go func() {
 		err := b.server.Close() // waits for its connections without a limit
 		b.serving.Wait()
+		b.hook.router.walks.Wait() // nobody begins one any more
 		stopped <- err
 	}()
 	select {
@@ -393,5 +406,5 @@ func (b *Broker) close() error {
 	case <-ctx.Done():
 		errs = append(errs, fmt.Errorf("close broker: %w", ctx.Err()))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, b.hook.router.ledger.close())...)
 }

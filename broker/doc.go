@@ -1,7 +1,7 @@
 // Package broker is the MQTT broker: identity and access, sessions, routing and quotas around the embedded mochi server. mochi
-// speaks MQTT and keeps the index of subscriptions; what becomes of a message is decided here. What is in it is for others:
+// speaks MQTT; who gets a message and what becomes of it is decided here. What is in it is for others:
 // the broker stores nothing. Sockets are in package network, the form of packets in validate, rules in access, the words of
-// refusals in refusal, one client's session in session, the syntax of topics in topic.
+// refusals in refusal, the table of subscriptions in route, one client's session in session, the syntax of topics in topic.
 //
 // # The way of a reading
 //
@@ -26,7 +26,7 @@
 //	loop.go              endRound, of ingest's reader, flushes that queue
 //	network/writer.go    writeAll takes it from the queue, and writeBatch writes it to the socket
 //
-// When ingest does not acknowledge in time, clock.go has router.go's sweep end the sender's connection. A message that
+// When ingest does not acknowledge in time, the clock in attach.go has router.go's sweep end the sender's connection. A message that
 // nobody must store is complete as soon as it is in the sessions of its subscribers.
 //
 // # The files
@@ -39,26 +39,26 @@
 //	gate.go          keeps clients out until the program is ready
 //	sessions.go      who has a client id: the same account takes over, another one is refused (claim); evicting. An id that
 //	                 is the name of another account is refused in auth.go (mayUseClientID)
-//	attach.go        a connection begins or ends to use its session; the will
+//	attach.go        a connection begins or ends to use its session; the will; what is due at a time
 //	normalise.go     what mochi gets to see of a CONNECT, and what its packets say; bridges of Mosquitto, with what they send beside MQTT
 //	link.go          one connection as the core sees it
 //	loop.go          what is done between two reads
 //	dispatch.go      every packet of a client, and what may be published
 //	receive.go       messages and acknowledgements that come in
-//	subscribe.go     SUBSCRIBE, UNSUBSCRIBE and the index
+//	subscribe.go     SUBSCRIBE and UNSUBSCRIBE: where a session gets subscriptions and loses them
 //	answer.go        what a client is told when it is refused
 //	router.go        from publishers' sessions to subscribers', and acknowledgements back
 //	subscribers.go   who gets the messages of a topic
 //	unread.go        topics of devices that nobody reads
-//	shares.go        share groups
+//	shares.go        share groups: each has a queue, from which its members take
 //	retained.go      retained messages: kept, delivered, removed
 //	work.go          does what session says
 //	peer.go          one client id with its session
-//	intake.go        credits and receipts for what must be stored
+//	intake.go        credits and receipts for what must be stored; a message that tests the way into the store
+//	ledger.go        what must be on disk and is not yet
+//	restore.go       the state at a start, and the tails of queues, back from disk
 //	backpressure.go  publishers wait for a subscriber
 //	quota.go         what one account may have
-//	clock.go         what is due at a time
 //	stats.go         figures, in all and by device
 //	system.go        the topics under $SYS
-//	probe.go         a message that tests the way into the store
 package broker

@@ -48,7 +48,6 @@ type clientLink struct {
 	bridge          validate.BridgeBit    // whether it is a bridge of Mosquitto's
 	lastTopic       string                // the topic that it published to last, judged and found right
 	lastSubscribers *subscribers          // of that topic
-	unsuback        []byte                // the codes for the UNSUBACK under way
 
 	over        bool                   // finished, nothing more may be written; guarded by peer.mu
 	established atomic.Bool            // CONNACK sent

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/plantops/plantops/broker/access"
+	"github.com/plantops/plantops/broker/journal"
 	"github.com/plantops/plantops/broker/refusal"
 )
 
@@ -39,9 +40,16 @@ type Options struct {
 	Limits       Limits // must be complete
 	// Refused is called for every message that is refused, with the account that sent it. It must not block. May be nil.
 	Refused func(device, reason string)
-	Log     *slog.Logger // nil discards
-	// Now dates what is told to people; nil is time.Now. Nothing expires by it: it may be wrong, and jump.
+	// Storage keeps what must outlive the broker; nil: nothing does, and what waits for clients waits in memory.
+	Storage journal.Storage
+	// FreeBytes is what the file system of Storage has left. May be nil.
+	FreeBytes func() int64
+	Log       *slog.Logger // nil discards
+	// Now dates what is told to people, and what is kept over a restart; nil is time.Now. While the broker runs nothing expires
+	// by it: it may be wrong, and jump.
 	Now func() time.Time
+	// Unsure reports whether Now may be wrong: then nothing has grown older over a restart. May be nil.
+	Unsure func() bool
 }
 
 // Limits bound what clients may cost. All must be set, for their defaults stand in the configuration; only
@@ -61,8 +69,10 @@ type Limits struct {
 	MaxSessions                int
 	MaxSubscriptionsPerAccount int
 	MaxRetainedPerAccount      int // messages
-	MaxQueuedBytesPerAccount   int // what waits for its clients
+	MaxQueuedBytesPerAccount   int // what waits for its clients in memory
 	MaxQueuedBytes             int
+	MaxDiskMessagesPerAccount  int // what waits for its clients on disk; more ends the session for which most waits
+	MaxDiskBytesPerAccount     int
 }
 
 // check names the first limit that is missing.
@@ -84,6 +94,8 @@ func (l Limits) check() error {
 		{"MaxRetainedPerAccount", int64(l.MaxRetainedPerAccount)},
 		{"MaxQueuedBytesPerAccount", int64(l.MaxQueuedBytesPerAccount)},
 		{"MaxQueuedBytes", int64(l.MaxQueuedBytes)},
+		{"MaxDiskMessagesPerAccount", int64(l.MaxDiskMessagesPerAccount)},
+		{"MaxDiskBytesPerAccount", int64(l.MaxDiskBytesPerAccount)},
 	} {
 		if limit.value <= 0 {
 			return fmt.Errorf("broker limits: %s is %d, it must be more than 0", limit.name, limit.value)

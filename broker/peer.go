@@ -16,9 +16,11 @@ type peer struct {
 	account string
 	ingest  bool // it is the backend's subscriber
 
-	owner  *clientLink // the newest connection of the id, which may have ended; guarded by sessions.mu
-	online atomic.Bool // attached
-	usage  *usage      // of its account; changed under sessions.mu and mu
+	owner *clientLink // the newest connection of the id, which may have ended; guarded by sessions.mu
+	usage *usage      // of its account; changed under sessions.mu and mu
+
+	online     atomic.Bool  // attached
+	routeBytes atomic.Int64 // what it costs in the routes of topics, see subscribers.go
 
 	mu           sync.Mutex // guards what follows; never two of them are held
 	state        *session.Session
@@ -26,13 +28,19 @@ type peer struct {
 	away         time.Time   // since when it is away
 	ended        bool        // the session has no state
 	rights       access.Rights
-	retainedDue  []retainedDelivery // retained messages that are due to the client
-	smallWindow  bool               // the client takes few messages at a time
+	narrowed     bool          // it may have subscriptions to what it may not read any more
+	due          walks         // of retained messages
+	waiting      []*shareGroup // that wait for it to take messages
+	smallWindow  bool          // the client takes few messages at a time
 	backpressure backpressure
 	full         full
 	lost         uint64    // of state.Overflowed, that has been counted
 	warned       time.Time // when a line about it was written
 	charged      int       // units of session.FreeBytes, that its account is charged
+	chargedTail  waitingOnDisk
+	shelf        shelf
+
+	tailBytes atomic.Int64 // what chargedTail is of the session
 }
 
 const (
@@ -43,7 +51,7 @@ const (
 	// through every other client that is busy, for each window.
 	window = 4096
 
-	// The bounds of what waits for one client; beyond them the newest message is dropped.
+	// The bounds of what waits for one client in memory; beyond them it waits on disk.
 	maxWaiting      = 8192
 	maxWaitingBytes = 8 << 20
 )
@@ -55,7 +63,8 @@ func (p *peer) stats() session.Stats {
 }
 
 func newPeer(id string, u *usage, ingest bool) *peer {
-	o := session.Options{Window: window, MaxQueued: maxWaiting, MaxQueuedBytes: maxWaitingBytes, ReceiveMaximum: receiveMaximum}
+	o := session.Options{Window: window, MaxQueued: maxWaiting, MaxQueuedBytes: maxWaitingBytes, ReceiveMaximum: receiveMaximum,
+		Kept: u.quotas.onDisk && !ingest}
 	if ingest { // what waits for it is bounded by credits; nothing of it is dropped
 		o.Window, o.MaxQueued, o.MaxQueuedBytes = 65535, math.MaxInt32, math.MaxInt32
 		o.RaiseQoS0 = true
@@ -64,17 +73,29 @@ func newPeer(id string, u *usage, ingest bool) *peer {
 	return &peer{id: id, account: account, usage: u, ingest: ingest, ended: true, state: session.New(id, o)}
 }
 
-// unsubscribed gives the room of a subscription back. The caller holds p.mu.
-func (p *peer) unsubscribed(filter string) {
-	if !p.ingest {
-		p.usage.subscriptions.Add(-weight(filter))
-	}
-}
-
 // charge brings what the account is charged for the session up to date. The caller holds p.mu.
 func (p *peer) charge() {
+	if p.ingest {
+		return
+	}
 	_, bytes := p.state.Backlog()
-	if units := (bytes + p.state.WillBytes()) / session.FreeBytes; units != p.charged && !p.ingest {
+	bytes += p.due.bytes
+	if !p.ended { // routes let go of an ended one when they are used next
+		bytes += int(p.routeBytes.Load())
+	}
+	tail, tailBytes, _ := p.state.Tail()
+	if p.usage.quotas.onDisk {
+		if now := (waitingOnDisk{int64(tail), int64(tailBytes)}); now != p.chargedTail {
+			p.usage.disk.add(now.messages-p.chargedTail.messages, now.bytes-p.chargedTail.bytes)
+			p.usage.quotas.disk.add(now.messages-p.chargedTail.messages, now.bytes-p.chargedTail.bytes)
+			p.chargedTail = now
+			p.tailBytes.Store(now.bytes)
+		}
+	} else {
+		bytes += tailBytes // it is in memory, too
+		p.tailBytes.Store(int64(tailBytes))
+	}
+	if units := (bytes + p.state.WillBytes() + p.state.StateBytes()) / session.FreeBytes; units != p.charged {
 		p.usage.charge(units - p.charged)
 		p.charged = units
 	}

@@ -78,11 +78,7 @@ func (s *sessions) claim(l *clientLink, evictions uint64, ingest bool) error {
 
 // take gives the client id p to l, or a new one where p is nil, if the account's quotas allow it. The caller holds mu.
 func (s *sessions) take(l *clientLink, p *peer, ingest bool) error {
-	u := s.usages[l.account.Name]
-	if u == nil {
-		u = &usage{quotas: &s.router.quotas, owner: session.Owner{Account: l.account.Name}}
-		s.usages[l.account.Name] = u
-	}
+	u := s.usageOf(l.account.Name)
 	if !ingest {
 		if err := u.admit(p == nil, len(s.byID)); err != nil {
 			return err
@@ -109,6 +105,16 @@ func (s *sessions) take(l *clientLink, p *peer, ingest bool) error {
 	}
 	p.owner, l.peer = l, p
 	return nil
+}
+
+// usageOf returns what an account has, which is nothing yet where it is new. The caller holds mu.
+func (s *sessions) usageOf(account string) *usage {
+	u := s.usages[account]
+	if u == nil {
+		u = &usage{quotas: &s.router.quotas, owner: session.Owner{Account: account}}
+		s.usages[account] = u
+	}
+	return u
 }
 
 // release is called when mochi has let go of l and its session is detached. The client id stays its account's while

@@ -186,7 +186,8 @@ func (r *router) figures(now time.Time) *figures {
 		f.sharedSubscriptions += shared
 		f.inflight += stats.InFlight
 		f.stored += stats.Queued + stats.InFlight
-		f.storedBytes += int64(stats.Bytes)
+		_, tail, _ := p.state.Tail()
+		f.storedBytes += int64(stats.Bytes + tail)
 	})
 	f.stored += f.kept
 	f.storedBytes += int64(r.retained.bytes())
@@ -227,7 +228,6 @@ func (r *router) publishSystem(now time.Time) {
 		}
 		r.system.published[i] = text
 		m := systemMessage(i, text, now)
-		r.retained.set(m, nil)
 		r.publish(w, publication{to: r.subscribersOf(m.Topic), message: m, now: now})
 	}
 	w.finish()
@@ -235,7 +235,7 @@ func (r *router) publishSystem(now time.Time) {
 
 func (r *router) systemWanted() bool {
 	for i := range systemValues {
-		if to := r.subscribersOf(systemTopic(i)); len(to.direct)+len(to.groups) > 0 {
+		if r.wanted(systemTopic(i)) {
 			return true
 		}
 	}

@@ -114,6 +114,8 @@ type Limits struct {
 	MaxRetainedPerAccount        int           `mapstructure:"max_retained_per_account"`
 	MaxQueuedBytesPerAccount     int           `mapstructure:"max_queued_bytes_per_account"`
 	MaxQueuedBytes               int           `mapstructure:"max_queued_bytes"`
+	MaxDiskMessagesPerAccount    int           `mapstructure:"max_disk_messages_per_account"`
+	MaxDiskBytesPerAccount       int           `mapstructure:"max_disk_bytes_per_account"`
 }
 
 // Log says how much is logged, and how it looks.
@@ -159,6 +161,8 @@ func Default() Config {
 			MaxRetainedPerAccount:        25000,
 			MaxQueuedBytesPerAccount:     64 << 20,
 			MaxQueuedBytes:               128 << 20,
+			MaxDiskMessagesPerAccount:    1_000_000,
+			MaxDiskBytesPerAccount:       256 << 20,
 		},
 		Log: Log{Level: "info", Format: "text"},
 	}

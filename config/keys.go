@@ -110,8 +110,10 @@ var settings = []setting{
 	{path: "limits.max_sessions", field: func(c *Config) any { return &c.Limits.MaxSessions }, meaning: "the same, of all accounts"},
 	{path: "limits.max_subscriptions_per_account", field: func(c *Config) any { return &c.Limits.MaxSubscriptionsPerAccount }, meaning: "most subscriptions of one account, a filter of more than 8 levels or 1 KiB counting for several; more are refused"},
 	{path: "limits.max_retained_per_account", field: func(c *Config) any { return &c.Limits.MaxRetainedPerAccount }, meaning: "most retained messages of one account; what cannot be kept is refused"},
-	{path: "limits.max_queued_bytes_per_account", field: func(c *Config) any { return &c.Limits.MaxQueuedBytesPerAccount }, meaning: "most bytes that wait for the clients of one account; what comes then is dropped for them"},
+	{path: "limits.max_queued_bytes_per_account", field: func(c *Config) any { return &c.Limits.MaxQueuedBytesPerAccount }, meaning: "most bytes that wait in memory for the clients of one account; what comes then waits on disk"},
 	{path: "limits.max_queued_bytes", field: func(c *Config) any { return &c.Limits.MaxQueuedBytes }, meaning: "the same, of all accounts; 256 KiB may wait for each account all the same"},
+	{path: "limits.max_disk_messages_per_account", field: func(c *Config) any { return &c.Limits.MaxDiskMessagesPerAccount }, meaning: "most messages that wait on disk for the clients of one account; above it the session for which most waits is ended"},
+	{path: "limits.max_disk_bytes_per_account", field: func(c *Config) any { return &c.Limits.MaxDiskBytesPerAccount }, meaning: "the same in bytes; of all accounts no more waits than half of what the disk has free"},
 
 	{path: "log.level", field: func(c *Config) any { return &c.Log.Level }, legacy: true, live: true, meaning: "debug, info, warn or error"},
 	{path: "log.format", field: func(c *Config) any { return &c.Log.Format }, legacy: true, meaning: "text or json"},

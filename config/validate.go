@@ -226,6 +226,8 @@ func (v *validator) numbers() {
 	}
 	v.between("limits.max_queued_bytes_per_account", 64<<10, 1<<30)
 	v.between("limits.max_queued_bytes", 64<<10, 1<<30)
+	v.between("limits.max_disk_messages_per_account", 1000, 100_000_000)
+	v.between("limits.max_disk_bytes_per_account", 1<<20, 1<<30)
 }
 
 func (v *validator) between(key string, least, most int) {

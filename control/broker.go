@@ -30,12 +30,14 @@ type Session struct {
 	Subscriptions int    `json:"subscriptions"`
 	Waiting       int    `json:"waiting"`   // messages that are not sent yet
 	InFlight      int    `json:"in_flight"` // messages that are sent and not acknowledged
-	Bytes         Bytes  `json:"bytes"`     // of both
+	Bytes         Bytes  `json:"bytes"`     // of what is in memory of both
+	OnDisk        int    `json:"on_disk"`   // of those that wait, how many are left to the disk
+	DiskBytes     Bytes  `json:"disk_bytes"`
 }
 
 func newSession(i broker.SessionInfo) Session {
 	s := Session{Client: i.Client, Account: i.Account, Connected: i.Connected, Since: Moment(i.Since.UnixMilli()), Listener: i.Listener,
-		Remote: i.Remote, Version: i.Version, Subscriptions: i.Subscriptions, Waiting: i.Waiting, InFlight: i.InFlight, Bytes: Bytes(i.Bytes)}
+		Remote: i.Remote, Version: i.Version, Subscriptions: i.Subscriptions, Waiting: i.Waiting, InFlight: i.InFlight, Bytes: Bytes(i.Bytes), OnDisk: i.OnDisk, DiskBytes: Bytes(i.DiskBytes)}
 	if i.Expiry != broker.Forever {
 		left := int64(i.Expiry / time.Second)
 		s.ExpirySeconds = &left

@@ -10,7 +10,7 @@ import (
 )
 
 // dropNames are the reasons for Dropped as show has them.
-var dropNames = [numDrops]string{"expired", "too large", "queue full", "offline", "refused", "session ended"}
+var dropNames = [numDrops]string{"expired", "too large", "queue full", "offline", "refused", "session ended", "lost"}
 
 // show writes effects the way the tests compare them.
 func show(out []Effect) []string {
@@ -180,28 +180,52 @@ func TestQoS0IsKeptOnlyForThoseWhoAreThere(t *testing.T) {
 	assert.Equal(t, []string{"dropped d: offline"}, deliver(s, "d", 0))
 }
 
-func TestFullQueueDropsQoS0FirstThenTheNewest(t *testing.T) {
+func TestWhatTheHeadHasNoRoomForIsTheTail(t *testing.T) {
 	s := online(t, Options{MaxQueued: 3}, nil)
 	s.Pause()
 	deliver(s, "a", 1)
 	deliver(s, "zero", 0)
-	deliver(s, "nil", 0)
+	deliver(s, "b", 1)
 	assert.Equal(t, []string{"dropped void: queue full"}, deliver(s, "void", 0))
-	assert.Equal(t, []string{"dropped zero: queue full"}, deliver(s, "b", 1))
-	assert.Equal(t, []string{"dropped nil: queue full"}, deliver(s, "c", 2))
-	assert.Equal(t, []string{"dropped d: queue full"}, deliver(s, "d", 1))
-	assert.EqualValues(t, 4, s.Stats().Dropped[DropQueueFull])
-	assert.Equal(t, []string{"PUBLISH a id=1", "PUBLISH b id=2", "PUBLISH c id=3"}, show(s.Resume(noon, 1<<20, nil)))
+	var tail []Entry
+	for _, topic := range []string{"c", "d"} {
+		out := s.Deliver(noon, &Message{Topic: topic, QoS: 2}, Offer{QoS: 2}, nil)
+		require.Len(t, out, 1)
+		require.Equal(t, Enqueued, out[0].Kind)
+		tail = append(tail, out[0].Entry())
+	}
+	assert.False(t, s.WantsLoad(), "the head is long enough")
+	assert.Equal(t, []string{"PUBLISH a id=1", "PUBLISH b id=2", "PUBLISH zero", "delivered zero"}, show(s.Resume(noon, 1<<20, nil)))
+	assert.True(t, s.WantsLoad())
+	assert.Empty(t, s.Load(noon, tail[:1], tail[0].Seq, nil))
+	assert.Equal(t, []string{"PUBLISH c id=3"}, show(s.Resume(noon, 1<<20, nil)))
+	assert.Equal(t, []string{" e e"}, deliver(s, "e", 1), "behind d")
+	assert.Empty(t, s.Load(noon, append(tail[1:], Entry{Seq: 5, QoS: 1, Message: &Message{Topic: "e", QoS: 1}}), 5, nil))
+	assert.Equal(t, []string{"PUBLISH d id=4", "PUBLISH e id=5"}, show(s.Resume(noon, 1<<20, nil)))
+	assert.Equal(t, []string{"PUBLISH f id=6"}, deliver(s, "f", 1))
 }
 
-func TestQueueIsBoundedInBytes(t *testing.T) {
+func TestWhatHasExpiredMakesRoom(t *testing.T) {
+	s := online(t, Options{MaxQueued: 3}, nil)
+	s.Pause()
+	for range 3 {
+		s.Deliver(noon, &Message{Topic: "old", QoS: 1, Expires: noon.Add(time.Second)}, Offer{QoS: 1}, nil)
+	}
+	later := noon.Add(time.Minute)
+	assert.Empty(t, s.Deliver(later, &Message{Topic: "new", QoS: 1}, Offer{QoS: 1}, nil))
+	assert.Equal(t, []string{"PUBLISH new id=1"}, show(s.Resume(later, 1<<20, nil)))
+	assert.EqualValues(t, 3, s.Stats().Dropped[DropExpired])
+}
+
+func TestTheHeadIsBoundedInBytes(t *testing.T) {
 	s := online(t, Options{MaxQueuedBytes: 1000}, nil)
 	large := &Message{Topic: "large", QoS: 1, Payload: make([]byte, 2000)}
 	assert.Len(t, s.Deliver(noon, large, Offer{QoS: 1}, nil), 1, "let in when nothing else is held")
-	assert.Equal(t, []string{"dropped a: queue full"}, deliver(s, "a", 1), "unacknowledged bytes count")
+	assert.Equal(t, []string{" a a"}, deliver(s, "a", 1), "unacknowledged bytes count")
 	s.Puback(noon, 1, 0, nil)
 	assert.Zero(t, s.Stats().Bytes)
-	assert.Equal(t, []string{"PUBLISH a id=2"}, deliver(s, "a", 1))
+	messages, bytes, after := s.Tail()
+	assert.Equal(t, []int{1, 257, 1}, []int{messages, bytes, int(after)})
 }
 
 func TestRedeliveryKeepsOrderAndFlagsOnlyWhatWasSent(t *testing.T) {

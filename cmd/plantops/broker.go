@@ -195,10 +195,10 @@ func newSessionList(a *app) *cobra.Command {
 					a.warn("no client is connected, and none may come back")
 					return nil
 				}
-				rows := [][]string{{"CLIENT", "ACCOUNT", "STATE", "EXPIRES", "SUBSCRIPTIONS", "WAITING", "IN FLIGHT", "SIZE"}}
+				rows := [][]string{{"CLIENT", "ACCOUNT", "STATE", "EXPIRES", "SUBSCRIPTIONS", "WAITING", "IN FLIGHT", "MEMORY", "DISK"}}
 				for _, s := range list {
 					rows = append(rows, []string{s.Client, s.Account, sessionState(s, a.now()), sessionEnd(s), strconv.Itoa(s.Subscriptions),
-						strconv.Itoa(s.Waiting), strconv.Itoa(s.InFlight), s.Bytes.String()})
+						strconv.Itoa(s.Waiting), strconv.Itoa(s.InFlight), s.Bytes.String(), s.DiskBytes.String()})
 				}
 				return table(a.stdout, rows)
 			})

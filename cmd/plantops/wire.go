@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"slices"
 	"strconv"
@@ -74,8 +75,13 @@ func brokerOptions(w wiring) broker.Options {
 		StallTimeout:       cfg.Ingest.StallTimeout,
 		Limits:             broker.Limits(cfg.Limits),
 		Refused:            func(device, reason string) { w.store.AddRefused(device, reason, 1) },
+		Storage:            w.store,
+		FreeBytes:          freeBytes(w),
 		Log:                w.log,
 		Now:                w.now,
+	}
+	if w.clock != nil {
+		o.Unsure = w.clock.Unsure
 	}
 	if l.TCP.Enabled {
 		o.TCP = l.TCP.Address
@@ -88,6 +94,17 @@ func brokerOptions(w wiring) broker.Options {
 		o.WebSocket = l.WebSocket.Address
 	}
 	return o
+}
+
+// freeBytes asks what the file system of the database has left. When it cannot tell, that is no reason to end a session.
+func freeBytes(w wiring) func() int64 {
+	return func() int64 {
+		space, err := w.store.Space()
+		if err != nil {
+			return math.MaxInt64 / 4
+		}
+		return space.FreeBytes
+	}
 }
 
 func ingestOptions(w wiring) ingest.Options {
