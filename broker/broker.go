@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"sync"
 	"time"
@@ -99,7 +100,7 @@ func Listen(o Options) (*Broker, error) {
 // serverOptions sets every one of mochi's capabilities on purpose.
 func serverOptions(limits Limits, log *slog.Logger) *mqtt.Options {
 	caps := mqtt.NewDefaultServerCapabilities()
-	caps.MaximumClients = int64(limits.MaxConnections) + 1 // the network's limit comes first
+	caps.MaximumClients = math.MaxInt64 // sessions.go counts them
 	caps.MaximumPacketSize = uint32(limits.MaxPacketBytes)
 	caps.MaximumSessionExpiryInterval = uint32(maxSessionExpiry / time.Second)
 	caps.MaximumClientWritesPending = 1 // 8 bytes each per connection; the messages are in our sessions

@@ -340,10 +340,8 @@ var refusedInEveryWay = []refused{
 		}
 		return silence
 	}, v5: silence, v3: silence, rule: "rule=limits.max_queued_bytes_per_account"},
-	{reason: "too many connections", edit: func(o *broker.Options) { o.Limits.MaxConnections = 1 }, do: func(s *scene) told {
-		s.dial()
-		return s.socket(s.Addrs().TCP)
-	}, v5: closed, v3: closed, stranger: true},
+	{reason: "too many connections", edit: func(o *broker.Options) { o.Limits.MaxConnections = 1 }, do: (*scene).logsInTwice,
+		v5: connack(0x97), v3: connack(3), rule: "limits.max_connections: 1"},
 	{reason: "too many connections from one address", edit: func(o *broker.Options) { o.Limits.MaxConnectionsPerAddress = 1 }, do: func(s *scene) told {
 		s.dial()
 		return s.socket(s.Addrs().TCP)

@@ -42,7 +42,8 @@ func newRouter(h *hook, o Options) *router {
 	r.unread = newUnread(o.IngestTopics, h.log)
 	r.quotas.limits = o.Limits
 	r.retained.store = session.Retained{MaxMessages: maxRetained, MaxBytes: maxRetainedBytes,
-		MaxOwned: r.quotas.limits.MaxRetainedPerAccount, MaxOwnedBytes: maxRetainedBytes / retainedShare}
+		MaxOwned: r.quotas.limits.MaxRetainedPerAccount, MaxOwnedBytes: maxRetainedBytes / retainedShare,
+		Assured: assuredRetained, AssuredBytes: assuredRetainedBytes}
 	return r
 }
 

@@ -37,6 +37,12 @@ func (r Refusal) By(key string, limit int) Refusal {
 	return r.With(fmt.Sprintf("limits.%s: %d", key, limit))
 }
 
+// Told returns the refusal with another code of MQTT 5: that of CONNACK is none of DISCONNECT's.
+func (r Refusal) Told(code packets.Code) Refusal {
+	r.V5 = code
+	return r
+}
+
 // CONNACK return codes of MQTT 3.1.1 [MQTT 3.1.1, table 3.1].
 const (
 	V3UnacceptableVersion byte = 1
@@ -107,6 +113,7 @@ var (
 // wrong password, and libraries try again.
 var (
 	TooManyAccountConnections = Refusal{Reason: "too many connections of the account", V5: packets.ErrQuotaExceeded, V3: v3ServerUnavailable}
+	TooManyConnections        = Refusal{Reason: "too many connections", V5: packets.ErrQuotaExceeded, V3: v3ServerUnavailable} // the network tells nothing
 	TooManyAccountSessions    = Refusal{Reason: "too many sessions of the account", V5: packets.ErrQuotaExceeded, V3: v3ServerUnavailable}
 	TooManySessions           = Refusal{Reason: "too many sessions", V5: packets.ErrQuotaExceeded, V3: v3ServerUnavailable}
 	TooManySubscriptions      = Refusal{Reason: "too many subscriptions of the account", V5: packets.ErrQuotaExceeded}
@@ -118,7 +125,6 @@ var (
 
 // Refusals of a connection by the network: the client is told nothing.
 var (
-	TooManyConnections  = Refusal{Reason: "too many connections"}
 	TooManyFromAddress  = Refusal{Reason: "too many connections from one address"}
 	NoConnectInTime     = Refusal{Reason: "no CONNECT in time"}
 	HandshakeFailed     = Refusal{Reason: "TLS handshake failed"}
