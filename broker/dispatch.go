@@ -28,6 +28,9 @@ func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 		if l.emptyWill = pk.Connect.WillFlag && len(pk.Connect.WillPayload) == 0; l.emptyWill {
 			pk.Connect.WillPayload = []byte{0} // mochi refuses a will without a payload, which may be sent
 		}
+		if pk.ProtocolVersion == 3 {
+			pk.ReservedBit = 0 // it means nothing there
+		}
 		pk.Connect.WillRetain = pk.Connect.WillRetain && pk.Connect.WillFlag // mochi refuses the one without the other in MQTT 3.1 too
 		if len(pk.Connect.Password) == 0 {
 			pk.Connect.PasswordFlag = false // identify in auth.go has a word for it

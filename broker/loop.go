@@ -1,6 +1,9 @@
 package broker
 
 import (
+	"errors"
+	"os"
+
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 
@@ -20,6 +23,10 @@ func (l readLoop) Read(p []byte) (int, error) {
 	n, err := l.clientLink.Read(p)
 	if fault, wrong := err.(*validate.PacketFault); wrong {
 		_ = l.hook.refuseConnection(l.clientLink, fault, "") // the loop ends with the fault itself
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) && l.work != nil && l.isTold() && !l.IsClosing() {
+		_ = l.client.WritePacket(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Disconnect},
+			ReasonCode: packets.ErrKeepAliveTimeout.Code}) // the connection ends either way [MQTT-3.1.2-22]
 	}
 	if err == network.ErrDrained {
 		if n > 0 {

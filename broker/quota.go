@@ -24,7 +24,7 @@ const (
 
 	// What others have does not keep an account from having so much: of what may wait for its clients, and of retained
 	// messages. With share it is as with sessions and connections.
-	assuredBytes                           = 256 << 10
+	assuredBytes                          = 256 << 10
 	assuredRetained, assuredRetainedBytes = 100, 64 << 10
 )
 

@@ -234,6 +234,13 @@ var refusedInEveryWay = []refused{
 		}
 		return s.bytes(0xa2, 5, 0, 0, 0, 1, 'a')
 	}, v5: parted(0x82), v3: closed},
+	{reason: "acknowledgement of the wrong kind", do: func(s *scene) told {
+		c := s.dial()
+		require.Equal(s, byte(2), c.Subscribe(telemetry, 2))
+		c.SendPublish(telemetry, "{}", 2)
+		c.SendBytes([]byte{0x40, 2, 0, byte(c.Await(packets.Publish).PacketID)})
+		return ends(c)
+	}, v5: parted(0x82), v3: closed},
 	{reason: "unknown reason code", do: func(s *scene) told { return s.bytes(0x40, 3, 0, 1, 0x42) }, v5: parted(0x82)},
 	{reason: "property given twice", do: func(s *scene) told { return s.bytes(0xe0, 12, 0, 10, 0x11, 0, 0, 0, 1, 0x11, 0, 0, 0, 1) }, v5: parted(0x82)},
 	{reason: "forbidden value of a property", do: func(s *scene) told { return s.bytes(0x82, 9, 0, 1, 2, 0x0b, 0, 0, 1, 'a', 0) }, v5: parted(0x82)},

@@ -105,6 +105,7 @@ var (
 	ForbiddenValue         = Refusal{Reason: "forbidden value of a property", V5: packets.ErrProtocolViolation}
 	AuthDataWithoutMethod  = Refusal{Reason: "authentication data without a method", V5: packets.ErrProtocolViolation}
 	ReceiveMaximumExceeded = Refusal{Reason: "more unacknowledged messages than announced", V5: packets.ErrReceiveMaximum}
+	WrongAcknowledgement   = Refusal{Reason: "acknowledgement of the wrong kind", V5: packets.ErrProtocolViolation}
 	NotStoredInTime        = Refusal{Reason: "not stored in time", V5: packets.ErrQuotaExceeded}
 	SubscriberTooSlow      = Refusal{Reason: "too slow for what it subscribed to"} // a message to the account was dropped
 )
