@@ -105,7 +105,7 @@ func serverOptions(limits Limits, log *slog.Logger) *mqtt.Options {
 	caps.MaximumSessionExpiryInterval = uint32(maxSessionExpiry / time.Second)
 	caps.MaximumClientWritesPending = 1 // 8 bytes each per connection; the messages are in our sessions
 	caps.ReceiveMaximum = receiveMaximum
-	caps.TopicAliasMaximum = 0 // mochi resolves the alias after it was asked for access
+	caps.TopicAliasMaximum = 0 // aliases are resolved in dispatch.go, before mochi could do it
 	caps.Compatibilities.NoInheritedPropertiesOnAck = true
 	return &mqtt.Options{
 		Capabilities:             caps,

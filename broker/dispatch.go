@@ -7,6 +7,7 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/plantops/plantops/broker/refusal"
+	"github.com/plantops/plantops/broker/session"
 	"github.com/plantops/plantops/broker/topic"
 	"github.com/plantops/plantops/broker/validate"
 )
@@ -59,6 +60,12 @@ func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 // connection ends.
 func (h *hook) takePublish(l *clientLink, pk *packets.Packet) error {
 	h.router.received.Add(1)
+	if pk.Properties.TopicAliasFlag {
+		if r, broken := l.resolveAlias(pk); broken {
+			h.reportPublish(l.account.Name, r)
+			return h.refuseConnection(l, validate.Violation(packets.Publish, r), pk.TopicName)
+		}
+	}
 	if pk.TopicName == l.lastTopic && pk.TopicName != "" && !special(pk) {
 		return h.router.receive(l, pk)
 	}
@@ -79,19 +86,64 @@ func (h *hook) takePublish(l *clientLink, pk *packets.Packet) error {
 	return h.refusePublish(l, pk, why.With(l.rights.MayPublishText()), nil)
 }
 
+// maxAliases is announced to MQTT 5 clients: so many topics of theirs have a number in place of their name.
+const maxAliases = 16
+
+// aliases are the topics of a connection that have numbers. What they cost above session.FreeBytes is charged to the account.
+type aliases struct {
+	topics [maxAliases]string
+	bytes  int
+}
+
+// resolveAlias gives a PUBLISH its topic, or the topic that it has a number. It comes before everything that is judged by topic,
+// and nothing after it knows of aliases.
+func (l *clientLink) resolveAlias(pk *packets.Packet) (refusal.Refusal, bool) {
+	n := int(pk.Properties.TopicAlias)
+	pk.Properties.TopicAlias, pk.Properties.TopicAliasFlag = 0, false
+	switch {
+	case n == 0 || n > maxAliases: // [MQTT-3.3.2-8, -9]
+		return refusal.TopicAlias, true
+	case l.aliases == nil && pk.TopicName == "": // MQTT 5, 3.3.4
+		return refusal.NoTopic, true
+	case l.aliases == nil:
+		l.aliases = new(aliases)
+	}
+	a, known := l.aliases, &l.aliases.topics[n-1]
+	if pk.TopicName == "" {
+		pk.TopicName = *known // where there is none, brokenPublish says so
+		return refusal.Refusal{}, false
+	}
+	before := a.bytes / session.FreeBytes
+	a.bytes += len(pk.TopicName) - len(*known)
+	*known = strings.Clone(pk.TopicName)
+	if units := a.bytes/session.FreeBytes - before; units != 0 && !l.peer.ingest {
+		l.peer.usage.charge(units)
+		if rule, scarce := l.peer.usage.exhausted(); scarce && units > 0 {
+			return refusal.TooMuchWaits.With(rule), true
+		}
+	}
+	return refusal.Refusal{}, false
+}
+
+// forgetAliases is for the end of the connection.
+func (l *clientLink) forgetAliases() {
+	if l.aliases != nil && !l.peer.ingest {
+		l.peer.usage.charge(-l.aliases.bytes / session.FreeBytes)
+	}
+	l.aliases = nil
+}
+
 // special says that there is more to judge about a PUBLISH than its topic.
 func special(pk *packets.Packet) bool {
 	p := &pk.Properties
-	return pk.FixedHeader.Qos > 0 && pk.PacketID == 0 || p.TopicAliasFlag || p.ResponseTopic != "" ||
+	return pk.FixedHeader.Qos > 0 && pk.PacketID == 0 || p.ResponseTopic != "" ||
 		len(p.SubscriptionIdentifier) > 0
 }
 
 // brokenPublish finds what no client may send, whatever its rights.
 func (h *hook) brokenPublish(pk *packets.Packet) (refusal.Refusal, bool) {
-	switch pk.PublishValidate(h.server.Options.Capabilities.TopicAliasMaximum) {
+	switch pk.PublishValidate(0) { // what had an alias has a topic by now
 	case packets.CodeSuccess:
-	case packets.ErrTopicAliasInvalid:
-		return refusal.TopicAlias, true
 	case packets.ErrProtocolViolationNoTopic:
 		return refusal.NoTopic, true
 	case packets.ErrProtocolViolationSurplusWildcard:

@@ -109,6 +109,7 @@ func (h *hook) connectionEnded(l *clientLink, panicked bool) {
 			h.OnDisconnect(l.client, packets.ErrMalformedPacket, false)
 		}
 	}
+	l.forgetAliases()
 	h.router.detach(l)
 }
 

@@ -278,7 +278,7 @@ var refusedInEveryWay = []refused{
 		return s.sends(message(func(p *packets.Packet) { p.Properties.SubscriptionIdentifier = []int{1} }))
 	}, v5: parted(0x82), message: true},
 	{reason: "topic alias invalid", do: func(s *scene) told {
-		return s.sends(message(func(p *packets.Packet) { p.Properties.TopicAlias, p.Properties.TopicAliasFlag = 1, true }))
+		return s.sends(message(func(p *packets.Packet) { p.Properties.TopicAlias, p.Properties.TopicAliasFlag = 17, true }))
 	}, v5: parted(0x94), message: true},
 	{reason: "too many topic levels", do: func(s *scene) told {
 		return s.sends(message(func(p *packets.Packet) { p.TopicName = "devices/bed-1" + strings.Repeat("/x", 40) }))

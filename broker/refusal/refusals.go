@@ -80,7 +80,7 @@ var (
 	InvalidPayloadFormat   = Refusal{Reason: "invalid payload format", V5: packets.ErrMalformedPacket}
 	InvalidResponseTopic   = Refusal{Reason: "invalid response topic", V5: packets.ErrProtocolViolation}
 	InvalidTopic           = Refusal{Reason: topic.ErrInvalid.Error(), V5: packets.ErrTopicNameInvalid}
-	TopicAlias             = Refusal{Reason: "topic alias invalid", V5: packets.ErrTopicAliasInvalid}                             // none is announced [MQTT-3.2.2-17]
+	TopicAlias             = Refusal{Reason: "topic alias invalid", V5: packets.ErrTopicAliasInvalid}                             // [MQTT-3.2.2-17, MQTT-3.3.2-8]
 	MessageWithoutID       = Refusal{Reason: "protocol violation: missing packet id", V5: packets.ErrProtocolViolationNoPacketID} // [MQTT-2.2.1-3]; of other packets: NoPacketID
 	NoTopic                = Refusal{Reason: "protocol violation: no topic or alias", V5: packets.ErrProtocolViolationNoTopic}
 	WildcardInTopic        = Refusal{Reason: "protocol violation: topic contains wildcards", V5: packets.ErrProtocolViolationSurplusWildcard}       // [MQTT-3.3.2-2]
