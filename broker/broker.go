@@ -190,7 +190,7 @@ func (b *Broker) Start() error {
 func (b *Broker) Expect(local net.Addr) { b.network.Expect(local) }
 
 // establish serves one connection until it ends. mochi's decoder can panic on what a client sends: the connection
-// recovers (run in network/conn.go).
+// recovers (run in network/conn.go), see dieOfPanic.
 func (b *Broker) establish(c *network.Conn) error {
 	l := newLink(b.hook, c)
 	l.screen.Limit = b.maxPacketBytes

@@ -173,6 +173,7 @@ func (s *sessions) makeRoom(u *usage) (tooMany *clientLink, err error) {
 // release is called when mochi has let go of l and its session is detached. The client id stays its account's while
 // there is a session.
 func (s *sessions) release(l *clientLink) {
+	defer dieOfPanic()
 	w := s.router.begin()
 	defer w.finish()
 	s.mu.Lock()
