@@ -116,12 +116,20 @@ func (h *hook) refuseConnection(l *clientLink, f *validate.PacketFault, topic st
 	return packets.ErrRejectPacket
 }
 
-// refuseElsewhere ends a connection from another goroutine than its reader's.
+// refuseElsewhere ends a connection from another goroutine than its reader's. The reader deals with what it has read: a QoS 0
+// message that is lost then is counted. mochi's own way would throw the rest of it away.
 func (h *hook) refuseElsewhere(l *clientLink, r refusal.Refusal) {
 	if l.because(r.Reason) {
 		h.refused(l, r, "")
 	}
-	h.sessions.end(l, packets.Code{Code: r.V5.Code, Reason: r.Reason})
+	if l.isTold() { // the connection is closed either way
+		_ = l.client.WritePacket(packets.Packet{
+			FixedHeader: packets.FixedHeader{Type: packets.Disconnect},
+			ReasonCode:  r.V5.Code,
+			Properties:  packets.Properties{ReasonString: r.Reason},
+		})
+	}
+	_ = l.Close()
 }
 
 // endedBySession closes a connection that its session has ended and, in MQTT 5, told so: the packet is queued.

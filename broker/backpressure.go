@@ -1,20 +1,208 @@
 package broker
 
-import "time"
+import (
+	"sync/atomic"
+	"time"
 
-// A publisher that is faster than a subscriber waits for it, for a moment: a subscriber that reads at full speed would
-// lose what a bounded queue cannot hold. One that is slower than that is not waited for: it loses the newest
-// messages, and nobody else is slowed down.
+	"github.com/plantops/plantops/broker/network"
+	"github.com/plantops/plantops/broker/session"
+)
+
+// A QoS 0 message for which a session has no room is lost. So publishers wait for a subscriber that is behind as long as it
+// takes anything, however little; TCP then slows them down. Who has taken nothing for stuckAfter is not waited for until it
+// takes something, and loses the newest messages, it alone. Two clients that wait for each other are both stuck.
+const (
+	// A session is behind from here on. The other half is for publishers that come by at the same moment, and for those that do
+	// not wait.
+	behindMessages, behindBytes = maxWaiting / 2, maxWaitingBytes / 2
+	// Publishers go on from here: to wake them for each message would cost more than the message.
+	enoughMessages, enoughBytes = behindMessages - maxWaiting/16, behindBytes - maxWaitingBytes/16
+	// Down to here it has caught up.
+	roomyMessages, roomyBytes = maxWaiting / 8, maxWaitingBytes / 8
+
+	stuckAfter    = time.Second
+	progressEvery = stuckAfter / 4
+	// readingsWait is how long what ingest stores waits for others in all, and for one of them from when it fell behind until
+	// it has caught up: nobody's slowness becomes that of the devices.
+	readingsWait = time.Second
+	// quotaWaitBytes of a session make it behind when too much waits for all sessions of its account.
+	quotaWaitBytes = 16 << 10
+)
+
+// backpressure says whether publishers wait for a session at QoS 0. It is guarded by the mu of its peer, except wait.
+type backpressure struct {
+	wait        atomic.Pointer[wait] // what publishers wait for; nil: they need not
+	behindSince time.Time            // zero: it has caught up
+	stuck       bool
+	watched     *clientLink // whose progress is looked at
+	seen        network.Progress
+	progressed  time.Time // when that was new
+}
+
+// wait is a time during which publishers wait for one session.
+type wait struct {
+	over  chan struct{} // closed at its end
+	since time.Time     // the session is behind
+}
+
+// checkBackpressure is called after each change of a session, with p.mu held.
+func (w *work) checkBackpressure(p *peer) {
+	c := &p.backpressure
+	messages, bytes := p.state.Backlog0()
+	if p.link == nil || !p.hasMuch(messages, bytes) && c.wait.Load() == nil {
+		w.r.release(p)
+		c.behindSince = time.Time{}
+		return
+	}
+	if c.watched != p.link {
+		c.watched, c.seen, c.progressed, c.stuck = p.link, p.link.Progress(), w.r.now(), false
+		w.r.watch(p, p.link)
+	}
+	switch behind := p.isBehind(messages, bytes); {
+	case c.wait.Load() != nil:
+		if !behind && messages <= enoughMessages && bytes <= enoughBytes {
+			w.r.release(p)
+		}
+	case behind && !c.stuck:
+		if c.behindSince.IsZero() {
+			c.behindSince = w.r.now()
+		}
+		w.r.waited.Add(1)
+		c.wait.Store(&wait{over: make(chan struct{}), since: c.behindSince})
+	}
+}
+
+// hasMuch says that a session has not caught up.
+func (p *peer) hasMuch(messages, bytes int) bool {
+	return messages > roomyMessages || bytes > roomyBytes || p.isBehind(messages, bytes)
+}
+
+// isBehind says that publishers should wait, for what waits in the session or for what its account has waiting.
+func (p *peer) isBehind(messages, bytes int) bool {
+	switch {
+	case messages > behindMessages || bytes > behindBytes:
+		return true
+	case bytes > quotaWaitBytes:
+		near, _ := p.usage.nearQuota()
+		return near
+	}
+	return bytes > session.FreeBytes/2 && p.exhausted()
+}
+
+// release lets the publishers that wait for p go on. The caller holds p.mu.
+func (r *router) release(p *peer) {
+	if s := p.backpressure.wait.Swap(nil); s != nil {
+		r.waited.Add(-1)
+		close(s.over)
+	}
+}
+
+// watch looks now and then whether a client takes anything, until it has caught up or l has ended.
+func (r *router) watch(p *peer, l *clientLink) {
+	time.AfterFunc(progressEvery, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		c := &p.backpressure
+		if c.watched != l {
+			return
+		}
+		if p.link != l || c.wait.Load() == nil && !p.hasMuch(p.state.Backlog0()) {
+			c.watched, c.stuck = nil, false
+			return
+		}
+		if seen := l.Progress(); seen != c.seen {
+			c.seen, c.progressed, c.stuck = seen, r.now(), false
+		} else if r.now().Sub(c.progressed) >= stuckAfter {
+			c.stuck = true
+			r.release(p)
+		}
+		r.watch(p, l)
+	})
+}
+
+// waitForReaders makes a publisher wait until no subscriber that gets its next message at QoS 0 is behind. It is called by the
+// publisher's reader, and returns the subscribers that there are then.
+func (w *work) waitForReaders(l *clientLink, to *subscribers, qos byte) *subscribers {
+	if w.r.waited.Load() == 0 || l.peer.ingest {
+		return to
+	}
+	w.waitForEach(l, to, qos)
+	return w.r.subscribersFor(l, to.topic)
+}
+
+func (w *work) waitForEach(l *clientLink, to *subscribers, qos byte) {
+	var until time.Time // zero: as long as it takes
+	if to.ingest {
+		until = time.Now().Add(readingsWait)
+	}
+	for i := range to.direct {
+		t := &to.direct[i]
+		granted, wanted := t.offer.QoS, true
+		if t.peer == l.peer {
+			granted, wanted = t.own.QoS, t.wantsOwn
+		}
+		if wanted && min(granted, qos) == 0 && !w.waitForReader(l, t.peer, until) {
+			return
+		}
+	}
+	for i := range to.groups {
+		if slow := to.groups[i].behind(qos); slow != nil && !w.waitForReader(l, slow, until) {
+			return
+		}
+	}
+}
+
+// behind returns a member that is behind when there is none that is not.
+func (s *shareGroup) behind(qos byte) (slow *peer) {
+	for _, t := range s.members {
+		if !t.peer.online.Load() {
+			continue
+		}
+		if min(t.offer.QoS, qos) > 0 || t.peer.backpressure.wait.Load() == nil {
+			return nil
+		}
+		slow = t.peer
+	}
+	return slow
+}
+
+// waitForReader waits for one subscriber, and reports whether to go on waiting for others.
+func (w *work) waitForReader(l *clientLink, p *peer, until time.Time) bool {
+	for {
+		s := p.backpressure.wait.Load()
+		if s == nil {
+			return true
+		}
+		w.flush()
+		var late <-chan time.Time
+		if !until.IsZero() {
+			left := min(time.Until(until), readingsWait-time.Since(s.since))
+			if left <= 0 {
+				return true
+			}
+			timer := time.NewTimer(left)
+			defer timer.Stop()
+			late = timer.C
+		}
+		select {
+		case <-s.over:
+		case <-late:
+			return true
+		case <-l.Done():
+			return false
+		}
+	}
+}
+
+// What follows is for QoS 1 and 2, whose messages wait in memory only: a subscriber that reads at full speed is waited for, for
+// a moment, so as not to lose what it was acknowledged for. One that is slower than that loses the newest messages.
 const (
 	// From here on a publisher waits at the end of its round, and a little later before its next message.
 	waitMessages, waitBytes     = maxWaiting / 2, maxWaitingBytes / 2
 	urgentMessages, urgentBytes = maxWaiting * 3 / 4, maxWaitingBytes * 3 / 4
-	// Down to here the subscriber has progressChecks, and it must be sent something before each of them.
-	roomyMessages, roomyBytes = maxWaiting / 8, maxWaitingBytes / 8
-	progressChecks            = 3
-	progressEvery             = 100 * time.Millisecond
-	// quotaWaitBytes of a session are waited for when too much waits for all sessions of its account.
-	quotaWaitBytes = 16 << 10
+	// Down to roomyMessages and roomyBytes the subscriber has fullChecks, and it must be sent something before each of them.
+	fullChecks = 3
+	fullEvery  = 100 * time.Millisecond
 	// A backlog that has grown for longer than longestBurst, while less left the session than now waits in it, is no burst
 	// of a fast reader's: the reader does not read, and nobody waits for it even once.
 	longestBurst = time.Second
@@ -22,8 +210,8 @@ const (
 	smallWindow = 32
 )
 
-// backpressure says whether publishers wait for a session. It is guarded by the mu of its peer.
-type backpressure struct {
+// full says whether publishers wait for a session at QoS 1 and 2. It is guarded by the mu of its peer.
+type full struct {
 	released   chan struct{} // closed when there is room again or nobody need wait any more; nil when nobody has to
 	givenUp    bool          // nobody waits, until nothing waits in the session
 	sent       uint64        // messages sent to the client
@@ -35,14 +223,16 @@ type backpressure struct {
 	grewAfter uint64    // messages sent before that
 }
 
-// checkBackpressure is called after each change of a session, with p.mu held.
-func (w *work) checkBackpressure(p *peer) {
+// checkFull is called after each change of a session, with p.mu held.
+func (w *work) checkFull(p *peer) {
 	messages, bytes := p.state.Backlog()
+	messages0, bytes0 := p.state.Backlog0()
+	messages, bytes = messages-messages0, bytes-bytes0
 	var byQuota, urgent bool
 	if bytes > quotaWaitBytes && messages > 0 && !p.ingest {
 		byQuota, urgent = p.usage.nearQuota()
 	}
-	switch c := &p.backpressure; {
+	switch c := &p.full; {
 	case p.link == nil || !byQuota && messages <= roomyMessages && bytes <= roomyBytes:
 		c.release()
 		c.grows = time.Time{}
@@ -63,19 +253,19 @@ func (w *work) checkBackpressure(p *peer) {
 			return
 		}
 		if c.released == nil {
-			c.released, c.sentBefore, c.checksLeft, c.byQuota = make(chan struct{}), c.sent, progressChecks, byQuota
-			p.checkProgress(c.released)
+			c.released, c.sentBefore, c.checksLeft, c.byQuota = make(chan struct{}), c.sent, fullChecks, byQuota
+			p.checkFullAgain(c.released)
 		}
-		w.slowReader, w.urgent = p, urgent || messages > urgentMessages || bytes > urgentBytes
+		w.fullReader, w.urgent = p, urgent || messages > urgentMessages || bytes > urgentBytes
 	}
 }
 
-// checkProgress lets publishers wait as long as the subscriber makes progress, but not for ever.
-func (p *peer) checkProgress(released chan struct{}) {
-	time.AfterFunc(progressEvery, func() {
+// checkFullAgain lets publishers wait as long as the subscriber makes progress, but not for ever.
+func (p *peer) checkFullAgain(released chan struct{}) {
+	time.AfterFunc(fullEvery, func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		c := &p.backpressure
+		c := &p.full
 		if c.released != released {
 			return
 		}
@@ -85,36 +275,36 @@ func (p *peer) checkProgress(released chan struct{}) {
 			return
 		}
 		c.sentBefore = c.sent
-		p.checkProgress(released)
+		p.checkFullAgain(released)
 	})
 }
 
 // isStuck reports whether the client has taken next to nothing while its backlog grew.
-func (b *backpressure) isStuck(now time.Time, messages int) bool {
+func (b *full) isStuck(now time.Time, messages int) bool {
 	return !b.grows.IsZero() && now.Sub(b.grows) > longestBurst && b.sent-b.grewAfter < uint64(messages)
 }
 
 // release lets the publishers that wait go on.
-func (b *backpressure) release() {
+func (b *full) release() {
 	if b.released != nil {
 		close(b.released)
 		b.released = nil
 	}
 }
 
-// waitForReader makes a publisher wait for the subscriber that w has found behind, if any. It is called by the publisher's
+// waitForFull makes a publisher wait for the subscriber that w has found full, if any. It is called by the publisher's
 // reader, at the end of a round or, where it is urgent, after a message.
-func (w *work) waitForReader(l *clientLink) {
-	p := w.slowReader
+func (w *work) waitForFull(l *clientLink) {
+	p := w.fullReader
 	if p == nil {
 		return
 	}
-	w.slowReader, w.urgent = nil, false
+	w.fullReader, w.urgent = nil, false
 	if p == l.peer || l.peer.ingest { // it must read its own acknowledgements; everybody waits for those of ingest
 		return
 	}
 	p.mu.Lock()
-	released := p.backpressure.released
+	released := p.full.released
 	p.mu.Unlock()
 	if released == nil {
 		return

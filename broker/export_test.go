@@ -80,3 +80,6 @@ func (b *Broker) FillRetained(left int) {
 	defer t.mu.Unlock()
 	t.store.MaxMessages, t.store.Assured = t.store.Len()+left, 0
 }
+
+// Waited returns how many sessions publishers wait for.
+func (b *Broker) Waited() int { return int(b.hook.router.waited.Load()) }

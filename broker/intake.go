@@ -14,6 +14,12 @@ const (
 	// wait in ingest.
 	creditMessages = 8192
 	creditBytes    = 8 << 20
+	// So many there are always, and beside them as many as the store has taken in the last creditTicks of the clock, which are
+	// three tenths of StallTimeout or less: what is let in is stored well before its sender is sent away for it. A store
+	// that is fast has them all after a few commits.
+	leastMessages = 128
+	leastBytes    = 1 << 20
+	creditTicks   = 3
 	// Once they are used up, so many must have come back before the next is given: waking a reader for each message
 	// would cost more than the message.
 	creditShare = 8
@@ -22,14 +28,15 @@ const (
 // intake accounts for what ingest must store: credits, and receipts for what has been taken in and is not stored yet.
 type intake struct {
 	mu      sync.Mutex
-	ready   bool          // ingest is subscribed
-	shut    bool          // the credits are used up
-	count   int           // open receipts
-	bytes   int           // of them
-	oldest  *receipt      // open and in time, in the order of their beginning
-	newest  *receipt      //
-	waiting []*turn       // for credits, in the order of their coming
-	idle    chan struct{} // closed when count is 0; nil when nobody waits for that
+	ready   bool                // ingest is subscribed
+	shut    bool                // the credits are used up
+	stored  [creditTicks]amount // what came back during the last ticks of the clock, this one first
+	count   int                 // open receipts
+	bytes   int                 // of them
+	oldest  *receipt            // open and in time, in the order of their beginning
+	newest  *receipt            //
+	waiting []*turn             // for credits, in the order of their coming
+	idle    chan struct{}       // closed when count is 0; nil when nobody waits for that
 }
 
 // receipt is one message on its way into the store.
@@ -46,6 +53,9 @@ type receipt struct {
 	next     *receipt
 	previous *receipt
 }
+
+// amount is of messages, and of their bytes.
+type amount struct{ messages, bytes int }
 
 // turn is a connection's place in the queue for credits. It waits for one message at a time.
 type turn struct {
@@ -78,12 +88,22 @@ func (t *intake) give(r *receipt) bool {
 	if !t.ready || t.shut {
 		return false
 	}
-	if t.count >= creditMessages || t.count > 0 && t.bytes+r.bytes > creditBytes {
+	if c := t.credits(); t.count >= c.messages || t.count > 0 && t.bytes+r.bytes > c.bytes {
 		t.shut = true
 		return false
 	}
 	t.open(r)
 	return true
+}
+
+// credits returns how much may be on its way at this moment.
+func (t *intake) credits() amount {
+	c := amount{leastMessages, leastBytes}
+	for _, s := range t.stored {
+		c.messages += s.messages
+		c.bytes += s.bytes
+	}
+	return amount{min(c.messages, creditMessages), min(c.bytes, creditBytes)}
 }
 
 func (t *intake) open(r *receipt) {
@@ -128,6 +148,7 @@ func (t *intake) wait(l *clientLink, r *receipt) bool {
 	}
 	t.mu.Lock()
 	q.link, q.receipt = l, r
+	r.since = time.Now() // the reader may have waited for others of the same round
 	t.waiting = append(t.waiting, q)
 	t.serve()
 	t.mu.Unlock()
@@ -151,12 +172,22 @@ func (t *intake) wait(l *clientLink, r *receipt) bool {
 
 // serve gives credits to those who have waited longest.
 func (t *intake) serve() {
-	if t.shut && t.count <= creditMessages-creditMessages/creditShare && t.bytes <= creditBytes-creditBytes/creditShare {
+	if c := t.credits(); t.shut && t.count <= c.messages-c.messages/creditShare && t.bytes <= c.bytes-c.bytes/creditShare {
 		t.shut = false
 	}
+	if t.shut || len(t.waiting) == 0 {
+		return
+	}
+	now := time.Now()
 	n := 0
-	for n < len(t.waiting) && t.give(t.waiting[n].receipt) {
-		t.waiting[n].granted <- struct{}{}
+	for n < len(t.waiting) {
+		q := t.waiting[n]
+		since := q.receipt.since
+		if q.receipt.since = now; !t.give(q.receipt) { // from here on it waits for the store
+			q.receipt.since = since
+			break
+		}
+		q.granted <- struct{}{}
 		n++
 	}
 	if n > 0 {
@@ -167,10 +198,14 @@ func (t *intake) serve() {
 }
 
 // close ends a receipt: the message is stored, or was given back to its sender.
-func (t *intake) close(r *receipt) {
+func (t *intake) close(r *receipt, stored bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.unlist(r)
+	if stored {
+		t.stored[0].messages++
+		t.stored[0].bytes += r.bytes
+	}
 	t.count--
 	t.bytes -= r.bytes
 	r.tally.pending.Add(-1)
@@ -192,10 +227,12 @@ func (t *intake) setReady(ready bool) {
 }
 
 // overdue appends the connections that have waited since before the deadline, for a credit or for an acknowledgement.
-// Each receipt is reported once.
+// Each receipt is reported once. It is called at each tick of the clock.
 func (t *intake) overdue(deadline time.Time, links []*clientLink) []*clientLink {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	copy(t.stored[1:], t.stored[:])
+	t.stored[0] = amount{}
 	for _, q := range t.waiting {
 		if q.receipt.since.After(deadline) {
 			break

@@ -38,6 +38,7 @@ type clientLink struct {
 	present         bool                  // there was a session: for the CONNACK
 	goodbye         bool                  // the client sent DISCONNECT 0x00: no will
 	lost            bool                  // nothing more can be read
+	untaken         bool                  // it ended before a message was let into the store
 	now             time.Time             // of the last Read: a clock for what was read together
 	screen          validate.Screen       // what is read goes through it
 	wrong           *validate.PacketFault // with the packet after those that were read

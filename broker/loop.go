@@ -50,7 +50,7 @@ func (l *clientLink) endReading(err error) {
 func (l *clientLink) endRound() {
 	defer dieOfPanic()
 	l.work.flush()
-	l.work.waitForReader(l)
+	l.work.waitForFull(l)
 }
 
 // linkOf returns nil for a client without a connection of ours.

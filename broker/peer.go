@@ -28,6 +28,7 @@ type peer struct {
 	retainedDue  []retainedDelivery // retained messages that are due to the client
 	smallWindow  bool               // the client takes few messages at a time
 	backpressure backpressure
+	full         full
 	lost         uint64    // of state.Overflowed, that has been counted
 	warned       time.Time // when a line about it was written
 	charged      int       // units of session.FreeBytes, that its account is charged

@@ -39,6 +39,15 @@ func ingest(t *testing.T, b *brokertest.Broker, version byte) *brokertest.Client
 	return c
 }
 
+// readingsOf is so many messages, to be read together.
+func readingsOf(t *testing.T, version byte, topic string, qos byte, n int) []byte {
+	return brokertest.Record(t, version, func(c *brokertest.Client) {
+		for range n {
+			c.SendPublish(topic, "{}", qos)
+		}
+	})
+}
+
 func TestNothingIsAcknowledgedBeforeIngestHasAcknowledgedIt(t *testing.T) {
 	b := withIngest(t, 0, brokertest.Device("bed-1"))
 	for _, ingestVersion := range []byte{4, 5} {
@@ -133,13 +142,32 @@ func TestWhatIsNotStoredInTimeIsNeverAcknowledged(t *testing.T) {
 func TestWithoutASubscriptionOfIngestSendersAreSentAway(t *testing.T) {
 	t.Parallel()
 	b := withIngest(t, shortly, brokertest.Device("bed-1"))
-	for qos := range byte(3) {
+	for qos := byte(1); qos <= 2; qos++ {
 		device := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 5))
 		device.SendPublish(telemetry, "{}", qos)
 		assert.Equal(t, byte(0x97), device.AwaitClosed())
 		assert.False(t, device.Has(packets.Puback) || device.Has(packets.Pubrec))
 	}
 	assert.Zero(t, b.Stats().Ingest.Received)
+}
+
+// What was read and is acknowledged to nobody is stored or refused and counted, also what was read together with the message
+// that had to wait.
+func TestAReadingOfQoS0ThatWasReadIsInTheEquation(t *testing.T) {
+	t.Parallel()
+	everyWay(t, func(t *testing.T, kind brokertest.Kind, version byte) {
+		b := withIngest(t, shortly, brokertest.Device("bed-1")) // ingest is not there
+		device := brokertest.Dial(t, b, kind, as("bed-1", version))
+		const readings = 20
+		device.SendBytes(readingsOf(t, version, telemetry, 0, readings))
+		if code := device.AwaitClosed(); version == 5 {
+			assert.Equal(t, byte(0x97), code)
+		}
+		require.Eventually(t, func() bool { return b.Stats().Connected == 0 }, brokertest.Patience, time.Millisecond)
+		want := broker.DeviceStats{Received: readings, Refused: readings}
+		assert.Equal(t, want, b.Stats().Ingest.Devices["bed-1"])
+		assert.Equal(t, int64(readings+1), b.Stats().Refused["not stored in time"], "and the connection")
+	})
 }
 
 func TestAQoS2MessageIsStoredOnceHoweverOftenItIsSent(t *testing.T) {
@@ -207,7 +235,7 @@ func TestWhenIngestLosesItsSessionTheSendersRepeat(t *testing.T) {
 
 func TestSendersWaitForCredits(t *testing.T) {
 	t.Parallel()
-	const flood, credits = 20_000, 8192
+	const flood, credits = 20_000, 128 // nothing was stored yet
 	b := withIngest(t, 0, brokertest.Device("bed-1"), brokertest.Device("bed-2"))
 	subscriber := ingest(t, b, 5)
 	device := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 4))
@@ -230,6 +258,39 @@ func TestSendersWaitForCredits(t *testing.T) {
 	other.Await(packets.Puback)
 	require.NoError(t, b.Drain(t.Context()))
 	assert.Equal(t, int64(flood+1), b.Stats().Ingest.Received)
+}
+
+// A queue that is as long as the store is fast is no stall, whoever fills it.
+func TestAStoreThatIsSlowEndsNoConnection(t *testing.T) {
+	t.Parallel()
+	b := withIngest(t, time.Second, brokertest.Device("bed-1"), brokertest.Device("bed-2"))
+	subscriber := ingest(t, b, 5)
+	const flood, devices, each = 1500, 50, 40
+	var all []*brokertest.Client
+	for range devices {
+		all = append(all, brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 4)))
+	}
+	brokertest.Dial(t, b, brokertest.TCP, as("bed-2", 4)).SendBytes(readingsOf(t, 4, "devices/bed-2/telemetry", 0, flood))
+	for i, device := range all {
+		device.SendBytes(readingsOf(t, 4, telemetry, byte(i%2), each))
+	}
+	tick := time.NewTicker(20 * time.Millisecond) // a store of 1000 messages a second
+	defer tick.Stop()
+	for range (flood + devices*each) / 20 {
+		<-tick.C
+		for range 20 {
+			subscriber.Acknowledge(subscriber.Await(packets.Publish))
+		}
+	}
+	for i, device := range all {
+		for range each * (i % 2) {
+			device.Await(packets.Puback)
+		}
+		device.Ping()
+	}
+	require.NoError(t, b.Drain(t.Context()))
+	assert.Equal(t, int64(flood+devices*each), b.Stats().Ingest.Received)
+	assert.Zero(t, b.Stats().Ingest.Refused)
 }
 
 func TestWhoWaitsForACreditMayLeave(t *testing.T) {

@@ -19,7 +19,7 @@ func (r *router) receive(l *clientLink, pk *packets.Packet) error {
 		return err
 	}
 	w, p, now := l.work, l.peer, l.now
-	to := r.subscribersFor(l, pk.TopicName)
+	to := w.waitForReaders(l, r.subscribersFor(l, pk.TopicName), pk.FixedHeader.Qos)
 	if to.ingest {
 		return r.receiveForIngest(l, to, pk, ticket, now)
 	}
@@ -38,7 +38,7 @@ func (r *router) receive(l *clientLink, pk *packets.Packet) error {
 	}
 	w.settle()
 	if w.urgent {
-		w.waitForReader(l)
+		w.waitForFull(l)
 	}
 	return nil
 }
@@ -123,11 +123,16 @@ func (r *router) receiveForIngest(l *clientLink, to *subscribers, pk *packets.Pa
 	if pk.FixedHeader.Qos > 0 {
 		c.link = l
 	}
+	if l.untaken && c.link != nil { // not before the one that the sender will send again
+		r.notTaken(w, c, p)
+		return nil
+	}
 	if !r.intake.take(c) {
 		w.flush()
 		if !r.intake.wait(l, c) {
-			r.abandon(w, p, ticket)
-			return packets.ErrRejectPacket
+			l.untaken = true
+			r.notTaken(w, c, p)
+			return nil // what else was read with it is dealt with too
 		}
 		to = r.subscribersFor(l, pk.TopicName) // subscriptions may have changed
 	}
@@ -138,9 +143,19 @@ func (r *router) receiveForIngest(l *clientLink, to *subscribers, pk *packets.Pa
 	r.publish(w, publication{to: to, message: &c.message, receipt: c, from: p, now: now})
 	w.settle()
 	if w.urgent {
-		w.waitForReader(l)
+		w.waitForFull(l)
 	}
 	return nil
+}
+
+// notTaken ends a message that has got no credit: its connection ends first. The sender has it still, and will send it again; or,
+// without acknowledgements, it is refused.
+func (r *router) notTaken(w *work, c *receipt, p *peer) {
+	if c.link == nil {
+		r.notStored(c)
+		return
+	}
+	r.abandon(w, p, c.ticket)
 }
 
 // receiptBytes is what a message on its way into the store costs besides its own bytes.

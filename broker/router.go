@@ -34,6 +34,7 @@ type router struct {
 	unread   *unread
 
 	received, sent, dropped atomic.Int64 // PUBLISH packets, and deliveries
+	waited                  atomic.Int32 // sessions that publishers wait for
 }
 
 func newRouter(h *hook, o Options) *router {
@@ -152,7 +153,7 @@ func (r *router) resolve(w *work, c *consequence) {
 			r.giveBack(w, token)
 			return
 		}
-		r.intake.close(token)
+		r.intake.close(token, true)
 		if token.link != nil {
 			r.complete(w, token.link.peer, token.ticket, session.Success)
 		}
@@ -164,7 +165,7 @@ func (r *router) resolve(w *work, c *consequence) {
 // giveBack ends a receipt whose message ingest will not get, because its session was ended. Its sender is not
 // acknowledged and has it still; without acknowledgements the message is refused.
 func (r *router) giveBack(w *work, c *receipt) {
-	r.intake.close(c)
+	r.intake.close(c, false)
 	c.tally.received.Add(-1)
 	if c.link == nil {
 		r.notStored(c)

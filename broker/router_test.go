@@ -7,6 +7,7 @@ import (
 	"time"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -44,10 +45,10 @@ func TestASessionEndsAlsoWhenItsConnectionWasNeverAttachedOrIsJustDetached(t *te
 
 func TestIngestWaitsForNoSubscriber(t *testing.T) {
 	slow := newPeer("slow", newUsage("bed-1"), false)
-	slow.backpressure.released = make(chan struct{})
-	w := &work{slowReader: slow, urgent: true}
-	w.waitForReader(&clientLink{peer: newPeer("ingest", newUsage("backend"), true)})
-	assert.Nil(t, w.slowReader)
+	slow.full.released = make(chan struct{})
+	w := &work{fullReader: slow, urgent: true}
+	w.waitForFull(&clientLink{peer: newPeer("ingest", newUsage("backend"), true)})
+	assert.Nil(t, w.fullReader)
 }
 
 func TestNobodyWaitsForASubscriberThatTakesNothingWhileItsBacklogGrows(t *testing.T) {
@@ -68,21 +69,21 @@ func TestNobodyWaitsForASubscriberThatTakesNothingWhileItsBacklogGrows(t *testin
 			w, p := &work{r: r}, newPeer("sub", newUsage("bed-1"), false)
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			defer p.backpressure.release()
+			defer p.full.release()
 			p.link = newLink(nil, nil)
 			p.state.Connect(clock, session.Connection{}, nil) // paused: whatever is delivered waits
 			deliver := func(messages int) {
 				for range messages {
 					p.state.Deliver(clock, &session.Message{Topic: "t", QoS: 1}, session.Offer{QoS: 1}, nil)
 				}
-				w.checkBackpressure(p)
+				w.checkFull(p)
 			}
 			deliver(roomyMessages + 1)
 			clock = clock.Add(c.growth)
-			p.backpressure.sent += c.taken
+			p.full.sent += c.taken
 			deliver(waitMessages)
-			assert.Equal(t, c.waits, w.slowReader == p)
-			assert.Equal(t, !c.waits, p.backpressure.givenUp)
+			assert.Equal(t, c.waits, w.fullReader == p)
+			assert.Equal(t, !c.waits, p.full.givenUp)
 		})
 	}
 }
@@ -125,4 +126,62 @@ func TestTakingBackASubscriptionLooksAtNoOther(t *testing.T) {
 		r.leave(p, filter(i))
 	}
 	assert.Less(t, time.Since(began), time.Second)
+}
+
+// What may be on its way grows with each commit that the store can do, up to the bound, and is small again when it does none.
+func TestCreditsFollowTheStore(t *testing.T) {
+	r := idle(t)
+	in := &r.intake
+	in.setReady(true)
+	var open []*receipt
+	fill := func() int {
+		for {
+			c := &receipt{tally: new(tally), bytes: 1000}
+			if !in.take(c) {
+				return len(open)
+			}
+			open = append(open, c)
+		}
+	}
+	commit := func() {
+		for _, c := range open {
+			in.close(c, true)
+		}
+		open = nil
+	}
+	assert.Equal(t, leastMessages, fill())
+	commits := 0
+	for before := 0; len(open) > before; commits++ {
+		before = len(open)
+		commit()
+		fill()
+	}
+	assert.Equal(t, creditMessages, len(open))
+	assert.Less(t, commits, 8, "it is fast")
+	for range creditTicks {
+		in.overdue(time.Time{}, nil)
+	}
+	assert.Equal(t, creditMessages, fill(), "what is on its way is not taken back")
+	for range len(open) - leastMessages/2 { // given back: nothing was stored
+		in.close(open[0], false)
+		open = open[1:]
+	}
+	assert.Equal(t, leastMessages, fill())
+}
+
+// The sender has the first one still, and sends it again before the others.
+func TestNothingIsStoredOfASenderWhoseEarlierMessageWasNot(t *testing.T) {
+	r := idle(t)
+	r.intake.setReady(true)
+	storing := newPeer("ingest", newUsage("backend"), true)
+	storing.state.Connect(r.now(), session.Connection{Expiry: time.Hour}, nil)
+	for _, untaken := range []bool{true, false} {
+		l := newLink(r.hook, new(network.Conn))
+		l.peer, l.work, l.untaken = newPeer("esp", newUsage("bed-1"), false), &work{r: r}, untaken
+		to := &subscribers{topic: "devices/bed-1/telemetry", ingest: true, tally: new(tally),
+			direct: []subscriber{{peer: storing, offer: session.Offer{QoS: 1}}}}
+		pk := &packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: 1}, PacketID: 2, TopicName: to.topic}
+		require.NoError(t, r.receiveForIngest(l, to, pk, session.Ticket{}, r.now()))
+		assert.Equal(t, untaken, to.tally.received.Load() == 0)
+	}
 }

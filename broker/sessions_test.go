@@ -9,7 +9,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/plantops/plantops/broker"
 	"github.com/plantops/plantops/broker/brokertest"
 )
 
@@ -183,13 +182,10 @@ func TestASubscribeMayUseThePacketIDOfADelivery(t *testing.T) {
 }
 
 func TestMessagesFromClientsBeyondReceiveMaximum(t *testing.T) {
-	b := brokertest.Listen(t, func(o *broker.Options) { o.IngestTopics = []string{"devices/+/telemetry"} }, brokertest.Device("bed-1"))
-	require.NoError(t, b.Start())
-	b.AdmitDevices()
-	ingest(t, b, 5)
+	b := brokertest.Start(t, brokertest.Device("bed-1"))
 	device := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 5))
 	for range 1025 { // 1024 were announced
-		device.SendPublish(telemetry, "{}", 1)
+		device.SendPublish("devices/bed-1/state", "{}", 2) // and is never released
 	}
 	assert.Equal(t, byte(0x93), device.AwaitClosed())
 }

@@ -27,7 +27,7 @@ type work struct {
 	dirty []*network.Conn  // given something and not flushed
 	buf   []byte
 
-	slowReader *peer // that publishers should wait for, see backpressure.go; nil: none
+	fullReader *peer // that publishers should wait for, see checkFull; nil: none
 	urgent     bool  // before the next message of the round
 }
 
@@ -49,7 +49,7 @@ func (r *router) begin() *work {
 func (w *work) finish() {
 	w.settle()
 	w.flush()
-	w.slowReader, w.urgent = nil, false
+	w.fullReader, w.urgent = nil, false
 	spareWork.Put(w)
 }
 
@@ -95,7 +95,7 @@ func (w *work) apply(p *peer) {
 	}
 	if sent > 0 {
 		w.r.sent.Add(sent)
-		p.backpressure.sent += uint64(sent)
+		p.full.sent += uint64(sent)
 		if l.QueuedBytes() > pauseBytes {
 			p.state.Pause()
 			l.AwaitDrain()
@@ -104,6 +104,7 @@ func (w *work) apply(p *peer) {
 	}
 	p.charge()
 	w.checkBackpressure(p)
+	w.checkFull(p)
 	if lost := p.state.Overflowed(); lost != p.lost {
 		w.r.overflowed(p, int64(lost-p.lost))
 		p.lost = lost

@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -136,12 +137,14 @@ func (a *Authority) loadServer(g *generation) error {
 	if err != nil {
 		return err
 	}
-	fits := key != nil && belongs(key, chain[0])
-	if !fits && g.caKey == nil && slices.ContainsFunc(chain, func(c *x509.Certificate) bool { return belongs(key, c) }) {
-		return fmt.Errorf("certificate %s does not begin with the certificate of its key %s: the server's own comes first, then those in between",
-			a.serverCert, a.serverKey)
+	if g.caKey == nil {
+		chain = serverChain(chain, g.roots, key)
 	}
+	fits := key != nil && belongs(key, chain[0])
 	if err := verifyChain(chain, g.rootPool(), time.Time{}); err != nil {
+		if gap := a.gap(chain, g.roots); g.caKey == nil && fits && errors.Is(err, errStranger) && gap != nil {
+			return gap
+		}
 		return fmt.Errorf("certificate %s %w (%s)", a.serverCert, err, a.caCert)
 	}
 	if !fits {

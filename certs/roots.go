@@ -173,6 +173,8 @@ func verifyChain(chain []*x509.Certificate, roots *x509.CertPool, now time.Time)
 	return nil
 }
 
+var errStranger = errors.New("is not signed by the CA that is trusted")
+
 // unknownAuthority says why no authority was found. crypto/x509 takes a signature that it does not accept for one of
 // somebody else.
 func unknownAuthority(chain []*x509.Certificate) error {
@@ -188,5 +190,5 @@ func unknownAuthority(chain []*x509.Certificate) error {
 			return fmt.Errorf("(%s) is signed with an unsupported algorithm: have it signed with RSA or ECDSA and SHA-256", c.Subject)
 		}
 	}
-	return fmt.Errorf("(issued by %s) is not signed by the CA that is trusted", chain[len(chain)-1].Issuer)
+	return fmt.Errorf("(issued by %s) %w", chain[len(chain)-1].Issuer, errStranger)
 }

@@ -73,8 +73,8 @@ var settings = []setting{
 	{path: "listeners.websocket.allowed_origins", field: func(c *Config) any { return &c.Listeners.WebSocket.AllowedOrigins }, meaning: "web pages, such as https://farm.example, that may connect beside those of the same host; * means any"},
 
 	{path: "certs.dir", field: func(c *Config) any { return &c.Certs.Dir }, meaning: "directory of the certificate authority; empty means certs in data_dir"},
-	{path: "certs.ca_cert", field: func(c *Config) any { return &c.Certs.CACert }, meaning: "certificate of the authority; empty means ca.crt in certs.dir"},
-	{path: "certs.server_cert", field: func(c *Config) any { return &c.Certs.ServerCert }, meaning: "certificate of the server; empty means server.crt in certs.dir"},
+	{path: "certs.ca_cert", field: func(c *Config) any { return &c.Certs.CACert }, meaning: "certificates of the authorities, the root and those in between; empty means ca.crt in certs.dir"},
+	{path: "certs.server_cert", field: func(c *Config) any { return &c.Certs.ServerCert }, meaning: "certificate of the server, others in between may follow; empty means server.crt in certs.dir"},
 	{path: "certs.server_key", field: func(c *Config) any { return &c.Certs.ServerKey }, meaning: "key of the server; empty means server.key in certs.dir"},
 	{path: "certs.crl", field: func(c *Config) any { return &c.Certs.CRL }, meaning: "revocation list from outside; empty means our own, ca.crl in certs.dir"},
 	{path: "certs.extra_names", field: func(c *Config) any { return &c.Certs.ExtraNames }, meaning: "names and addresses in the server certificate beside those of the host"},

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql/driver"
+	"errors"
 	"fmt"
 	"math"
 	"unicode/utf8"
@@ -34,22 +35,31 @@ const maxArrivalSteps = 1000
 //
 // The context bounds the wait for other writers, not the commit. After an error nothing of the batch is stored and outcomes
 // is returned as it came; only when the error wraps ErrPartly, the first messages of the batch are stored and counted, their
-// outcomes are there, and the rest alone is to be given again. The next Append works again when the cause is gone (no space
+// outcomes are there, and the rest alone is to be given again, and when it wraps ErrInDoubt, it is not known yet whether the
+// batch is stored: given again, it has the outcomes that it had then, if it is. The next Append works again when the cause is gone (no space
 // left, file locked by another program for more than a second).
 func (s *Store) Append(ctx context.Context, batch []Message, outcomes []Outcome) ([]Outcome, error) {
-	if err := s.acquire(ctx); err != nil {
+	if err := ctx.Err(); err != nil {
 		return outcomes, fmt.Errorf("store %d messages: %w", len(batch), err)
 	}
-	defer s.release()
-	if found := s.suspected.Swap(nil); found != nil {
-		_ = s.mend(ctx, *found) // said in the log; what this batch needs may be whole
+	select {
+	case s.writing <- struct{}{}:
+		defer s.release()
+		return s.serve(batch, outcomes)
+	default:
+		return s.appendLater(ctx, &waiting{batch: batch, outcomes: outcomes, done: make(chan struct{})})
 	}
-	if err := s.reopen(); err != nil {
+}
+
+// appendHere stores a batch as Append says. The caller has the right to write.
+func (s *Store) appendHere(batch []Message, outcomes []Outcome) ([]Outcome, error) {
+	err := s.ready()
+	if err != nil {
 		return outcomes, fmt.Errorf("store %d messages: %w", len(batch), err)
 	}
 	results, err := s.appendAll(batch, outcomes)
 	if isDamage(err) {
-		if mendErr := s.mend(ctx, err); mendErr == nil {
+		if mendErr := s.mend(context.Background(), err); mendErr == nil {
 			results, err = s.appendAll(batch, outcomes)
 		}
 	}
@@ -66,24 +76,58 @@ func (s *Store) Append(ctx context.Context, batch []Message, outcomes []Outcome)
 	return results, nil
 }
 
+// ready sees to it that there is a file to write to, and that damage that a reader found is mended.
+func (s *Store) ready() error {
+	switch {
+	case s.closed:
+		return ErrClosed
+	case s.options.ReadOnly:
+		return errors.New("opened read-only")
+	}
+	if err := s.reopen(); err != nil {
+		return err
+	}
+	if found := s.suspected.Swap(nil); found != nil {
+		_ = s.mend(context.Background(), *found) // said in the log; what this batch needs may be whole
+	}
+	return s.reopen()
+}
+
 // appendAll stores a batch in one transaction, or nothing of it.
 func (s *Store) appendAll(batch []Message, outcomes []Outcome) ([]Outcome, error) {
+	if err := s.settlePending(); err != nil {
+		return outcomes, err
+	}
+	if known := s.recall(batch); known != nil {
+		return append(outcomes, known...), nil
+	}
 	results := outcomes
-	err := s.transact(func() error {
-		for i := range batch {
-			outcome, err := s.appendMessage(&batch[i])
-			if err != nil {
-				return err
-			}
-			results = append(results, outcome)
+	err := s.transact(func() (err error) {
+		if results, err = s.appendBatch(batch, outcomes); err != nil {
+			return err
 		}
-		s.noteArrival(batch)
 		return s.evict()
 	})
+	if errors.Is(err, ErrInDoubt) {
+		s.keepAnswer(batch, results[len(outcomes):])
+	}
 	if err != nil {
 		return outcomes, err
 	}
 	return results, nil
+}
+
+// appendBatch gives each message its outcome inside the running transaction.
+func (s *Store) appendBatch(batch []Message, outcomes []Outcome) ([]Outcome, error) {
+	for i := range batch {
+		outcome, err := s.appendMessage(&batch[i])
+		if err != nil {
+			return outcomes, err
+		}
+		outcomes = append(outcomes, outcome)
+	}
+	s.noteArrival(batch)
+	return outcomes, nil
 }
 
 // appendMessage gives one message its outcome inside the running transaction.

@@ -5,7 +5,6 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"time"
@@ -208,53 +207,12 @@ func (c *carrier) walk(f *salvage.File) error {
 // restTime bounds the search of the whole file, for which devices wait: they must not do so for more than ten seconds in all.
 const restTime = 5 * time.Second
 
-// sequence reads which ids were given out.
-func (c *carrier) sequence(w *salvage.Walk, named []salvage.Table) error {
-	c.last = map[string]int64{}
-	i := slices.IndexFunc(named, func(n salvage.Table) bool { return n.Name == "sqlite_sequence" })
-	if i < 0 {
-		return nil
-	}
-	_, err := w.Tree(named[i].Root, func(row salvage.Row) error {
-		if len(row.Values) == 2 {
-			name, _ := row.Values[0].(string)
-			last, _ := row.Values[1].(int64)
-			c.last[name] = max(c.last[name], last)
-		}
-		return nil
-	})
-	return err
-}
-
-// lostIDs is how many ids are left out after those that are known of a damaged table: readings of the old file have them.
-const lostIDs = maxDevices
-
-// setSequence sees to it that an id of the old file never names anything else.
-func (c *carrier) setSequence(ctx context.Context) error {
-	for _, name := range []string{"device", "metric", "quarantine", "original"} {
-		gap := 0
-		if t := c.table(name); t != nil && t.damaged {
-			gap = lostIDs
-		}
-		last := c.last[name]
-		if last > math.MaxInt64/2 {
-			last = 0 // damaged
-		}
-		err := c.to.w.run(ctx, fmt.Sprintf(`DELETE FROM sqlite_sequence WHERE name = '%[1]s'; INSERT INTO sqlite_sequence (name, seq)
-			SELECT '%[1]s', max(%[2]d, coalesce(max(id), 0)) + %[3]d FROM %[1]s`, name, last, gap))
-		if err != nil {
-			return fmt.Errorf("ids of table %s: %w", name, err)
-		}
-	}
-	return nil
-}
-
 var errEnough = errors.New("searched long enough")
 
 // rest looks for what stood below damaged pages. An account that may have been removed does not come back, unless the first
 // page is damaged: then that may be any, and without accounts no device could send anything.
 func (c *carrier) rest(f *salvage.File, w *salvage.Walk) error {
-	until, mayBeDeleted, doubted := time.Now().Add(c.restTime), f.FreeListDamaged(), 0
+	until, mayBeDeleted, doubted, old := time.Now().Add(c.restTime), f.FreeListDamaged(), 0, 0
 	hide := mayBeDeleted && (f.ApplicationID() != 0 || c.remembers("account"))
 	_, err := w.Rest(func(table bool, row salvage.Row) error {
 		if time.Now().After(until) {
@@ -269,11 +227,18 @@ func (c *carrier) rest(f *salvage.File, w *salvage.Walk) error {
 				return nil
 			}
 		}
+		if mayBeDeleted && f.ApplicationID() != 0 && strings.HasPrefix(t.name, brokerPrefix) {
+			old++
+			return nil
+		}
 		return c.insert(t, row)
 	})
 	if errors.Is(err, errEnough) {
 		c.lost = append(c.lost, fmt.Sprintf("what the search of the whole file did not find in %v", c.restTime))
 		err = nil
+	}
+	if old > 0 {
+		c.lost = append(c.lost, fmt.Sprintf("%d rows of the broker's state, which may have been deleted before", old))
 	}
 	switch {
 	case c.remembers("account"): // all of them are there
@@ -473,6 +438,9 @@ func (c *carrier) complete(ctx context.Context) error {
 		if n > 0 {
 			c.lost = append(c.lost, fmt.Sprintf("%d %s", n, step.what))
 		}
+	}
+	if err := c.completeBroker(ctx); err != nil {
+		return fmt.Errorf("complete the broker's state in the new database: %w", err)
 	}
 	return c.setSequence(ctx)
 }

@@ -367,7 +367,11 @@ func (s *Store) checkAfterUncleanStop(ctx context.Context) error {
 
 // Check reads the whole database and compares its parts. What it finds wraps ErrDamaged.
 func (s *Store) Check(ctx context.Context) error {
-	if err := s.suspect(explain(s.check(ctx, `PRAGMA integrity_check(10)`))); err != nil {
+	err := s.suspect(explain(s.check(ctx, `PRAGMA integrity_check(10)`)))
+	if err == nil {
+		err = s.checkBroker(ctx)
+	}
+	if err != nil {
 		return fmt.Errorf("check store %s: %w", s.path, err)
 	}
 	return nil

@@ -389,7 +389,7 @@ func (s *Store) PurgeQuarantine(ctx context.Context, ids ...int64) (purged int64
 	}
 	defer s.release()
 	err = s.transact(func() error {
-		s.tx.quarantine = quarantineSize{}
+		s.tx.quarantine, purged = quarantineSize{}, 0
 		if len(ids) == 0 {
 			if err := s.w.deleteSummary.run(); err != nil {
 				return err

@@ -153,8 +153,8 @@ func (r *regain) commit(ctx context.Context, s *Store, page int64, finished bool
 	if space, err := s.Space(); err == nil && len(r.rows) > 0 && space.FreeBytes < reserveRoom {
 		return fmt.Errorf("%w: what is left of it is for new readings; make room on the file system of %s", ErrFull, s.path)
 	}
-	r.found = map[int64]int64{}
 	err := s.transact(func() error {
+		r.found = map[int64]int64{}
 		for _, row := range r.rows {
 			if err := r.insert(s, row); err != nil {
 				return err

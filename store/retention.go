@@ -80,8 +80,8 @@ func (s *Store) deleteChunk(ctx context.Context, due []int64, before int64) (del
 		return 0, nil, err
 	}
 	defer s.release()
-	rest = due
 	err = s.transact(func() error {
+		deleted, rest = 0, due
 		chunk := due[:min(len(due), retentionDevices)]
 		for _, id := range chunk {
 			n, err := s.deleteOldest(id, before, retentionRows-deleted)

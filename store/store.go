@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"sync/atomic"
 	"time"
 )
@@ -29,7 +30,8 @@ var (
 	ErrInvalidID   = errors.New("invalid name")
 	ErrOtherRole   = errors.New("the name is taken by a") // device or user: the text goes on
 	ErrClosed      = errors.New("store is closed")
-	ErrPartly      = errors.New("stored, the rest is not") // of Append: outcomes has those of the first messages
+	ErrInDoubt     = errors.New("not known whether it is stored") // given again, it is answered when that is known
+	ErrPartly      = errors.New("stored, the rest is not")        // of Append: outcomes has those of the first messages
 
 	ErrInvalidFilter   = errors.New("invalid topic filter")
 	ErrInvalidPassword = errors.New("invalid password")
@@ -94,6 +96,11 @@ type Store struct {
 	writing chan struct{}
 	w       *writer // nil when ReadOnly
 	tx      transaction
+	stamp   int64    // of the last transaction
+	doubt   *doubt   // nil: none
+	answers []answer // of what was in doubt and is stored
+	appends appendQueue
+	broker  brokerSide
 	closed  bool
 	idle    *time.Timer
 	// suspected is damage that a reader found; nil: none.
@@ -122,7 +129,8 @@ type Store struct {
 // log of an unclean stop may be copied into it.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	o.defaults()
-	s := &Store{options: o, log: o.Log, writing: make(chan struct{}, 1), rebuilt: make(chan struct{}, 1), said: map[refusal]bool{}, markKey: random(sha256.Size)}
+	s := &Store{options: o, log: o.Log, writing: make(chan struct{}, 1), rebuilt: make(chan struct{}, 1), said: map[refusal]bool{}, markKey: random(sha256.Size), stamp: rand.Int64() / 2}
+	s.broker.wake = make(chan struct{}, 1)
 	if err := s.open(ctx); err != nil {
 		_ = s.disconnect() // the first error is the one that matters
 		return nil, fmt.Errorf("open store %s: %w", o.Path, err)
@@ -138,11 +146,11 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 // ErrClosed; a second Close does nothing.
 func (s *Store) Close() error {
 	s.writing <- struct{}{}
-	defer s.release()
+	defer s.leaveBroker()
 	if s.closed {
 		return nil
 	}
-	s.closed = true
+	s.closed, s.broker.source = true, nil
 	var err error
 	if s.idle != nil {
 		s.idle.Stop()
@@ -206,8 +214,6 @@ func (s *Store) reopen() error {
 	return s.explainWrite(err)
 }
 
-func (s *Store) release() { <-s.writing }
-
 // Flush commits the refused counts that are in memory only. The store does so by itself within seconds.
 func (s *Store) Flush(ctx context.Context) error {
 	if err := s.acquire(ctx); err != nil {
@@ -221,10 +227,10 @@ func (s *Store) Flush(ctx context.Context) error {
 }
 
 func (s *Store) flush() error {
-	if !s.state.anyRefused() {
+	if !s.state.anyRefused() && s.doubt == nil {
 		return nil
 	}
-	return s.transact(func() error { return nil })
+	return s.transact(nil)
 }
 
 // whenIdle runs when nothing was appended for a while. Automatic checkpoints happen inside somebody's commit; one in a

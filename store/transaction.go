@@ -1,7 +1,8 @@
 package store
 
 import (
-	"context"
+	"cmp"
+	"database/sql/driver"
 	"fmt"
 	"maps"
 )
@@ -37,7 +38,7 @@ type newMetric struct {
 }
 
 type transactionStatements struct {
-	begin, commit, rollback, version, updateCounter, addRefusal *statement
+	begin, commit, rollback, version, updateCounter, addRefusal, selectStamp, updateStamp *statement
 }
 
 func (q *transactionStatements) all() []compile {
@@ -47,25 +48,63 @@ func (q *transactionStatements) all() []compile {
 		{&q.rollback, `ROLLBACK`},
 		{&q.version, `PRAGMA data_version`},
 		{&q.updateCounter, `UPDATE counter SET stored = ?, duplicate = ?, quarantined = ?, refused = ?, rows = ?, last_seen = ?,
-			last_reading = ?, dropped = ?, skipped = ?, left_at = ?, unsure_seen = ?, unsure_line = ? WHERE device = ?`},
+			last_reading = ?, dropped = ?, skipped = ?, left_at = ?, unsure_seen = ?, unsure_line = ?, stamp = ? WHERE device = ?`},
 		{&q.addRefusal, `INSERT INTO refusal (reason, count) VALUES (?, ?)
 			ON CONFLICT (reason) DO UPDATE SET count = count + excluded.count`},
+		{&q.selectStamp, `SELECT stamp FROM counter WHERE device = ?`},
+		{&q.updateStamp, `UPDATE counter SET stamp = ? WHERE device = ?`},
 	}
 }
 
-// transact runs change in a write transaction together with the refused counts that wait, and has it on disk when it
-// returns nil. After an error nothing has changed, in the file or in memory. The caller holds the right to write.
+// transact runs change in a write transaction together with what waits, the refused counts and what the broker has changed,
+// and has it on disk when it returns nil. After an error nothing of change is stored, in the file or in memory; only when it
+// wraps ErrInDoubt, that is not known yet. The caller holds the right to write.
+//
+// change may be nil, and may run twice: where the broker's part was at fault it runs again without it.
 func (s *Store) transact(change func() error) error {
-	if err := s.beginTransaction(); err != nil {
+	s.answerBroker() // before it is asked again
+	if err := s.settlePending(); err != nil {
+		return err
+	}
+	s.answerBroker()
+	err := s.commit(change, s.brokerDue())
+	if err != nil && s.broker.taken != nil && s.doubt == nil && change != nil {
+		s.answerBroker()
+		err = s.commit(change, false)
+	}
+	if err != nil {
 		return s.suspect(s.explainWrite(err))
 	}
-	err := change()
-	var refused map[refusal]int64
+	return nil
+}
+
+// commit is one attempt of transact.
+func (s *Store) commit(change func() error, withBroker bool) error {
+	if err := s.beginTransaction(); err != nil {
+		return err
+	}
+	refused, err := s.fill(change, withBroker)
 	if err == nil {
-		refused, err = s.writeRefused()
+		if err = s.w.commit.run(); err != nil && isDoubtful(err) && len(s.tx.touched) > 0 {
+			return s.inDoubt(err, refused)
+		}
+	}
+	if err != nil {
+		s.undo()
+		s.broker.fault = cmp.Or(s.broker.fault, err)
+		return err
+	}
+	s.apply(refused)
+	return nil
+}
+
+// fill puts everything into the running transaction and returns which refused counts it took.
+func (s *Store) fill(change func() error, withBroker bool) (refused map[refusal]int64, err error) {
+	if change != nil {
+		err = change()
 	}
 	if err == nil {
-		err = s.writeCounters()
+		refused, err = s.writeRefused()
 	}
 	if err == nil {
 		err = s.writeSeen()
@@ -73,15 +112,16 @@ func (s *Store) transact(change func() error) error {
 	if err == nil {
 		err = s.writeSkipped()
 	}
+	if err == nil && withBroker {
+		err = s.takeFromBroker()
+	}
+	if taken := s.broker.taken != nil && s.broker.fault == nil; err == nil && len(s.tx.touched) == 0 && (taken || change != nil) {
+		s.touch(s.state.devices[""]) // for the stamp
+	}
 	if err == nil {
-		err = s.w.commit.run()
+		err = s.writeCounters()
 	}
-	if err != nil {
-		s.undo()
-		return s.suspect(s.explainWrite(err))
-	}
-	s.apply(refused)
-	return nil
+	return refused, err
 }
 
 // beginTransaction takes the write lock of the file and looks whether another process has written since.
@@ -97,11 +137,7 @@ func (s *Store) beginTransaction() error {
 	}
 	version, err := s.w.version.number()
 	if err == nil && version != s.tx.version {
-		err = s.load(context.Background())
-		s.tx.quarantine, s.tx.originals = quarantineSize{}, originalsSize{}
-		if err == nil {
-			err = s.loadAccounts(context.Background())
-		}
+		err = s.reload()
 	}
 	if err != nil {
 		_ = s.w.rollback.run() // the first error is the one that matters
@@ -122,10 +158,12 @@ func (s *Store) touch(d *device) {
 
 // writeCounters writes one row per device however many messages it had.
 func (s *Store) writeCounters() error {
+	s.stamp++
+	var stamp driver.Value = s.stamp
 	for _, d := range s.tx.touched {
 		n := &d.next
 		err := s.w.updateCounter.run(n.counts.Stored, n.counts.Duplicate, n.counts.Quarantined, n.counts.Refused,
-			n.rows, n.lastSeen, n.lastReading, n.dropped, n.skipped, n.leftAt, n.unsureSeen, n.unsureLine, d.id)
+			n.rows, n.lastSeen, n.lastReading, n.dropped, n.skipped, n.leftAt, n.unsureSeen, n.unsureLine, stamp, d.id)
 		if err != nil {
 			return fmt.Errorf("write counters of device %q: %w", d.name, err)
 		}

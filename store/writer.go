@@ -24,10 +24,16 @@ const (
 
 // code returns err's primary SQLite result code, 0 if it has none.
 func code(err error) int {
-	if e, ok := errors.AsType[*sqlite.Error](err); ok {
+	if e, ok := errors.AsType[coded](err); ok {
 		return e.Code() & 0xff
 	}
 	return 0
+}
+
+// coded is an error of SQLite.
+type coded interface {
+	error
+	Code() int
 }
 
 // writer is the one connection that writes. It uses the driver without database/sql in between, which costs a third of
@@ -52,6 +58,7 @@ type writer struct {
 	asideStatements
 	purgeStatements
 	redateStatements
+	brokerStatements
 }
 
 func connectWriter(ctx context.Context, dsn string) (*writer, error) {
@@ -76,7 +83,7 @@ type compile struct {
 func (w *writer) prepare() (err error) {
 	for _, c := range slices.Concat(w.transactionStatements.all(), w.creationStatements.all(), w.gatewayStatements.all(), w.readingStatements.all(),
 		w.retentionStatements.all(), w.sequenceStatements.all(), w.skippedStatements.all(), w.quarantineStatements.all(), w.replayStatements.all(), w.accountStatements.all(),
-		w.settingStatements.all(), w.salvageStatements.all(), w.asideStatements.all(), w.purgeStatements.all(), w.redateStatements.all()) {
+		w.settingStatements.all(), w.salvageStatements.all(), w.asideStatements.all(), w.purgeStatements.all(), w.redateStatements.all(), w.brokerStatements.all()) {
 		if *c.to, err = w.statement(c.text); err != nil {
 			return fmt.Errorf("prepare %.40q: %w", c.text, err)
 		}

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // socket is the TCP connection with the deadlines that are ours; what TLS and websocket above it want to set is
@@ -21,6 +23,7 @@ type socket struct {
 	readTimeout  atomic.Int64  // time.Duration; 0 = none
 	writeTimeout time.Duration // of one Write
 	writeLate    atomic.Bool   // a Write ran into it; websocket hides that
+	written      atomic.Int64  // bytes
 
 	lastBytes int       // bytes read since draining began; only the reader uses these seven
 	lastBy    time.Time // until then more is waited for
@@ -215,10 +218,33 @@ func (s *socket) Write(p []byte) (int, error) {
 		}
 	}
 	n, err := s.Conn.Write(p)
+	s.written.Add(int64(n))
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		s.writeLate.Store(true)
 	}
 	return n, err
+}
+
+// Progress is how far a client has come with what is written to it: two that differ mean that it has taken something in
+// between. The kernel takes megabytes at a time for a slow client, so what the client has not acknowledged counts too.
+type Progress struct {
+	written int64 // by writes that are finished
+	unsent  int   // bytes that the kernel holds
+}
+
+// Progress may be called from any goroutine. It asks the kernel.
+func (s *socket) Progress() Progress {
+	p := Progress{written: s.written.Load()}
+	t, ok := s.Conn.(syscall.Conn)
+	if !ok {
+		return p
+	}
+	if raw, err := t.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { // a closed connection makes no progress
+			p.unsent, _ = unix.IoctlGetInt(int(fd), unix.TIOCOUTQ)
+		})
+	}
+	return p
 }
 
 // peerGone says that the client has ended its side.

@@ -33,6 +33,7 @@ type outgoing struct {
 	queue   ring[entry] // QoS 1 and 2, never sent
 	queue0  ring[entry] // QoS 0, empty unless paused
 	bytes   int         // in queues and flights
+	bytes0  int         // of them, in queue0
 }
 
 // Deliver hands the session a message. QoS 0 goes out at once or, while the
@@ -87,6 +88,7 @@ func (s *Session) enqueue(e *entry, out []Effect) []Effect {
 	}
 	b.bytes += e.message.costBytes()
 	if e.qos == 0 {
+		b.bytes0 += e.message.costBytes()
 		b.queue0.push(*e)
 	} else {
 		b.queue.push(*e)
@@ -217,5 +219,8 @@ func (s *Session) sendQueue(now time.Time, room int, out []Effect) ([]Effect, in
 func (s *Session) shift(queue *ring[entry]) entry {
 	e := queue.pop()
 	s.outgoing.bytes -= e.message.costBytes()
+	if queue == &s.outgoing.queue0 {
+		s.outgoing.bytes0 -= e.message.costBytes()
+	}
 	return e
 }

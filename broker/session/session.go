@@ -108,6 +108,9 @@ func (s *Session) Backlog() (messages, bytes int) {
 	return s.outgoing.queue.n + s.outgoing.queue0.n, s.outgoing.bytes
 }
 
+// Backlog0 returns how many QoS 0 messages wait to be sent, and their bytes.
+func (s *Session) Backlog0() (messages, bytes int) { return s.outgoing.queue0.n, s.outgoing.bytes0 }
+
 // Overflowed returns how many messages the session had no room for.
 func (s *Session) Overflowed() uint64 { return s.stats.Dropped[DropQueueFull] }
 

@@ -34,6 +34,23 @@ func New(t testing.TB, edit ...func(*x509.Certificate)) *CA {
 	return Of(t, selfSigned(t, template, edit))
 }
 
+// Under creates an authority in memory whose certificate this one signs.
+func (ca *CA) Under(name string, edit ...func(*x509.Certificate)) *CA {
+	ca.t.Helper()
+	authority := func(c *x509.Certificate) {
+		c.IsCA, c.BasicConstraintsValid, c.KeyUsage, c.ExtKeyUsage = true, true, x509.KeyUsageCertSign, nil
+	}
+	return Of(ca.t, ca.IssueTo(pkix.Name{CommonName: name}, append([]func(*x509.Certificate){authority}, edit...)...))
+}
+
+// Again is its certificate signed once more, with the same key; edit may change what it says.
+func (ca *CA) Again(by *CA, edit func(*x509.Certificate)) []byte {
+	ca.t.Helper()
+	template := *ca.certificate
+	edit(&template)
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: by.Sign(&template, template.PublicKey)})
+}
+
 // Of makes an authority of any certificate with its key: one that was made elsewhere, or one that is no authority's at all.
 func Of(t testing.TB, pair tls.Certificate) *CA {
 	t.Helper()

@@ -32,5 +32,43 @@ expect "openssl crl verifies the list" openssl crl -in "$crl" -CAfile "$ca" -noo
 expect_refused "openssl verify -crl_check of bed-1, revoked" valid bed-1
 expect_refused "s_client with the certificate of bed-1, revoked" as_client bed-1
 expect "s_client with the certificate of bed-2" as_client bed-2
-same "the keys are readable by their owner only" "$(stat -c %a "$PLANTOPS_DATA_DIR"/certs/*.key | sort -u)" 600
+stop_server
+
+# An authority from outside, as openssl makes it: a root that signs an authority that signs the server's certificate. A client
+# that has the root alone gets the one in between from the server, in whichever file it lies.
+mv "$work/data" "$work/own" # with its revocation list
+out=$work/outside
+mkdir "$out"
+(
+  cd "$out" || exit 1
+  key() { openssl ecparam -name prime256v1 -genkey -noout -out "$1.key"; }
+  sign() { # NAME SIGNER EXTENSIONS
+    key "$1"
+    openssl req -new -key "$1.key" -subj "/CN=$1" -out "$1.csr"
+    openssl x509 -req -in "$1.csr" -CA "$2.crt" -CAkey "$2.key" -CAcreateserial -days 30 -extfile <(printf '%b' "$3") -out "$1.crt"
+  }
+  key root
+  openssl req -x509 -new -key root.key -subj /CN=root -days 30 -addext keyUsage=critical,keyCertSign,cRLSign -out root.crt
+  sign signing root 'basicConstraints=critical,CA:true,pathlen:0\nkeyUsage=critical,keyCertSign,cRLSign\n'
+  sign server signing 'basicConstraints=CA:false\nkeyUsage=digitalSignature\nextendedKeyUsage=serverAuth\nsubjectAltName=DNS:localhost,IP:127.0.0.1\n'
+  cat root.crt signing.crt >both.crt
+  cat server.crt signing.crt >chain.crt
+  cat signing.crt server.crt >turned.crt
+  chmod 600 ./*.key
+) >"$work/made" 2>&1 || fail "openssl makes an authority: $(cat "$work/made")"
+for files in "both server" "root chain" "root turned" "both chain"; do
+  read -r authorities server <<<"$files"
+  start_server PLANTOPS_CERTS_CA_CERT="$out/$authorities.crt" PLANTOPS_CERTS_SERVER_CERT="$out/$server.crt" PLANTOPS_CERTS_SERVER_KEY="$out/server.key"
+  for version in -tls1_2 -tls1_3; do
+    expect "ca_cert $authorities, server_cert $server: s_client with the root alone, $version" openssl s_client -connect "localhost:$tls_port" \
+      -CAfile "$out/root.crt" -verify_return_error -verify_hostname localhost -x509_strict $version </dev/null
+    same "the server and the one in between are sent" "$(grep -c '^ *i:' "$work/out")" 2
+  done
+  stop_server
+done
+expect_refused "without the one in between it does not start" env PLANTOPS_CERTS_CA_CERT="$out/root.crt" \
+  PLANTOPS_CERTS_SERVER_CERT="$out/server.crt" PLANTOPS_CERTS_SERVER_KEY="$out/server.key" "$plantops" serve
+same "and says which is missing" "$(grep -c 'CN=server was issued by CN=signing.*append it to' "$work/out")" 1
+
+same "the keys are readable by their owner only" "$(stat -c %a "$work"/own/certs/*.key | sort -u)" 600
 finish

@@ -1,0 +1,147 @@
+package history
+
+import "cmp"
+
+// judgeSession looks at what one session got, and should have got.
+func (c *check) judgeSession(s *session) {
+	for _, sub := range s.subs {
+		if sub.group == "" && sub.sure != never && sub.qos > 0 {
+			c.judgeSubscription(s, sub)
+		}
+	}
+	for _, m := range c.order {
+		if all := s.got[m.Message]; len(all) > 1 {
+			c.judgeCopies(s, m, all)
+		}
+	}
+	c.judgeOrder(s)
+}
+
+// judgeSubscription looks for what was lost.
+func (c *check) judgeSubscription(s *session, sub *subscription) {
+	if sub.over != never {
+		return // what waits may be given up then (MQTT 5, 3.10.4)
+	}
+	stays := s.ended == never && s.conns[len(s.conns)-1].over == never
+	newest := c.newestDelivered(s)
+	for _, m := range c.order {
+		if m.sent < sub.sure || m.sent > s.ended || len(s.got[m.Message]) > 0 || !c.owed(m) || !matches(sub.filter, m.topic) {
+			continue
+		}
+		switch {
+		case stays || s.lost:
+			what := Lost
+			if m.will {
+				what = MissingWill
+			}
+			c.fault(what, "%s (QoS %d, sent at event %d, taken at %s, on %s): never delivered to %s, which had subscribed to %s at event %d",
+				m, m.qos, m.sent, seqText(m.taken), m.topic, s.client, sub.filter, sub.sure)
+		case m.Number < newest[m.stream()] && !m.will:
+			c.fault(Lost, "%s (QoS %d, on %s): not delivered to %s, but %d of the same was", m, m.qos, m.topic, s.client, newest[m.stream()])
+		}
+	}
+}
+
+func seqText(seq int) string {
+	if seq == never {
+		return "the end of its connection"
+	}
+	return "event " + itoa(seq)
+}
+
+// stream is what keeps its order.
+type stream struct {
+	from, topic string
+	qos         byte
+}
+
+func (m *message) stream() stream { return stream{m.From, m.topic, m.qos} }
+
+// newestDelivered is the newest message of each stream that a session got as it was published.
+func (c *check) newestDelivered(s *session) map[stream]int {
+	newest := map[stream]int{}
+	for _, d := range s.arrived {
+		if m := c.messages[d.Message]; !d.Retain {
+			newest[m.stream()] = max(newest[m.stream()], m.Number)
+		}
+	}
+	return newest
+}
+
+// judgeCopies looks at a message that a session got more than once. Each of its subscriptions may have brought it, and each
+// time that its publisher sent it, at QoS 1, is one more.
+func (c *check) judgeCopies(s *session, m *message, all []*delivery) {
+	subs := 0
+	for _, sub := range s.subs {
+		if matches(sub.plain(), m.topic) {
+			subs++
+		}
+	}
+	allowed := max(subs, 1)
+	if m.qos == 1 {
+		allowed *= 1 + m.again
+	}
+	copies, here := 0, 0
+	var last *delivery
+	for _, d := range all {
+		if d.Held || d.Retain && !m.will { // what was retained came with a subscription
+			continue
+		}
+		if last != nil && last.conn == d.conn {
+			here++
+		} else {
+			here = 1
+		}
+		if last == nil || d.QoS != 1 || !c.resent(last, d) {
+			copies++
+		}
+		if copies > allowed || here > allowed {
+			c.fault(Doubled, "%s (QoS %d, sent %d times, on %s): %s got it at event %d and again at event %d (QoS %d, id %d, DUP %t)",
+				m, m.qos, 1+m.again, m.topic, s.client, last.seq, d.seq, d.QoS, d.ID, d.Again)
+			return
+		}
+		last = d
+	}
+}
+
+// resent says whether a broker had a reason to send d, at QoS 1, after it had sent last: the connection of then has ended
+// before it can have read the acknowledgement. Who was killed may not know that it had sent it, and leave out DUP.
+func (c *check) resent(last, d *delivery) bool {
+	switch {
+	case last.conn == d.conn:
+		return false
+	case c.killedBetween(last.seq, d.seq):
+		return true
+	case !d.Again:
+		return false
+	}
+	return !last.conn.parted || last.answered > last.conn.over || c.hasty(last.conn) // else the acknowledgement came before the DISCONNECT
+}
+
+// judgeOrder looks at what a session got first.
+func (c *check) judgeOrder(s *session) {
+	newest, seen := map[stream]*delivery{}, map[Message]bool{}
+	for _, d := range s.arrived {
+		if d.Retain || seen[d.Message] || s.sharedOnly(d.Topic) {
+			continue
+		}
+		seen[d.Message] = true
+		key := c.messages[d.Message].stream()
+		if last := newest[key]; last != nil && cmp.Compare(last.Message.Number, d.Message.Number) > 0 {
+			c.fault(Reordered, "%s got %s at event %d after %s at event %d (QoS %d, on %s)",
+				s.client, d.Message, d.seq, last.Message, last.seq, key.qos, d.Topic)
+			continue
+		}
+		newest[key] = d
+	}
+}
+
+// sharedOnly says that a topic comes to a session through share groups: another member may have had what is late.
+func (s *session) sharedOnly(topic string) bool {
+	for _, sub := range s.subs {
+		if sub.group == "" && matches(sub.filter, topic) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,126 @@
+package history
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+)
+
+// judgeRetained compares the retained messages of the end, and the ones that subscriptions brought, with what was published.
+func (c *check) judgeRetained() {
+	topics := map[string][]*message{}
+	plain := map[string]bool{} // topics with messages that are not retained, or of QoS 0
+	for _, m := range c.order {
+		if m.retain {
+			topics[m.topic] = append(topics[m.topic], m)
+		}
+		if !m.retain || m.qos == 0 {
+			plain[m.topic] = true
+		}
+	}
+	shown := c.kept != nil
+	for _, topic := range slices.Sorted(maps.Keys(topics)) {
+		all := topics[topic]
+		c.judgeShown(topic, all)
+		if !shown {
+			continue
+		}
+		kept, there := c.kept[topic]
+		if w := c.newer(all, kept, there, never); w != nil {
+			c.fault(Stale, "%s: in the end %s is retained, but %s was taken at event %d, after it", topic, keptText(kept, there), w, w.completed)
+		}
+		if !plain[topic] && there {
+			c.judgeLast(topic, kept, all)
+		}
+	}
+	for topic, m := range c.kept {
+		if c.messages[m] == nil || !c.messages[m].retain {
+			c.fault(Strange, "%s: %s is retained, which nobody wanted", topic, m)
+		}
+	}
+}
+
+func keptText(m Message, there bool) string {
+	if !there {
+		return "nothing"
+	}
+	return m.String()
+}
+
+// judgeShown looks at what new subscriptions were shown.
+func (c *check) judgeShown(topic string, all []*message) {
+	for _, s := range c.sessions {
+		for _, d := range s.arrived {
+			if d.Topic != topic || !d.Retain || d.Again {
+				continue
+			}
+			asked := -1
+			for _, sub := range s.subs {
+				if sub.asked < d.seq && matches(sub.plain(), topic) {
+					asked = max(asked, sub.asked)
+				}
+			}
+			if w := c.newer(all, d.Message, true, asked); w != nil {
+				c.fault(Stale, "%s: %s was shown %s at event %d, but %s was taken at event %d, before it subscribed at event %d",
+					topic, s.client, d.Message, d.seq, w, w.completed, asked)
+			}
+		}
+	}
+}
+
+// newer returns a message that must have come in the place of another, or of nothing, before an event; nil if there is none.
+func (c *check) newer(all []*message, kept Message, there bool, before int) *message {
+	var v *message
+	if there {
+		v = c.messages[kept]
+	}
+	for _, w := range all {
+		if w.completed > before || w.completed == never || w == v {
+			continue
+		}
+		switch {
+		case v == nil && !w.empty && !c.removedAfter(all, w):
+			return w
+		case v == nil:
+		case v.From == w.From && v.qos == w.qos && v.Number < w.Number,
+			v.completed < w.sent:
+			return w
+		}
+	}
+	return nil
+}
+
+// removedAfter says whether a message may have been removed by now.
+func (c *check) removedAfter(all []*message, w *message) bool {
+	return slices.ContainsFunc(all, func(r *message) bool {
+		return r.empty && (r.completed > w.sent || r.completed == never)
+	})
+}
+
+// judgeLast compares the last value that subscribers have got with the one that is retained.
+func (c *check) judgeLast(topic string, kept Message, all []*message) {
+	for _, s := range c.sessions {
+		if s.ended != never || s.conns[len(s.conns)-1].over != never {
+			continue
+		}
+		i := slices.IndexFunc(s.subs, func(sub *subscription) bool {
+			return sub.group == "" && sub.over == never && sub.sure != never && sub.qos > 0 && matches(sub.filter, topic)
+		})
+		if i < 0 || c.messages[kept] == nil || c.messages[kept].sent < s.subs[i].sure {
+			continue
+		}
+		if slices.ContainsFunc(all, func(m *message) bool { return m.empty && cmp.Compare(m.completed, s.subs[i].sure) > 0 }) {
+			continue // who was told of a removal cannot say by which
+		}
+		var last *delivery
+		seen := map[Message]bool{}
+		for _, d := range s.arrived {
+			if d.Topic == topic && !d.Held && !(d.Again && seen[d.Message]) {
+				last, seen[d.Message] = d, true
+			}
+		}
+		if last != nil && last.Message != kept {
+			c.fault(Stale, "%s: the last that %s got is %s at event %d, but %s is retained", topic, s.client, last.Message, last.seq, kept)
+		}
+	}
+}

@@ -1,0 +1,166 @@
+package scene
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/plantops/plantops/broker/brokertest/rawmqtt"
+	"github.com/plantops/plantops/cmd/plantops/outside/history"
+)
+
+// Account is who logs in; the zero value is nobody.
+type Account struct {
+	User, Secret string
+}
+
+// Options say what a scene is like.
+type Options struct {
+	Address string     // of the broker, host:port
+	Account Account    // of every client
+	Random  *rand.Rand // all choices come from it
+	Rate    float64    // messages a second of all publishers
+	Rules   history.Rules
+	Before  []history.Event    // what has happened already; the clients go on from there
+	From    func(i int) net.IP // address of client i; nil leaves it to the system
+}
+
+// Scene is clients that do everything at once. The names and kinds of its clients do not depend on chance.
+type Scene struct {
+	Options
+	Log *history.Log
+
+	clients   []*client
+	running   sync.WaitGroup
+	lingering sync.WaitGroup
+	cancel    context.CancelFunc
+	draining  atomic.Bool
+
+	mu         sync.Mutex
+	complaints map[string]int // by text, how often
+}
+
+// New makes a scene, which does nothing yet.
+func New(o Options) *Scene {
+	s := &Scene{Options: o, Log: history.NewLog(o.Before), complaints: map[string]int{}}
+	s.cast()
+	for i, c := range s.clients {
+		c.scene, c.Account, c.random = s, o.Account, rand.New(rand.NewPCG(o.Random.Uint64(), 0))
+		if o.From != nil {
+			c.source = o.From(i)
+		}
+		c.forget()
+		for _, e := range o.Before {
+			if e.Client == c.id {
+				c.remember(e)
+			}
+		}
+	}
+	return s
+}
+
+// Start lets the clients live.
+func (s *Scene) Start(ctx context.Context) {
+	ctx, s.cancel = context.WithCancel(ctx)
+	for _, c := range s.clients {
+		s.running.Go(func() { c.run(ctx) })
+	}
+}
+
+// Killed notes that the broker is about to be killed.
+func (s *Scene) Killed() { s.Log.Add(history.Event{Kind: history.Killed}) }
+
+// End lets nothing new be published, waits until everything has come or nothing comes for so long, reads what is retained,
+// ends the clients, and returns the history.
+func (s *Scene) End(ctx context.Context, silence time.Duration) ([]history.Event, error) {
+	defer func() {
+		s.cancel()
+		s.running.Wait()
+		s.lingering.Wait()
+	}()
+	s.draining.Store(true)
+	if err := s.settle(ctx, silence); err != nil {
+		return s.Log.Events(), err
+	}
+	if err := s.readRetained(ctx, min(silence, time.Second)); err != nil {
+		return s.Log.Events(), fmt.Errorf("read what is retained: %w", err)
+	}
+	s.Log.Add(history.Event{Kind: history.Ended})
+	return s.Log.Events(), nil
+}
+
+// settle waits until all are connected, nothing is on its way, and nothing is missing, or nothing happens for so long.
+func (s *Scene) settle(ctx context.Context, silence time.Duration) error {
+	const look = 50 * time.Millisecond
+	before, since := s.Log.Len(), time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(look):
+		}
+		if now := s.Log.Len(); now != before {
+			before, since = now, time.Now()
+			continue
+		}
+		quiet := time.Since(since)
+		if quiet >= silence || quiet >= 4*look && history.Expected(s.Log.Events(), s.Rules) == 0 {
+			return nil
+		}
+	}
+}
+
+// readRetained asks as a stranger for everything that is retained.
+func (s *Scene) readRetained(ctx context.Context, silence time.Duration) error {
+	conn, err := (&net.Dialer{Timeout: patience}).DialContext(ctx, "tcp", s.Address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	login := rawmqtt.Login{User: s.Account.User, Secret: s.Account.Secret, ClientID: "stranger", Version: 4}
+	if _, err := conn.Write(append(login.Encode(), rawmqtt.EncodeSubscribe(4, 0, 1, stateTopics+"/#")...)); err != nil {
+		return err
+	}
+	in := bufio.NewReader(conn)
+	for {
+		if err := conn.SetReadDeadline(time.Now().Add(silence)); err != nil {
+			return err
+		}
+		p, err := rawmqtt.Read(in)
+		if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if p.Kind != rawmqtt.Publish || p.Flags&1 == 0 {
+			continue
+		}
+		topic, payload, err := takeApart(4, p)
+		if err != nil {
+			return err
+		}
+		m, ours := history.ParseMessage(payload)
+		if !ours {
+			return fmt.Errorf("%s: %.64q is retained", topic, payload)
+		}
+		s.Log.Add(history.Event{Kind: history.Kept, Client: "stranger", Topic: topic, Message: m})
+	}
+}
+
+// Complaints are what clients met that no broker should do, each with how often.
+func (s *Scene) Complaints() (all []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, text := range slices.Sorted(maps.Keys(s.complaints)) {
+		all = append(all, fmt.Sprintf("%s (%d times)", text, s.complaints[text]))
+	}
+	return all
+}
