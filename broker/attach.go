@@ -28,16 +28,14 @@ func (r *router) attach(l *clientLink, pk *packets.Packet) {
 	if p.ingest && c.Expiry > 0 {
 		c.Expiry = session.Forever // what it has not stored is kept until it comes
 	}
+	p.narrowed = p.narrowed || !p.rights.ReadsLike(l.rights) // as yet only for a session that is present
 	p.link, p.rights = l, l.rights
 	p.smallWindow = c.ReceiveMaximum > 0 && c.ReceiveMaximum < smallWindow
 	l.present, w.out = p.state.Connect(r.now(), c, w.out[:0])
 	w.apply(p)
-	p.ended = false
+	p.ended, p.narrowed = false, p.narrowed && l.present
 	p.mu.Unlock()
 	p.online.Store(true)
-	if l.present {
-		r.cache.changed() // its rights may be others now
-	}
 	w.settle()
 }
 
@@ -145,23 +143,22 @@ func (r *router) publishWill(w *work, p *peer, m *session.Message) {
 	p.mu.Lock()
 	u := p.usage
 	p.mu.Unlock()
-	if why, kept := r.keep(m, u); !kept {
-		r.refusedAway(p.account, p.id, why, m.Topic)
-		if !to.ingest {
-			r.reportPublish(p.account, why)
+	pub := publication{to: to, message: m, from: p, account: u, now: m.Created}
+	if to.ingest {
+		c := &receipt{message: *m, account: p.account, tally: to.tally, since: m.Created}
+		c.bytes = len(m.Topic) + len(m.Payload) + len(m.Properties) + receiptBytes
+		if !r.intake.force(c) {
+			r.notStored(c)
+			r.keepOnly(to, m, u)
 			return
 		}
+		c.tally.received.Add(1)
+		pub.message, pub.receipt = &c.message, c
 	}
-	if !to.ingest {
-		r.publish(w, publication{to: to, message: m, from: p, now: m.Created})
-		return
+	if done := r.publish(w, pub); done.refused {
+		r.refusedAway(p.account, p.id, done.why, m.Topic)
+		if !to.ingest {
+			r.reportPublish(p.account, done.why)
+		}
 	}
-	c := &receipt{message: *m, account: p.account, tally: to.tally, since: m.Created}
-	c.bytes = len(m.Topic) + len(m.Payload) + len(m.Properties) + receiptBytes
-	if !r.intake.force(c) {
-		r.notStored(c)
-		return
-	}
-	c.tally.received.Add(1)
-	r.publish(w, publication{to: to, message: &c.message, receipt: c, from: p, now: m.Created})
 }

@@ -121,13 +121,11 @@ func (r *router) watch(p *peer, l *clientLink) {
 }
 
 // waitForReaders makes a publisher wait until no subscriber that gets its next message at QoS 0 is behind. It is called by the
-// publisher's reader, and returns the subscribers that there are then.
-func (w *work) waitForReaders(l *clientLink, to *subscribers, qos byte) *subscribers {
-	if w.r.waited.Load() == 0 || l.peer.ingest {
-		return to
+// publisher's reader.
+func (w *work) waitForReaders(l *clientLink, to *subscribers, qos byte) {
+	if w.r.waited.Load() > 0 && !l.peer.ingest {
+		w.waitForEach(l, to, qos)
 	}
-	w.waitForEach(l, to, qos)
-	return w.r.subscribersFor(l, to.topic)
 }
 
 func (w *work) waitForEach(l *clientLink, to *subscribers, qos byte) {
@@ -135,35 +133,27 @@ func (w *work) waitForEach(l *clientLink, to *subscribers, qos byte) {
 	if to.ingest {
 		until = time.Now().Add(readingsWait)
 	}
-	for i := range to.direct {
-		t := &to.direct[i]
-		granted, wanted := t.offer.QoS, true
-		if t.peer == l.peer {
-			granted, wanted = t.own.QoS, t.wantsOwn
+	var behind []*peer
+	w.r.look(to.topic, func(to *subscribers) {
+		for i := range to.route.To {
+			t := &to.route.To[i]
+			if t.Who.peer == nil || t.Who.peer.backpressure.wait.Load() == nil {
+				continue
+			}
+			granted, wanted := t.Offer(), true
+			if t.Who.peer == l.peer {
+				granted, wanted = t.Own()
+			}
+			if wanted && min(granted.QoS, qos) == 0 {
+				behind = append(behind, t.Who.peer)
+			}
 		}
-		if wanted && min(granted, qos) == 0 && !w.waitForReader(l, t.peer, until) {
+	})
+	for _, p := range behind {
+		if !w.waitForReader(l, p, until) {
 			return
 		}
 	}
-	for i := range to.groups {
-		if slow := to.groups[i].behind(qos); slow != nil && !w.waitForReader(l, slow, until) {
-			return
-		}
-	}
-}
-
-// behind returns a member that is behind when there is none that is not.
-func (s *shareGroup) behind(qos byte) (slow *peer) {
-	for _, t := range s.members {
-		if !t.peer.online.Load() {
-			continue
-		}
-		if min(t.offer.QoS, qos) > 0 || t.peer.backpressure.wait.Load() == nil {
-			return nil
-		}
-		slow = t.peer
-	}
-	return slow
 }
 
 // waitForReader waits for one subscriber, and reports whether to go on waiting for others.
@@ -295,11 +285,12 @@ func (b *full) release() {
 // waitForFull makes a publisher wait for the subscriber that w has found full, if any. It is called by the publisher's
 // reader, at the end of a round or, where it is urgent, after a message.
 func (w *work) waitForFull(l *clientLink) {
+	w.waitForGroup(l)
 	p := w.fullReader
+	w.fullReader, w.urgent = nil, false
 	if p == nil {
 		return
 	}
-	w.fullReader, w.urgent = nil, false
 	if p == l.peer || l.peer.ingest { // it must read its own acknowledgements; everybody waits for those of ingest
 		return
 	}

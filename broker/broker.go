@@ -280,6 +280,7 @@ func (b *Broker) close() error {
 	go func() {
 		err := b.server.Close() // waits for its connections without a limit
 		b.serving.Wait()
+		b.hook.router.walks.Wait() // nobody begins one any more
 		stopped <- err
 	}()
 	select {

@@ -48,9 +48,9 @@ func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 	case packets.Puback, packets.Pubrec, packets.Pubrel, packets.Pubcomp:
 		return nothing, h.router.acknowledged(l, &pk)
 	case packets.Subscribe:
-		return pk, h.checkFilters(l, &pk)
+		return nothing, h.takeSubscribe(l, &pk)
 	case packets.Unsubscribe:
-		return pk, h.checkFilters(l, &pk)
+		return nothing, h.takeUnsubscribe(l, &pk)
 	case packets.Disconnect:
 		return pk, h.leave(l, &pk)
 	}
@@ -178,11 +178,11 @@ func (h *hook) leave(l *clientLink, pk *packets.Packet) error {
 }
 
 // maxFilters is how many one SUBSCRIBE or UNSUBSCRIBE may have, a deep one counting for several as in the account's
-// quota: each takes some 10 µs. Home Assistant sends 500 at a time.
+// quota: each takes some µs. Home Assistant sends 500 at a time.
 const maxFilters = 1000
 
-// checkFilters ends the connection of a client whose SUBSCRIBE or UNSUBSCRIBE would cost others: mochi holds the lock
-// of its index for seconds over a filter of some ten thousand levels.
+// checkFilters ends the connection of a client whose SUBSCRIBE or UNSUBSCRIBE would cost others: the table of subscriptions
+// has a node for each level of a filter.
 func (h *hook) checkFilters(l *clientLink, pk *packets.Packet) error {
 	if len(pk.Filters) > maxFilters {
 		return h.refuseConnection(l, validate.Violation(pk.FixedHeader.Type, refusal.TooManyFilters), "")

@@ -1,7 +1,7 @@
 // Package broker is the MQTT broker: identity and access, sessions, routing and quotas around the embedded mochi server. mochi
-// speaks MQTT and keeps the index of subscriptions; what becomes of a message is decided here. What is in it is for others:
+// speaks MQTT; who gets a message and what becomes of it is decided here. What is in it is for others:
 // the broker stores nothing. Sockets are in package network, the form of packets in validate, rules in access, the words of
-// refusals in refusal, one client's session in session, the syntax of topics in topic.
+// refusals in refusal, the table of subscriptions in route, one client's session in session, the syntax of topics in topic.
 //
 // # The way of a reading
 //
@@ -45,12 +45,12 @@
 //	loop.go          what is done between two reads
 //	dispatch.go      every packet of a client, and what may be published
 //	receive.go       messages and acknowledgements that come in
-//	subscribe.go     SUBSCRIBE, UNSUBSCRIBE and the index
+//	subscribe.go     SUBSCRIBE and UNSUBSCRIBE: where a session gets subscriptions and loses them
 //	answer.go        what a client is told when it is refused
 //	router.go        from publishers' sessions to subscribers', and acknowledgements back
 //	subscribers.go   who gets the messages of a topic
 //	unread.go        topics of devices that nobody reads
-//	shares.go        share groups
+//	shares.go        share groups: each has a queue, from which its members take
 //	retained.go      retained messages: kept, delivered, removed
 //	work.go          does what session says
 //	peer.go          one client id with its session

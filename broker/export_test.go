@@ -47,7 +47,7 @@ func (b *Broker) Counted() (all map[string]Held, queued int) {
 				return
 			}
 			h.Subscriptions += p.state.Subscriptions()
-			h.Queued += (p.state.Stats().Bytes + p.state.WillBytes()) / session.FreeBytes * session.FreeBytes
+			h.Queued += (p.state.Stats().Bytes + p.state.WillBytes() + p.due.bytes + int(p.routeBytes.Load())) / session.FreeBytes * session.FreeBytes
 			if !p.owner.hasEnded() { // of one that has ended nothing is queued, a moment later
 				h.Queued += p.owner.QueuedBytes() / session.FreeBytes * session.FreeBytes
 			}
@@ -83,3 +83,17 @@ func (b *Broker) FillRetained(left int) {
 
 // Waited returns how many sessions publishers wait for.
 func (b *Broker) Waited() int { return int(b.hook.router.waited.Load()) }
+
+// LockRetained locks the store of retained messages.
+func (b *Broker) LockRetained() (unlock func()) {
+	b.hook.router.retained.mu.Lock()
+	return b.hook.router.retained.mu.Unlock
+}
+
+// Walks returns how many walks of retained messages a client has before it.
+func (b *Broker) Walks(clientID string) int {
+	p := b.hook.sessions.peer(clientID)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.due.order.Len()
+}

@@ -47,8 +47,7 @@ func (h *hook) ID() string { return "plantops" }
 func (h *hook) Provides(event byte) bool {
 	switch event {
 	case mqtt.OnConnect, mqtt.OnConnectAuthenticate, mqtt.OnSessionEstablish, mqtt.OnSessionEstablished, mqtt.OnDisconnect,
-		mqtt.OnPacketRead, mqtt.OnPacketEncode, mqtt.OnPacketSent, mqtt.OnSubscribe, mqtt.OnSubscribed, mqtt.OnUnsubscribe,
-		mqtt.OnUnsubscribed, mqtt.OnACLCheck, mqtt.OnPublish:
+		mqtt.OnPacketRead, mqtt.OnPacketEncode, mqtt.OnACLCheck, mqtt.OnPublish:
 		return true
 	}
 	return false
@@ -140,11 +139,8 @@ func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, er
 	return pk, packets.ErrRejectPacket
 }
 
-// OnACLCheck is asked about the filters of a SUBSCRIBE.
-func (h *hook) OnACLCheck(cl *mqtt.Client, filter string, write bool) bool {
-	l := linkOf(cl)
-	return l != nil && !write && l.rights.MayRead(filter)
-}
+// OnACLCheck is a guard like OnPublish: takeSubscribe has taken every SUBSCRIBE.
+func (h *hook) OnACLCheck(*mqtt.Client, string, bool) bool { return false }
 
 // brokenPacket is the refusal of a packet that mochi could not read or would not take, when that is why it ended a connection.
 func brokenPacket(err error) (refusal.Refusal, bool) {

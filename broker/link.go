@@ -49,7 +49,6 @@ type clientLink struct {
 	aliases         *aliases              // nil: no topic has a number yet
 	lastTopic       string                // the topic that it published to last, judged and found right
 	lastSubscribers *subscribers          // of that topic
-	unsuback        []byte                // the codes for the UNSUBACK under way
 
 	over        bool                   // finished, nothing more may be written; guarded by peer.mu
 	established atomic.Bool            // CONNACK sent

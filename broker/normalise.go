@@ -62,10 +62,6 @@ func (h *hook) OnPacketEncode(cl *mqtt.Client, pk packets.Packet) packets.Packet
 			pk.SessionPresent = l.present
 		}
 		return announce(cl, pk, h.server.Options.Capabilities.MaximumPacketSize)
-	case packets.Unsuback:
-		if l := linkOf(cl); l != nil && len(l.unsuback) == len(pk.ReasonCodes) {
-			pk.ReasonCodes = l.unsuback
-		}
 	case packets.Disconnect:
 		if cl.Properties.ProtocolVersion < 5 {
 			pk.FixedHeader.Type = packets.Reserved // a server has no DISCONNECT there; mochi cannot encode this and moves on

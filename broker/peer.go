@@ -16,17 +16,21 @@ type peer struct {
 	account string
 	ingest  bool // it is the backend's subscriber
 
-	owner  *clientLink // the newest connection of the id, which may have ended; guarded by sessions.mu
-	online atomic.Bool // attached
-	usage  *usage      // of its account; changed under sessions.mu and mu
+	owner *clientLink // the newest connection of the id, which may have ended; guarded by sessions.mu
+	usage *usage      // of its account; changed under sessions.mu and mu
+
+	online     atomic.Bool  // attached
+	routeBytes atomic.Int64 // what it costs in the routes of topics, see subscribers.go
 
 	mu           sync.Mutex // guards what follows; never two of them are held
 	state        *session.Session
 	link         *clientLink // attached; nil while away
 	ended        bool        // the session has no state
 	rights       access.Rights
-	retainedDue  []retainedDelivery // retained messages that are due to the client
-	smallWindow  bool               // the client takes few messages at a time
+	narrowed     bool          // it may have subscriptions to what it may not read any more
+	due          walks         // of retained messages
+	waiting      []*shareGroup // that wait for it to take messages
+	smallWindow  bool          // the client takes few messages at a time
 	backpressure backpressure
 	full         full
 	lost         uint64    // of state.Overflowed, that has been counted
@@ -63,16 +67,13 @@ func newPeer(id string, u *usage, ingest bool) *peer {
 	return &peer{id: id, account: account, usage: u, ingest: ingest, ended: true, state: session.New(id, o)}
 }
 
-// unsubscribed gives the room of a subscription back. The caller holds p.mu.
-func (p *peer) unsubscribed(filter string) {
-	if !p.ingest {
-		p.usage.subscriptions.Add(-weight(filter))
-	}
-}
-
 // charge brings what the account is charged for the session up to date. The caller holds p.mu.
 func (p *peer) charge() {
 	_, bytes := p.state.Backlog()
+	bytes += p.due.bytes
+	if !p.ended { // routes let go of an ended one when they are used next
+		bytes += int(p.routeBytes.Load())
+	}
 	if units := (bytes + p.state.WillBytes()) / session.FreeBytes; units != p.charged && !p.ingest {
 		p.usage.charge(units - p.charged)
 		p.charged = units

@@ -44,12 +44,14 @@ func (r *router) probe(ctx context.Context) error {
 	m := &session.Message{Topic: ProbeTopic, Created: now, QoS: 1}
 	sent := false
 	w := r.begin()
-	for _, t := range r.subscribersOf(ProbeTopic).direct {
-		if t.peer.ingest {
-			sent = true
-			w.deliver(t.peer, m, session.Offer{QoS: t.offer.QoS, Token: token}, now)
+	r.look(ProbeTopic, func(to *subscribers) {
+		for i := range to.route.To {
+			if t := &to.route.To[i]; t.Who.peer != nil && t.Who.peer.ingest {
+				sent = true
+				w.deliver(t.Who.peer, m, session.Offer{QoS: t.Offer().QoS, Token: token}, now)
+			}
 		}
-	}
+	})
 	w.finish()
 	if !sent {
 		return errors.New("nobody is subscribed")

@@ -19,18 +19,19 @@ func (r *router) receive(l *clientLink, pk *packets.Packet) error {
 		return err
 	}
 	w, p, now := l.work, l.peer, l.now
-	to := w.waitForReaders(l, r.subscribersFor(l, pk.TopicName), pk.FixedHeader.Qos)
+	to := r.subscribersFor(l, pk.TopicName)
+	w.waitForReaders(l, to, pk.FixedHeader.Qos)
 	if to.ingest {
 		return r.receiveForIngest(l, to, pk, ticket, now)
 	}
 	m := new(session.Message)
 	fill(m, to.topic, p.id, pk, now)
-	if why, kept := r.keep(m, p.usage); !kept {
-		return r.refusePublish(l, pk, why, &ticket)
+	done := r.publish(w, publication{to: to, message: m, from: p, account: p.usage, now: now})
+	if done.refused {
+		return r.refusePublish(l, pk, done.why, &ticket)
 	}
-	r.publish(w, publication{to: to, message: m, from: p, now: now})
 	reason := session.Success
-	if r.nobodyReads(l, to, m.Retain) {
+	if r.nobodyReads(l, done.unread, m.Retain) {
 		reason = session.NobodyReads
 	}
 	if pk.FixedHeader.Qos > 0 {
@@ -98,7 +99,7 @@ func (r *router) acknowledged(l *clientLink, pk *packets.Packet) error {
 	}
 	w.out = out
 	w.apply(p)
-	retained := len(p.retainedDue) > 0
+	retained := p.due.waiting()
 	p.mu.Unlock()
 	w.settle()
 	if retained {
@@ -134,13 +135,12 @@ func (r *router) receiveForIngest(l *clientLink, to *subscribers, pk *packets.Pa
 			r.notTaken(w, c, p)
 			return nil // what else was read with it is dealt with too
 		}
-		to = r.subscribersFor(l, pk.TopicName) // subscriptions may have changed
-	}
-	if why, kept := r.keep(&c.message, p.usage); !kept { // what its acknowledgement promises is that it is stored
-		r.refused(l, why, pk.TopicName)
 	}
 	c.tally.received.Add(1)
-	r.publish(w, publication{to: to, message: &c.message, receipt: c, from: p, now: now})
+	done := r.publish(w, publication{to: to, message: &c.message, receipt: c, from: p, account: p.usage, now: now})
+	if done.refused { // what its acknowledgement promises is that it is stored
+		r.refused(l, done.why, pk.TopicName)
+	}
 	w.settle()
 	if w.urgent {
 		w.waitForFull(l)

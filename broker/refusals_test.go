@@ -210,8 +210,8 @@ var refusedInEveryWay = []refused{
 		return s.sends(asks(packets.Subscription{Filter: "devices/bed-1/#", RetainHandling: 3}))
 	}, v5: parted(0x82)},
 	{reason: "protocol violation", do: func(s *scene) told { // [MQTT-3.8.3-4]
-		return s.subscribes(packets.Subscription{Filter: "$share/g/devices/bed-1/#", NoLocal: true})
-	}, v5: suback(0x82)},
+		return s.sends(asks(packets.Subscription{Filter: "$share/g/devices/bed-1/#", NoLocal: true}))
+	}, v5: parted(0x82)},
 	{reason: "second CONNECT", do: func(s *scene) told {
 		return s.sends(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connect}, Connect: packets.ConnectParams{ProtocolName: []byte("MQTT")}})
 	}, v5: parted(0x82), v3: closed},

@@ -1,20 +1,23 @@
 package broker
 
 import (
+	"container/list"
+	"runtime"
 	"sync"
 	"time"
 
 	"github.com/plantops/plantops/broker/access"
 	"github.com/plantops/plantops/broker/refusal"
 	"github.com/plantops/plantops/broker/session"
+	"github.com/plantops/plantops/broker/topic"
 )
 
 const (
-	// retainedStep is how many retained messages are taken out of the store at a time.
-	retainedStep = 64
-	// retainedSteps of them hold the session's lock, for which its publishers wait: some thousand visits each, under a
-	// millisecond.
-	retainedSteps = 8
+	// walkStep is how many retained messages are taken out of the store while the session's lock is held, for which its
+	// publishers wait; it is over after some thousand visits too.
+	walkStep = 64
+	// walkSteps are done by whoever has made room for them; a goroutine of its own does the rest.
+	walkSteps = 8
 )
 
 // retained is the store of retained messages.
@@ -24,11 +27,56 @@ type retained struct {
 	sweep *session.Cursor
 }
 
-// retainedDelivery is how far the retained messages that a subscription has asked for have been delivered.
-type retainedDelivery struct {
+// walk is how far the retained messages that a subscription has asked for have been delivered.
+type walk struct {
 	subscription session.Subscription
 	cursor       *session.Cursor
+	bytes        int
 }
+
+// walkBytes is what a walk costs beside its filter, which its cursor keeps in levels, with as many for the place where it is.
+const walkBytes, walkLevelBytes = 320, 48
+
+// walks are the walks that a session has before it, one for each filter, in order. They outlive the connection. The mu of the
+// peer guards them.
+type walks struct {
+	order    list.List // of *walk
+	byFilter map[string]*list.Element
+	bytes    int         // that the account is charged
+	walker   *clientLink // for whose connection a goroutine walks
+}
+
+// add begins a walk. Where there is one for the filter it begins anew: all messages come again.
+func (s *walks) add(sub session.Subscription) {
+	one := &walk{subscription: sub, cursor: session.Match(sub.Filter), bytes: walkBytes + walkLevelBytes*topic.Levels(sub.Filter)}
+	if there := s.byFilter[sub.Filter]; there != nil {
+		there.Value = one
+		return
+	}
+	if s.byFilter == nil {
+		s.byFilter = map[string]*list.Element{}
+	}
+	s.byFilter[sub.Filter] = s.order.PushBack(one)
+	s.bytes += one.bytes
+}
+
+// remove ends the walk for a filter, if there is one.
+func (s *walks) remove(filter string) {
+	there := s.byFilter[filter]
+	if there == nil {
+		return
+	}
+	s.bytes -= there.Value.(*walk).bytes
+	s.order.Remove(there)
+	if delete(s.byFilter, filter); len(s.byFilter) == 0 {
+		s.byFilter = nil
+	}
+}
+
+// clear ends all of them.
+func (s *walks) clear() { *s = walks{walker: s.walker} }
+
+func (s *walks) waiting() bool { return s.order.Len() > 0 }
 
 // set keeps m as the retained message of its topic. The store holds a copy of its own, without what hangs on the original.
 func (t *retained) set(m *session.Message, o *session.Owner) session.Keeping {
@@ -39,12 +87,16 @@ func (t *retained) set(m *session.Message, o *session.Owner) session.Keeping {
 }
 
 // keep makes m the retained message of its topic, if it is one for that. A refusal says why it cannot be kept: one that
-// asks to be kept and cannot be is not published, except to ingest, which must lose nothing.
+// asks to be kept and cannot be is not published, except to ingest, which must lose nothing. u is nil for the broker's own.
 func (r *router) keep(m *session.Message, u *usage) (refusal.Refusal, bool) {
 	if !m.Retain {
 		return refusal.Refusal{}, true
 	}
-	switch r.retained.set(m, &u.owner) {
+	var owner *session.Owner
+	if u != nil {
+		owner = &u.owner
+	}
+	switch r.retained.set(m, owner) {
 	case session.OwnerFull:
 		return refusal.TooManyAccountRetained.By("max_retained_per_account", r.quotas.limits.MaxRetainedPerAccount), false
 	case session.StoreFull:
@@ -53,6 +105,13 @@ func (r *router) keep(m *session.Message, u *usage) (refusal.Refusal, bool) {
 		return refusal.AccountRemoved, false
 	}
 	return refusal.Refusal{}, true
+}
+
+// keepOnly is keep in the publish step of its topic, for a message that is not published.
+func (r *router) keepOnly(to *subscribers, m *session.Message, u *usage) {
+	to.shard.mu.Lock()
+	defer to.shard.mu.Unlock()
+	_, _ = r.keep(m, u) // nobody waits to hear of it
 }
 
 func (t *retained) len() int {
@@ -119,57 +178,70 @@ func (j *publishers) may(k session.Kept) bool {
 }
 
 // deliverRetained delivers retained messages that are due, as many as the client's window and connection take now. It goes on
-// when they have room again. Many filters that match little pass over the whole store many times, so it lets go of the
-// session in between.
+// when they have room again. Many filters that match little pass over the whole store many times: after some steps a
+// goroutine goes on alone, so that the reader or writer that called need not, and notices when the connection ends.
 func (w *work) deliverRetained(p *peer, now time.Time) {
-	for more := true; more; {
+	p.mu.Lock()
+	l := p.link
+	waiting := p.due.waiting() && l != nil && p.due.walker != l
+	if waiting {
+		p.due.walker = l // nobody else walks meanwhile
+	}
+	p.mu.Unlock()
+	if waiting && w.walk(p, l, walkSteps, now) {
+		w.r.walks.Go(func() {
+			w := w.r.begin()
+			for w.walk(p, l, walkSteps, w.r.now()) {
+				runtime.Gosched() // others wait for the session's lock
+			}
+			w.finish()
+		})
+	}
+}
+
+// walk goes some steps for a connection and reports whether there is more to do. Otherwise it is the walker no more. After
+// each step everybody who has got something is let write, whom the caller gave something before, too.
+func (w *work) walk(p *peer, l *clientLink, steps int, now time.Time) (more bool) {
+	w.flush()
+	judge := publishers{router: w.r}
+	for more = true; more && steps > 0; steps-- {
 		p.mu.Lock()
-		more = w.deliverSomeRetained(p, now)
+		more = p.link == l && !l.over && !l.IsClosing()
+		more = more && w.step(p, &judge, now)
+		if !more && p.due.walker == l {
+			p.due.walker = nil
+		}
 		p.mu.Unlock()
 		w.settle()
+		w.flush()
 	}
+	return more
 }
 
-// deliverSomeRetained reports whether there is more to do at once. The caller holds p.mu.
-func (w *work) deliverSomeRetained(p *peer, now time.Time) bool {
-	var found [retainedStep]session.Kept
-	judge := publishers{router: w.r}
-	for range retainedSteps {
-		room := min(p.state.Room(), retainedStep)
-		if len(p.retainedDue) == 0 || room == 0 || p.link == nil || p.link.over {
-			break
-		}
-		due := &p.retainedDue[0]
-		sub := &due.subscription
-		offer := session.Offer{QoS: sub.QoS, RetainAsPublished: sub.RetainAsPublished, Retained: true, Scarce: p.exhausted()}
-		if sub.ID > 0 {
-			offer.SubscriptionIDs = []uint32{sub.ID}
-		}
-		messages := w.r.retained.next(due.cursor, room, found[:0])
-		if due.cursor.Done() {
-			p.retainedDue = p.retainedDue[1:]
-		}
-		for _, k := range messages {
-			if p.rights.MayRead(k.Topic) && judge.may(k) {
-				w.out = p.state.Deliver(now, k.Message, offer, w.out[:0])
-				w.apply(p)
-			}
-		}
-	}
-	if len(p.retainedDue) == 0 {
-		p.retainedDue = nil
+// step reads a bounded part of the store and delivers what it finds, all while the caller holds p.mu: whatever is kept after
+// that is delivered after it. It reports whether there is more to do at once.
+func (w *work) step(p *peer, judge *publishers, now time.Time) (more bool) {
+	room, first := min(p.state.Room(), walkStep), p.due.order.Front()
+	if room == 0 || first == nil {
 		return false
 	}
-	return p.state.Room() > 0 && p.link != nil && !p.link.over
-}
-
-// withoutFilter removes the delivery for a filter that is unsubscribed, or that begins anew.
-func withoutFilter(due []retainedDelivery, filter string) []retainedDelivery {
-	kept := due[:0]
-	for _, d := range due {
-		if d.subscription.Filter != filter {
-			kept = append(kept, d)
+	var found [walkStep]session.Kept
+	due := first.Value.(*walk)
+	sub := &due.subscription
+	offer := session.Offer{QoS: sub.QoS, RetainAsPublished: sub.RetainAsPublished, Retained: true, Scarce: p.exhausted()}
+	if sub.ID > 0 {
+		offer.SubscriptionIDs = []uint32{sub.ID}
+	}
+	messages := w.r.retained.next(due.cursor, room, found[:0])
+	if due.cursor.Done() {
+		p.due.remove(sub.Filter)
+	}
+	for _, k := range messages {
+		if p.rights.MayRead(k.Topic) && judge.may(k) {
+			w.out = p.state.Deliver(now, k.Message, offer, w.out[:0])
+			w.apply(p)
 		}
 	}
-	return kept
+	p.charge()
+	return p.due.waiting() && p.state.Room() > 0
 }

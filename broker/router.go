@@ -2,10 +2,10 @@ package broker
 
 import (
 	"hash/maphash"
+	"sync"
 	"sync/atomic"
 	"time"
 
-	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/plantops/plantops/broker/refusal"
@@ -13,10 +13,9 @@ import (
 )
 
 // router brings messages from the sessions of publishers into the sessions of subscribers, and acknowledgements back.
-// mochi keeps the index of subscriptions for it; everything else of MQTT's delivery is here and in package session.
+// The table of subscriptions is in package route, what one client has in package session.
 type router struct {
 	*hook
-	index        *mqtt.TopicsIndex
 	ingestTopics []string
 	sourceTopics []string
 	stall        time.Duration
@@ -25,23 +24,25 @@ type router struct {
 
 	intake  intake
 	tallies tallies
-	cache   subscriberCache
+	routes  routes
 
 	shares   shares
 	retained retained
 	sleepers sleepers
 	quotas   quotas
 	unread   *unread
+	walks    sync.WaitGroup // of retained messages, see walk in retained.go
 
 	received, sent, dropped atomic.Int64 // PUBLISH packets, and deliveries
 	waited                  atomic.Int32 // sessions that publishers wait for
 }
 
 func newRouter(h *hook, o Options) *router {
-	r := &router{hook: h, index: h.server.Topics, ingestTopics: o.IngestTopics, sourceTopics: o.SourceTopics, stall: o.StallTimeout,
+	r := &router{hook: h, ingestTopics: o.IngestTopics, sourceTopics: o.SourceTopics, stall: o.StallTimeout,
 		started: time.Now(), seed: maphash.MakeSeed()}
 	r.unread = newUnread(o.IngestTopics, h.log)
 	r.quotas.limits = o.Limits
+	r.routes.init()
 	r.retained.store = session.Retained{MaxMessages: maxRetained, MaxBytes: maxRetainedBytes,
 		MaxOwned: r.quotas.limits.MaxRetainedPerAccount, MaxOwnedBytes: maxRetainedBytes / retainedShare,
 		Assured: assuredRetained, AssuredBytes: assuredRetainedBytes}
@@ -54,40 +55,70 @@ type publication struct {
 	message *session.Message
 	receipt *receipt // nil: ingest need not store it
 	from    *peer    // nil: it comes from no client
+	account *usage   // whose message it is, if it is retained; nil: the broker's own
 	now     time.Time
 }
 
-// publish puts a message into the sessions of its subscribers.
-func (r *router) publish(w *work, pub publication) {
-	to, m, receipt, now := pub.to, pub.message, pub.receipt, pub.now
+// outcome is what became of a publication.
+type outcome struct {
+	refused bool // it asks to be kept and cannot be, because of why; only ingest has got it, if it must
+	why     refusal.Refusal
+	unread  *subscribers // of its topic, when it looks like one of devices and nobody reads it
+}
+
+// publish is the publish step: the retained value, then the route, then the sessions, for one message of a topic at a time. So
+// all subscribers and the retained value end with the same message; and who subscribes is in the route before its walk
+// begins to look into the store (see retained.go), so that it gets a new value from the one or from the other. Nothing in
+// here waits.
+func (r *router) publish(w *work, pub publication) (o outcome) {
+	m, receipt := pub.message, pub.receipt
+	s := pub.to.shard
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	why, kept := r.keep(m, pub.account)
+	if o.why, o.refused = why, !kept; o.refused && receipt == nil {
+		return o
+	}
+	to := r.routes.current(pub.to)
+	defer r.routes.release(to)
 	taken := receipt == nil
-	for i := range to.direct {
-		t := &to.direct[i]
-		offer := &t.offer
-		if t.peer == pub.from {
-			if !t.wantsOwn {
-				continue
-			}
-			offer = &t.own
-		}
-		if receipt != nil && t.peer.ingest {
-			taken, receipt.foreign = true, to.foreign
-			r.deliverToIngest(w, t.peer, receipt, *offer, now)
+	for i := range to.route.To {
+		t := &to.route.To[i]
+		if t.Who.group != nil {
+			r.share(w, t.Who.group, m, pub.now)
 			continue
 		}
-		w.deliver(t.peer, m, *offer, now)
-	}
-	for i := range to.groups {
-		r.deliverToOne(w, &to.groups[i], m, now)
+		offer := t.Offer()
+		if t.Who.peer == pub.from {
+			var wanted bool
+			if offer, wanted = t.Own(); !wanted {
+				continue
+			}
+		}
+		if receipt != nil && t.Who.peer.ingest {
+			taken, receipt.foreign = true, to.foreign
+			r.deliverToIngest(w, t.Who.peer, receipt, offerOf(offer), pub.now)
+			continue
+		}
+		w.deliver(t.Who.peer, m, offerOf(offer), pub.now)
 	}
 	if !taken {
 		r.giveBack(w, receipt)
 	}
+	if to.ofDevices && !to.readBy(pub.from) {
+		to.lookNearby(r.ingestTopics)
+		o.unread = to
+	}
+	return o
 }
 
 // deliver puts a message into one session.
 func (w *work) deliver(p *peer, m *session.Message, o session.Offer, now time.Time) {
 	p.mu.Lock()
+	if p.narrowed && !p.rights.MayRead(m.Topic) {
+		p.mu.Unlock()
+		return
+	}
 	if p.exhausted() {
 		o.Scarce = true
 		w.pause(p)
@@ -148,6 +179,10 @@ func (r *router) abandon(w *work, p *peer, t session.Ticket) {
 // resolve ends the story of a token.
 func (r *router) resolve(w *work, c *consequence) {
 	switch token := c.Token.(type) {
+	case *lent:
+		if c.Kind == session.Dropped {
+			r.returned(w, token, c.Drop)
+		}
 	case *receipt:
 		if c.Kind == session.Dropped {
 			r.giveBack(w, token)

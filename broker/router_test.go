@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/plantops/plantops/broker/network"
+	"github.com/plantops/plantops/broker/route"
 	"github.com/plantops/plantops/broker/session"
 )
 
@@ -95,37 +96,145 @@ func TestTheEndOfAnOldSessionDoesNotMakeIngestUnready(t *testing.T) {
 	p.state.Connect(r.now(), session.Connection{Expiry: time.Hour}, nil)
 	p.state.Subscribe(session.Subscription{Filter: "devices/+/telemetry", QoS: 1})
 	r.intake.setReady(true)
-	r.forget(p, nil) // of the session before, late
+	r.forget(p) // of the session before, late
 	assert.True(t, r.intake.ready)
 	p.state.End(r.now(), nil)
-	r.forget(p, nil)
+	r.forget(p)
 	assert.False(t, r.intake.ready)
+}
+
+// kept counts the routes in the cache, and adds up what they cost.
+func (t *routes) kept() (n, bytes int) {
+	for i := range t.shards {
+		s := &t.shards[i]
+		s.mu.Lock()
+		n += len(s.routes)
+		sum := 0
+		for _, to := range s.routes {
+			sum += routeBytes + len(to.topic) + to.route.Bytes()
+		}
+		if sum != s.bytes {
+			panic("a shard is charged with something else")
+		}
+		bytes += sum
+		s.mu.Unlock()
+	}
+	return n, bytes
 }
 
 func TestRoutesOfLongTopicsAreNotKept(t *testing.T) {
 	r := idle(t)
 	for i := range 100 {
-		r.subscribersOf(fmt.Sprint("devices/", i, "/", strings.Repeat("x", 60_000)))
+		r.wanted(fmt.Sprint("devices/", i, "/", strings.Repeat("x", 60_000)))
 	}
-	r.subscribersOf("devices/bed-1/telemetry")
-	assert.Equal(t, 1, len(r.cache.byTopic))
+	r.wanted("devices/bed-1/telemetry")
+	n, _ := r.routes.kept()
+	assert.Equal(t, 1, n)
+}
+
+// Many topics times many subscribers cost no more than a bound, and what is kept is charged to those who subscribe.
+func TestRoutesAreBoundedAndCharged(t *testing.T) {
+	r := idle(t)
+	const sessions, topics = 200, 3000
+	var all []*peer
+	u := newUsage("evil")
+	w := &work{r: r}
+	for i := range sessions {
+		p := newPeer(fmt.Sprint("s", i), u, false)
+		p.state.Connect(r.now(), session.Connection{Expiry: time.Hour}, nil)
+		p.mu.Lock()
+		p.ended = false
+		w.enter(p, session.Subscription{Filter: "devices/evil/#", ID: 7})
+		p.mu.Unlock()
+		all = append(all, p)
+	}
+	charged := func() (sum int) {
+		for _, p := range all {
+			sum += int(p.routeBytes.Load())
+		}
+		return sum
+	}
+	r.routes.limit = 1 << 20
+	for i := range topics {
+		require.True(t, r.wanted(fmt.Sprint("devices/evil/", i)))
+	}
+	n, bytes := r.routes.kept()
+	assert.EqualValues(t, r.routes.bytes.Load(), bytes)
+	assert.LessOrEqual(t, bytes, 1<<20)
+	assert.Greater(t, n, 40, "it is used")
+	assert.Greater(t, charged(), bytes*8/10)
+
+	before := u.queued.Load()
+	for _, p := range all {
+		p.mu.Lock()
+		p.charge()
+		p.mu.Unlock()
+	}
+	assert.Greater(t, u.queued.Load(), before, "the account pays for them")
+	for _, p := range all {
+		p.mu.Lock()
+		w.out = p.state.End(r.now(), w.out[:0])
+		w.apply(p)
+		p.mu.Unlock()
+	}
+	for i := range topics {
+		require.False(t, r.wanted(fmt.Sprint("devices/evil/", i)))
+	}
+	r.kept(t)
+	assert.Zero(t, charged())
+	assert.Zero(t, u.queued.Load())
+}
+
+// kept makes sure that the books of the cache are right.
+func (r *router) kept(t *testing.T) {
+	t.Helper()
+	_, bytes := r.routes.kept()
+	assert.EqualValues(t, r.routes.bytes.Load(), bytes)
+}
+
+// A route that everybody uses stays while others come and go.
+func TestARouteInUseIsNotEvictedByAFlood(t *testing.T) {
+	r := idle(t)
+	r.routes.limit = 64 << 10
+	used := func() *subscribers {
+		to := r.subscribersOf("devices/bed-1/telemetry")
+		to.shard.mu.Lock()
+		defer to.shard.mu.Unlock()
+		to = r.routes.current(to)
+		require.True(t, to.cached)
+		return to
+	}
+	first, misses := used(), 0
+	for i := range 20_000 {
+		r.wanted(fmt.Sprint("flood/", i))
+		if used() != first {
+			first = used()
+			misses++
+		}
+	}
+	r.kept(t)
+	assert.Less(t, misses, 2000)
 }
 
 // Who has many subscriptions and takes them back may not keep others waiting: one costs what it costs alone.
 func TestTakingBackASubscriptionLooksAtNoOther(t *testing.T) {
 	r, p := idle(t), newPeer("sub", newUsage("bed-1"), false)
+	w := &work{r: r}
 	p.state.Connect(r.now(), session.Connection{}, nil)
 	filter := func(i int) string { return fmt.Sprintf("devices/bed-1/%d/+", i) }
 	const many = 20_000
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	for i := range many {
-		p.state.Subscribe(session.Subscription{Filter: filter(i)})
+		w.enter(p, session.Subscription{Filter: filter(i)})
+		p.due.add(session.Subscription{Filter: filter(i)})
 	}
 	began := time.Now()
 	for i := range many / 2 {
-		p.state.Unsubscribe(filter(i))
-		r.leave(p, filter(i))
+		require.True(t, w.remove(p, filter(i)))
 	}
 	assert.Less(t, time.Since(began), time.Second)
+	assert.Equal(t, many/2, p.due.order.Len())
 }
 
 // What may be on its way grows with each commit that the store can do, up to the bound, and is small again when it does none.
@@ -175,11 +284,12 @@ func TestNothingIsStoredOfASenderWhoseEarlierMessageWasNot(t *testing.T) {
 	r.intake.setReady(true)
 	storing := newPeer("ingest", newUsage("backend"), true)
 	storing.state.Connect(r.now(), session.Connection{Expiry: time.Hour}, nil)
+	r.routes.table.Subscribe(recipient{peer: storing}, "devices/+/telemetry", route.Options{QoS: 1})
 	for _, untaken := range []bool{true, false} {
 		l := newLink(r.hook, new(network.Conn))
 		l.peer, l.work, l.untaken = newPeer("esp", newUsage("bed-1"), false), &work{r: r}, untaken
-		to := &subscribers{topic: "devices/bed-1/telemetry", ingest: true, tally: new(tally),
-			direct: []subscriber{{peer: storing, offer: session.Offer{QoS: 1}}}}
+		to := r.subscribersOf("devices/bed-1/telemetry")
+		to.ingest, to.tally = true, new(tally)
 		pk := &packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: 1}, PacketID: 2, TopicName: to.topic}
 		require.NoError(t, r.receiveForIngest(l, to, pk, session.Ticket{}, r.now()))
 		assert.Equal(t, untaken, to.tally.received.Load() == 0)

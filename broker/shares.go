@@ -1,56 +1,418 @@
 package broker
 
 import (
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/plantops/plantops/broker/refusal"
+	"github.com/plantops/plantops/broker/route"
 	"github.com/plantops/plantops/broker/session"
+	"github.com/plantops/plantops/broker/topic"
 )
 
-// shareGroup is a share group; one of its members gets the message.
-type shareGroup struct {
-	filter  string
-	members map[string]subscriber
-}
+// A share group has a queue, and its members take from it: one gets a message when it can be sent it at once, in turn with
+// the others that can. So nothing waits for a member that does not read while another one does, and what a member was sent
+// and has not acknowledged comes back when its session ends. A message that no member can be sent waits for all of them.
 
-// shares takes turns among the members of share groups.
+// What a session's change leads to in its groups, as consequences (see settle): their locks come before its own.
+const (
+	regrouped   session.Kind = 200 + iota // it has subscribed to a group, or left; Token is the filter
+	mayTakeMore                           // it has room again; Token is the group that waits for it
+)
+
+// shares are the share groups that have members.
 type shares struct {
-	mu     sync.Mutex
-	groups session.ShareGroups
+	mu       sync.Mutex // taken last
+	byFilter map[string]*shareGroup
 }
 
-func (s *shares) join(filter, id string) {
+// shareGroup is one of them. Its lock comes after that of a shard and before those of sessions; two groups' are never held.
+type shareGroup struct {
+	router *router
+	filter string // with $share/GROUP/
+
+	mu      sync.Mutex
+	dead    bool // it has no members, and another one may be there for its filter
+	members map[*peer]*member
+	takers  []*peer // members that could be sent a message, as far as is known
+	turn    int     // of them
+	queue   session.ShareQueue
+	keeper  *usage // the account that is charged with the queue: of some member
+	charged int    // units of session.FreeBytes
+	lost    int64
+	warned  time.Time // when a line about it was written
+
+	given    uint64        // messages to members
+	released chan struct{} // publishers wait for it, see waitForGroup; nil: they need not
+	givenUp  bool          // nobody waits, until little does in the queue
+}
+
+type member struct {
+	usage *usage
+	takes bool // it is among the takers
+}
+
+// lent is the token of a message that a member was sent.
+type lent struct {
+	group *shareGroup
+	session.Shared
+	exact bool // at QoS 2
+}
+
+// regroup notes that the session may have joined or left the share group of a filter. The caller holds p.mu.
+func (w *work) regroup(p *peer, filter string) {
+	w.after = append(w.after, consequence{p, session.Effect{Kind: regrouped, Token: filter}})
+}
+
+// wakeGroups tells the groups that have found the client not able to take a message that it is now. The caller holds p.mu.
+func (w *work) wakeGroups(p *peer) {
+	if len(p.waiting) == 0 || p.state.Room() == 0 {
+		return
+	}
+	for _, g := range p.waiting {
+		w.after = append(w.after, consequence{p, session.Effect{Kind: mayTakeMore, Token: g}})
+	}
+	p.waiting = nil
+}
+
+// regroup makes the session a member of the group of a filter, or takes it out, as its subscriptions say at this moment.
+func (s *shares) regroup(w *work, p *peer, filter string) {
+	g := s.lock(w.r, filter)
+	defer g.mu.Unlock()
+	p.mu.Lock()
+	u, is := p.usage, p.state.Subscribed(filter)
+	p.mu.Unlock()
+	bare, _ := topic.Unshare(filter) // it was judged
+	was := g.members[p]
+	switch {
+	case is && was == nil:
+		if len(g.members) == 0 {
+			w.r.routes.table.Subscribe(recipient{group: g}, bare, route.Options{QoS: 2})
+		}
+		g.members[p] = &member{usage: u}
+		g.charge()
+		g.take(w, p)
+	case is:
+		was.usage = u
+	case was != nil:
+		g.expel(p)
+	}
+	if len(g.members) > 0 {
+		return
+	}
+	w.r.routes.table.Unsubscribe(recipient{group: g}, bare)
+	g.dead = true
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.groups.Join(filter, id)
+	delete(s.byFilter, filter)
+	s.mu.Unlock()
+	g.queue = session.ShareQueue{} // as what waits in a session that ends
+	g.release()
 }
 
-func (s *shares) leave(filter, id string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.groups.Leave(filter, id)
-}
-
-// deliverToOne gives a message to one member of a share group, to one that is online if there is one.
-func (r *router) deliverToOne(w *work, s *shareGroup, m *session.Message, now time.Time) {
-	t, found := r.shares.choose(s)
-	if found {
-		w.deliver(t.peer, m, t.offer, now)
+// lock returns the group of a filter, which is made if there is none, locked.
+func (s *shares) lock(r *router, filter string) *shareGroup {
+	for {
+		s.mu.Lock()
+		g := s.byFilter[filter]
+		if g == nil {
+			if s.byFilter == nil {
+				s.byFilter = map[string]*shareGroup{}
+			}
+			g = &shareGroup{router: r, filter: filter, members: map[*peer]*member{}}
+			s.byFilter[filter] = g
+		}
+		s.mu.Unlock()
+		if g.mu.Lock(); !g.dead {
+			return g
+		}
+		g.mu.Unlock()
 	}
 }
 
-// choose finds the member whose turn it is.
-func (s *shares) choose(group *shareGroup) (subscriber, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	online := func(id string) bool {
-		t, ok := group.members[id]
-		return ok && t.peer.online.Load()
+// expel takes a member out. The caller holds mu.
+func (g *shareGroup) expel(p *peer) {
+	if i := slices.Index(g.takers, p); i >= 0 {
+		g.rest(i)
 	}
-	for id := range s.groups.Candidates(group.filter, online) {
-		if t, ok := group.members[id]; ok {
-			return t, true
+	delete(g.members, p)
+	g.discharge()
+}
+
+// rest takes a member out of the turn. The caller holds mu.
+func (g *shareGroup) rest(i int) {
+	if m := g.members[g.takers[i]]; m != nil {
+		m.takes = false
+	}
+	g.takers = slices.Delete(g.takers, i, i+1)
+	if i < g.turn {
+		g.turn--
+	}
+}
+
+// share gives a message to a member, or keeps it for one. It is called in the publish step.
+func (r *router) share(w *work, g *shareGroup, m *session.Message, now time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s := g.queue.Number(m)
+	if g.queue.Len() == 0 && g.give(w, s, now) {
+		return
+	}
+	switch {
+	case g.dead, m.QoS == 0 && !g.online(): // nobody is there for whom it would wait
+		return
+	case g.queue.Len() >= maxWaiting, g.queue.Len() > 0 && g.queue.Bytes()+len(m.Payload) > maxWaitingBytes, g.exhausted():
+		g.lose(w)
+		return
+	}
+	g.queue.Put(s)
+	g.charge()
+	g.crowded(w)
+}
+
+// ready takes notice that a member has room again.
+func (g *shareGroup) ready(w *work, p *peer) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.take(w, p)
+}
+
+// take lets a member that has room take its turn. The caller holds mu.
+func (g *shareGroup) take(w *work, p *peer) {
+	m := g.members[p]
+	if m == nil {
+		return
+	}
+	if !m.takes {
+		m.takes = true
+		g.takers = append(g.takers, p)
+	}
+	g.giveAll(w)
+}
+
+// giveAll gives away what waits, as long as there are takers. The caller holds mu.
+func (g *shareGroup) giveAll(w *work) {
+	now := w.r.now()
+	for {
+		s, ok := g.queue.First()
+		if !ok || !g.give(w, s, now) {
+			break
+		}
+		g.queue.Pop()
+	}
+	g.charge()
+	g.eased()
+}
+
+// give gives a message to the first member in turn that can be sent it, and reports whether that settles it. Who cannot does
+// not take part until it has room again. The caller holds mu.
+func (g *shareGroup) give(w *work, s session.Shared, now time.Time) bool {
+	if s.Message.Expired(now) {
+		return true
+	}
+	tooLarge := 0
+	for tooLarge < len(g.takers) {
+		g.turn %= len(g.takers)
+		p := g.takers[g.turn]
+		switch g.offer(w, p, s, now, false) {
+		case session.TakesNow:
+			g.turn++
+			return true
+		case session.TakesLater:
+			g.rest(g.turn)
+		case session.TakesNever:
+			tooLarge++
+			g.turn++
 		}
 	}
-	return subscriber{}, false
+	return tooLarge > 0 && g.giveLarge(w, s, now)
+}
+
+// giveLarge gives a message that is too large for those who have room to one who has none: in its own queue it does not hold
+// up those behind it. What is too large for everybody is nobody's.
+func (g *shareGroup) giveLarge(w *work, s session.Shared, now time.Time) bool {
+	for p, m := range g.members {
+		if !m.takes && g.offer(w, p, s, now, true) != session.TakesNever {
+			return true
+		}
+	}
+	g.lose(w)
+	return true
+}
+
+// offer sends a member a message, if it can be sent now or must wait, or says why not. It notes with the member when the
+// group waits for it. The caller holds mu.
+func (g *shareGroup) offer(w *work, p *peer, s session.Shared, now time.Time, wait bool) session.Taking {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	sub, is := p.state.Subscription(g.filter)
+	if !is || p.narrowed && !p.rights.MayRead(s.Message.Topic) { // it has just left, or may not take this one
+		return session.TakesNever
+	}
+	o := session.Offer{QoS: sub.QoS, RetainAsPublished: sub.RetainAsPublished, Scarce: p.exhausted()}
+	if sub.ID > 0 {
+		o.SubscriptionIDs = []uint32{sub.ID}
+	}
+	taking := p.state.Takes(now, s.Message, o)
+	if taking == session.TakesNever || taking == session.TakesLater && !wait {
+		if taking == session.TakesLater && !slices.Contains(p.waiting, g) {
+			p.waiting = append(p.waiting, g)
+		}
+		return taking
+	}
+	qos := min(o.QoS, s.Message.QoS)
+	if o.Scarce = false; qos > 0 {
+		o.Token = &lent{group: g, Shared: s, exact: qos == 2 && taking == session.TakesNow}
+	}
+	w.out = p.state.Deliver(now, s.Message, o, w.out[:0])
+	w.apply(p)
+	g.given++
+	return taking
+}
+
+// returned takes back a message that a member does not get after all. Others get it, unless the member has refused it
+// [MQTT-4.8.2-6], or may have it: then it would come twice at QoS 2 [MQTT-4.8.2-5].
+func (r *router) returned(w *work, t *lent, why session.Drop) {
+	if why == session.DropRefused || why == session.DropExpired {
+		return
+	}
+	g := t.group
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.dead || t.exact {
+		return
+	}
+	if why == session.DropQueueFull { // of a member for which a large message was to wait
+		g.lose(w)
+		return
+	}
+	g.queue.Put(t.Shared)
+	g.giveAll(w)
+}
+
+// online reports whether a member is connected. The caller holds mu.
+func (g *shareGroup) online() bool {
+	for p := range g.members {
+		if p.online.Load() {
+			return true
+		}
+	}
+	return false
+}
+
+// exhausted reports whether no more may wait for the account that is charged with the queue. The caller holds mu.
+func (g *shareGroup) exhausted() bool {
+	if g.keeper == nil || g.queue.Bytes() < session.FreeBytes {
+		return false
+	}
+	_, is := g.keeper.exhausted()
+	return is
+}
+
+// charge brings what an account is charged for the queue up to date: that of some member. The caller holds mu.
+func (g *shareGroup) charge() {
+	if g.keeper == nil {
+		for _, m := range g.members {
+			g.keeper = m.usage
+			break
+		}
+	}
+	if units := g.queue.Bytes() / session.FreeBytes; g.keeper != nil && units != g.charged {
+		g.keeper.charge(units - g.charged)
+		g.charged = units
+	}
+}
+
+// discharge lets go of the account that is charged when it has no member any more. The caller holds mu.
+func (g *shareGroup) discharge() {
+	for _, m := range g.members {
+		if m.usage == g.keeper {
+			return
+		}
+	}
+	if g.keeper != nil {
+		g.keeper.charge(-g.charged)
+	}
+	g.keeper, g.charged = nil, 0
+	g.charge()
+}
+
+// lose counts a message for which there was no room with any member. The caller holds mu.
+func (g *shareGroup) lose(w *work) {
+	w.r.dropped.Add(1)
+	g.lost++
+	from := refusal.Source{}
+	if g.keeper != nil {
+		from.Account, from.Proved = g.keeper.owner.Account, true
+	}
+	if now := w.r.refusals.Count(refusal.SubscriberTooSlow, 1, from); now.Sub(g.warned) >= refusal.LineEvery {
+		g.warned = now
+		w.r.log.Warn("refused", "reason", refusal.SubscriberTooSlow.Reason, "user", from.Account,
+			"filter", refusal.Clip(g.filter), "dropped", g.lost)
+	}
+}
+
+// waitForGroup makes a publisher wait for the members of a group that has much waiting, as long as they take anything. Who is a
+// member must read its own acknowledgements. A message for ingest waits no longer than readingsWait.
+func (w *work) waitForGroup(l *clientLink) {
+	g := w.slowGroup
+	w.slowGroup = nil
+	if g == nil || l.peer.ingest {
+		return
+	}
+	w.flush()
+	tick := time.NewTicker(progressEvery)
+	defer tick.Stop()
+	began := time.Now()
+	taken, since := uint64(0), began
+	reading := l.lastSubscribers != nil && l.lastSubscribers.ingest
+	for {
+		g.mu.Lock()
+		released, one := g.released, g.members[l.peer] != nil
+		if g.given != taken {
+			taken, since = g.given, time.Now()
+		} else if time.Since(since) >= stuckAfter {
+			g.givenUp = true
+			g.release()
+		}
+		g.mu.Unlock()
+		if released == nil || one || reading && time.Since(began) >= readingsWait {
+			return
+		}
+		select {
+		case <-released:
+			return
+		case <-l.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// release lets the publishers that wait go on. The caller holds mu.
+func (g *shareGroup) release() {
+	if g.released != nil {
+		close(g.released)
+		g.released = nil
+	}
+}
+
+// crowded makes the publisher of a message wait when much waits. The caller holds mu.
+func (g *shareGroup) crowded(w *work) {
+	messages, bytes := g.queue.Len(), g.queue.Bytes()
+	if g.givenUp || messages <= waitMessages && bytes <= waitBytes {
+		return
+	}
+	if g.released == nil {
+		g.released = make(chan struct{})
+	}
+	w.slowGroup, w.urgent = g, w.urgent || messages > urgentMessages || bytes > urgentBytes
+}
+
+// eased lets publishers go on when little waits. The caller holds mu.
+func (g *shareGroup) eased() {
+	if g.queue.Len() <= roomyMessages && g.queue.Bytes() <= roomyBytes {
+		g.givenUp = false
+		g.release()
+	}
 }

@@ -1,185 +1,195 @@
 package broker
 
 import (
+	"encoding/binary"
+	"slices"
 	"strings"
 
-	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/plantops/plantops/broker/refusal"
 	"github.com/plantops/plantops/broker/session"
 	"github.com/plantops/plantops/broker/topic"
+	"github.com/plantops/plantops/broker/validate"
 )
 
-// OnSubscribe reports what OnACLCheck will refuse, and empties the filters that are none, so that mochi refuses them. The
-// others it copies: they will stay, and mochi's lie in the packet, which may be large.
-func (h *hook) OnSubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet {
-	l := linkOf(cl)
-	if l == nil {
-		return pk
+// filterStep is how many filters of a SUBSCRIBE or UNSUBSCRIBE are dealt with while the session's lock is held, for which its
+// publishers wait.
+const filterStep = 32
+
+// takeSubscribe answers a SUBSCRIBE. An error ends the connection.
+func (h *hook) takeSubscribe(l *clientLink, pk *packets.Packet) error {
+	if err := h.checkFilters(l, pk); err != nil {
+		return err
 	}
 	if l.bridge.Found {
 		asBridge(pk.Filters)
 	}
 	for i := range pk.Filters {
-		filter := strings.Clone(pk.Filters[i].Filter)
-		pk.Filters[i].Filter = filter
-		if err := topic.CheckFilter(filter, h.maxLevels); err != nil {
-			h.refuseSubscribe(l, refusal.InvalidFilter, filter)
-			pk.Filters[i].Filter = ""
-		} else if !l.rights.MayRead(filter) {
-			h.refuseSubscribe(l, refusal.SubscribeNotAllowed.With(l.rights.MayReadText()), filter)
-		} else if pk.Filters[i].NoLocal && strings.HasPrefix(filter, topic.SharePrefix) { // [MQTT-3.8.3-4], mochi refuses it
-			h.refuseSubscribe(l, refusal.ProtocolViolation, filter)
+		if f := &pk.Filters[i]; f.NoLocal && topic.Shared(f.Filter) { // [MQTT-3.8.3-4]
+			return h.refuseConnection(l, validate.Violation(packets.Subscribe, refusal.ProtocolViolation), f.Filter)
 		}
 	}
-	return pk
+	w, codes := l.work, make([]byte, len(pk.Filters))
+	for i := range pk.Filters {
+		codes[i] = h.judgeSubscribe(l, &pk.Filters[i])
+	}
+	for from := 0; from < len(codes); from += filterStep {
+		if l.IsClosing() {
+			return packets.ErrRejectPacket
+		}
+		to := min(from+filterStep, len(codes))
+		h.subscribe(l, pk.Filters[from:to], codes[from:to])
+		w.settle()
+	}
+	if l.peer.ingest {
+		h.router.intake.setReady(true)
+	}
+	ofSystem := func(f packets.Subscription) bool { return strings.HasPrefix(f.Filter, topic.SystemPrefix) }
+	if slices.ContainsFunc(pk.Filters, ofSystem) {
+		h.router.renewSystem()
+	}
+	if l.screen.Version == 3 { // it has no code for a refusal [MQTT 3.1, 3.8]
+		for i := range codes {
+			if codes[i] > 2 {
+				codes[i] = pk.Filters[i].Qos
+			}
+		}
+	}
+	w.answerFilters(l, packets.Suback, pk.PacketID, codes)
+	w.deliverRetained(l.peer, l.now)
+	return nil
 }
 
-// OnSubscribed is called when mochi has put the granted filters into its index, before SUBACK.
-func (h *hook) OnSubscribed(cl *mqtt.Client, pk packets.Packet, codes []byte) {
-	l := linkOf(cl)
-	if l == nil || l.peer == nil {
-		return
+// judgeSubscribe returns the code for a filter of a SUBSCRIBE, as far as it can be told without the session. A filter that is
+// granted is copied: it will stay, and mochi's lies in the packet, which may be large.
+func (h *hook) judgeSubscribe(l *clientLink, asked *packets.Subscription) (code byte) {
+	switch {
+	case topic.CheckFilter(asked.Filter, h.maxLevels) != nil:
+		return h.refuseSubscribe(l, refusal.InvalidFilter, asked.Filter)
+	case !l.rights.MayRead(asked.Filter):
+		return h.refuseSubscribe(l, refusal.SubscribeNotAllowed.With(l.rights.MayReadText()), asked.Filter)
 	}
-	p, system := l.peer, false
-	var refused []string
+	asked.Filter = strings.Clone(asked.Filter)
+	return asked.Qos
+}
+
+// subscribe enters the filters that are granted, by their codes, as far as the account's quota goes.
+func (h *hook) subscribe(l *clientLink, filters packets.Subscriptions, codes []byte) {
+	p, w := l.peer, l.work
 	p.mu.Lock()
-	for i, asked := range pk.Filters {
+	defer p.mu.Unlock()
+	for i := range filters {
+		asked := &filters[i]
 		if codes[i] > 2 {
 			continue
 		}
-		filter := asked.Filter
-		sub := session.Subscription{Filter: filter, QoS: codes[i], NoLocal: asked.NoLocal,
+		sub := session.Subscription{Filter: asked.Filter, QoS: codes[i], NoLocal: asked.NoLocal,
 			RetainAsPublished: asked.RetainAsPublished, RetainHandling: asked.RetainHandling, ID: uint32(asked.Identifier)}
-		if !p.ingest && !p.state.Subscribed(filter) && !p.usage.subscribe(filter) {
-			codes[i] = h.refuseSubscribe(l, refusal.TooManySubscriptions.By("max_subscriptions_per_account", h.router.quotas.limits.MaxSubscriptionsPerAccount), filter)
-			refused = append(refused, filter)
+		if !p.ingest && !p.state.Subscribed(sub.Filter) && !p.usage.subscribe(sub.Filter) {
+			codes[i] = h.refuseSubscribe(l, refusal.TooManySubscriptions.By("max_subscriptions_per_account",
+				h.router.quotas.limits.MaxSubscriptionsPerAccount), sub.Filter)
 			continue
 		}
-		existed := p.state.Subscribe(sub)
-		h.server.Topics.Subscribe(p.id, asked) // again, under the lock: the end of an older session may have removed it
-		cl.State.Subscriptions.Delete(filter)  // so that mochi takes nothing out of the index when the connection ends
-		if parent, ok := oneLevelLess(filter); ok && !p.state.Subscribed(parent) {
-			h.router.enterParent(p, parent, sub)
+		if existed := w.enter(p, sub); sub.SendsRetained(existed) {
+			p.due.add(sub)
 		}
-		if sub.Shared() {
-			h.router.shares.join(filter, p.id)
-		}
-		if sub.SendsRetained(existed) {
-			if existed { // all of them come again: what is left of the last time is among them
-				p.retainedDue = withoutFilter(p.retainedDue, filter)
+	}
+	p.charge()
+}
+
+// takeUnsubscribe answers an UNSUBSCRIBE. An error ends the connection.
+func (h *hook) takeUnsubscribe(l *clientLink, pk *packets.Packet) error {
+	if err := h.checkFilters(l, pk); err != nil {
+		return err
+	}
+	p, w, codes := l.peer, l.work, make([]byte, len(pk.Filters))
+	for from := 0; from < len(codes); from += filterStep {
+		p.mu.Lock()
+		for i := from; i < min(from+filterStep, len(codes)); i++ {
+			if filter := pk.Filters[i].Filter; !w.remove(p, filter) {
+				codes[i] = packets.CodeNoSubscriptionExisted.Code
 			}
-			p.retainedDue = append(p.retainedDue, retainedDelivery{subscription: sub, cursor: session.Match(filter)})
 		}
-		system = system || strings.HasPrefix(filter, topic.SystemPrefix)
+		p.charge()
+		p.mu.Unlock()
+		w.settle()
 	}
-	p.mu.Unlock()
-	for _, filter := range refused {
-		cl.State.Subscriptions.Delete(filter)
-		h.router.leave(p, filter)
-	}
-	h.router.cache.changed()
-	if p.ingest {
-		h.router.intake.setReady(true)
-	}
-	if system {
-		h.router.renewSystem()
-	}
+	w.answerFilters(l, packets.Unsuback, pk.PacketID, codes)
+	return nil
 }
 
-// OnPacketSent is called when mochi has written a packet: after a SUBACK it is the retained messages' turn.
-func (h *hook) OnPacketSent(cl *mqtt.Client, pk packets.Packet, _ []byte) {
-	l := linkOf(cl)
-	if l == nil || l.peer == nil || pk.FixedHeader.Type != packets.Suback {
-		return
+// enter gives a session a subscription: nowhere else it gets one. It reports whether there was one to the same filter. From
+// then on the session is in every route, as a share group is a moment later, by settle. The caller holds p.mu.
+func (w *work) enter(p *peer, sub session.Subscription) (existed bool) {
+	existed = p.state.Subscribe(sub)
+	if sub.Shared() {
+		w.regroup(p, sub.Filter)
+	} else {
+		w.r.routes.table.Subscribe(recipient{peer: p}, sub.Filter, optionsOf(sub))
 	}
-	l.work.deliverRetained(l.peer, h.now())
+	return existed
 }
 
-// OnUnsubscribe notes which subscriptions there are: mochi's codes would be wrong.
-func (h *hook) OnUnsubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet {
-	l := linkOf(cl)
-	if l == nil || l.peer == nil {
-		return pk
+// remove takes a subscription from a session that goes on; from one that ends they are taken by removeAll, and nowhere
+// else. It reports whether there was one. The caller holds p.mu.
+func (w *work) remove(p *peer, filter string) (existed bool) {
+	if existed = p.state.Unsubscribe(filter); existed {
+		w.removed(p, filter)
 	}
-	p := l.peer
-	l.unsuback = make([]byte, len(pk.Filters))
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for i, asked := range pk.Filters {
-		if !p.state.Unsubscribe(asked.Filter) {
-			l.unsuback[i] = packets.CodeNoSubscriptionExisted.Code
-		} else {
-			p.unsubscribed(asked.Filter)
-		}
-		p.retainedDue = withoutFilter(p.retainedDue, asked.Filter)
-	}
-	return pk
+	return existed
 }
 
-// OnUnsubscribed is called when mochi has taken the filters out of its index, before UNSUBACK.
-func (h *hook) OnUnsubscribed(cl *mqtt.Client, pk packets.Packet) {
-	l := linkOf(cl)
-	if l == nil || l.peer == nil {
-		return
-	}
-	for _, asked := range pk.Filters {
-		h.router.leave(l.peer, asked.Filter)
-	}
-	h.router.cache.changed()
-}
-
-// leave takes a filter that the session does not have any more out of the index and its share group.
-func (r *router) leave(p *peer, filter string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.state.Subscribed(filter) {
-		return // again, by a newer connection
-	}
-	if strings.HasPrefix(filter, topic.SharePrefix) {
-		r.shares.leave(filter, p.id)
-	}
-	if parent, ok := oneLevelLess(filter); ok && !p.state.Subscribed(parent) {
-		r.index.Unsubscribe(parent, p.id)
-	}
-	if longer, ok := p.longer(filter); ok {
-		r.enterParent(p, filter, longer) // mochi has just taken it out
-		return
-	}
-	r.index.Unsubscribe(filter, p.id)
-}
-
-// enterParent puts the level that the # of sub takes in into the index.
-func (r *router) enterParent(p *peer, parent string, sub session.Subscription) {
-	r.index.Subscribe(p.id, packets.Subscription{Filter: parent, Qos: sub.QoS, NoLocal: sub.NoLocal,
-		RetainAsPublished: sub.RetainAsPublished, Identifier: int(sub.ID)})
-}
-
-// longer returns the subscription of which filter is in the index as the level that its # takes in. The caller holds p.mu.
-func (p *peer) longer(filter string) (session.Subscription, bool) {
-	longer := filter + "/#"
-	if _, ok := oneLevelLess(longer); !ok {
-		return session.Subscription{}, false
-	}
-	return p.state.Subscription(longer)
-}
-
-// oneLevelLess returns a/+ for a/+/#, which matches that level too, but not in mochi's index.
-func oneLevelLess(filter string) (string, bool) {
-	parent, found := strings.CutSuffix(filter, "/#")
-	if !found || parent != "+" && !strings.HasSuffix(parent, "/+") {
-		return "", false
-	}
-	return parent, true
-}
-
-// forget takes a session that has ended out of the index, and out of the table when nobody is connected.
-func (r *router) forget(p *peer, filters map[string]session.Subscription) {
+// removeAll takes the subscriptions of a session that has ended. The caller holds p.mu: when it lets go of it, no route leads
+// here.
+func (w *work) removeAll(p *peer, filters map[string]session.Subscription) {
 	for filter := range filters {
-		r.leave(p, filter)
+		w.removed(p, filter)
 	}
-	r.cache.changed()
+	p.due.clear()
+}
+
+func (w *work) removed(p *peer, filter string) {
+	if !p.ingest {
+		p.usage.subscriptions.Add(-weight(filter))
+	}
+	p.due.remove(filter)
+	if topic.Shared(filter) {
+		p.waiting = slices.DeleteFunc(p.waiting, func(g *shareGroup) bool { return g.filter == filter })
+		w.regroup(p, filter)
+	} else {
+		w.r.routes.table.Unsubscribe(recipient{peer: p}, filter)
+	}
+}
+
+// answerFilters sends a SUBACK or an UNSUBACK with these codes.
+func (w *work) answerFilters(l *clientLink, kind byte, id uint16, codes []byte) {
+	p := l.peer
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.link != l || l.over {
+		return
+	}
+	w.write(l, appendFilterAck(w.buf[:0], kind, p.state.Version(), id, codes), nil)
+}
+
+// appendFilterAck encodes a SUBACK or an UNSUBACK, without any properties. That of an UNSUBSCRIBE has codes only in MQTT 5.
+func appendFilterAck(dst []byte, kind, version byte, id uint16, codes []byte) []byte {
+	properties := []byte{0}
+	if version < 5 {
+		properties = nil
+		if kind == packets.Unsuback {
+			codes = nil
+		}
+	}
+	dst = append(dst, kind<<4)
+	dst = binary.AppendUvarint(dst, uint64(2+len(properties)+len(codes))) // as MQTT writes a length [MQTT-1.5.5-1]
+	dst = binary.BigEndian.AppendUint16(dst, id)
+	return append(append(dst, properties...), codes...)
+}
+
+// forget lets go of a session that has ended, when nobody is connected.
+func (r *router) forget(p *peer) {
 	if p.ingest {
 		p.mu.Lock()
 		r.intake.setReady(p.state.Subscriptions() > 0) // it may have begun another session meanwhile

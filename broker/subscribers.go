@@ -1,76 +1,87 @@
 package broker
 
 import (
+	"hash/maphash"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 
+	"github.com/plantops/plantops/broker/route"
 	"github.com/plantops/plantops/broker/session"
 	"github.com/plantops/plantops/broker/topic"
 )
 
-// subscribers are who gets the messages of one topic. They are found once and used until a subscription changes.
+// recipient is who gets messages: a session, or a share group, which gives each to one of its members.
+type recipient struct {
+	peer  *peer
+	group *shareGroup
+}
+
+// subscribers are who gets the messages of one topic, and what else there is to know about it. What the topic alone says
+// never changes; who subscribes is brought up to date in each publish step, under the lock of the shard.
 type subscribers struct {
-	topic      string
-	generation uint64
-	ingest     bool   // ingest must store them
-	foreign    bool   // and they are of another program
-	tally      *tally // of their device, when ingest is set
-	direct     []subscriber
-	groups     []shareGroup
+	topic   string
+	shard   *shard
+	ingest  bool   // ingest must store them
+	foreign bool   // and they are of another program
+	tally   *tally // of their device, when ingest is set
 
-	ofDevices bool   // the topic begins as those that ingest reads
-	meant     string // the one that it may have meant, when nobody reads it
+	ofDevices bool // the topic begins as those that ingest reads
+
+	// guarded by shard.mu
+	meant  string // the topic that it may have meant, when nobody reads it and judged is set
+	judged bool
+	route  route.Route[recipient]
+	cached bool // others find it in the shard
+	used   bool // since eviction has passed by last
+	bytes  int  // that it is charged with in the cache
 }
 
-// subscriber is one of them, with its overlapping subscriptions merged: for what others publish and for what it publishes
-// itself, which differ where one of them says No Local.
-type subscriber struct {
-	peer     *peer
-	offer    session.Offer
-	own      session.Offer
-	wantsOwn bool
-}
-
-// The bounds of what the cache costs: above maxCachedTopics all are found anew, and the subscribers of a longer topic are found
-// for each message or connection.
 const (
-	maxCachedTopics     = 16384
+	// shardCount is how many topics may have a publish step at the same time.
+	shardCount = 256
+	// maxRouteBytes bounds the routes that are kept, all together. Who publishes to a topic whose route is not kept has it
+	// found anew, which costs about as much as to deliver to those in it.
+	maxRouteBytes = 8 << 20
+	// maxCachedTopicBytes: the route of a longer topic is not kept.
 	maxCachedTopicBytes = 256
+	// routeBytes is what a route costs besides its topic and its subscribers.
+	routeBytes = int(unsafe.Sizeof(subscribers{})) + 64
 )
 
-// subscriberCache keeps the subscribers of recent topics.
-type subscriberCache struct {
-	generation atomic.Uint64 // counts changes of subscriptions
-	mu         sync.RWMutex
-	byTopic    map[string]*subscribers
+// shard is a part of all topics. Of those one message at a time is published: see publish in router.go.
+type shard struct {
+	mu     sync.Mutex
+	routes map[string]*subscribers // recent ones, by topic
+	bytes  int                     // of them
 }
 
-// changed makes everything in it stale. It is called when the index and the sessions have changed.
-func (c *subscriberCache) changed() { c.generation.Add(1) }
-
-func (c *subscriberCache) get(topic string) *subscribers {
-	c.mu.RLock()
-	found := c.byTopic[topic]
-	c.mu.RUnlock()
-	if found == nil || found.generation != c.generation.Load() {
-		return nil
-	}
-	return found
+// routes are the routes of all topics that were published to lately.
+type routes struct {
+	table  route.Table[recipient]
+	seed   maphash.Seed
+	shards [shardCount]shard
+	bytes  atomic.Int64
+	limit  int64
 }
 
-func (c *subscriberCache) put(found *subscribers) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.byTopic == nil || len(c.byTopic) >= maxCachedTopics {
-		c.byTopic = make(map[string]*subscribers)
+func (t *routes) init() {
+	t.seed, t.limit = maphash.MakeSeed(), maxRouteBytes
+	t.table.Grew = func(to recipient, bytes int) {
+		if to.peer != nil {
+			to.peer.routeBytes.Add(int64(bytes))
+		}
 	}
-	c.byTopic[found.topic] = found
+}
+
+func (t *routes) shardOf(topic string) *shard {
+	return &t.shards[maphash.String(t.seed, topic)%shardCount]
 }
 
 // subscribersFor returns the subscribers of a topic. A connection mostly publishes to one: the last one is kept with it.
 func (r *router) subscribersFor(l *clientLink, topic string) *subscribers {
-	if to := l.lastSubscribers; to != nil && to.topic == topic && to.generation == r.cache.generation.Load() {
+	if to := l.lastSubscribers; to != nil && to.topic == topic {
 		return to
 	}
 	l.lastSubscribers = r.subscribersOf(topic)
@@ -79,45 +90,138 @@ func (r *router) subscribersFor(l *clientLink, topic string) *subscribers {
 
 // subscribersOf is subscribersFor for a message that comes from no connection.
 func (r *router) subscribersOf(topic string) *subscribers {
-	to := r.cache.get(topic)
+	s := r.routes.shardOf(topic)
+	s.mu.Lock()
+	to := s.routes[topic]
+	s.mu.Unlock()
 	if to == nil {
-		to = r.findSubscribers(strings.Clone(topic))
-		if len(topic) <= maxCachedTopicBytes {
-			r.cache.put(to)
-		}
+		to = r.newSubscribers(strings.Clone(topic), s)
 	}
 	return to
 }
 
-// findSubscribers asks mochi's index who may want the topic, and each session what exactly. The sessions know better where
-// filters overlap.
-func (r *router) findSubscribers(name string) *subscribers {
-	to := &subscribers{topic: name, generation: r.cache.generation.Load()}
+func (r *router) newSubscribers(name string, s *shard) *subscribers {
+	to := &subscribers{topic: name, shard: s, route: route.Route[recipient]{Topic: name}}
 	r.concernIngest(to)
-	found := r.index.Subscribers(name)
-	m := session.Message{Topic: name}
-	for id := range found.Subscriptions {
-		if p := r.sessions.peer(id); p != nil {
-			if t, ok := p.asSubscriber(m); ok {
-				to.direct = append(to.direct, t)
-			}
-		}
-	}
-	groups := map[string]map[string]subscriber{}
-	for filter, members := range found.Shared {
-		for id := range members {
-			if p := r.sessions.peer(id); p != nil {
-				p.joinGroups(groups, filter, name)
-			}
-		}
-	}
-	for filter, members := range groups {
-		to.groups = append(to.groups, shareGroup{filter: filter, members: members})
-	}
-	if to.ofDevices = r.unread.concerns(name); to.ofDevices && !to.readBy(nil) && len(name) <= maxCachedTopicBytes {
-		to.meant = topic.Meant(name, r.ingestTopics)
-	}
+	to.ofDevices = r.unread.concerns(name)
 	return to
+}
+
+// lookNearby finds out which topic it may have meant. Once that is known it stays.
+func (to *subscribers) lookNearby(ingestTopics []string) {
+	if !to.judged && len(to.topic) <= maxCachedTopicBytes {
+		to.meant = topic.Meant(to.topic, ingestTopics)
+	}
+	to.judged = true
+}
+
+// current returns the subscribers of a topic as they are now, in place of what was found before. The caller holds the lock of
+// their shard, and calls release before it lets go of it.
+func (t *routes) current(to *subscribers) *subscribers {
+	s := to.shard
+	if !to.cached {
+		if other := s.routes[to.topic]; other != nil {
+			to = other
+		}
+	}
+	to.used = true
+	if !t.table.Refresh(&to.route) && to.cached {
+		return to
+	}
+	t.keep(to)
+	return to
+}
+
+// release lets go of what is not kept.
+func (t *routes) release(to *subscribers) {
+	if !to.cached {
+		t.table.Clear(&to.route)
+	}
+}
+
+// keep puts a route that is new, or has changed, into the cache, if there is room for it or can be made.
+func (t *routes) keep(to *subscribers) {
+	s, bytes := to.shard, routeBytes+len(to.topic)+to.route.Bytes()
+	if len(to.topic) > maxCachedTopicBytes {
+		return
+	}
+	more := bytes
+	if to.cached {
+		more -= to.bytes
+	}
+	if left := t.limit - t.bytes.Load(); int64(more) > left {
+		t.evict(s, to, more)
+		if int64(more) > t.limit-t.bytes.Load() {
+			if to.cached {
+				t.remove(to)
+			}
+			return
+		}
+	}
+	if !to.cached {
+		if s.routes == nil {
+			s.routes = map[string]*subscribers{}
+		}
+		s.routes[to.topic], to.cached = to, true
+	}
+	to.bytes = bytes
+	s.bytes += more
+	t.bytes.Add(int64(more))
+}
+
+// evict makes room for some bytes in a shard, and a little more, by forgetting other routes: those first that nobody has used
+// since it was here last.
+func (t *routes) evict(s *shard, but *subscribers, bytes int) {
+	aim := s.bytes - max(bytes, s.bytes/8)
+	for range 2 {
+		for _, to := range s.routes {
+			switch {
+			case s.bytes <= aim:
+				return
+			case to == but:
+			case to.used:
+				to.used = false
+			default:
+				t.remove(to)
+				t.table.Clear(&to.route)
+			}
+		}
+	}
+}
+
+// remove takes a route out of the cache.
+func (t *routes) remove(to *subscribers) {
+	delete(to.shard.routes, to.topic)
+	to.cached = false
+	to.shard.bytes -= to.bytes
+	t.bytes.Add(-int64(to.bytes))
+}
+
+// look calls f with the subscribers of a topic as they are now.
+func (r *router) look(topic string, f func(to *subscribers)) {
+	to := r.subscribersOf(topic)
+	s := to.shard
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	to = r.routes.current(to)
+	f(to)
+	r.routes.release(to)
+}
+
+// wanted reports whether anybody subscribes to a topic.
+func (r *router) wanted(topic string) (is bool) {
+	r.look(topic, func(to *subscribers) { is = len(to.route.To) > 0 })
+	return is
+}
+
+// offerOf is what a route says, as a session wants it.
+func offerOf(o route.Offer) session.Offer {
+	return session.Offer{QoS: o.QoS, RetainAsPublished: o.RetainAsPublished, SubscriptionIDs: o.IDs}
+}
+
+// optionsOf are the terms of a subscription for the table.
+func optionsOf(sub session.Subscription) route.Options {
+	return route.Options{ID: sub.ID, QoS: sub.QoS, NoLocal: sub.NoLocal, RetainAsPublished: sub.RetainAsPublished}
 }
 
 // ofDevices is what the topics of devices begin with, whatever else a filter may say about them.
@@ -160,44 +264,4 @@ func deviceIn(filter, topic string) string {
 		}
 		filter, topic = filterRest, topicRest
 	}
-}
-
-// asSubscriber says what of a message's topic the session wants and may read.
-func (p *peer) asSubscriber(m session.Message) (subscriber, bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.rights.MayRead(m.Topic) {
-		return subscriber{}, false
-	}
-	t := subscriber{peer: p}
-	var wanted bool
-	t.offer, wanted = p.state.Offer(&m)
-	m.Publisher = p.id
-	t.own, t.wantsOwn = p.state.Offer(&m)
-	return t, wanted
-}
-
-// joinGroups adds the session to the share groups in which it gets the topic, of those that the index knows by filter:
-// that of the filter itself and that of the filter whose # takes in that level, which are two groups.
-func (p *peer) joinGroups(groups map[string]map[string]subscriber, filter, topic string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.rights.MayRead(topic) {
-		return
-	}
-	join := func(sub session.Subscription, ok bool) {
-		if !ok {
-			return
-		}
-		o := session.Offer{QoS: sub.QoS, RetainAsPublished: sub.RetainAsPublished}
-		if sub.ID > 0 {
-			o.SubscriptionIDs = []uint32{sub.ID}
-		}
-		if groups[sub.Filter] == nil {
-			groups[sub.Filter] = map[string]subscriber{}
-		}
-		groups[sub.Filter][p.id] = subscriber{peer: p, offer: o}
-	}
-	join(p.state.Subscription(filter))
-	join(p.longer(filter))
 }

@@ -54,7 +54,6 @@ func (r *router) publishSystem(now time.Time) {
 	w := r.begin()
 	for i := range systemValues {
 		m := r.system(i, now)
-		r.retained.set(m, nil)
 		r.publish(w, publication{to: r.subscribersOf(m.Topic), message: m, now: now})
 	}
 	w.finish()
@@ -62,7 +61,7 @@ func (r *router) publishSystem(now time.Time) {
 
 func (r *router) systemWanted() bool {
 	for _, v := range systemValues {
-		if to := r.subscribersOf(v.topic); len(to.direct)+len(to.groups) > 0 {
+		if r.wanted(v.topic) {
 			return true
 		}
 	}

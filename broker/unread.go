@@ -105,20 +105,20 @@ func (b *Broker) Unread() map[string]UnreadTopics {
 	return all
 }
 
-// readBy tells whether a message of a publisher reaches anybody, in a queue included.
+// readBy tells whether a message of a publisher reaches anybody, in a queue included. The caller holds the lock of the shard.
 func (to *subscribers) readBy(from *peer) bool {
-	for i := range to.direct {
-		if t := &to.direct[i]; t.peer != from || t.wantsOwn {
+	for i := range to.route.To {
+		if t := &to.route.To[i]; t.Who.peer != from || t.WantsOwn() {
 			return true
 		}
 	}
-	return to.ingest || len(to.groups) > 0
+	return to.ingest
 }
 
-// nobodyReads counts a message of a client that reaches nobody. A retained one may still be read by whoever comes; it counts
-// when its topic looks like a slip.
+// nobodyReads counts a message of a client that reaches nobody: to is outcome.unread. A retained one may still be read by whoever
+// comes; it counts when its topic looks like a slip.
 func (r *router) nobodyReads(l *clientLink, to *subscribers, retained bool) bool {
-	if !to.ofDevices || to.readBy(l.peer) || retained && to.meant == "" {
+	if to == nil || retained && to.meant == "" {
 		return false
 	}
 	r.unread.add(l.account.Name, to, l.now)

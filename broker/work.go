@@ -27,8 +27,9 @@ type work struct {
 	dirty []*network.Conn  // given something and not flushed
 	buf   []byte
 
-	fullReader *peer // that publishers should wait for, see checkFull; nil: none
-	urgent     bool  // before the next message of the round
+	fullReader *peer       // that publishers should wait for, see checkFull; nil: none
+	slowGroup  *shareGroup // the same, see waitForGroup in shares.go
+	urgent     bool        // before the next message of the round
 }
 
 // consequence is an effect that leads away from the session that it came from.
@@ -49,7 +50,7 @@ func (r *router) begin() *work {
 func (w *work) finish() {
 	w.settle()
 	w.flush()
-	w.fullReader, w.urgent = nil, false
+	w.fullReader, w.slowGroup, w.urgent = nil, nil, false
 	spareWork.Put(w)
 }
 
@@ -64,10 +65,7 @@ func (w *work) apply(p *peer) {
 		case !e.IsPacket():
 			if e.Kind == session.Ended {
 				p.ended = !p.state.Connected()
-				for filter := range e.Subscriptions {
-					p.unsubscribed(filter)
-				}
-				p.retainedDue = nil
+				w.removeAll(p, e.Subscriptions)
 			}
 			w.after = append(w.after, consequence{p, *e})
 		case l == nil || l.over:
@@ -103,6 +101,7 @@ func (w *work) apply(p *peer) {
 		}
 	}
 	p.charge()
+	w.wakeGroups(p)
 	w.checkBackpressure(p)
 	w.checkFull(p)
 	if lost := p.state.Overflowed(); lost != p.lost {
@@ -138,7 +137,11 @@ func (w *work) settle() {
 		case session.WillDue:
 			w.r.publishWill(w, c.from, c.Message)
 		case session.Ended:
-			w.r.forget(c.from, c.Subscriptions)
+			w.r.forget(c.from)
+		case regrouped:
+			w.r.shares.regroup(w, c.from, c.Token.(string))
+		case mayTakeMore:
+			c.Token.(*shareGroup).ready(w, c.from)
 		}
 	}
 	clear(w.after)
@@ -172,7 +175,7 @@ func (w *work) resume(p *peer, l *clientLink, now time.Time) {
 			w.markDirty(l.Conn)
 		}
 	}
-	retained := len(p.retainedDue) > 0
+	retained := p.due.waiting()
 	p.mu.Unlock()
 	if retained {
 		w.deliverRetained(p, now)

@@ -101,6 +101,11 @@ func (r Rights) MayRead(filter string) bool {
 	return covered(r.subscribe, bare)
 }
 
+// ReadsLike reports whether other allows to read the very same.
+func (r Rights) ReadsLike(other Rights) bool {
+	return r.admin == other.admin && r.Internal == other.Internal && slices.Equal(r.subscribe, other.subscribe)
+}
+
 // MayPublishText names the rules for publishing in a log line.
 func (r Rights) MayPublishText() string { return "publish " + strings.Join(r.publish, " ") }
 

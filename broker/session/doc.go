@@ -2,7 +2,7 @@
 // remember for one client id, and what follows from each event. It knows no
 // sockets, clocks, locks or goroutines. Events and the time go in, effects come
 // out; the router around it owns the rest: reading and writing packets, access
-// rules, the index of subscriptions, receipts.
+// rules, the table of subscriptions, receipts.
 //
 // # How to use it
 //
@@ -36,8 +36,8 @@
 // [Session.Connect] says whether a session is present and may return effects
 // of the previous life (a will, Ended, Dropped), no packets. The session is
 // then paused. The router writes CONNACK and calls [Session.Resume]: nothing
-// precedes CONNACK. With Clean, the subscriptions in Ended must leave the index
-// before new ones enter it.
+// precedes CONNACK. With Clean, the subscriptions in Ended must leave the table
+// before the lock is let go.
 //
 // [Session.Pause] when the connection's queue is above its mark, Resume with
 // the free room when it has drained and [Session.Paused] says so. Meanwhile QoS 0
@@ -86,7 +86,8 @@
 //
 // # Beside the session
 //
-// [ShareGroups] chooses a member of a share group. [Retained] stores retained
+// [ShareQueue] holds what no member of a share group has; [Session.Takes] tells
+// whether a member could be sent a message at once. [Retained] stores retained
 // messages and is walked with a [Cursor], a bounded part at a time; offer no
 // more than [Session.Room] of them to keep to the connection's pace, with
 // Offer.Retained. Because the walk reads the store as it goes, store a retained
@@ -105,7 +106,7 @@
 //	message.go       what is published
 //	will.go          the will
 //	subscription.go  subscriptions, and how they merge for one message
-//	shared.go        share groups
+//	shared.go        the queue of a share group
 //	retained.go      the store of retained messages
 //	cursor.go        a way through that store in bounded parts
 //	wire.go          packets as bytes

@@ -22,7 +22,7 @@ const (
 	// WillDue: check the publisher's access, then route Message.
 	WillDue
 	// Ended: the session's state is gone. Take the filters in Subscriptions
-	// out of the index; if the session is not connected, forget it.
+	// out of the table; if the session is not connected, forget it.
 	Ended
 )
 

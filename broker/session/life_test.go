@@ -198,15 +198,6 @@ func TestSubscriptions(t *testing.T) {
 	assert.False(t, s.Subscribe(Subscription{Filter: "$share/g/a/b", QoS: 2}))
 	assert.True(t, s.Subscribe(Subscription{Filter: "a/#", QoS: 2, NoLocal: true, ID: 3}), "replaced [MQTT-3.8.4-3]")
 
-	o, wanted := s.Offer(&Message{Topic: "a/b", Publisher: "me"})
-	assert.True(t, wanted, "a plain filter beside No Local")
-	assert.Equal(t, Offer{RetainAsPublished: true, SubscriptionIDs: []uint32{2}}, o)
-	o, _ = s.Offer(&Message{Topic: "a/b", Publisher: "you"})
-	assert.EqualValues(t, 2, o.QoS)
-	assert.ElementsMatch(t, []uint32{2, 3}, o.SubscriptionIDs)
-	_, wanted = s.Offer(&Message{Topic: "a/c", Publisher: "me"})
-	assert.False(t, wanted)
-
 	assert.True(t, s.Unsubscribe("a/b"))
 	assert.False(t, s.Unsubscribe("a/b"))
 	_, found := s.Subscription("a/b")

@@ -195,53 +195,6 @@ func TestSweepRemovesWhatIsStale(t *testing.T) {
 	assert.NotNil(t, r.Get("a/b"))
 }
 
-func TestShareGroupTakesTurnsAmongThoseOnline(t *testing.T) {
-	var g ShareGroups
-	for _, id := range []string{"a", "b", "c", "b"} {
-		g.Join("$share/g/x", id)
-	}
-	away := map[string]bool{}
-	online := func(id string) bool { return !away[id] }
-	pick := func(refuse ...string) string {
-		for id := range g.Candidates("$share/g/x", online) {
-			if !slices.Contains(refuse, id) {
-				return id
-			}
-		}
-		return ""
-	}
-	assert.Equal(t, []string{"a", "b", "c", "a"}, []string{pick(), pick(), pick(), pick()})
-	away["b"] = true
-	assert.Equal(t, []string{"c", "a", "c"}, []string{pick(), pick(), pick()})
-	assert.Equal(t, "c", pick("a"), "the next on failure")
-	assert.Equal(t, "b", pick("a", "c"), "one that is away only in the end")
-	away["a"], away["c"] = true, true
-	assert.Equal(t, []string{"c", "a", "b"}, []string{pick(), pick(), pick()}, "in turn when all are away")
-	g.Leave("$share/g/x", "a") // whose turn comes after b's and c's
-	assert.Equal(t, []string{"c", "b", "c"}, []string{pick(), pick(), pick()})
-	g.Leave("$share/g/x", "b")
-	g.Leave("$share/g/x", "c")
-	g.Leave("$share/g/x", "c")
-	assert.Empty(t, pick())
-	assert.Empty(t, g.groups)
-}
-
-func TestLeavingAShareGroupSkipsNobody(t *testing.T) {
-	var g ShareGroups
-	for _, id := range []string{"a", "b", "c"} {
-		g.Join("x", id)
-	}
-	pick := func() string {
-		for id := range g.Candidates("x", func(string) bool { return true }) {
-			return id
-		}
-		return ""
-	}
-	assert.Equal(t, "a", pick())
-	g.Leave("x", "a")
-	assert.Equal(t, []string{"b", "c", "b"}, []string{pick(), pick(), pick()})
-}
-
 // What others have put into the store does not keep an owner from its share.
 func TestAnOwnerHasItsShareOfAFullStore(t *testing.T) {
 	r := Retained{MaxMessages: 3, MaxBytes: 10_000, Assured: 2, AssuredBytes: 2000}

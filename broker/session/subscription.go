@@ -46,25 +46,6 @@ func (s *Session) Unsubscribe(filter string) (existed bool) {
 // Subscriptions returns how many there are.
 func (s *Session) Subscriptions() int { return len(s.filters) }
 
-// Offer merges the session's own subscriptions, shared ones aside, that match
-// the message: the highest QoS, all identifiers [MQTT-3.3.4-2, -3]. It reports
-// false when none wants it. It walks every filter: for the case that an index
-// merges wrongly, No Local beside a plain overlapping filter.
-func (s *Session) Offer(m *Message) (o Offer, wanted bool) {
-	for _, sub := range s.filters {
-		if sub.Shared() || (sub.NoLocal && m.Publisher == s.clientID) || !topic.Matches(sub.Filter, m.Topic) {
-			continue
-		}
-		wanted = true
-		o.QoS = max(o.QoS, sub.QoS)
-		o.RetainAsPublished = o.RetainAsPublished || sub.RetainAsPublished
-		if sub.ID > 0 {
-			o.SubscriptionIDs = append(o.SubscriptionIDs, sub.ID)
-		}
-	}
-	return o, wanted
-}
-
 // Subscription returns the subscription with this very filter, if there is one.
 func (s *Session) Subscription(filter string) (sub Subscription, ok bool) {
 	sub, ok = s.filters[filter]

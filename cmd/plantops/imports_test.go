@@ -15,12 +15,13 @@ const module = "github.com/plantops/plantops"
 
 // arrows are the packages of ours that a package may know. Nobody knows cmd.
 var arrows = map[string][]string{
-	"broker":            {"broker/access", "broker/journal", "broker/network", "broker/refusal", "broker/session", "broker/topic", "broker/validate"},
+	"broker":            {"broker/access", "broker/journal", "broker/network", "broker/refusal", "broker/route", "broker/session", "broker/topic", "broker/validate"},
 	"broker/access":     {"broker/topic"},
 	"broker/brokertest": {"broker", "broker/brokertest/logtest", "certs/certstest", "config"},
 	"broker/journal":    {},
 	"broker/network":    {"broker/access", "broker/refusal"},
 	"broker/refusal":    {"broker/topic"},
+	"broker/route":      {"broker/topic"},
 	"broker/session":    {"broker/topic"},
 	"broker/topic":      {},
 	"broker/validate":   {"broker/refusal"},

@@ -1,0 +1,232 @@
+package broker_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/plantops/plantops/broker"
+	"github.com/plantops/plantops/broker/brokertest"
+)
+
+const jobs, sharedJobs = "devices/bed-1/jobs", "$share/g/devices/bed-1/jobs"
+
+// worker is a member of the group who may have so many messages that it has not acknowledged.
+func worker(t *testing.T, b *brokertest.Broker, id string, window uint16, qos byte) *brokertest.Client {
+	t.Helper()
+	login := withID("bed-1", id)
+	login.Version, login.Properties.ReceiveMaximum = 5, window
+	c := brokertest.Dial(t, b, brokertest.TCP, login)
+	require.Equal(t, qos, c.Subscribe(sharedJobs, qos))
+	return c
+}
+
+// What a member has not acknowledged, and what was never sent, others get when its session ends, in the order in which it was
+// published; nothing waits for a member that does not read while another one does.
+func TestWhatAMemberDoesNotAcknowledgeOthersGet(t *testing.T) {
+	b := brokertest.Start(t, brokertest.Device("bed-1"))
+	slow, good := worker(t, b, "slow", 3, 1), worker(t, b, "good", 1000, 1)
+	sender := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 4))
+	const n = 100
+	for i := range n {
+		require.Zero(t, sender.Publish(jobs, fmt.Sprintf("%03d", i), 1))
+	}
+	good.Ping()
+	var own []string
+	for good.Has(packets.Publish) {
+		own = append(own, string(good.Receive().Payload))
+	}
+	require.Len(t, own, n-3)
+	assert.IsIncreasing(t, own)
+	slow.Close()
+	assert.Equal(t, []string{"000", "002", "004"}, []string{string(good.Receive().Payload), string(good.Receive().Payload), string(good.Receive().Payload)})
+	good.AwaitNoMessage()
+
+	good.Close() // the last one
+	awaitHeld(t, b, "bed-1", broker.Held{Sessions: 1, Connections: 1})
+	assert.Zero(t, b.Stats().Dropped)
+}
+
+func TestAMemberThatCannotTakeTheSizeLeavesItToAnother(t *testing.T) {
+	b := brokertest.Start(t, brokertest.Device("bed-1"))
+	login := withID("bed-1", "small")
+	login.Version, login.Properties.MaximumPacketSize = 5, 100
+	small := brokertest.Dial(t, b, brokertest.TCP, login)
+	require.Equal(t, byte(1), small.Subscribe(sharedJobs, 1))
+	sender := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 4))
+	large := string(make([]byte, 500))
+	require.Zero(t, sender.Publish(jobs, large, 1))
+	assert.EqualValues(t, 1, b.Stats().Dropped, "nobody can take it")
+
+	big := worker(t, b, "big", 1, 1)
+	for range 4 {
+		require.Zero(t, sender.Publish(jobs, large, 1))
+	}
+	require.Zero(t, sender.Publish(jobs, "little", 1))
+	assert.Equal(t, "little", string(small.Receive().Payload), "it does not wait behind what only the other one can take")
+	for range 4 {
+		assert.Len(t, big.Receive().Payload, 500)
+	}
+	assert.EqualValues(t, 1, b.Stats().Dropped)
+}
+
+// A member that refuses a message ends it [MQTT-4.8.2-6]; one that has begun to take it at QoS 2 may have it, and nobody else
+// gets it [MQTT-4.8.2-5].
+func TestWhatNoOtherMemberMayGet(t *testing.T) {
+	b := brokertest.Start(t, brokertest.Device("bed-1"))
+	one := worker(t, b, "one", 10, 2)
+	sender := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 4))
+	require.Zero(t, sender.Publish(jobs, "refused", 1))
+	require.Zero(t, sender.Publish(jobs, "begun", 2))
+	require.Zero(t, sender.Publish(jobs, "again", 1))
+	pk := one.Await(packets.Publish)
+	one.Send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puback}, PacketID: pk.PacketID, ReasonCode: 0x80})
+	other := worker(t, b, "other", 10, 2)
+	one.Ping()
+	one.Close()
+	assert.Equal(t, "again", string(other.Receive().Payload))
+	other.AwaitNoMessage()
+}
+
+// With members that are away and nobody there the group's messages wait, charged to an account, for whoever comes first.
+func TestMessagesWaitForAGroupThatIsAway(t *testing.T) {
+	b := brokertest.Start(t, brokertest.Device("bed-1"))
+	away := brokertest.Dial(t, b, brokertest.TCP, lasting("bed-1", "away", 5))
+	require.Equal(t, byte(1), away.Subscribe(sharedJobs, 1))
+	away.Disconnect()
+	sender := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 4))
+	for i := range 40 {
+		require.Zero(t, sender.Publish(jobs, fmt.Sprintf("%02d", i), 1))
+	}
+	require.Zero(t, sender.Publish(jobs, "not for those who are away", 0))
+	sender.Ping()
+	assert.GreaterOrEqual(t, b.Charged()["bed-1"]().Queued, 8<<10)
+	first := worker(t, b, "first", 100, 1)
+	for i := range 40 {
+		require.Equal(t, fmt.Sprintf("%02d", i), string(first.Receive().Payload))
+	}
+	first.Ping()
+	first.AwaitNoMessage()
+	awaitHeld(t, b, "bed-1", broker.Held{Sessions: 3, Connections: 2, Subscriptions: 2})
+	brokertest.Dial(t, b, brokertest.TCP, withID("bed-1", "away")).AwaitNoMessage()
+}
+
+// Members come and go, with sessions that last and that do not, and acknowledge or not: while one lives, whatever was
+// acknowledged to its publisher reaches somebody.
+func TestNoAcknowledgedMessageIsLostWhileAMemberLives(t *testing.T) {
+	b := brokertest.Start(t, brokertest.Device("bed-1"))
+	living := worker(t, b, "living", 20, 1)
+	const publishers, n, visitors = 2, 600, 4
+	var mu sync.Mutex
+	got := map[string]bool{}
+	note := func(pk packets.Packet) {
+		mu.Lock()
+		defer mu.Unlock()
+		got[string(pk.Payload)] = true
+	}
+	all := func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(got) == publishers*n
+	}
+	var publishing, working sync.WaitGroup
+	for p := range publishers {
+		sender := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 4))
+		publishing.Go(func() {
+			for i := range n {
+				sender.Publish(jobs, fmt.Sprint(p, "/", i), 1)
+			}
+		})
+	}
+	stop := make(chan struct{})
+	for v := range visitors {
+		working.Go(func() {
+			random := rand.New(rand.NewPCG(uint64(v), 1))
+			for round := 0; ; round++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				login := lasting("bed-1", fmt.Sprint("visitor-", v), 5)
+				if random.IntN(2) == 0 {
+					login = withID("bed-1", fmt.Sprint("visitor-", v))
+					login.Version = 5
+				}
+				login.Properties.ReceiveMaximum = uint16(1 + random.IntN(5))
+				c := brokertest.Dial(t, b, brokertest.TCP, login)
+				c.Subscribe(sharedJobs, 1)
+				for range random.IntN(8) {
+					c.Ping()
+					if c.Has(packets.Publish) {
+						pk := c.Await(packets.Publish)
+						if random.IntN(3) > 0 {
+							note(pk) // before it is acknowledged
+							c.Acknowledge(pk)
+						}
+					}
+				}
+				c.Close()
+			}
+		})
+	}
+	publishing.Wait()
+	close(stop)
+	working.Wait()
+	for v := range visitors { // the sessions that last end: what they have goes to the one that lives
+		brokertest.Dial(t, b, brokertest.TCP, withID("bed-1", fmt.Sprint("visitor-", v))).Disconnect()
+	}
+	for deadline := time.Now().Add(brokertest.Patience); !all() && time.Now().Before(deadline); {
+		if living.Ping(); living.Has(packets.Publish) {
+			pk := living.Await(packets.Publish)
+			note(pk)
+			living.Acknowledge(pk)
+		}
+	}
+	assert.Len(t, got, publishers*n)
+	assert.Zero(t, b.Stats().Dropped)
+}
+
+// A group that has much waiting slows its publishers down, as long as somebody takes something.
+func TestPublishersWaitForAGroupThatIsBehind(t *testing.T) {
+	b := brokertest.Start(t, brokertest.Device("bed-1"))
+	worker(t, b, "deaf", 1, 1)
+	good := worker(t, b, "good", 50, 1)
+	const n = 20_000
+	go func() {
+		c := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 4))
+		c.SendBytes(brokertest.Record(t, 4, func(c *brokertest.Client) {
+			for i := range n {
+				c.SendPublish(jobs, fmt.Sprint(i), 1)
+			}
+		}))
+	}()
+	for range n - 1 {
+		good.Receive()
+	}
+	assert.Zero(t, b.Stats().Dropped)
+}
+
+func TestMembersThatKeepUpTakeTurns(t *testing.T) {
+	b := brokertest.Start(t, brokertest.Device("bed-1"))
+	sender := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 4))
+	var members []*brokertest.Client
+	for i := range 3 {
+		members = append(members, worker(t, b, fmt.Sprint("w", i), 10, byte(i)))
+	}
+	for range 9 {
+		require.Zero(t, sender.Publish(jobs, "x", 1))
+	}
+	for i, c := range members {
+		for range 3 {
+			assert.Equal(t, byte(min(i, 1)), c.Receive().FixedHeader.Qos)
+		}
+		c.AwaitNoMessage()
+	}
+}
