@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"slices"
 	"strings"
@@ -103,12 +104,12 @@ func Listen(o Options) (*Broker, error) {
 // serverOptions sets every one of mochi's capabilities on purpose.
 func serverOptions(limits Limits, log *slog.Logger) *mqtt.Options {
 	caps := mqtt.NewDefaultServerCapabilities()
-	caps.MaximumClients = int64(limits.MaxConnections) + 1 // the network's limit comes first
+	caps.MaximumClients = math.MaxInt64 // sessions.go counts them
 	caps.MaximumPacketSize = uint32(limits.MaxPacketBytes)
 	caps.MaximumSessionExpiryInterval = uint32(maxSessionExpiry / time.Second)
 	caps.MaximumClientWritesPending = 1 // 8 bytes each per connection; the messages are in our sessions
 	caps.ReceiveMaximum = receiveMaximum
-	caps.TopicAliasMaximum = 0 // mochi resolves the alias after it was asked for access
+	caps.TopicAliasMaximum = 0 // aliases are resolved in dispatch.go, before mochi could do it
 	caps.Compatibilities.NoInheritedPropertiesOnAck = true
 	return &mqtt.Options{
 		Capabilities:             caps,
@@ -198,7 +199,7 @@ func (b *Broker) Start() error {
 func (b *Broker) Expect(local net.Addr) { b.network.Expect(local) }
 
 // establish serves one connection until it ends. mochi's decoder can panic on what a client sends: the connection
-// recovers (run in network/conn.go).
+// recovers (run in network/conn.go), see dieOfPanic.
 func (b *Broker) establish(c *network.Conn) error {
 	l := newLink(b.hook, c)
 	b.hook.router.traffic.sockets.Add(1)

@@ -46,6 +46,7 @@ type clientLink struct {
 	noWill          bool                  // the will is that of a bridge, and ignored
 	stateSaid       bool                  // that is logged
 	bridge          validate.BridgeBit    // whether it is a bridge of Mosquitto's
+	aliases         *aliases              // nil: no topic has a number yet
 	lastTopic       string                // the topic that it published to last, judged and found right
 	lastSubscribers *subscribers          // of that topic
 

@@ -40,6 +40,7 @@ func announce(cl *mqtt.Client, pk packets.Packet, maxPacketBytes uint32) packets
 	switch version := cl.Properties.ProtocolVersion; {
 	case version == 5 && pk.ReasonCode == packets.CodeSuccess.Code:
 		pk.Properties.MaximumPacketSize = maxPacketBytes
+		pk.Properties.TopicAliasMaximum = maxAliases
 	case version == 4 && pk.ReasonCode >= packets.ErrUnspecifiedError.Code:
 		pk.ReasonCode = refusal.V3IdentifierRejected // mochi's answer to a persistent session without a client id
 	case version == 3:

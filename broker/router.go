@@ -58,7 +58,8 @@ func newRouter(h *hook, o Options) *router {
 	r.quotas.limits = o.Limits
 	r.routes.init()
 	r.retained.store = session.Retained{MaxMessages: maxRetained, MaxBytes: maxRetainedBytes,
-		MaxOwned: r.quotas.limits.MaxRetainedPerAccount, MaxOwnedBytes: maxRetainedBytes / retainedShare}
+		MaxOwned: r.quotas.limits.MaxRetainedPerAccount, MaxOwnedBytes: maxRetainedBytes / retainedShare,
+		Assured: assuredRetained, AssuredBytes: assuredRetainedBytes}
 	return r
 }
 
