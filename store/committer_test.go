@@ -265,6 +265,29 @@ func TestACommitThatFailedIsSettled(t *testing.T) {
 	}
 }
 
+// What could not be synced stands behind the end of the log, and a start after a power cut would find it there: something
+// else must be written over it, also when the row that had the stamp is gone with the rest.
+func TestWhatIsNotInTheFileIsWrittenOver(t *testing.T) {
+	s, failing := openTest(t, Options{}), true
+	onCommit(t, s, func(real func() error) error {
+		if failing {
+			failing = false
+			return syncError{}
+		}
+		return real()
+	})
+	stamp := func() (n int64) {
+		require.NoError(t, s.queryRow(t.Context(), `SELECT stamp FROM counter WHERE device = 0`).Scan(&n))
+		return n
+	}
+	before := stamp()
+	_, err := s.Append(t.Context(), []Message{telemetry("new", noon, Value{"ph", 6})}, nil)
+	require.Error(t, err)
+	require.NotErrorIs(t, err, ErrInDoubt)
+	assert.NotEqual(t, before, stamp())
+	assert.Equal(t, []Outcome{Stored}, mustAppend(t, s, telemetry("new", noon, Value{"ph", 6})))
+}
+
 func TestACommitThatCannotBeSettledAtOnceIsAnsweredWhenItIsGivenAgain(t *testing.T) {
 	for name, stored := range map[string]bool{"it is in the file": true, "it is not in the file": false} {
 		t.Run(name, func(t *testing.T) {
