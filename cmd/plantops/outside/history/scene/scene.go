@@ -80,20 +80,23 @@ func (s *Scene) Killed() { s.Log.Add(history.Event{Kind: history.Killed}) }
 // End lets nothing new be published, waits until everything has come or nothing comes for so long, reads what is retained,
 // ends the clients, and returns the history.
 func (s *Scene) End(ctx context.Context, silence time.Duration) ([]history.Event, error) {
-	defer func() {
-		s.cancel()
-		s.running.Wait()
-		s.lingering.Wait()
-	}()
+	defer s.Stop()
 	s.draining.Store(true)
 	if err := s.settle(ctx, silence); err != nil {
 		return s.Log.Events(), err
 	}
-	if err := s.readRetained(ctx, min(silence, time.Second)); err != nil {
+	if err := s.readRetained(ctx, min(silence, 500*time.Millisecond)); err != nil {
 		return s.Log.Events(), fmt.Errorf("read what is retained: %w", err)
 	}
 	s.Log.Add(history.Event{Kind: history.Ended})
 	return s.Log.Events(), nil
+}
+
+// Stop ends the clients, wherever they are.
+func (s *Scene) Stop() {
+	s.cancel()
+	s.running.Wait()
+	s.lingering.Wait()
 }
 
 // settle waits until all are connected, nothing is on its way, and nothing is missing, or nothing happens for so long.
