@@ -84,11 +84,15 @@ type contest struct {
 }
 
 func (c contest) traffic(r *rival) *load.Traffic {
+	topics := make([]string, c.publishers)
+	for i := range topics {
+		topics[i] = fmt.Sprint("bench/", i)
+	}
 	t := &load.Traffic{Address: r.address, QoS: c.qos, Publishers: c.publishers, Messages: c.messages, Window: 100, Size: c.size, Silence: 3 * time.Second,
 		Login: func(i int) load.Account {
 			return load.Account{User: r.account.User, Secret: r.account.Secret, ClientID: fmt.Sprint("bench-pub-", i)}
 		},
-		Topic: func(i int) string { return fmt.Sprint("bench/", i) }}
+		Topic: func(i, _ int) string { return topics[i] }}
 	if c.publishers >= 1000 || c.qos == 2 {
 		t.Window = 10 // mosquitto takes 20 at QoS 2
 	}

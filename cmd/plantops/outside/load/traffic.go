@@ -33,7 +33,7 @@ type Traffic struct {
 	Window     int // unacknowledged messages per publisher
 	Size       int // of a payload in bytes; 0: a reading
 	Login      func(i int) Account
-	Topic      func(i int) string // of publisher i
+	Topic      func(i, n int) string // of message n, from 1, of publisher i
 	Readers    []Reader
 	Silence    time.Duration // so long nothing comes when nothing comes any more; 0: 5 s
 }
@@ -190,7 +190,7 @@ func (p *Publisher) carry(t *Traffic, i int) error {
 
 func (p *Publisher) write(t *Traffic, i, count int) error {
 	epoch := time.Now().Add(-time.Hour).UnixMilli()
-	topic, payload := t.Topic(i), make([]byte, t.Size)
+	payload := make([]byte, t.Size)
 	for n := range payload {
 		payload[n] = 'x'
 	}
@@ -205,7 +205,7 @@ func (p *Publisher) write(t *Traffic, i, count int) error {
 		if t.Size == 0 {
 			payload = appendReading(payload[:0], epoch+int64(n), n)
 		}
-		packet = rawmqtt.AppendPublish(packet[:0], topic, t.QoS, uint16(n), payload)
+		packet = rawmqtt.AppendPublish(packet[:0], t.Topic(i, n), t.QoS, uint16(n), payload)
 		if t.Retain {
 			packet[0] |= 1
 		}
