@@ -140,9 +140,9 @@ fuzz: ## every fuzz target in turn, each for FUZZTIME (30s), until one fails
 		go test -run '^$$' -fuzz "^$${function#func }$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s "$${file%/*}" || exit 1; \
 	done
 
-bench: ## speed and memory, measured
+bench: ## speed and memory, measured, beside mosquitto and FlashMQ (PLANTOPS_FLASHMQ): an hour
 	.ci/test-by-name Benchmark -- -benchmem ./...
-	PLANTOPS_BENCH=1 .ci/test-by-name TestSpeedOfTheWholePath -- -timeout 30m ./cmd/plantops/outside/bench
+	PLANTOPS_BENCH=1 .ci/test-by-name TestSpeed TestSubscribersGet TestRestartWith TestMemoryOf -- -timeout 2h ./cmd/plantops/outside/bench
 
 vuln: ## known vulnerabilities; needs the vulnerability database from the network
 	go run $(GOVULNCHECK) ./...
