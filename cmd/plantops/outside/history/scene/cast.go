@@ -15,8 +15,8 @@ const (
 	willTopics  = "will"
 )
 
-// cast makes the clients.
-func (s *Scene) cast() {
+// Mixture is a few clients of every kind, none of whom stays long.
+func Mixture(s *Scene) {
 	s.publishers()
 	s.subscribers()
 	s.group()

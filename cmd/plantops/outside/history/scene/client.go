@@ -326,6 +326,7 @@ func (c *client) talk(ctx context.Context, l *link) (ending, error) {
 	clock := time.NewTicker(tick)
 	defer clock.Stop()
 	c.due = time.Now()
+	storms := c.scene.storms.Load()
 	for asked := map[string]bool{}; ; {
 		out := c.subscribe(asked)
 		select {
@@ -348,6 +349,9 @@ func (c *client) talk(ctx context.Context, l *link) (ending, error) {
 				}
 			}
 		case <-clock.C:
+			if c.scene.storms.Load() != storms {
+				return dropping, nil
+			}
 			out = append(out, c.publish()...)
 		}
 		if err := l.send(out); err != nil {

@@ -28,6 +28,7 @@ type Options struct {
 	Random  *rand.Rand // all choices come from it
 	Rate    float64    // messages a second of all publishers
 	Rules   history.Rules
+	Cast    func(*Scene)       // Mixture or House; nil: Mixture
 	Before  []history.Event    // what has happened already; the clients go on from there
 	From    func(i int) net.IP // address of client i; nil leaves it to the system
 }
@@ -42,6 +43,7 @@ type Scene struct {
 	lingering sync.WaitGroup
 	cancel    context.CancelFunc
 	draining  atomic.Bool
+	storms    atomic.Int64
 
 	mu         sync.Mutex
 	complaints map[string]int // by text, how often
@@ -50,7 +52,10 @@ type Scene struct {
 // New makes a scene, which does nothing yet.
 func New(o Options) *Scene {
 	s := &Scene{Options: o, Log: history.NewLog(o.Before), complaints: map[string]int{}}
-	s.cast()
+	if o.Cast == nil {
+		o.Cast = Mixture
+	}
+	o.Cast(s)
 	for i, c := range s.clients {
 		c.scene, c.Account, c.random = s, o.Account, rand.New(rand.NewPCG(o.Random.Uint64(), 0))
 		if o.From != nil {
@@ -73,6 +78,9 @@ func (s *Scene) Start(ctx context.Context) {
 		s.running.Go(func() { c.run(ctx) })
 	}
 }
+
+// Storm ends all connections at once, without a word. Everybody is back as soon as possible.
+func (s *Scene) Storm() { s.storms.Add(1) }
 
 // Killed notes that the broker is about to be killed.
 func (s *Scene) Killed() { s.Log.Add(history.Event{Kind: history.Killed}) }
