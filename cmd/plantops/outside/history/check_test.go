@@ -129,6 +129,8 @@ func TestFaultsAreFound(t *testing.T) {
 		"QoS 1 again although acknowledged":          {join(start(1), send(1, 1), taken(1), got("s", 1, 1), events{{Kind: history.Answered, Client: "s", Message: msg(1)}}, part("s"), enter("s", true, true), again("s", 1, 1)), history.Doubled},
 		"its publisher sent it twice":                {join(start(1), send(1, 1), got("s", 1, 1), drop("p"), enter("p", true, true), send(1, 1), got("s", 1, 1), taken(1)), ""},
 		"QoS 0 twice":                                {join(start(0), send(1, 0), got("s", 1, 0), got("s", 1, 0)), history.Doubled},
+		"QoS 2 to who subscribed at QoS 0, a kill":   {join(start(0), send(1, 2), got("s", 1, 0), killed, drop("s"), drop("p"), enter("s", true, true), enter("p", true, true), send(1, 2), got("s", 1, 0), taken(1)), ""},
+		"the same without a kill":                    {join(start(0), send(1, 2), got("s", 1, 0), drop("s"), drop("p"), enter("s", true, true), enter("p", true, true), send(1, 2), got("s", 1, 0), taken(1)), history.Doubled},
 		"older after newer":                          {join(start(1), send(1, 1), send(2, 1), taken(1), taken(2), got("s", 2, 1), got("s", 1, 1)), history.Reordered},
 		"older after newer, of another QoS":          {join(start(2), send(1, 1), send(2, 2), taken(1), taken(2), got("s", 2, 2), got("s", 1, 1)), ""},
 		"older again after newer":                    {join(start(1), send(1, 1), send(2, 1), taken(1), taken(2), got("s", 1, 1), got("s", 2, 1), drop("s"), enter("s", true, true), again("s", 1, 1)), ""},

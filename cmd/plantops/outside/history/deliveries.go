@@ -92,7 +92,7 @@ func (c *check) judgeCopies(s *session, m *message, all []*delivery) {
 		} else {
 			here = 1
 		}
-		if last == nil || d.QoS != 1 || !c.resent(last, d) {
+		if last == nil || !c.resent(m, last, d) {
 			copies++
 		}
 		if copies > allowed || here > allowed {
@@ -104,15 +104,16 @@ func (c *check) judgeCopies(s *session, m *message, all []*delivery) {
 	}
 }
 
-// resent says whether a broker had a reason to send d, at QoS 1, after it had sent last: the connection of then has ended
-// before it can have read the acknowledgement. Who was killed may not know that it had sent it, and leave out DUP.
-func (c *check) resent(last, d *delivery) bool {
+// resent says whether a broker had a reason to send d after it had sent last: at QoS 1, the connection of then has ended
+// before it can have read the acknowledgement. Who was killed may not know that it had sent it, and leave out DUP; and what it
+// handed on at QoS 0 before it had acknowledged it, it hands on once more when it is sent to it once more.
+func (c *check) resent(m *message, last, d *delivery) bool {
 	switch {
-	case last.conn == d.conn:
+	case last.conn == d.conn, d.QoS == 2:
 		return false
 	case c.killedBetween(last.seq, d.seq):
-		return true
-	case !d.Again:
+		return d.QoS == 1 || m.again > 0
+	case !d.Again, d.QoS == 0:
 		return false
 	}
 	return !last.conn.parted || last.answered > last.conn.over || c.hasty(last.conn) // else the acknowledgement came before the DISCONNECT
