@@ -1,6 +1,9 @@
 package history
 
-import "cmp"
+import (
+	"cmp"
+	"slices"
+)
 
 // judgeSession looks at what one session got, and should have got.
 func (c *check) judgeSession(s *session) {
@@ -81,18 +84,19 @@ func (c *check) judgeCopies(s *session, m *message, all []*delivery) {
 	if m.qos == 1 {
 		allowed *= 1 + m.again
 	}
-	copies, here := 0, 0
+	copies, here, resends := 0, 0, 0 // different ones; and on the connection of last
 	var last *delivery
-	for _, d := range all {
+	for i, d := range all {
 		if d.Held || d.Retain && !m.will { // what was retained came with a subscription
 			continue
 		}
-		if last != nil && last.conn == d.conn {
-			here++
-		} else {
-			here = 1
+		if last == nil || last.conn != d.conn {
+			here, resends = 0, 0
 		}
-		if last == nil || !c.resent(m, last, d) {
+		here++
+		if resends < copies && slices.ContainsFunc(all[:i], func(before *delivery) bool { return c.resent(m, before, d) }) {
+			resends++
+		} else {
 			copies++
 		}
 		if copies > allowed || here > allowed {
@@ -111,7 +115,7 @@ func (c *check) resent(m *message, last, d *delivery) bool {
 	switch {
 	case last.conn == d.conn, d.QoS == 2:
 		return false
-	case c.killedBetween(last.seq, d.seq):
+	case c.killedBetween(last.conn.connected, d.seq):
 		return d.QoS == 1 || m.again > 0
 	case !d.Again, d.QoS == 0:
 		return false

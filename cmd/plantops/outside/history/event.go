@@ -31,7 +31,7 @@ const (
 	Got                       // was sent a PUBLISH: Message, Topic, QoS, Retain, Again, ID, Held
 	Answered                  // sends PUBACK, or PUBCOMP at QoS 2: Message
 	Kept                      // was shown, in the end, that this is the retained message: Topic, Message
-	Killed                    // the broker is about to be killed, or its power cut
+	Killed                    // the broker is about to be killed, or its power cut; and once more when it is gone
 	Ended                     // all is done that was to be waited for, and all that is retained was shown
 )
 

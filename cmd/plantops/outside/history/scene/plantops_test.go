@@ -58,8 +58,7 @@ func TestKilledServerKeepsItsSessions(t *testing.T) {
 			in.AwaitReady()
 		}
 		program.Pause(in, lifetime(random, i))
-		s.Killed()
-		in.Kill()
+		s.Kill(in.Kill)
 		in.Start()
 	}
 	in.AwaitReady()

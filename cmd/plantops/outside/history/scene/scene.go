@@ -82,8 +82,12 @@ func (s *Scene) Start(ctx context.Context) {
 // Storm ends all connections at once, without a word. Everybody is back as soon as possible.
 func (s *Scene) Storm() { s.storms.Add(1) }
 
-// Killed notes that the broker is about to be killed.
-func (s *Scene) Killed() { s.Log.Add(history.Event{Kind: history.Killed}) }
+// Kill notes that the broker is killed, while kill does it and waits until it is gone.
+func (s *Scene) Kill(kill func()) {
+	s.Log.Add(history.Event{Kind: history.Killed})
+	kill()
+	s.Log.Add(history.Event{Kind: history.Killed})
+}
 
 // End lets nothing new be published, waits until everything has come or nothing comes for so long, reads what is retained,
 // ends the clients, and returns the history.
