@@ -127,7 +127,7 @@ func (c *check) resent(m *message, last, d *delivery) bool {
 func (c *check) judgeOrder(s *session) {
 	newest, seen := map[stream]*delivery{}, map[Message]bool{}
 	for _, d := range s.arrived {
-		if d.Retain || seen[d.Message] || s.sharedOnly(d.Topic) {
+		if d.Retain || seen[d.Message] || s.sharedOnly(d.Topic) || s.missedFirst(c.messages[d.Message], d) {
 			continue
 		}
 		seen[d.Message] = true
@@ -139,6 +139,14 @@ func (c *check) judgeOrder(s *session) {
 		}
 		newest[key] = d
 	}
+}
+
+// missedFirst says that a message was sent more than once, and the session may have got only what was sent again: it was away, at
+// QoS 0, or had not subscribed yet.
+func (s *session) missedFirst(m *message, d *delivery) bool {
+	return m.again > 0 && (d.QoS == 0 || !slices.ContainsFunc(s.subs, func(sub *subscription) bool {
+		return sub.sure < m.sent && matches(sub.plain(), m.topic)
+	}))
 }
 
 // sharedOnly says that a topic comes to a session through share groups: another member may have had what is late.
