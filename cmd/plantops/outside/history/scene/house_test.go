@@ -24,7 +24,7 @@ const mebibyte = 1 << 20
 // the connection and is back at once, certificates are renewed, accounts come and go, the server reads its configuration anew.
 // Nothing may be lost, and from the eighth hour on nothing may grow.
 func TestHouseForADay(t *testing.T) {
-	hour := setting.Duration(t, "PLANTOPS_HOUSE_HOUR", 500*time.Millisecond)
+	hour := setting.Duration(t, "PLANTOPS_HOUSE_HOUR", 300*time.Millisecond)
 	in, account := house(t)
 	in.Stop() // the first start makes keys, and has their memory for long
 	log := filepath.Join(t.TempDir(), "log")

@@ -44,6 +44,7 @@ type Scene struct {
 	cancel    context.CancelFunc
 	draining  atomic.Bool
 	storms    atomic.Int64
+	calling   atomic.Bool
 
 	mu         sync.Mutex
 	complaints map[string]int // by text, how often
@@ -56,6 +57,8 @@ func New(o Options) *Scene {
 		o.Cast = Mixture
 	}
 	o.Cast(s)
+	s.add(&client{id: "caller", version: 4, resume: true, caller: true, habits: habits{window: 1},
+		plan: func(*rand.Rand) outgoing { return outgoing{topic: homeTopics + "/caller/1", qos: 1} }})
 	for i, c := range s.clients {
 		c.scene, c.Account, c.random = s, o.Account, rand.New(rand.NewPCG(o.Random.Uint64(), 0))
 		if o.From != nil {
@@ -89,11 +92,15 @@ func (s *Scene) Kill(kill func()) {
 	s.Log.Add(history.Event{Kind: history.Killed})
 }
 
-// End lets nothing new be published, waits until everything has come or nothing comes for so long, reads what is retained,
-// ends the clients, and returns the history.
+// End lets nothing new be published, waits until everything has come or nothing comes for so long, has one message more
+// published that nearly all must get, reads what is retained, ends the clients, and returns the history.
 func (s *Scene) End(ctx context.Context, silence time.Duration) ([]history.Event, error) {
 	defer s.Stop()
 	s.draining.Store(true)
+	if err := s.settle(ctx, silence); err != nil {
+		return s.Log.Events(), err
+	}
+	s.calling.Store(true) // who is there and deaf has nothing that is missing yet
 	if err := s.settle(ctx, silence); err != nil {
 		return s.Log.Events(), err
 	}
