@@ -112,7 +112,7 @@ compose-check: ## the merged production compose files publish exactly 8883, the 
 	cd deploy/composecheck && go vet . && go test . && go run . ../docker-compose.yml ../docker-compose.prod.yml && \
 		go run . -backend ../docker-compose.backend.yml
 
-interop: build ## real clients (mosquitto-clients, MQTT.js, openssl), installed when missing
+interop: build ## real clients (mosquitto-clients, MQTT.js, paho for Python, openssl), installed when missing
 	deploy/interop/run.sh
 
 # What is not set here can be set outside. The full disk is a small file system of its own: without root it is left out.
