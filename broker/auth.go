@@ -3,6 +3,7 @@ package broker
 import (
 	"crypto/subtle"
 	"encoding/asn1"
+	"strings"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
@@ -173,10 +174,11 @@ func (h *hook) certificateRevoked(l *clientLink) bool {
 
 // mayUseClientID keeps client ids that are names for those who bear the name. All others are free to choose.
 func (h *hook) mayUseClientID(user, clientID string) bool {
-	switch clientID {
-	case h.backend.ClientID:
+	prefix := h.backend.ClientIDPrefix
+	switch {
+	case clientID == h.backend.ClientID, prefix != "" && strings.HasPrefix(clientID, prefix):
 		return user == h.backend.Username
-	case user:
+	case clientID == user:
 		return true
 	}
 	_, taken := h.account(clientID)

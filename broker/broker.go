@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -224,6 +225,26 @@ func (b *Broker) EndRevoked() int {
 		b.log.Warn("connections with revoked certificates ended", "count", n)
 	}
 	return n
+}
+
+// EndSessions ends the sessions of the backend's client ids with Backend.ClientIDPrefix, with all that waits in them, but those
+// that keep names. It returns how many there were.
+func (b *Broker) EndSessions(keep func(clientID string) bool) int {
+	backend := b.hook.backend
+	picks := func(p *peer) bool {
+		return p.account == backend.Username && backend.ClientIDPrefix != "" && strings.HasPrefix(p.id, backend.ClientIDPrefix) && !keep(p.id)
+	}
+	return b.hook.sessions.endPicked(picks, packets.ErrAdministrativeAction, evictWait)
+}
+
+// Waiting is how many messages wait for a client id, those that it was sent and has not acknowledged included.
+func (b *Broker) Waiting(clientID string) int64 {
+	p := b.hook.sessions.peer(clientID)
+	if p == nil {
+		return 0
+	}
+	stats := p.stats()
+	return int64(stats.Queued + stats.InFlight)
 }
 
 // DisconnectDevices refuses new clients from now on and sends everybody away but the backend's subscriber, without

@@ -99,6 +99,8 @@ type Backend struct {
 	Username, Password string
 	// ClientID is the one client that is let in before AdmitDevices and stays in after DisconnectDevices.
 	ClientID string
+	// ClientIDPrefix begins other client ids that are refused to everybody else; "": none. Its sessions are those of EndSessions.
+	ClientIDPrefix string
 }
 
 // What Accounts tells of identities; see package access.

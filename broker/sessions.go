@@ -232,6 +232,28 @@ func (s *sessions) evict(account string, code packets.Code, wait time.Duration) 
 	return len(live)
 }
 
+// endPicked ends the sessions of picks, live and stored, with everything that waits in them, and returns how many there were.
+func (s *sessions) endPicked(picks func(*peer) bool, code packets.Code, wait time.Duration) (ended int) {
+	w := s.router.begin()
+	s.mu.Lock()
+	var live []*clientLink
+	for _, p := range s.byID {
+		if !picks(p) {
+			continue
+		}
+		ended++
+		if p.owner.evicted.Store(true); !p.owner.hasEnded() {
+			live = append(live, p.owner)
+			continue
+		}
+		s.endStored(w, p)
+	}
+	s.mu.Unlock()
+	w.finish()
+	s.endAll(live, code, wait)
+	return ended
+}
+
 // endAll ends connections and waits until their sessions have let go of them, or wait is over: then detach will do the
 // rest.
 func (s *sessions) endAll(live []*clientLink, code packets.Code, wait time.Duration) {
