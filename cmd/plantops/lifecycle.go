@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -126,6 +127,12 @@ func (s *service) reloadConfig() {
 		return
 	}
 	live, restart := config.Changes(s.loaded.Config, loaded.Config)
+	if slices.Contains(live, "bridges") {
+		if err := s.changeBridges(loaded); err != nil {
+			s.log.Error("the configuration stays as it was", "err", err)
+			return
+		}
+	}
 	if err := setLevel(&s.level, loaded.Config.Log.Level); err != nil {
 		s.log.Error("the configuration stays as it was", "err", err)
 		return
@@ -141,4 +148,19 @@ func (s *service) reloadConfig() {
 		s.log.Warn("changed setting needs a restart", "key", key)
 	}
 	s.log.Info("configuration reloaded")
+}
+
+// changeBridges takes over the bridges of a new configuration.
+func (s *service) changeBridges(loaded config.Loaded) error {
+	if s.bridges == nil {
+		return errors.New("bridges: this process is no broker")
+	}
+	if err := checkBridges(loaded); err != nil {
+		return err
+	}
+	if err := s.bridges(s.loaded.Config, loaded.Config); err != nil {
+		return err
+	}
+	s.loaded.Config.Bridges = loaded.Config.Bridges
+	return nil
 }

@@ -1,16 +1,21 @@
 package main
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
+	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
+	"github.com/plantops/plantops/bridge"
 	"github.com/plantops/plantops/broker"
 	"github.com/plantops/plantops/broker/topic"
 	"github.com/plantops/plantops/certs"
@@ -60,6 +65,7 @@ type wiring struct {
 	password  string           // of the subscriber
 	port      int              // that the subscriber connects to
 	tls       *tls.Config      // of the subscriber; nil without TLS
+	box       string           // names this process in what bridges carry
 }
 
 func brokerOptions(w wiring) broker.Options {
@@ -68,7 +74,7 @@ func brokerOptions(w wiring) broker.Options {
 		AllowedOrigins:     l.WebSocket.AllowedOrigins,
 		RequireCertificate: l.TLS.RequireCertificate,
 		Accounts:           accounts{w.store},
-		Backend:            broker.Backend{Username: cfg.MQTT.BackendUsername, Password: w.password, ClientID: ingestClientID},
+		Backend:            broker.Backend{Username: cfg.MQTT.BackendUsername, Password: w.password, ClientID: ingestClientID, ClientIDPrefix: bridge.ClientIDPrefix},
 		IngestTopics:       cfg.IngestTopics(),
 		SourceTopics:       w.sources.Filters(),
 		StallTimeout:       cfg.Ingest.StallTimeout,
@@ -115,6 +121,103 @@ func ingestOptions(w wiring) ingest.Options {
 		o.Roots = w.authority.Follow(w.tls.RootCAs)
 	}
 	return o
+}
+
+// bridgeOptions are those of all bridges. Files that a bridge names are read for each connection.
+func bridgeOptions(w wiring, cfg config.Config) []bridge.Options {
+	here := bridge.Broker{Name: "local broker", Address: hostPort(w.loaded.Config.MQTT.Host, w.port), Username: w.loaded.Config.MQTT.BackendUsername,
+		Password: w.password, MaxPacketBytes: 2 * w.loaded.Config.Limits.MaxPacketBytes, MaxLevels: w.loaded.Config.Limits.MaxTopicLevels}
+	if w.tls != nil {
+		roots := w.authority.Follow(w.tls.RootCAs)
+		here.TLS = func() (*tls.Config, error) {
+			now := w.tls.Clone()
+			now.RootCAs = roots()
+			return now, nil
+		}
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "box"
+	}
+	var all []bridge.Options
+	for i, b := range cfg.Bridges {
+		o := bridge.Options{Name: b.Name, Local: here, Box: w.box, SessionExpiry: b.SessionExpiry, KeepAlive: b.Keepalive,
+			Patience: w.loaded.Config.Ingest.StallTimeout, Log: w.log, Now: w.now,
+			Remote: bridge.Broker{Name: "remote broker", Address: b.Address, Username: b.Username, Password: b.Password.Reveal(),
+				ClientID: cmp.Or(b.ClientID, "plantops-"+host+"-"+b.Name), MaxPacketBytes: w.loaded.Config.Limits.MaxPacketBytes}}
+		o.Local.ClientID = bridge.ClientIDPrefix + b.Name
+		if b.TLS {
+			o.Remote.TLS = func() (*tls.Config, error) {
+				return bridgeTLS(config.Loaded{Config: cfg}, i, tlsClock(w.now, w.built, nil))
+			}
+		}
+		for _, t := range b.Topics {
+			r := bridge.Route{Filter: t.Filter, QoS: byte(t.QoS), LocalPrefix: t.LocalPrefix, RemotePrefix: t.RemotePrefix}
+			if t.Out() {
+				r.Direction |= bridge.Out
+			}
+			if t.In() {
+				r.Direction |= bridge.In
+			}
+			o.Routes = append(o.Routes, r)
+		}
+		all = append(all, o)
+	}
+	return all
+}
+
+// bridgeTLS reads what a bridge trusts and shows. What is wrong is a problem of its settings.
+func bridgeTLS(loaded config.Loaded, i int, clock func() time.Time) (*tls.Config, error) {
+	b := loaded.Config.Bridges[i]
+	at := fmt.Sprintf("bridges[%d].", i)
+	c := &tls.Config{MinVersion: tls.VersionTLS12, Time: clock}
+	var err error
+	if b.CACert != "" {
+		if c.RootCAs, err = certs.LoadRoots(b.CACert, time.Time{}); err != nil {
+			return nil, loaded.Problem(at+"ca_cert", err.Error())
+		}
+	}
+	if b.ClientCert != "" {
+		pair, err := certs.LoadClient(b.ClientCert, b.ClientKey)
+		if err != nil {
+			return nil, loaded.Problem(at+"client_cert", err.Error())
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	if b.ALPN != "" {
+		c.NextProtos = []string{b.ALPN}
+	}
+	return c, nil
+}
+
+// checkBridges finds files of bridges that cannot be used.
+func checkBridges(loaded config.Loaded) error {
+	var errs []error
+	for i, b := range loaded.Config.Bridges {
+		if b.TLS {
+			_, err := bridgeTLS(loaded, i, nil)
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// applyBridges makes the bridges of cfg those that run. Of those that are no more, nothing waits here any longer.
+func applyBridges(w wiring, group *bridge.Group, br *broker.Broker, before, cfg config.Config) error {
+	named := func(list []config.Bridge, name string) int {
+		return slices.IndexFunc(list, func(b config.Bridge) bool { return b.Name == name })
+	}
+	same := func(name string) bool {
+		i, j := named(before.Bridges, name), named(cfg.Bridges, name)
+		return i >= 0 && i == j && reflect.DeepEqual(before.Bridges[i], cfg.Bridges[j])
+	}
+	if err := group.Apply(bridgeOptions(w, cfg), same); err != nil {
+		return err
+	}
+	if n := br.EndSessions(func(id string) bool { return named(cfg.Bridges, strings.TrimPrefix(id, bridge.ClientIDPrefix)) >= 0 }); n > 0 {
+		w.log.Info("what waited for bridges that are no more is gone", "count", n)
+	}
+	return nil
 }
 
 // compileSources returns what ingest.sources says; nil when it has none.
@@ -250,6 +353,7 @@ func checkWiring(loaded config.Loaded, now time.Time) error {
 		errs = append(errs, err)
 	}
 	errs = append(errs, checkTopics(loaded))
+	errs = append(errs, checkBridges(loaded))
 	if cfg.Certs.CRL != "" && needsAuthority(cfg) {
 		errs = append(errs, checkRevocationList(loaded))
 	}
