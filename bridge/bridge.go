@@ -103,12 +103,11 @@ func (b *Bridge) run(ctx context.Context) error {
 		}
 		return err
 	}
-	defer remote.close()
 	local, err := b.connect(ctx, &b.o.Local)
 	if err != nil {
+		remote.close()
 		return err
 	}
-	defer local.close()
 	return newRun(b, local, remote).serve(ctx)
 }
 

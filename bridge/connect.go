@@ -29,12 +29,12 @@ const (
 func (b *Bridge) connect(ctx context.Context, o *Broker) (*end, error) {
 	e, err := b.dial(ctx, o)
 	if err == nil {
-		if err = e.login(b.o.KeepAlive, b.o.SessionExpiry); err == nil {
+		if err = e.login(&b.o); err == nil {
 			return e, nil
 		}
 		e.cut()
 	}
-	return nil, &endError{o, err}
+	return nil, &endError{o, err, false}
 }
 
 func (b *Bridge) dial(ctx context.Context, o *Broker) (*end, error) {
@@ -68,30 +68,39 @@ func (b *Bridge) dial(ctx context.Context, o *Broker) (*end, error) {
 }
 
 // login sends CONNECT and takes the CONNACK.
-func (e *end) login(keepalive, expiry time.Duration) error {
-	window, largest, seconds, details := uint16(receiveMaximum), uint32(e.o.MaxPacketBytes), uint32(expiry/time.Second), byte(1)
+func (e *end) login(o *Options) error {
+	window, largest, details := uint16(receiveMaximum), uint32(e.o.MaxPacketBytes), byte(1)
+	expiry := uint32(o.SessionExpiry / time.Second)
 	connect := &packets.Connect{
-		ProtocolName: "MQTT", ProtocolVersion: 5, ClientID: e.o.ClientID, KeepAlive: uint16(keepalive / time.Second),
+		ProtocolName: "MQTT", ProtocolVersion: 5, ClientID: e.o.ClientID, KeepAlive: uint16(o.KeepAlive / time.Second),
 		UsernameFlag: e.o.Username != "", Username: e.o.Username,
 		PasswordFlag: e.o.Password != "", Password: []byte(e.o.Password),
-		Properties: &packets.Properties{ReceiveMaximum: &window, MaximumPacketSize: &largest, SessionExpiryInterval: &seconds,
-			RequestProblemInfo: &details},
+		Properties: &packets.Properties{ReceiveMaximum: &window, MaximumPacketSize: &largest, SessionExpiryInterval: &expiry,
+			RequestProblemInfo: &details, User: []packets.User{{Key: HopProperty, Value: o.Box}}},
 	}
 	if err := e.sendNow(&packets.ControlPacket{FixedHeader: packets.FixedHeader{Type: packets.CONNECT}, Content: connect}); err != nil {
 		return err
+	}
+	if err := e.conn.SetReadDeadline(time.Now().Add(e.patience)); err != nil {
+		return err
+	}
+	if first, err := e.in.Peek(1); err == nil && first[0] != packets.CONNACK<<4 {
+		return errors.New("its answer is no CONNACK: it may be no MQTT broker")
 	}
 	p, err := e.receive(e.patience)
 	if err != nil {
 		return err
 	}
-	ack, ok := p.Content.(*packets.Connack)
-	if !ok {
-		return fmt.Errorf("it answered CONNECT with a %s", p.PacketType())
-	}
+	ack := p.Content.(*packets.Connack)
 	if ack.ReasonCode != 0 {
 		return &refusedError{code: ack.ReasonCode, text: ack.Properties.ReasonString}
 	}
-	return e.take(ack, keepalive)
+	for _, u := range ack.Properties.User {
+		if u.Key == HopProperty && u.Value != o.Box {
+			e.box = u.Value
+		}
+	}
+	return e.take(ack, o.KeepAlive)
 }
 
 // take remembers what a CONNACK allows.
@@ -133,15 +142,15 @@ func subscribePacket(filters []filter, retained byte) *packets.ControlPacket {
 // not acknowledged: they come again.
 func (e *end) subscribeNow(subscribe *packets.ControlPacket) error {
 	if err := e.sendNow(subscribe); err != nil {
-		return &endError{e.o, err}
+		return &endError{e.o, err, false}
 	}
 	for {
 		p, err := e.receive(e.patience)
 		if err != nil {
-			return &endError{e.o, err}
+			return &endError{e.o, err, false}
 		}
 		if d, ok := p.Content.(*packets.Disconnect); ok {
-			return &endError{e.o, &endedError{code: d.ReasonCode, text: d.Properties.ReasonString}}
+			return &endError{e.o, &endedError{code: d.ReasonCode, text: d.Properties.ReasonString}, false}
 		}
 		if p.Type == packets.SUBACK {
 			return nil

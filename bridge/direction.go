@@ -71,7 +71,7 @@ func newDirection(b *Bridge, way Direction, from, to *end) *direction {
 
 // published takes a message from the broker that has it.
 func (d *direction) published(p *packets.Publish) error {
-	there, fate := d.o.translate(d.way, p, d.to.o)
+	there, fate := d.o.translate(d.way, p, d.to.o, d.remoteBox())
 	if there != nil {
 		there.QoS = min(there.QoS, d.to.maxQoS)
 		there.Retain = there.Retain && !d.to.noRetain
@@ -100,6 +100,9 @@ func (d *direction) published(p *packets.Publish) error {
 	d.row = append(d.row, &message{id: p.PacketID, qos: p.QoS, publish: there, answered: there == nil})
 	return d.advance()
 }
+
+// remoteBox is the name of the remote broker, if it is ours.
+func (d *direction) remoteBox() string { return d.from.box + d.to.box }
 
 // passing sends a message of QoS 0.
 func (d *direction) passing(p *packets.Publish) {
@@ -265,6 +268,7 @@ func (d *direction) blamed(code byte) {
 // refused counts a message that the other broker does not take for good, and says so; mu is held.
 func (d *direction) refused(topic, why string) {
 	d.count.refused.Add(1)
+	d.state.leave(shortened(topic), why, d.o.Now())
 	d.say("a message is not carried", topic, why)
 }
 

@@ -17,6 +17,8 @@ const (
 	// longestWait is how long a message of QoS 0 waits for a broker that takes nothing. It holds up the acknowledgements
 	// behind it, so it must end.
 	longestWait = time.Second
+	// farewell is how long a connection may take to end in order.
+	farewell = time.Second
 	// chunkBytes is the most that is written within Options.Patience.
 	chunkBytes = 16 << 10
 )
@@ -36,17 +38,20 @@ type end struct {
 	largest   int // bytes of a packet
 	maxQoS    byte
 	noRetain  bool
+	box       string // what a broker of ours, but the local one, calls itself; "": it is none
 
 	mu      sync.Mutex
 	waiting []byte        // to be written
 	wake    chan struct{} // there is something in waiting
 	room    chan struct{} // closed and made anew when waiting was taken
-	over    bool
+	over    bool          // cut
+	leaving bool          // what waits is the last
+	written chan struct{} // write has ended
 }
 
 func newEnd(o *Broker, socket net.Conn, patience time.Duration) *end {
 	return &end{o: o, conn: socket, socket: socket, patience: patience, window: 65535, largest: 268_435_460, maxQoS: 2,
-		wake: make(chan struct{}, 1), room: make(chan struct{})}
+		wake: make(chan struct{}, 1), room: make(chan struct{}), written: make(chan struct{})}
 }
 
 // receive reads the next packet, or fails when none has come in time.
@@ -73,6 +78,11 @@ func (e *end) send(data []byte) {
 	e.mu.Lock()
 	e.waiting = append(e.waiting, data...)
 	e.mu.Unlock()
+	e.rouse()
+}
+
+// rouse lets write look.
+func (e *end) rouse() {
 	select {
 	case e.wake <- struct{}{}:
 	default:
@@ -103,6 +113,7 @@ func (e *end) offer(data []byte) bool {
 // write writes what send is given until the connection ends, and a PINGREQ twice in each keepalive, so that the answer shows
 // that the broker is there.
 func (e *end) write() error {
+	defer close(e.written)
 	ping := time.NewTicker(e.keepalive / 2)
 	defer ping.Stop()
 	var data []byte
@@ -114,17 +125,23 @@ func (e *end) write() error {
 		}
 		e.mu.Lock()
 		data, e.waiting = e.waiting, data[:0]
-		over := e.over
+		over, leaving := e.over, e.leaving
 		close(e.room)
 		e.room = make(chan struct{})
 		e.mu.Unlock()
 		if over {
 			return net.ErrClosed
 		}
+		if leaving {
+			data = append(data, goodbye...)
+		}
 		for part := range slices.Chunk(data, chunkBytes) { // each has its own deadline: a link may be slow
 			if err := e.writeNow(part); err != nil {
 				return err
 			}
+		}
+		if leaving {
+			return net.ErrClosed
 		}
 		if cap(data) > 2*fullBytes {
 			data = nil
@@ -132,10 +149,21 @@ func (e *end) write() error {
 	}
 }
 
-// close ends the connection in order: the session stays for as long as CONNECT said.
+// goodbye ends a connection in order: the session stays for as long as CONNECT said.
+var goodbye = []byte{packets.DISCONNECT << 4, 0}
+
+// leave lets write send what waits, acknowledgements above all, and a goodbye, and end.
+func (e *end) leave() {
+	e.mu.Lock()
+	e.leaving = true
+	e.mu.Unlock()
+	e.rouse()
+}
+
+// close ends a connection that write does not serve.
 func (e *end) close() {
-	_ = e.conn.SetWriteDeadline(time.Now().Add(time.Second))
-	_, _ = e.conn.Write([]byte{packets.DISCONNECT << 4, 0}) // it may be gone
+	_ = e.conn.SetWriteDeadline(time.Now().Add(farewell))
+	_, _ = e.conn.Write(goodbye) // it may be gone
 	e.cut()
 }
 
@@ -144,9 +172,6 @@ func (e *end) cut() {
 	e.mu.Lock()
 	e.over = true
 	e.mu.Unlock()
-	select {
-	case e.wake <- struct{}{}:
-	default:
-	}
+	e.rouse()
 	e.socket.Close()
 }

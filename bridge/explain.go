@@ -14,8 +14,9 @@ import (
 
 // endError is what went wrong at one broker.
 type endError struct {
-	o   *Broker
-	err error
+	o    *Broker
+	err  error
+	late bool // it had let us in
 }
 
 func (e *endError) Error() string {
@@ -113,7 +114,7 @@ func explain(err error) error {
 	if err == nil || !errors.As(err, &at) {
 		return err
 	}
-	if what := remedy(at.err, at.o); what != "" {
+	if what := remedy(at.err, at.o, at.late); what != "" {
 		return fmt.Errorf("%w; %s", err, what)
 	}
 	return err
@@ -121,7 +122,7 @@ func explain(err error) error {
 
 const speakFive = "a bridge speaks MQTT 5 only: use a listener of that broker that speaks it, or have that broker make the bridge to here"
 
-func remedy(err error, o *Broker) string {
+func remedy(err error, o *Broker, late bool) string {
 	host, _, _ := net.SplitHostPort(o.Address)
 	var (
 		refused *refusedError
@@ -137,6 +138,8 @@ func remedy(err error, o *Broker) string {
 		return fmt.Sprintf("the name %s is not found: check address, and the DNS of this machine", host)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "nothing listens there: check address, and whether that broker runs"
+	case late:
+		return "" // the next attempt says more
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		return "it does not answer: check the network, the port, and whether tls is what that port speaks"
 	}

@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// Options say which brokers to connect and what to carry. All but Box, FirstWait, Log and Now must be set.
+// Options say which brokers to connect and what to carry. All but FirstWait, Log and Now must be set.
 type Options struct {
 	Name          string
 	Local, Remote Broker
 	Routes        []Route // the first that fits a message counts
 	// Box names the local broker in what is carried, so that what comes back is known. It must differ from that of any other
-	// broker; "": no mark is made.
+	// broker, and be the one that the local broker tells in its CONNACK.
 	Box string
 	// SessionExpiry is how long either broker keeps the session, and what waits in it, while the bridge is away.
 	SessionExpiry time.Duration
@@ -58,8 +58,8 @@ type Route struct {
 
 func (o *Options) check() error {
 	switch {
-	case o.Name == "":
-		return errors.New("bridge: Options.Name is empty")
+	case o.Name == "" || o.Box == "":
+		return errors.New("bridge: Options.Name and Box must be set")
 	case len(o.Routes) == 0:
 		return fmt.Errorf("bridge %s: Options.Routes is empty", o.Name)
 	case o.Patience <= 0 || o.KeepAlive <= 0 || o.SessionExpiry <= 0:

@@ -9,10 +9,13 @@ import (
 )
 
 const (
-	// hopProperty is the user property that names a box whose broker a message has passed, one for each in the order of its way.
-	hopProperty = "plantops-hop"
+	// HopProperty is the user property that names a box whose broker a message has passed, one for each in the order of its way: it
+	// went out from there through a bridge or, with cameIn behind it, came in through one. In CONNECT it is the name of who
+	// connects, and asks for the name of the broker, which is in the CONNACK if that is ours.
+	HopProperty = "plantops-hop"
+	cameIn      = " in"
 	// maxHops is how many there may be. More are no chain of bridges but a circle that somebody made who takes marks away.
-	maxHops = 16
+	maxHops = 32
 	// accountProperty is what the embedded broker tells its backend about a publisher. It is true in this house only.
 	accountProperty = "plantops-account"
 )
@@ -28,8 +31,8 @@ const (
 )
 
 // translate returns the message as it is sent to the other broker, with the packet id and the flags that it has. to is that
-// broker. What p points to is shared.
-func (o *Options) translate(d Direction, p *packets.Publish, to *Broker) (*packets.Publish, fate) {
+// broker, and remote the name of the remote one as a box; "": not known. What p points to is shared.
+func (o *Options) translate(d Direction, p *packets.Publish, to *Broker, remote string) (*packets.Publish, fate) {
 	name, qos, ok := o.rename(d, p.Topic)
 	if !ok {
 		return nil, unasked
@@ -53,18 +56,38 @@ func (o *Options) translate(d Direction, p *packets.Publish, to *Broker) (*packe
 		switch u.Key {
 		case accountProperty:
 			continue
-		case hopProperty:
-			if hops++; u.Value == o.Box || hops >= maxHops {
+		case HopProperty:
+			if hops++; o.beenThere(d, u.Value, remote) || hops >= maxHops {
 				return nil, looped
 			}
 		}
 		properties.User = append(properties.User, u)
 	}
-	if o.Box != "" {
-		properties.User = append(properties.User, packets.User{Key: hopProperty, Value: o.Box})
+	marks := []string{o.Box}
+	if d == In {
+		marks = []string{remote, o.Box + cameIn}
+	}
+	for _, mark := range marks {
+		if mark != "" {
+			properties.User = append(properties.User, packets.User{Key: HopProperty, Value: mark})
+		}
 	}
 	return &packets.Publish{Topic: name, Payload: p.Payload, Properties: &properties, PacketID: p.PacketID,
 		QoS: min(p.QoS, qos), Duplicate: p.Duplicate, Retain: p.Retain}, carried
+}
+
+// beenThere tells whether a message with the mark is not to go on: it has been at the broker to which it would go. One that has only
+// come in here may go out by another bridge, once.
+func (o *Options) beenThere(d Direction, mark, remote string) bool {
+	switch mark {
+	case o.Box:
+		return true
+	case o.Box + cameIn:
+		return d == In
+	case remote:
+		return d == Out
+	}
+	return false
 }
 
 // rename finds the route of a topic and what it is called on the other side.

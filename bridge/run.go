@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/eclipse/paho.golang/packets"
 )
@@ -30,7 +31,7 @@ func (r *run) serve(ctx context.Context) error {
 	part := func(e *end, do func() error) {
 		working.Go(func() {
 			if err := do(); err != nil {
-				over <- &endError{e.o, err}
+				over <- &endError{e.o, err, true}
 			}
 		})
 	}
@@ -44,8 +45,19 @@ func (r *run) serve(ctx context.Context) error {
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
-	r.local.close()
-	r.remote.close()
+	r.local.leave()
+	r.remote.leave()
+	late := time.NewTimer(farewell)
+	defer late.Stop()
+	for _, e := range []*end{r.local, r.remote} {
+		select {
+		case <-e.written:
+		case <-late.C:
+			late.Reset(0) // for the other one too
+		}
+	}
+	r.local.cut()
+	r.remote.cut()
 	working.Wait()
 	return err
 }

@@ -17,6 +17,13 @@ type Status struct {
 	Why       string    // it is away
 	Refused   []string  // what of its topics is not carried although it is connected, a sentence each
 	Out, In   Count
+	Last      Refusal // the last message that was not carried; zero: none was
+}
+
+// Refusal is a message that the broker which was to have it does not take.
+type Refusal struct {
+	Topic, Reason string
+	At            time.Time
 }
 
 // Count counts messages of one direction.
@@ -40,6 +47,7 @@ type state struct {
 	since     time.Time
 	why       string
 	refused   []string
+	last      Refusal
 
 	out, in counters
 }
@@ -67,11 +75,18 @@ func (s *state) refuse(what []string) {
 	s.refused = append(s.refused, what...)
 }
 
+// leave notes a message that is not carried.
+func (s *state) leave(topic, why string, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last = Refusal{topic, why, now}
+}
+
 // Status returns how the bridge is.
 func (b *Bridge) Status() Status {
 	s := &b.state
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return Status{Name: b.o.Name, Address: b.o.Remote.Address, ClientID: b.o.Local.ClientID, Connected: s.connected, Since: s.since,
-		Why: s.why, Refused: slices.Clone(s.refused), Out: s.out.get(), In: s.in.get()}
+		Why: s.why, Refused: slices.Clone(s.refused), Out: s.out.get(), In: s.in.get(), Last: s.last}
 }

@@ -3,6 +3,7 @@ package broker
 import (
 	"crypto/subtle"
 	"encoding/asn1"
+	"slices"
 	"strings"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -18,6 +19,7 @@ var everything = []string{"#"}
 // admit lets a client in or says why not. When it returns nil the client owns its client id and has passed the gate.
 func (h *hook) admit(l *clientLink, pk packets.Packet) error {
 	keepalive := normalise(l.client)
+	l.asksName = h.name.Key != "" && slices.ContainsFunc(pk.Properties.User, func(u packets.UserProperty) bool { return u.Key == h.name.Key })
 	if pk.Connect.WillFlag {
 		l.willBytes = pk.FixedHeader.Remaining
 	}

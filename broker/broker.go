@@ -84,7 +84,7 @@ func Listen(o Options) (*Broker, error) {
 	b.server = mqtt.New(serverOptions(o.Limits, o.Log))
 	b.hook = &hook{
 		server: b.server, log: o.Log, accounts: o.Accounts, backend: o.Backend, mustCert: o.RequireCertificate, isRevoked: o.Revoked,
-		maxLevels: o.Limits.MaxTopicLevels, reported: o.Refused,
+		maxLevels: o.Limits.MaxTopicLevels, name: o.Name, reported: o.Refused,
 		now:  time.Now, // it measures spans, which Go does by the monotonic clock: a jump of the wall clock ends none
 		gate: newGate(), gateWait: gateWait, packetTimeout: defaultPacketTimeout, refusals: refused,
 	}

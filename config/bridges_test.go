@@ -28,7 +28,7 @@ bridges:
     session_expiry: 1d
     topics:
       - {filter: devices/+/telemetry, qos: 2, remote_prefix: farm/}
-      - {filter: orders/#, direction: in, local_prefix: cloud/}
+      - {filter: orders/#, direction: in, local_prefix: cloud/, remote_prefix: ""}
   - name: attic
     address: 192.168.1.9:1883
     tls: no

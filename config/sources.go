@@ -134,7 +134,8 @@ func (f *file) fillOne(key, node *yaml.Node, path string, into reflect.Value) {
 		}
 		return
 	}
-	if node.Kind != yaml.ScalarNode || isNull(node) || node.Value == "" {
+	empty := node.Value == "" && !(item && node.ShortTag() == "!!str")
+	if node.Kind != yaml.ScalarNode || isNull(node) || empty {
 		f.problem(key, path, "", key.Value+" has no value; write one or remove the line")
 		return
 	}

@@ -65,7 +65,7 @@ type BridgeCount struct {
 }
 
 // addBridges adds what the bridges tell.
-func (st *Status) addBridges(r *Running) {
+func (st *Status) addBridges(r *Running, now time.Time) {
 	if r.Bridges == nil {
 		return
 	}
@@ -78,8 +78,8 @@ func (st *Status) addBridges(r *Running) {
 		for _, problem := range one.Problems {
 			st.problem("the bridge %s: %s", one.Name, problem)
 		}
-		if n := one.Out.Refused + one.In.Refused; n > 0 {
-			st.problem("the bridge %s could not carry %d messages, which were refused; the log names topics", one.Name, n)
+		if n := one.Out.Refused + one.In.Refused; n > 0 && now.Sub(b.Last.At) < refusalIsNews {
+			st.problem("the bridge %s has left %d messages that were refused, the last to %s, %s", one.Name, n, b.Last.Topic, b.Last.Reason)
 		}
 		st.Bridges = append(st.Bridges, one)
 	}
@@ -160,6 +160,8 @@ const (
 	lowSpaceBytes   = 200 << 20
 	lowSpacePercent = 5
 	enoughBytes     = 2 << 30
+
+	refusalIsNews = time.Hour // so long a message that a bridge could not carry is a problem; afterwards it is only counted
 
 	lossIsNews = 7 * 24 * time.Hour // so long what a damaged database lost is a problem; afterwards it is only listed
 )
@@ -314,7 +316,7 @@ func (st *Status) addRunning(r *Running, now time.Time) (failing bool) {
 	for i, d := range st.Devices {
 		st.Devices[i] = d.WithRefusals(st.Refusals).WithUnread(st.Unread)
 	}
-	st.addBridges(r)
+	st.addBridges(r, now)
 	reach := Bound(r.Broker.Addrs())
 	st.Listeners = &reach
 	return failing

@@ -82,7 +82,7 @@ func (s *service) serve(ctx context.Context) (err error) {
 	for _, warning := range s.loaded.Warnings {
 		log.Warn(warning)
 	}
-	w := wiring{loaded: s.loaded, now: now, built: s.app.build.earliest(), log: log, password: backendPassword(cfg)}
+	w := wiring{loaded: s.loaded, now: now, built: s.app.build.earliest(), log: log, password: backendPassword(cfg), box: rand.Text()}
 	if err := checkWiring(s.loaded, time.Time{}); err != nil {
 		return err
 	}
@@ -179,7 +179,6 @@ func (s *service) serve(ctx context.Context) (err error) {
 		br.AdmitDevices()
 	}
 	if br != nil {
-		w.box = rand.Text()
 		group := &bridge.Group{}
 		s.bridges = func(before, now config.Config) error { return applyBridges(w, group, br, before, now) }
 		s.bridgeStatus = group.Status

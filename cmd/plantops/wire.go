@@ -79,6 +79,7 @@ func brokerOptions(w wiring) broker.Options {
 		SourceTopics:       w.sources.Filters(),
 		StallTimeout:       cfg.Ingest.StallTimeout,
 		Limits:             broker.Limits(cfg.Limits),
+		Name:               broker.Name{Key: bridge.HopProperty, Value: w.box},
 		Refused:            func(device, reason string) { w.store.AddRefused(device, reason, 1) },
 		Log:                w.log,
 		Now:                w.now,

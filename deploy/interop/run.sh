@@ -51,7 +51,7 @@ nodered=4.1.15
 [ -d node_modules/mqtt ] || npm ci --silent --no-audit --no-fund
 
 failed=
-for scenario in quickstart background device-add-for openssl mosquitto-clients mosquitto-bridge mqttjs external-broker import-mosquitto; do
+for scenario in quickstart background device-add-for openssl mosquitto-clients mosquitto-bridge plantops-bridge mqttjs external-broker import-mosquitto; do
   echo "== $scenario"
   ./$scenario.sh || failed="$failed $scenario"
 done
