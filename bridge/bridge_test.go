@@ -272,6 +272,32 @@ func TestMessagesWaitForABrokerThatWasNeverThere(t *testing.T) {
 	assert.Empty(t, s.Why)
 }
 
+func TestRetainedMessagesStayRetained(t *testing.T) {
+	here, there := brokertest.Start(t, guest), brokertest.Start(t, guest)
+	o := options(here, there.Addrs().TCP.String(), bridge.Route{Filter: "#", Direction: bridge.In | bridge.Out, QoS: 1})
+	b, _, stop := start(t, o)
+	awaitUp(t, b)
+	keep := func(at *brokertest.Broker, name string) {
+		c := publisher(t, at)
+		c.Send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: 1, Retain: true}, PacketID: 1, TopicName: name, Payload: []byte("x")})
+		c.Await(packets.Puback)
+	}
+	keep(here, "up")
+	keep(there, "down")
+	await(t, b, func(s bridge.Status) bool { return s.Out.Carried == 1 && s.In.Carried == 1 })
+	assert.True(t, listener(t, there, "up", 1).Receive().FixedHeader.Retain)
+	assert.True(t, listener(t, here, "down", 1).Receive().FixedHeader.Retain)
+	stop()
+
+	// Another broker stands there now, or the same without its memory. It gets them all.
+	other := brokertest.Start(t, guest)
+	o.Remote.Address = other.Addrs().TCP.String()
+	b, _, _ = start(t, o)
+	awaitUp(t, b)
+	await(t, b, func(s bridge.Status) bool { return s.Out.Carried == 2 })
+	assert.Equal(t, "up", listener(t, other, "up", 1).Receive().TopicName)
+}
+
 func TestMessagesWaitForABridgeThatIsStopped(t *testing.T) {
 	here, there := brokertest.Start(t, guest), brokertest.Start(t, guest)
 	o := options(here, there.Addrs().TCP.String(), bridge.Route{Filter: "#", Direction: bridge.In | bridge.Out, QoS: 2})
@@ -484,5 +510,7 @@ func TestTooLargeMessagesAreLeft(t *testing.T) {
 		send.Publish("small", "yes", qos)
 		assert.Equal(t, "small", got.Receive().TopicName)
 	}
-	await(t, b, func(s bridge.Status) bool { return s.Connected && s.Out.Refused == 3 && s.Out.Carried == 3 })
+	s := await(t, b, func(s bridge.Status) bool { return s.Connected && s.Out.Refused == 3 && s.Out.Carried == 3 })
+	assert.Equal(t, "large", s.Last.Topic)
+	assert.Equal(t, "it is larger than 2000 bytes", s.Last.Reason)
 }

@@ -24,8 +24,10 @@ type fake struct {
 	published func(p *paho.Publish) (reply []byte, end bool)
 	pinged    func() (reply []byte) // may be nil
 
-	mu  sync.Mutex
-	got []*paho.Publish
+	mu   sync.Mutex
+	got  []*paho.Publish
+	rels int             // PUBRELs
+	held map[uint16]bool // packet ids of QoS 2 whose PUBREL has not come; nil: it does not look
 }
 
 // accepted is a CONNACK without a session.
@@ -67,6 +69,10 @@ func (f *fake) serve(c net.Conn) {
 				_, _ = c.Write(f.pinged())
 			}
 		case *paho.Pubrel:
+			f.mu.Lock()
+			delete(f.held, p.PacketID)
+			f.rels++
+			f.mu.Unlock()
 			_, _ = c.Write([]byte{0x70, 2, byte(p.PacketID >> 8), byte(p.PacketID)})
 		case *paho.Publish:
 			reply, end := f.answer(p)
@@ -81,7 +87,12 @@ func (f *fake) serve(c net.Conn) {
 func (f *fake) answer(p *paho.Publish) (reply []byte, end bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.got = append(f.got, p)
+	if !f.held[p.PacketID] {
+		f.got = append(f.got, p)
+	}
+	if f.held != nil {
+		f.held[p.PacketID] = true
+	}
 	if f.published != nil {
 		if reply, end = f.published(p); reply != nil || end {
 			return reply, end
@@ -233,8 +244,24 @@ func TestWhatTheOtherBrokerAllowsIsKept(t *testing.T) {
 		send.SendPublish("n", "x", 2)
 	}
 	await(t, b, func(s bridge.Status) bool { return s.Out.Carried == 5 })
+	assert.Zero(t, there.rels)
 	for _, p := range there.got {
 		assert.Equal(t, byte(1), p.QoS)
 		assert.False(t, p.Retain)
 	}
+}
+
+// The session at one broker may be newer than that at the other one, which then holds packet ids of messages that are no more.
+func TestANewMessageIsNotTakenForAnOldOneOfItsID(t *testing.T) {
+	here := brokertest.Start(t)
+	there := &fake{connack: []byte{0x20, 3, 1, 0, 0}, held: map[uint16]bool{1: true, 2: true}}
+	there.start(t)
+	b, _, _ := start(t, options(here, there.address, bridge.Route{Filter: "#", Direction: bridge.Out, QoS: 2}))
+	awaitUp(t, b)
+	send := publisher(t, here)
+	for _, text := range []string{"1", "2", "3"} {
+		send.Publish("n", text, 2)
+	}
+	await(t, b, func(bridge.Status) bool { return len(there.payloads()) == 3 })
+	assert.Equal(t, []string{"1", "2", "3"}, there.payloads())
 }

@@ -51,17 +51,7 @@ func readPacket(in *bufio.Reader, limit int) (*packets.ControlPacket, error) {
 	if kind>>4 == packets.DISCONNECT && length == 0 { // which paho does not read [MQTT 5, 3.14.2.1]
 		return packets.NewControlPacket(packets.DISCONNECT), nil
 	}
-	return decode(frame)
-}
-
-// decode takes a whole packet apart. What paho cannot stand, the connection must not stand either.
-func decode(frame []byte) (p *packets.ControlPacket, err error) {
-	defer func() {
-		if what := recover(); what != nil {
-			p, err = nil, fmt.Errorf("it sent a packet that cannot be read: %v", what)
-		}
-	}()
-	p, err = packets.ReadPacket(bytes.NewReader(frame))
+	p, err := packets.ReadPacket(bytes.NewReader(frame))
 	if err != nil {
 		return nil, fmt.Errorf("it sent a packet that cannot be read: %w", err)
 	}
