@@ -78,7 +78,9 @@ func (e *end) login(o *Options) error {
 		Properties: &packets.Properties{ReceiveMaximum: &window, MaximumPacketSize: &largest, SessionExpiryInterval: &expiry,
 			RequestProblemInfo: &details, User: []packets.User{{Key: HopProperty, Value: o.Box}}},
 	}
-	if err := e.sendNow(&packets.ControlPacket{FixedHeader: packets.FixedHeader{Type: packets.CONNECT}, Content: connect}); err != nil {
+	packet := packets.NewControlPacket(packets.CONNECT)
+	packet.Content = connect
+	if err := e.sendNow(packet); err != nil {
 		return err
 	}
 	if err := e.conn.SetReadDeadline(time.Now().Add(e.patience)); err != nil {

@@ -120,7 +120,8 @@ func explain(err error) error {
 	return err
 }
 
-const speakFive = "a bridge speaks MQTT 5 only: use a listener of that broker that speaks it, or have that broker make the bridge to here"
+const speakFive = "a bridge speaks MQTT 5 only: use a listener of that broker that speaks it, " +
+	"or have that broker make the bridge to here"
 
 func remedy(err error, o *Broker, late bool) string {
 	host, _, _ := net.SplitHostPort(o.Address)

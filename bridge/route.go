@@ -76,8 +76,8 @@ func (o *Options) translate(d Direction, p *packets.Publish, to *Broker, remote 
 		QoS: min(p.QoS, qos), Duplicate: p.Duplicate, Retain: p.Retain}, carried
 }
 
-// beenThere tells whether a message with the mark is not to go on: it has been at the broker to which it would go. One that has only
-// come in here may go out by another bridge, once.
+// beenThere tells whether a message with the mark is not to go on: it has been at the broker to which it would go. One that has
+// only come in here may go out by another bridge, once.
 func (o *Options) beenThere(d Direction, mark, remote string) bool {
 	switch mark {
 	case o.Box:

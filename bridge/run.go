@@ -20,7 +20,8 @@ type run struct {
 }
 
 func newRun(b *Bridge, local, remote *end) *run {
-	return &run{Bridge: b, local: local, remote: remote, out: newDirection(b, Out, local, remote), in: newDirection(b, In, remote, local)}
+	return &run{Bridge: b, local: local, remote: remote,
+		out: newDirection(b, Out, local, remote), in: newDirection(b, In, remote, local)}
 }
 
 // serve carries messages until a connection ends or ctx does, and returns why, an endError.
@@ -117,12 +118,16 @@ func (r *run) read(e *end, from, to *direction) error {
 func (r *run) subscribed(e *end, way Direction, answer *packets.Suback) {
 	var refused []string
 	for i, f := range r.o.filters(way) {
-		if i < len(answer.Reasons) && answer.Reasons[i] >= 0x80 {
-			why := fmt.Sprintf("the %s refuses to subscribe %s: %s", e.o.Name, shortened(f.text), reason(answer.Reasons[i], answer.Properties.ReasonString))
+		if i >= len(answer.Reasons) {
+			break
+		}
+		name, code := shortened(f.text), answer.Reasons[i]
+		if code >= 0x80 {
+			why := fmt.Sprintf("the %s refuses to subscribe %s: %s", e.o.Name, name, reason(code, answer.Properties.ReasonString))
 			refused = append(refused, why)
 			r.o.Log.Error("the messages of a topic are not carried", "err", why)
-		} else if i < len(answer.Reasons) && answer.Reasons[i] < f.qos {
-			r.o.Log.Warn("a broker grants less than the bridge asks for", "from", e.o.Name, "topic", shortened(f.text), "qos", answer.Reasons[i])
+		} else if code < f.qos {
+			r.o.Log.Warn("a broker grants less than the bridge asks for", "from", e.o.Name, "topic", name, "qos", code)
 		}
 	}
 	r.state.refuse(refused)

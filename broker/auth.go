@@ -19,7 +19,8 @@ var everything = []string{"#"}
 // admit lets a client in or says why not. When it returns nil the client owns its client id and has passed the gate.
 func (h *hook) admit(l *clientLink, pk packets.Packet) error {
 	keepalive := normalise(l.client)
-	l.asksName = h.name.Key != "" && slices.ContainsFunc(pk.Properties.User, func(u packets.UserProperty) bool { return u.Key == h.name.Key })
+	asks := func(u packets.UserProperty) bool { return u.Key == h.name.Key }
+	l.asksName = h.name.Key != "" && slices.ContainsFunc(pk.Properties.User, asks)
 	if pk.Connect.WillFlag {
 		l.willBytes = pk.FixedHeader.Remaining
 	}

@@ -232,7 +232,8 @@ func (b *Broker) EndRevoked() int {
 func (b *Broker) EndSessions(keep func(clientID string) bool) int {
 	backend := b.hook.backend
 	picks := func(p *peer) bool {
-		return p.account == backend.Username && backend.ClientIDPrefix != "" && strings.HasPrefix(p.id, backend.ClientIDPrefix) && !keep(p.id)
+		ours := backend.ClientIDPrefix != "" && strings.HasPrefix(p.id, backend.ClientIDPrefix)
+		return ours && p.account == backend.Username && !keep(p.id)
 	}
 	return b.hook.sessions.endPicked(picks, packets.ErrAdministrativeAction, evictWait)
 }

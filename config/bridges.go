@@ -121,8 +121,10 @@ func (v *validator) bridges() {
 		case slices.ContainsFunc(list[:i], func(o Bridge) bool { return o.Name == b.Name }):
 			c.refuse("name", b.Name, "is the name of another bridge; give each its own")
 		}
-		if b.ClientID != "" && slices.ContainsFunc(list[:i], func(o Bridge) bool { return o.ClientID == b.ClientID && o.Address == b.Address }) {
-			c.refuse("client_id", b.ClientID, "is that of another bridge to the same broker: they would take the connection from each other")
+		twin := func(o Bridge) bool { return b.ClientID != "" && o.ClientID == b.ClientID && o.Address == b.Address }
+		if slices.ContainsFunc(list[:i], twin) {
+			c.refuse("client_id", b.ClientID, "is that of another bridge to the same broker: they would take the connection from each "+
+				"other")
 		}
 		c.connection(b)
 		c.login(b)
@@ -155,13 +157,16 @@ func (c bridgeCheck) refuse(key, value, remedy string, args ...any) {
 func (c bridgeCheck) connection(b *Bridge) {
 	host, port, err := net.SplitHostPort(b.Address)
 	number, _ := strconv.Atoi(port)
-	switch l := c.config.Listeners; {
+	l := c.config.Listeners
+	own := []int{fixedPort(l.TCP.Enabled, l.TCP.Address), fixedPort(l.TLS.Enabled, l.TLS.Address)}
+	switch {
 	case err != nil || !validPort(port) || number == 0 || !validHost(host):
 		c.refuse("address", b.Address, "must be host:port of the other broker, for example mqtt.example.org:8883")
-	case isLoopback(b.Address) && slices.Contains([]int{fixedPort(l.TCP.Enabled, l.TCP.Address), fixedPort(l.TLS.Enabled, l.TLS.Address)}, number):
+	case isLoopback(b.Address) && slices.Contains(own, number):
 		c.refuse("address", b.Address, "is this broker itself; a bridge needs another one")
 	}
-	for _, key := range [][2]string{{"ca_cert", b.CACert}, {"client_cert", b.ClientCert}, {"client_key", b.ClientKey}, {"alpn", b.ALPN}} {
+	for _, key := range [][2]string{{"ca_cert", b.CACert}, {"client_cert", b.ClientCert}, {"client_key", b.ClientKey},
+		{"alpn", b.ALPN}} {
 		if key[1] != "" && !b.TLS {
 			c.refuse(key[0], key[1], "is for TLS only; set tls to true or remove it")
 		}
@@ -209,12 +214,13 @@ func (c bridgeCheck) topic(t BridgeTopic) {
 		c.refuse("filter", "", "must be a topic filter, for example devices/#; it may be empty where both prefixes are whole topics")
 		return
 	}
+	levels := max(c.config.Limits.MaxTopicLevels, leastLevels)
 	for _, side := range []struct {
 		key, prefix string
 		filters     topic.Filters
 		sends       bool // messages of that side are published there
 	}{
-		{"local_prefix", t.LocalPrefix, topic.Filters{NoControl: true, MaxLevels: max(c.config.Limits.MaxTopicLevels, leastLevels)}, t.In()},
+		{"local_prefix", t.LocalPrefix, topic.Filters{NoControl: true, MaxLevels: levels}, t.In()},
 		{"remote_prefix", t.RemotePrefix, topic.Filters{NoControl: true}, false},
 	} {
 		whole := side.prefix + t.Filter

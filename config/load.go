@@ -63,8 +63,10 @@ func Load(path string, environ []string, flags map[string]string) (Loaded, error
 	}
 	loaded.Warnings = append(loaded.Warnings, cfg.openDoors()...)
 	loaded.Warnings = append(loaded.Warnings, cfg.oddBridges()...)
-	if slices.ContainsFunc(cfg.Bridges, func(b Bridge) bool { return b.Password != "" && b.PasswordFile == "" }) && readableByOthers(path) {
-		loaded.Warnings = append(loaded.Warnings, fmt.Sprintf("%s holds the password of a bridge and every user can read it; chmod 640 %s", path, path))
+	inFile := func(b Bridge) bool { return b.Password != "" && b.PasswordFile == "" }
+	if slices.ContainsFunc(cfg.Bridges, inFile) && readableByOthers(path) {
+		loaded.Warnings = append(loaded.Warnings, fmt.Sprintf("%s holds the password of a bridge and every user can read it; "+
+			"chmod 640 %s", path, path))
 	}
 
 	problems := slices.Concat(file.problems, env.problems, flag.problems)

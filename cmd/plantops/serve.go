@@ -82,7 +82,8 @@ func (s *service) serve(ctx context.Context) (err error) {
 	for _, warning := range s.loaded.Warnings {
 		log.Warn(warning)
 	}
-	w := wiring{loaded: s.loaded, now: now, built: s.app.build.earliest(), log: log, password: backendPassword(cfg), box: rand.Text()}
+	w := wiring{loaded: s.loaded, now: now, built: s.app.build.earliest(), log: log, password: backendPassword(cfg),
+		box: rand.Text()}
 	if err := checkWiring(s.loaded, time.Time{}); err != nil {
 		return err
 	}

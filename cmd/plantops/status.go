@@ -200,11 +200,16 @@ func bridgeText(b control.BridgeStatus, now time.Time) string {
 	if !b.Connected {
 		text = "away from "
 	}
-	text += fmt.Sprintf("%s, since %s; %s out, %d in, %d waiting", b.Broker, ago(b.Since, now), count(b.Out.Carried, "message"), b.In.Carried, b.Waiting)
+	text += fmt.Sprintf("%s, since %s; %s out, %d in, %d waiting", b.Broker, ago(b.Since, now), count(b.Out.Carried, "message"),
+		b.In.Carried, b.Waiting)
 	for _, lost := range []struct {
 		n    int64
 		what string
-	}{{b.Out.Refused + b.In.Refused, "refused"}, {b.Out.Dropped + b.In.Dropped, "of QoS 0 dropped"}, {b.Out.Looped + b.In.Looped, "left that had been here before"}} {
+	}{
+		{b.Out.Refused + b.In.Refused, "refused"},
+		{b.Out.Dropped + b.In.Dropped, "of QoS 0 dropped"},
+		{b.Out.Looped + b.In.Looped, "left that had been here before"},
+	} {
 		if lost.n > 0 {
 			text += fmt.Sprintf(", %d %s", lost.n, lost.what)
 		}

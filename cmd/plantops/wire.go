@@ -74,15 +74,16 @@ func brokerOptions(w wiring) broker.Options {
 		AllowedOrigins:     l.WebSocket.AllowedOrigins,
 		RequireCertificate: l.TLS.RequireCertificate,
 		Accounts:           accounts{w.store},
-		Backend:            broker.Backend{Username: cfg.MQTT.BackendUsername, Password: w.password, ClientID: ingestClientID, ClientIDPrefix: bridge.ClientIDPrefix},
-		IngestTopics:       cfg.IngestTopics(),
-		SourceTopics:       w.sources.Filters(),
-		StallTimeout:       cfg.Ingest.StallTimeout,
-		Limits:             broker.Limits(cfg.Limits),
-		Name:               broker.Name{Key: bridge.HopProperty, Value: w.box},
-		Refused:            func(device, reason string) { w.store.AddRefused(device, reason, 1) },
-		Log:                w.log,
-		Now:                w.now,
+		Backend: broker.Backend{Username: cfg.MQTT.BackendUsername, Password: w.password, ClientID: ingestClientID,
+			ClientIDPrefix: bridge.ClientIDPrefix},
+		IngestTopics: cfg.IngestTopics(),
+		SourceTopics: w.sources.Filters(),
+		StallTimeout: cfg.Ingest.StallTimeout,
+		Limits:       broker.Limits(cfg.Limits),
+		Name:         broker.Name{Key: bridge.HopProperty, Value: w.box},
+		Refused:      func(device, reason string) { w.store.AddRefused(device, reason, 1) },
+		Log:          w.log,
+		Now:          w.now,
 	}
 	if l.TCP.Enabled {
 		o.TCP = l.TCP.Address
@@ -126,8 +127,9 @@ func ingestOptions(w wiring) ingest.Options {
 
 // bridgeOptions are those of all bridges. Files that a bridge names are read for each connection.
 func bridgeOptions(w wiring, cfg config.Config) []bridge.Options {
-	here := bridge.Broker{Name: "local broker", Address: hostPort(w.loaded.Config.MQTT.Host, w.port), Username: w.loaded.Config.MQTT.BackendUsername,
-		Password: w.password, MaxPacketBytes: 2 * w.loaded.Config.Limits.MaxPacketBytes, MaxLevels: w.loaded.Config.Limits.MaxTopicLevels}
+	m, limits := w.loaded.Config.MQTT, w.loaded.Config.Limits
+	here := bridge.Broker{Name: "local broker", Address: hostPort(m.Host, w.port), Username: m.BackendUsername, Password: w.password,
+		MaxPacketBytes: 2 * limits.MaxPacketBytes, MaxLevels: limits.MaxTopicLevels}
 	if w.tls != nil {
 		roots := w.authority.Follow(w.tls.RootCAs)
 		here.TLS = func() (*tls.Config, error) {
@@ -145,7 +147,7 @@ func bridgeOptions(w wiring, cfg config.Config) []bridge.Options {
 		o := bridge.Options{Name: b.Name, Local: here, Box: w.box, SessionExpiry: b.SessionExpiry, KeepAlive: b.Keepalive,
 			Patience: w.loaded.Config.Ingest.StallTimeout, Log: w.log, Now: w.now,
 			Remote: bridge.Broker{Name: "remote broker", Address: b.Address, Username: b.Username, Password: b.Password.Reveal(),
-				ClientID: cmp.Or(b.ClientID, "plantops-"+host+"-"+b.Name), MaxPacketBytes: w.loaded.Config.Limits.MaxPacketBytes}}
+				ClientID: cmp.Or(b.ClientID, "plantops-"+host+"-"+b.Name), MaxPacketBytes: limits.MaxPacketBytes}}
 		o.Local.ClientID = bridge.ClientIDPrefix + b.Name
 		if b.TLS {
 			o.Remote.TLS = func() (*tls.Config, error) {
@@ -215,7 +217,8 @@ func applyBridges(w wiring, group *bridge.Group, br *broker.Broker, before, cfg 
 	if err := group.Apply(bridgeOptions(w, cfg), same); err != nil {
 		return err
 	}
-	if n := br.EndSessions(func(id string) bool { return named(cfg.Bridges, strings.TrimPrefix(id, bridge.ClientIDPrefix)) >= 0 }); n > 0 {
+	keep := func(id string) bool { return named(cfg.Bridges, strings.TrimPrefix(id, bridge.ClientIDPrefix)) >= 0 }
+	if n := br.EndSessions(keep); n > 0 {
 		w.log.Info("what waited for bridges that are no more is gone", "count", n)
 	}
 	return nil

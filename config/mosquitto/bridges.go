@@ -184,7 +184,8 @@ var bridgeOptions = map[string]option{
 	}},
 	"bridge_bind_address": lacks(bridgeLine), "bridge_ciphers": lacks(tlsNote), "bridge_ciphers_tls1.3": lacks(tlsNote),
 	"bridge_tls_version": lacks(tlsNote), "bridge_identity": lacks(pskNote), "bridge_psk": lacks(pskNote),
-	"local_clientid": lacks(localNote), "local_username": lacks(localNote), "local_password": lacks(localNote), "local_cleansession": lacks(localNote),
+	"local_clientid": lacks(localNote), "local_username": lacks(localNote), "local_password": lacks(localNote),
+	"local_cleansession": lacks(localNote),
 }
 
 const (
@@ -215,7 +216,7 @@ func bridgeTopicOf(d *directive) (topic BridgeTopic, ok bool) {
 	qos, err := strconv.Atoi(cmp.Or(words[2], "0"))
 	topic.QoS = qos
 	switch {
-	case len(words) > 5 || err != nil || qos < 0 || qos > 2 || topic.Direction != "out" && topic.Direction != "in" && topic.Direction != "both":
+	case len(words) > 5 || err != nil || qos < 0 || qos > 2 || !slices.Contains([]string{"out", "in", "both"}, topic.Direction):
 		d.settle(NoEquivalent, "it must be topic PATTERN out, in or both QOS LOCAL_PREFIX REMOTE_PREFIX; Mosquitto refuses it too")
 		return topic, false
 	case topic.Filter == "" && (topic.LocalPrefix == "" || topic.RemotePrefix == ""):

@@ -12,7 +12,8 @@ import (
 )
 
 // order is that of the sections and keys in plantops.yaml.
-var order = []string{"data_dir", "listeners.tcp", "listeners.tls", "listeners.websocket", "certs", "mqtt", "bridges", "limits", "log"}
+var order = []string{"data_dir", "listeners.tcp", "listeners.tls", "listeners.websocket", "certs", "mqtt", "bridges", "limits",
+	"log"}
 
 // set notes a setting; the first for a key stays.
 func (t *translator) set(key string, value any, from string) {
