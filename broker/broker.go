@@ -87,7 +87,7 @@ func Listen(o Options) (*Broker, error) {
 	b.server = mqtt.New(serverOptions(o.Limits, o.Log))
 	b.hook = &hook{
 		server: b.server, log: o.Log, accounts: o.Accounts, backend: o.Backend, mustCert: o.RequireCertificate, isRevoked: o.Revoked,
-		maxLevels: o.Limits.MaxTopicLevels, reported: o.Refused,
+		maxLevels: o.Limits.MaxTopicLevels, name: o.Name, reported: o.Refused,
 		now:  time.Now, // it measures spans, which Go does by the monotonic clock: a jump of the wall clock ends none
 		gate: newGate(), gateWait: gateWait, packetTimeout: defaultPacketTimeout, refusals: refused,
 	}
@@ -343,6 +343,27 @@ func (b *Broker) ClearRetained(filter string) int {
 		b.hook.router.clear(name)
 	}
 	return len(topics)
+}
+
+// EndSessions ends the sessions of the backend's client ids with Backend.ClientIDPrefix, with all that waits in them, but those
+// that keep names. It returns how many there were.
+func (b *Broker) EndSessions(keep func(clientID string) bool) int {
+	backend := b.hook.backend
+	picks := func(p *peer) bool {
+		ours := backend.ClientIDPrefix != "" && strings.HasPrefix(p.id, backend.ClientIDPrefix)
+		return ours && p.account == backend.Username && !keep(p.id)
+	}
+	return b.hook.sessions.endPicked(picks, packets.ErrAdministrativeAction, evictWait)
+}
+
+// Waiting is how many messages wait for a client id, those that it was sent and has not acknowledged included.
+func (b *Broker) Waiting(clientID string) int64 {
+	p := b.hook.sessions.peer(clientID)
+	if p == nil {
+		return 0
+	}
+	stats := p.stats()
+	return int64(stats.Queued + stats.InFlight)
 }
 
 // DisconnectDevices refuses new clients from now on and sends everybody away but the backend's subscriber, without

@@ -29,6 +29,7 @@ type hook struct {
 	mustCert  bool                             // RequireCertificate
 	isRevoked func([][]*x509.Certificate) bool // Options.Revoked
 	maxLevels int
+	name      Name                        // Options.Name
 	reported  func(device, reason string) // Options.Refused
 	now       func() time.Time
 

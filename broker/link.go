@@ -31,6 +31,7 @@ type clientLink struct {
 	since     time.Time
 	willBytes int  // of the CONNECT, if there is a will in it
 	throttled bool // its password was refused unseen, or answered late
+	asksName  bool // it wants to know Options.Name
 
 	peer            *peer                 // set by claim
 	work            *work                 // set by attach

@@ -318,24 +318,29 @@ func (s *sessions) evict(account string, code packets.Code, wait time.Duration) 
 
 // endOne ends the session of a client id as evict does, and returns whether there was one.
 func (s *sessions) endOne(id string, code packets.Code, wait time.Duration) bool {
+	return s.endPicked(func(p *peer) bool { return p.id == id && !p.ingest }, code, wait) > 0
+}
+
+// endPicked ends the sessions of picks, live and stored, with everything that waits in them, and returns how many there were.
+func (s *sessions) endPicked(picks func(*peer) bool, code packets.Code, wait time.Duration) (ended int) {
 	w := s.router.begin()
 	s.mu.Lock()
-	p := s.byID[id]
-	if p == nil || p.ingest {
-		s.mu.Unlock()
-		w.finish()
-		return false
-	}
 	var live []*clientLink
-	if p.owner.evicted.Store(true); p.owner.hasEnded() {
+	for _, p := range s.byID {
+		if !picks(p) {
+			continue
+		}
+		ended++
+		if p.owner.evicted.Store(true); !p.owner.hasEnded() {
+			live = append(live, p.owner)
+			continue
+		}
 		s.endStored(w, p)
-	} else {
-		live = append(live, p.owner)
 	}
 	s.mu.Unlock()
 	w.finish()
 	s.endAll(live, code, wait)
-	return true
+	return ended
 }
 
 // endAll ends connections and waits until their sessions have let go of them, or wait is over: then detach will do the

@@ -51,7 +51,7 @@ nodered=4.1.15
 { [ -d node_modules/mqtt ] && [ -d node_modules/mqtt4 ]; } || npm ci --silent --no-audit --no-fund
 
 failed=
-for scenario in quickstart background device-add-for openssl mosquitto-clients mosquitto-sessions mosquitto-bridge mqttjs paho external-broker import-mosquitto; do
+for scenario in quickstart background device-add-for openssl mosquitto-clients mosquitto-sessions mosquitto-bridge plantops-bridge mqttjs paho external-broker import-mosquitto; do
   echo "== $scenario"
   ./$scenario.sh || failed="$failed $scenario"
 done
