@@ -187,7 +187,7 @@ func (s *Store) sweepSession(id journal.SessionID, rows int64) (more bool, err e
 // sweepSome deletes a part of what is nobody's, in a transaction. After an error it is tried again.
 func (s *Store) sweepSome() {
 	b := &s.broker
-	if len(b.sweep) == 0 || s.w == nil {
+	if len(b.sweep) == 0 || s.w == nil || b.source == nil {
 		return
 	}
 	var more bool
