@@ -35,6 +35,9 @@ type Rules struct {
 	// Hasty excuses a broker that ends the old connection of a client which is back within this time without reading it to its
 	// end: the last words in it are gone, and the client's will too.
 	Hasty time.Duration
+	// Bridged is a client of another broker to which a bridge of this one brings everything. At QoS 1 it may get again what was on
+	// its way when this one was killed.
+	Bridged string
 	// Slack is how far a broker's clock and its noticing of a lost connection may be off, of delayed wills.
 	Slack time.Duration
 }
