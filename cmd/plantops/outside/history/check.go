@@ -328,7 +328,8 @@ func (c *check) sending(seq int, e *Event, cl *client) {
 }
 
 // owed says whether the broker has to deliver a message: it has acknowledged it, or it has read it, because it stands before
-// a DISCONNECT and the same client was let in again later.
+// a DISCONNECT and the same client was let in again later. Of that only the other clients hear, so a broker that is killed soon
+// may have forgotten it.
 func (c *check) owed(m *message) bool {
 	n := m.conn
 	switch {
@@ -337,7 +338,7 @@ func (c *check) owed(m *message) bool {
 	case m.taken != never:
 		return true
 	case m.qos == 1 && !m.will && n != nil && n.parted && n.nextConnected != never:
-		return !c.hasty(n) && !c.killedBetween(n.connected, n.nextConnected)
+		return !c.hasty(n) && !c.killedBetween(n.connected, n.nextConnected) && !c.killedSoon(n.nextConnected)
 	}
 	return false
 }
