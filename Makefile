@@ -124,7 +124,7 @@ torture: export PLANTOPS_HOUSE_HOUR ?= 10s
 torture: export PLANTOPS_STALL ?= 60s
 torture: export PLANTOPS_RELOADS ?= 1000
 torture: export PLANTOPS_CONTROL ?= 1
-torture: ## kill -9, power cuts, stalled storage and reloads, over and over, and attacks on other brokers: about an hour
+torture: ## kill -9, power cuts, stalled storage and reloads, over and over, and attacks on other brokers: an hour and a half
 	.ci/test-by-name TestKilledServer TestPowerCut TestStalledStorage TestReloads TestControlsFall TestHouse -- -timeout 2h -p 1 ./cmd/plantops/outside/...
 
 esp32: export PLANTOPS_ESP32_HOURS ?= 168

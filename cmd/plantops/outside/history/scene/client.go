@@ -2,12 +2,14 @@ package scene
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/plantops/plantops/broker/brokertest/rawmqtt"
@@ -41,6 +43,8 @@ type client struct {
 	habits  habits
 	caller  bool                        // it publishes one message, in the end
 	plan    func(r *rand.Rand) outgoing // what it publishes next; nil: nothing
+
+	address, prefix string // of another broker that a bridge leads to, and of the topics there; "": the scene's
 
 	scene  *Scene
 	random *rand.Rand
@@ -208,7 +212,7 @@ func (c *client) dial(ctx context.Context) *link {
 	if c.source != nil {
 		dialer.LocalAddr = &net.TCPAddr{IP: c.source}
 	}
-	conn, err := dialer.DialContext(ctx, "tcp", c.scene.Address)
+	conn, err := dialer.DialContext(ctx, "tcp", cmp.Or(c.address, c.scene.Address))
 	if err != nil {
 		return nil
 	}
@@ -367,7 +371,7 @@ func (c *client) end(l *link) (ending, error) {
 	if c.habits.fickle && len(c.confirmed) == len(c.filters) {
 		for filter := range c.filters {
 			c.note(history.Event{Kind: history.Unsubscribing, Filter: filter})
-			if err := l.send(rawmqtt.EncodeUnsubscribe(c.version, 1, filter)); err != nil {
+			if err := l.send(rawmqtt.EncodeUnsubscribe(c.version, 1, c.prefix+filter)); err != nil {
 				return 0, err
 			}
 		}
@@ -394,7 +398,7 @@ func (c *client) subscribe(asked map[string]bool) (p []byte) {
 		}
 		asked[filter] = true
 		c.note(history.Event{Kind: history.Subscribing, Filter: filter, QoS: qos})
-		p = append(p, rawmqtt.EncodeSubscribe(c.version, qos, c.subscriptionID(filter), filter)...)
+		p = append(p, rawmqtt.EncodeSubscribe(c.version, qos, c.subscriptionID(filter), c.prefix+filter)...)
 	}
 	return p
 }
@@ -477,7 +481,7 @@ func (c *client) receiveMessage(p rawmqtt.Packet) []byte {
 		c.scene.complain("%s: %v", c.id, err)
 		return nil
 	}
-	e := history.Event{Kind: history.Got, Topic: topic, QoS: p.QoS(), ID: p.ID, Again: p.Flags&8 != 0, Retain: p.Flags&1 != 0}
+	e := history.Event{Kind: history.Got, Topic: strings.TrimPrefix(topic, c.prefix), QoS: p.QoS(), ID: p.ID, Again: p.Flags&8 != 0, Retain: p.Flags&1 != 0}
 	known := len(payload) > 0 // else something retained was removed
 	if known {
 		var ours bool

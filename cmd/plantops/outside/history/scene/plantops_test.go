@@ -23,7 +23,12 @@ const housePassword = "everything in the house"
 // house is an installation, not started, with an account that may do everything.
 func house(t *testing.T) (*program.Installation, scene.Account) {
 	t.Helper()
-	in := program.Install(t, t.TempDir())
+	return houseIn(t, t.TempDir())
+}
+
+func houseIn(t *testing.T, dir string) (*program.Installation, scene.Account) {
+	t.Helper()
+	in := program.Install(t, dir)
 	in.Register("bed-1") // makes the database
 	in.Start()
 	in.AwaitReady()

@@ -2,6 +2,7 @@ package scene
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -30,7 +31,15 @@ type Options struct {
 	Rules   history.Rules
 	Cast    func(*Scene)       // Mixture or House; nil: Mixture
 	Before  []history.Event    // what has happened already; the clients go on from there
+	Far     *Far               // nil: no bridge
 	From    func(i int) net.IP // address of client i; nil leaves it to the system
+}
+
+// Far is a broker to which a bridge brings what passes in the house, below a prefix. A client there has to get it all.
+type Far struct {
+	Address string
+	Account Account
+	Prefix  string
 }
 
 // Scene is clients that do everything at once. The names and kinds of its clients do not depend on chance.
@@ -59,8 +68,13 @@ func New(o Options) *Scene {
 	o.Cast(s)
 	s.add(&client{id: "caller", version: 4, resume: true, caller: true, habits: habits{window: 1},
 		plan: func(*rand.Rand) outgoing { return outgoing{topic: homeTopics + "/caller/1", qos: 1} }})
+	if o.Far != nil {
+		s.Rules.Bridged = "far"
+		s.add(&client{id: "far", version: 5, resume: true, address: o.Far.Address, prefix: o.Far.Prefix, Account: o.Far.Account,
+			filters: map[string]byte{homeTopics + "/#": 2}})
+	}
 	for i, c := range s.clients {
-		c.scene, c.Account, c.random = s, o.Account, rand.New(rand.NewPCG(o.Random.Uint64(), 0))
+		c.scene, c.Account, c.random = s, cmp.Or(c.Account, o.Account), rand.New(rand.NewPCG(o.Random.Uint64(), 0))
 		if o.From != nil {
 			c.source = o.From(i)
 		}
