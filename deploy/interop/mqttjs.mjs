@@ -111,6 +111,20 @@ async function scenario(library, url, protocolVersion, name) {
     await panel.publish(properties.responseTopic, '21.5', { qos: 1, properties: { correlationData: properties.correlationData } })
     const answer = await home.next()
     assert.deepEqual([answer.text, answer.properties.correlationData.toString()], ['21.5', 'one'])
+
+    // Topics that have numbers after their first time, more topics than numbers.
+    const short = await connect(library, url, { protocolVersion, autoAssignTopicAlias: true })
+    assert.equal(short.connack.properties.topicAliasMaximum, 16)
+    let bare = 0
+    short.client.on('packetsend', (packet) => { if (packet.cmd === 'publish' && packet.topic === '') bare++ })
+    await panel.subscribe(`${topic}/number/+`, { qos: 1 })
+    for (let i = 0; i < 60; i++) {
+      const to = `${topic}/number/${i < 30 ? i % 3 : i % 20}`
+      await short.publish(to, `${i}`, { qos: 1 })
+      assert.deepEqual(await panel.next().then((m) => [m.topic, m.text]), [to, `${i}`])
+    }
+    assert(bare >= 27, `${bare} messages without their topic`)
+    await short.end()
   }
   await home.end()
   await panel.end()
@@ -121,7 +135,7 @@ for (const [version, library] of Object.entries(libraries)) {
     for (const protocolVersion of [4, 5]) {
       const name = `${version} ${way} protocol ${protocolVersion}`
       await scenario(library, url, protocolVersion, name).catch((err) => { throw new Error(name, { cause: err }) })
-      console.log(`${name}: all QoS, retained, will, session${protocolVersion === 5 ? ', request and answer' : ''}; strangers refused`)
+      console.log(`${name}: all QoS, retained, will, session${protocolVersion === 5 ? ', request and answer, topic aliases' : ''}; strangers refused`)
     }
   }
 }
