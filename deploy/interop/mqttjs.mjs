@@ -1,7 +1,9 @@
 // What browsers, Node-RED and Zigbee2MQTT do, with MQTT.js 5 and 4, in MQTT 3.1.1 and 5, over TCP, TLS and websocket.
 // usage: node mqttjs.mjs TCP_PORT TLS_PORT WS_PORT CA_FILE DEVICE PASSWORD USER USER_PASSWORD
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import mqtt5 from 'mqtt'
 import mqtt4 from 'mqtt4'
@@ -130,7 +132,32 @@ async function scenario(library, url, protocolVersion, name) {
   await panel.end()
 }
 
+// The connection breaks before the client gets the server's first packet of a type. MQTT.js sends again without DUP; each message of
+// QoS 2 arrives once all the same.
+async function broken(library, protocolVersion, type) {
+  const cut = spawn(process.execPath, [fileURLToPath(new URL('cut.mjs', import.meta.url)), tcp, type], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const port = await new Promise((resolve) => cut.stdout.once('data', (data) => resolve(`${data}`.trim())))
+  const listener = await connect(library, urls.plain, { protocolVersion })
+  await listener.subscribe('broken', { qos: 2 })
+  const session = { clientId: 'broken', clean: false, reconnectPeriod: 50, properties: protocolVersion === 5 ? { sessionExpiryInterval: 3600 } : undefined }
+  const sender = await connect(library, `mqtt://127.0.0.1:${port}`, { protocolVersion, ...session })
+  for (const text of ['0', '1', '2', 'end']) await sender.publish('broken', text, { qos: 2 })
+  const got = []
+  do got.push((await listener.next()).text); while (got.at(-1) !== 'end')
+  assert.deepEqual(got, ['0', '1', '2', 'end'])
+  for (const client of [sender, listener]) await client.end()
+  await (await connect(library, urls.plain, { protocolVersion, clientId: 'broken' })).end()
+  cut.kill()
+}
+
 for (const [version, library] of Object.entries(libraries)) {
+  for (const protocolVersion of [4, 5]) {
+    for (const [packet, type] of Object.entries({ PUBREC: 5, PUBCOMP: 7 })) {
+      const name = `${version}, protocol ${protocolVersion}: the connection breaks before ${packet}`
+      await broken(library, protocolVersion, type).catch((err) => { throw new Error(name, { cause: err }) })
+      console.log(`${name}, and each message of QoS 2 arrives once`)
+    }
+  }
   for (const [way, url] of Object.entries(urls)) {
     for (const protocolVersion of [4, 5]) {
       const name = `${version} ${way} protocol ${protocolVersion}`
