@@ -37,9 +37,9 @@ func either(whenTrue, whenFalse option) option {
 var same = option{kind: TakenOver}
 
 const (
-	queueNote   = "what waits for a client is bounded in number and size; the bounds cannot be set"
+	queueNote   = "what was acknowledged and waits for a client goes on on disk, up to limits.max_disk_messages_per_account and limits.max_disk_bytes_per_account; QoS 0 does not wait for who is away"
 	flightNote  = "how many messages are under way at once cannot be set; an MQTT 5 client sets it for itself (Receive Maximum)"
-	sessionNote = "readings are always on disk before they are acknowledged; Mosquitto's stored sessions and retained messages are not copied: let their senders publish them again"
+	sessionNote = "sessions, their queues and retained messages are always on disk before they are acknowledged; Mosquitto's own stored sessions and retained messages are not copied: let their senders publish them again"
 	logNote     = "lines go to standard error with their time, level and facts; under systemd: journalctl -u plantops"
 	tlsNote     = "TLS 1.2 and later with the ciphers of the Go library, which cannot be chosen"
 	pskNote     = "there is no TLS-PSK: give the clients passwords or certificates"

@@ -69,6 +69,33 @@ pub -q 1 -t brief -m lost
 expect "v5: is gone" sub -i brief -c -q 1 -t brief -E -x 0
 same "v5: with what was for it" "$(sub -i brief -c -q 1 -x 0 -t brief -t v5/state/b -C 1)" off
 
+# Everything that was kept outlives the server, however it ends.
+for end in KILL TERM; do
+  for version in mqttv31 mqttv311 mqttv5; do
+    name=${version#mqtt}
+    keep=(-i "lasting-$name" -c -q 2 -t "$name/lasting")
+    [ $version != mqttv5 ] || keep+=(-x 3600)
+    sub "${keep[@]}" -E || fail "$name: a session is made and left"
+    for qos in 1 2; do seq -f "$qos-%g" 20 | pub -q $qos -t "$name/lasting" -l; done
+    pub -q 1 -r -t "$name/kept" -m "before $end"
+  done
+  disown "$server_pid"
+  kill -$end "$server_pid"
+  await 20 bash -c "! kill -0 $server_pid" || fail "the server ends"
+  start_server
+  plain=(-h localhost -p "$tcp_port" -u home -P home-password)
+  tls=(-h localhost -p "$tls_port" --cafile "$ca" -u home -P home-password)
+  for version in mqttv31 mqttv311 mqttv5; do
+    name=${version#mqtt}
+    keep=(-i "lasting-$name" -c -q 2 -t "$name/other")
+    [ $version != mqttv5 ] || keep+=(-x 3600)
+    sub "${keep[@]}" -C 40 >"$work/out" 2>&1 # it subscribes to something else: the subscription is in the session
+    same "$name: after SIG$end the session has its messages of QoS 1" "$(grep ^1- "$work/out")" "$(seq -f '1-%g' 20)"
+    same "$name: and of QoS 2" "$(grep ^2- "$work/out")" "$(seq -f '2-%g' 20)"
+    same "$name: after SIG$end the retained message is there" "$(sub -t "$name/kept" -C 1 -F '%p %r')" "before $end 1"
+  done
+done
+
 /usr/bin/python3 "$top/deploy/interop/responder.py" "$tcp_port" home home-password >"$work/responder" 2>&1 &
 responder=$!
 await 10 grep -q ready "$work/responder" || fail "the responder is ready: $(cat "$work/responder")"

@@ -1,7 +1,9 @@
 // What browsers, Node-RED and Zigbee2MQTT do, with MQTT.js 5 and 4, in MQTT 3.1.1 and 5, over TCP, TLS and websocket.
 // usage: node mqttjs.mjs TCP_PORT TLS_PORT WS_PORT CA_FILE DEVICE PASSWORD USER USER_PASSWORD
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import mqtt5 from 'mqtt'
 import mqtt4 from 'mqtt4'
@@ -111,17 +113,59 @@ async function scenario(library, url, protocolVersion, name) {
     await panel.publish(properties.responseTopic, '21.5', { qos: 1, properties: { correlationData: properties.correlationData } })
     const answer = await home.next()
     assert.deepEqual([answer.text, answer.properties.correlationData.toString()], ['21.5', 'one'])
+
+    // Topics that have numbers after their first time, more topics than numbers.
+    const short = await connect(library, url, { protocolVersion, autoAssignTopicAlias: true })
+    assert.equal(short.connack.properties.topicAliasMaximum, 16)
+    let bare = 0
+    short.client.on('packetsend', (packet) => { if (packet.cmd === 'publish' && packet.topic === '') bare++ })
+    await panel.subscribe(`${topic}/number/+`, { qos: 1 })
+    for (let i = 0; i < 60; i++) {
+      const to = `${topic}/number/${i < 30 ? i % 3 : i % 20}`
+      await short.publish(to, `${i}`, { qos: 1 })
+      assert.deepEqual(await panel.next().then((m) => [m.topic, m.text]), [to, `${i}`])
+    }
+    assert(bare >= 27, `${bare} messages without their topic`)
+    await short.end()
   }
   await home.end()
   await panel.end()
 }
 
+// The connection breaks before the client gets the server's first packet of a type. MQTT.js sends again without DUP; each message of
+// QoS 2 arrives once all the same.
+async function broken(library, protocolVersion, type) {
+  const cut = spawn(process.execPath, [fileURLToPath(new URL('cut.mjs', import.meta.url)), tcp, type], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const port = await new Promise((resolve) => cut.stdout.once('data', (data) => resolve(`${data}`.trim())))
+  const listener = await connect(library, urls.plain, { protocolVersion })
+  await listener.subscribe('broken', { qos: 2 })
+  const session = { clientId: 'broken', clean: false, reconnectPeriod: 50, properties: protocolVersion === 5 ? { sessionExpiryInterval: 3600 } : undefined }
+  const sender = await connect(library, `mqtt://127.0.0.1:${port}`, { protocolVersion, ...session })
+  for (const text of ['0', '1', '2', 'end']) {
+    // PUBCOMP 0x92 says that the id was released before: no error then (MQTT 5, 3.7.2.1), but MQTT.js takes it for one.
+    await sender.publish('broken', text, { qos: 2 }).catch((err) => { if (err.code !== 0x92) throw err })
+  }
+  const got = []
+  do got.push((await listener.next()).text); while (got.at(-1) !== 'end')
+  assert.deepEqual(got, ['0', '1', '2', 'end'])
+  for (const client of [sender, listener]) await client.end()
+  await (await connect(library, urls.plain, { protocolVersion, clientId: 'broken' })).end()
+  cut.kill()
+}
+
 for (const [version, library] of Object.entries(libraries)) {
+  for (const protocolVersion of [4, 5]) {
+    for (const [packet, type] of Object.entries({ PUBREC: 5, PUBCOMP: 7 })) {
+      const name = `${version}, protocol ${protocolVersion}: the connection breaks before ${packet}`
+      await broken(library, protocolVersion, type).catch((err) => { throw new Error(name, { cause: err }) })
+      console.log(`${name}, and each message of QoS 2 arrives once`)
+    }
+  }
   for (const [way, url] of Object.entries(urls)) {
     for (const protocolVersion of [4, 5]) {
       const name = `${version} ${way} protocol ${protocolVersion}`
       await scenario(library, url, protocolVersion, name).catch((err) => { throw new Error(name, { cause: err }) })
-      console.log(`${name}: all QoS, retained, will, session${protocolVersion === 5 ? ', request and answer' : ''}; strangers refused`)
+      console.log(`${name}: all QoS, retained, will, session${protocolVersion === 5 ? ', request and answer, topic aliases' : ''}; strangers refused`)
     }
   }
 }

@@ -122,6 +122,15 @@ def scenario(way, protocol, name):
         a.publish(topic + "/own", "yours")
         assert b.next().payload == b"yours"
 
+        a.subscribe(topic + "/number/+", 1)
+        for i in range(10):
+            number = Properties(PacketTypes.PUBLISH)
+            number.TopicAlias = 1 + i % 2 * 15
+            to = f"{topic}/number/{i % 2}"
+            b.publish(to if i < 2 else "", i, properties=number)
+            message = a.next()
+            assert (message.topic, message.payload.decode()) == (to, str(i)), message.topic
+
 
 def broken(protocol, kind, name):
     """The connection breaks before the client gets the server's first packet of a kind; each message arrives once all the same."""
@@ -142,7 +151,7 @@ def broken(protocol, kind, name):
 for way in ways:
     for version, protocol in protocols.items():
         scenario(way, protocol, way + " " + version)
-        print(f"{way}, MQTT {version}: all QoS, retained, will, session" + (", request and answer, No Local" if version == "5" else ""))
+        print(f"{way}, MQTT {version}: all QoS, retained, will, session" + (", request and answer, No Local, topic aliases" if version == "5" else ""))
 for version, protocol in protocols.items():
     for kind, packet in {PUBREC: "PUBREC", PUBCOMP: "PUBCOMP"}.items():
         broken(protocol, kind, version + " " + packet)
