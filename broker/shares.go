@@ -67,7 +67,7 @@ func (w *work) regroup(p *peer, filter string) {
 
 // wakeGroups tells the groups that have found the client not able to take a message that it is now. The caller holds p.mu.
 func (w *work) wakeGroups(p *peer) {
-	if len(p.waiting) == 0 || p.state.Room() == 0 {
+	if len(p.waiting) == 0 || !p.state.TakesMore() {
 		return
 	}
 	for _, g := range p.waiting {
@@ -174,19 +174,27 @@ func (r *router) share(w *work, g *shareGroup, m *session.Message, now time.Time
 }
 
 // leave gives a message that no member can be sent now to one in whose session it waits: to one whose session lasts, where it
-// is on disk, or to any when the group has no room. The caller holds mu.
+// is on disk, or to any when the group has no room. Of those who are there, or else of all, it is the one with the least
+// that waits: one that does not read gets little. The caller holds mu.
 func (g *shareGroup) leave(w *work, s session.Shared, now time.Time, lasting bool) bool {
 	for _, online := range []bool{true, false} {
+		var best *peer
+		least := 0
 		for p := range g.members {
 			if p.online.Load() != online {
 				continue
 			}
 			p.mu.Lock()
+			waits, _ := p.state.Backlog()
+			tail, _, _ := p.state.Tail()
 			fits := !lasting || p.state.Lasting()
 			p.mu.Unlock()
-			if fits && g.offer(w, p, s, now, true) != session.TakesNever {
-				return true
+			if waits += tail; fits && (best == nil || waits < least) {
+				best, least = p, waits
 			}
+		}
+		if best != nil && g.offer(w, best, s, now, true) != session.TakesNever {
+			return true
 		}
 	}
 	return false
