@@ -200,6 +200,7 @@ func (b *Broker) establish(c *network.Conn) error {
 	l.screen.Limit = b.maxPacketBytes
 	panicked := true
 	defer func() {
+		defer fatal()
 		b.hook.connectionEnded(l, panicked)
 		b.hook.sessions.release(l)
 	}()

@@ -18,6 +18,7 @@ var nothing = packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puba
 // OnPacketRead takes every packet that a client sends, after decoding and before mochi acts on it. The only error that mochi
 // heeds is ErrRejectPacket, which closes the connection.
 func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
+	defer fatal()
 	l := linkOf(cl)
 	if l == nil {
 		return pk, packets.ErrRejectPacket

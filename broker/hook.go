@@ -3,8 +3,10 @@ package broker
 import (
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -73,10 +75,12 @@ func (h *hook) OnConnectAuthenticate(cl *mqtt.Client, _ packets.Packet) bool {
 
 // OnSessionEstablish is the moment before CONNACK.
 func (h *hook) OnSessionEstablish(cl *mqtt.Client, pk packets.Packet) {
+	defer fatal()
 	h.router.attach(linkOf(cl), &pk)
 }
 
 func (h *hook) OnSessionEstablished(cl *mqtt.Client, pk packets.Packet) {
+	defer fatal()
 	l := linkOf(cl)
 	l.established.Store(true)
 	h.accepted.Add(1)
@@ -109,6 +113,16 @@ func (h *hook) connectionEnded(l *clientLink, panicked bool) {
 		}
 	}
 	h.router.detach(l)
+}
+
+// fatal ends the process when a function of ours has panicked, which may hold the lock of a session or of the router: for ever,
+// if only the connection ended, as it does for a panic of mochi's decoder (see run in network/conn.go).
+func fatal() {
+	if r := recover(); r != nil {
+		text := fmt.Sprintf("%v\n%s", r, debug.Stack())
+		go func() { panic(text) }() // where nobody recovers
+		select {}
+	}
 }
 
 // OnPublish is a guard that must never fire: OnPacketRead has taken every message. What mochi would publish would be

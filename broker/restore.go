@@ -129,6 +129,7 @@ func (r *router) loadSome(ctx context.Context, w *work, p *peer) error {
 	if upTo > after {
 		w.out = p.state.Load(now, entries, upTo, w.out[:0])
 		w.apply(p)
+		r.ledger.markLazily(p) // what is in memory of a session that does not last need not be on disk
 	}
 	if p.shelf.loading = false; p.state.WantsLoad() && upTo > after {
 		r.loader.want(p)

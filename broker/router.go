@@ -73,6 +73,7 @@ type publication struct {
 	pledge    *receipt // made when something has to be waited for, see owe
 	storeOnly bool     // its other subscribers have it
 	keepOnly  bool     // it is retained, and nobody else gets it
+	exact     bool     // it is of QoS 2, and its sender's session lasts
 
 	will  bool              // of from
 	ended journal.SessionID // the session that has ended with it
