@@ -178,6 +178,7 @@ func (w *work) answerFilters(l *clientLink, kind byte, id uint16, codes []byte) 
 	if p.state.Lasting() && w.r.ledger.storage != nil {
 		w.closeGate(p, w.r.ledger.mark(p)) // the subscriptions are on disk first
 	}
+	w.r.traffic.packetsOut.Add(1)
 	w.write(l, appendFilterAck(w.buf[:0], kind, p.state.Version(), id, codes), nil)
 }
 

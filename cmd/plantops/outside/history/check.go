@@ -167,7 +167,8 @@ func (c *check) fault(what, format string, args ...any) {
 	c.faults = append(c.faults, Fault{what, fmt.Sprintf(format, args...)})
 }
 
-// killedBetween says whether the broker was killed between two events.
+// killedBetween says whether the broker was killed between two events. Of what came or went on a connection, its beginning
+// counts: no connection outlives a broker, but what has come on it may be read later.
 func (c *check) killedBetween(from, to int) bool {
 	i, _ := slices.BinarySearch(c.kills, from)
 	return i < len(c.kills) && c.kills[i] <= to
@@ -333,7 +334,7 @@ func (c *check) owed(m *message) bool {
 	case m.taken != never:
 		return true
 	case m.qos == 1 && !m.will && n != nil && n.parted && n.nextConnected != never:
-		return !c.hasty(n) && !c.killedBetween(m.sent, n.nextConnected)
+		return !c.hasty(n) && !c.killedBetween(n.connected, n.nextConnected)
 	}
 	return false
 }

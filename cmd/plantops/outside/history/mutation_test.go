@@ -51,7 +51,6 @@ type modelClient struct {
 	resume, connected bool
 	queue             []history.Event // while it is away, and what it has not answered
 	ids               uint16
-	wills             int
 }
 
 func ideal(r *rand.Rand) events {

@@ -39,6 +39,7 @@ type client struct {
 	filters map[string]byte // what it subscribes to, and the QoS
 	will    *history.Will
 	habits  habits
+	caller  bool                        // it publishes one message, in the end
 	plan    func(r *rand.Rand) outgoing // what it publishes next; nil: nothing
 
 	scene  *Scene
@@ -326,6 +327,7 @@ func (c *client) talk(ctx context.Context, l *link) (ending, error) {
 	clock := time.NewTicker(tick)
 	defer clock.Stop()
 	c.due = time.Now()
+	storms := c.scene.storms.Load()
 	for asked := map[string]bool{}; ; {
 		out := c.subscribe(asked)
 		select {
@@ -348,6 +350,9 @@ func (c *client) talk(ctx context.Context, l *link) (ending, error) {
 				}
 			}
 		case <-clock.C:
+			if c.scene.storms.Load() != storms {
+				return dropping, nil
+			}
 			out = append(out, c.publish()...)
 		}
 		if err := l.send(out); err != nil {
@@ -411,10 +416,15 @@ func (c *client) sortedFilters() []string {
 
 // publish returns what is due, as far as the window goes.
 func (c *client) publish() (p []byte) {
-	if c.plan == nil || c.scene.draining.Load() {
+	now := time.Now()
+	if c.caller {
+		if called := c.number > 0; called || !c.scene.calling.Load() {
+			return nil
+		}
+		c.habits.rate, c.due = 1, now.Add(-time.Nanosecond)
+	} else if c.plan == nil || c.scene.draining.Load() {
 		return nil
 	}
-	now := time.Now()
 	for now.After(c.due) && len(c.flights) < c.habits.window {
 		c.due = c.due.Add(time.Duration(float64(time.Second) / c.habits.rate))
 		o := c.plan(c.random)

@@ -46,6 +46,16 @@ func TestPlantOpsKeepsToMQTT(t *testing.T) {
 	conclude(t, s)
 }
 
+// TestTakeoversLoseNothing lets clients take over their own connections. PLANTOPS_TAKEOVERS is for how long: 2m are some
+// thousands.
+func TestTakeoversLoseNothing(t *testing.T) {
+	in, account := house(t)
+	s := scene.New(scene.Options{Address: in.TCP, Account: account, Random: setting.Random(t), Rate: 400, Rules: strict, Cast: scene.Takeovers})
+	s.Start(t.Context())
+	program.Pause(in, setting.Duration(t, "PLANTOPS_TAKEOVERS", 3*time.Second))
+	conclude(t, s)
+}
+
 // TestKilledServerKeepsItsSessions kills the server again and again while everything happens at once. PLANTOPS_TORTURE_KILLS
 // is how often.
 func TestKilledServerKeepsItsSessions(t *testing.T) {
@@ -58,8 +68,7 @@ func TestKilledServerKeepsItsSessions(t *testing.T) {
 			in.AwaitReady()
 		}
 		program.Pause(in, lifetime(random, i))
-		s.Killed()
-		in.Kill()
+		s.Kill(in.Kill)
 		in.Start()
 	}
 	in.AwaitReady()
