@@ -264,7 +264,7 @@ func TestTooLargeForTheNextConnection(t *testing.T) {
 	deliver(s, "0123456789x", 1)
 	s.Disconnect(noon, Lost, nil)
 	small := func(c *Connection) { c.MaximumPacketSize = 14 }
-	assert.Equal(t, []string{"dropped 0123456789: too large", "PUBREL id=1", "PUBLISH a id=2 dup", "dropped 0123456789x: too large"},
+	assert.Equal(t, []string{"dropped id=1 0123456789: too large", "PUBREL id=1", "PUBLISH a id=2 dup", "dropped id=3 0123456789x: too large"},
 		connect(s, small), "the client may know the QoS 2 id, so it is released")
 	assert.Equal(t, 2, s.Stats().InFlight)
 	s.Pubcomp(noon, 1, nil)
@@ -277,7 +277,7 @@ func TestWhatIsReleasedUnreceivedKeepsItsPlace(t *testing.T) {
 	deliver(s, "a", 2)
 	s.Pubrec(noon, 2, 0, nil)
 	s.Disconnect(noon, Lost, nil)
-	assert.Equal(t, []string{"PUBREL id=2", "dropped 0123456789: too large", "PUBREL id=1"},
+	assert.Equal(t, []string{"PUBREL id=2", "dropped id=1 0123456789: too large", "PUBREL id=1"},
 		connect(s, func(c *Connection) { c.MaximumPacketSize = 14 }))
 	s.Disconnect(noon, Lost, nil)
 	assert.Equal(t, []string{"PUBREL id=2", "PUBREL id=1"}, connect(s, nil))
