@@ -44,6 +44,7 @@ func (r *router) attach(l *clientLink, pk *packets.Packet) {
 	}
 	p.mu.Unlock()
 	p.online.Store(true)
+	r.traffic.joined()
 	w.settle()
 	if w.flush(); promised && !r.ledger.await(l, number) {
 		r.refuseElsewhere(l, refusal.NotStoredInTime.With(r.stallText()))
@@ -80,7 +81,9 @@ func (r *router) detach(l *clientLink) {
 		cause = session.Goodbye
 	}
 	p.online.Store(false)
+	r.traffic.connected.Add(-1)
 	p.mu.Lock()
+	p.away = now
 	p.link, p.shelf.outbox.parts, p.shelf.outbox.number, p.shelf.outbox.bytes = nil, nil, 0, 0
 	if l.evicted.Load() {
 		w.out = p.state.End(now, w.out[:0])
@@ -210,6 +213,7 @@ func (r *router) run(stop <-chan struct{}) {
 		r.quotas.lookAround()
 		if now.Sub(system) >= systemEvery {
 			system = now
+			r.updateSystem(now)
 			r.publishSystem(now)
 		}
 	}
@@ -261,6 +265,9 @@ func (r *router) wake(now time.Time) {
 			w.apply(p)
 			if p.shelf.written {
 				r.ledger.markState(p)
+			}
+			if p.ended {
+				r.traffic.expired.Add(1)
 			}
 		}
 		if p.link != nil || p.state.Deadline().IsZero() {

@@ -94,7 +94,7 @@ func TestRetainedMessagesSurviveACrash(t *testing.T) {
 		send(t, sender, retain("devices/bed-1/"+m[0], m[1]))
 	}
 	b, s = crash(t, b, s, nil)
-	assert.Equal(t, 1, b.Retained())
+	assert.Equal(t, 1, b.RetainedCount())
 	c := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 5))
 	c.Subscribe("devices/bed-1/#", 1)
 	assert.Equal(t, "new", string(c.Receive().Payload))
@@ -104,7 +104,7 @@ func TestRetainedMessagesSurviveACrash(t *testing.T) {
 	require.NoError(t, b.Close())
 	b = brokertest.Listen(t, func(o *broker.Options) { o.Storage = s })
 	require.NoError(t, b.Start())
-	assert.Zero(t, b.Retained(), "of an account that is no more")
+	assert.Zero(t, b.RetainedCount(), "of an account that is no more")
 	require.Eventually(t, func() bool { _, _, retained, _ := s.Counts(); return retained == 0 }, brokertest.Patience, time.Millisecond)
 }
 
@@ -141,6 +141,52 @@ func TestSharedMessagesSurviveACrash(t *testing.T) {
 		return len(got) == len(want)
 	}, brokertest.Patience, time.Millisecond)
 	assert.Equal(t, want, got)
+}
+
+// What waits on disk for a member whose session ends, and what it was sent and has not acknowledged, others get.
+func TestSharedMessagesOfAMemberThatIsGoneGoToOthers(t *testing.T) {
+	t.Parallel()
+	s := journaltest.New()
+	b := keeping(t, s, nil)
+	login := lasting("bed-1", "gone", 5)
+	login.Properties.ReceiveMaximum = 5
+	gone := brokertest.Dial(t, b, brokertest.TCP, login)
+	require.Equal(t, byte(1), gone.Subscribe(sharedJobs, 1))
+	sender := brokertest.Dial(t, b, brokertest.TCP, b.AsBackend())
+	const messages = 200
+	want := map[string]bool{}
+	for i := range messages {
+		want[fmt.Sprint(i)] = true
+		require.Zero(t, sender.Publish(jobs, fmt.Sprint(i), 1))
+	}
+	for i := range 3 {
+		require.Equal(t, fmt.Sprint(i), string(gone.Receive().Payload))
+		delete(want, fmt.Sprint(i))
+	}
+	gone.Ping()
+	gone.Close()
+	require.Eventually(t, func() bool { return b.Stats().Connected == 1 }, brokertest.Patience, time.Millisecond)
+	for _, crashed := range []bool{false, true} {
+		if crashed {
+			b, s = crash(t, b, s, nil)
+		}
+		other := worker(t, b, "other", 1000, 1)
+		if crashed {
+			brokertest.Dial(t, b, brokertest.TCP, withID("bed-1", "gone")).Disconnect() // its session ends
+			got := map[string]bool{}
+			require.Eventually(t, func() bool {
+				for other.Has(packets.Publish) {
+					got[string(other.Receive().Payload)] = true
+				}
+				return len(got) >= len(want)
+			}, brokertest.Patience, time.Millisecond, "%d", len(got))
+			for text := range want {
+				require.True(t, got[text], "message %s", text)
+			}
+		}
+		other.Disconnect()
+	}
+	require.Eventually(t, func() bool { sessions, _, _, _ := s.Counts(); return sessions == 0 }, brokertest.Patience, time.Millisecond)
 }
 
 func TestASessionThatEndsLeavesNothing(t *testing.T) {
@@ -185,4 +231,35 @@ func TestNothingIsAcknowledgedThatIsNotOnDisk(t *testing.T) {
 	s.Before(nil)
 	c = brokertest.Dial(t, b, brokertest.TCP, login)
 	assert.Equal(t, []string{"1", "1"}, texts(c, 2), "what nobody was told of may come all the same")
+}
+
+func TestWhatAnAdministratorTakesAwayStaysAway(t *testing.T) {
+	t.Parallel()
+	s := journaltest.New()
+	b := keeping(t, s, nil)
+	sender := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 5))
+	send(t, sender, retain("devices/bed-1/a", "1"))
+	send(t, sender, retain("devices/bed-1/b", "1"))
+	for _, id := range []string{"stays", "goes"} {
+		c := brokertest.Dial(t, b, brokertest.TCP, lasting("bed-1", id, 5))
+		require.Equal(t, byte(1), c.Subscribe("devices/bed-1/a", 1))
+		c.Receive()
+		c.Ping()
+		c.Disconnect()
+		c.AwaitClosed()
+	}
+	assert.Equal(t, 1, b.ClearRetained("devices/+/a"))
+	assert.True(t, b.EndSession("goes"))
+	require.Eventually(t, func() bool { sessions, _, retained, _ := s.Counts(); return sessions == 1 && retained == 1 },
+		brokertest.Patience, time.Millisecond)
+	b, _ = crash(t, b, s, nil)
+	assert.Equal(t, 1, b.RetainedCount())
+	list := b.Sessions()
+	require.Len(t, list, 1)
+	assert.Equal(t, "stays", list[0].Client)
+	assert.WithinDuration(t, time.Now(), list[0].Since, time.Minute)
+	assert.Equal(t, []int{1, 1}, []int{list[0].Waiting, list[0].OnDisk})
+	assert.Positive(t, list[0].DiskBytes)
+	c := brokertest.Dial(t, b, brokertest.TCP, lasting("bed-1", "stays", 5))
+	assert.Empty(t, c.Receive().Payload, "it is told that the message was cleared")
 }

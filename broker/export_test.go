@@ -1,6 +1,10 @@
 package broker
 
-import "github.com/plantops/plantops/broker/session"
+import (
+	"time"
+
+	"github.com/plantops/plantops/broker/session"
+)
 
 // Held is what an account is charged for, or what a count of everything finds.
 type Held struct {
@@ -70,15 +74,15 @@ func (b *Broker) Counted() (all map[string]Held, queued int) {
 	return all, int(b.hook.router.quotas.queued.Load())
 }
 
-// Retained returns how many retained messages there are.
-func (b *Broker) Retained() int { return b.hook.router.retained.len() }
+// RetainedCount returns how many retained messages there are.
+func (b *Broker) RetainedCount() int { return b.hook.router.retained.len() }
 
-// FillRetained leaves room for so many more retained messages in all.
+// FillRetained leaves room for so many more retained messages in all, and a share to nobody.
 func (b *Broker) FillRetained(left int) {
 	t := &b.hook.router.retained
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.store.MaxMessages = t.store.Len() + left
+	t.store.MaxMessages, t.store.Assured = t.store.Len()+left, 0
 }
 
 // memoryTail is what of the tail is in memory.
@@ -92,6 +96,15 @@ func (p *peer) memoryTail() int {
 
 // Waited returns how many sessions publishers wait for.
 func (b *Broker) Waited() int { return int(b.hook.router.waited.Load()) }
+
+// SystemTopics is how many topics there are under $SYS.
+const SystemTopics = systemTopics
+
+// UpdateSystem does what the clock does for $SYS, now.
+func (b *Broker) UpdateSystem(now time.Time) {
+	b.hook.router.updateSystem(now)
+	b.hook.router.publishSystem(now)
+}
 
 // LockRetained locks the store of retained messages.
 func (b *Broker) LockRetained() (unlock func()) {

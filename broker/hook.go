@@ -29,6 +29,7 @@ type hook struct {
 	mustCert  bool                             // RequireCertificate
 	isRevoked func([][]*x509.Certificate) bool // Options.Revoked
 	maxLevels int
+	name      Name                        // Options.Name
 	reported  func(device, reason string) // Options.Refused
 	now       func() time.Time
 
@@ -39,6 +40,7 @@ type hook struct {
 
 	packetTimeout time.Duration // see defaultPacketTimeout
 	refusals      *refusal.Counters
+	passes        passes
 	accepted      atomic.Int64 // CONNECTs answered with success
 }
 
@@ -47,15 +49,28 @@ func (h *hook) ID() string { return "plantops" }
 func (h *hook) Provides(event byte) bool {
 	switch event {
 	case mqtt.OnConnect, mqtt.OnConnectAuthenticate, mqtt.OnSessionEstablish, mqtt.OnSessionEstablished, mqtt.OnDisconnect,
-		mqtt.OnPacketRead, mqtt.OnPacketEncode, mqtt.OnACLCheck, mqtt.OnPublish:
+		mqtt.OnPacketRead, mqtt.OnPacketEncode, mqtt.OnPacketSent, mqtt.OnACLCheck, mqtt.OnPublish:
 		return true
 	}
 	return false
 }
 
+// dieOfPanic is deferred where mochi calls us. A panic of ours ends the program with a stack: the lock that it may hold would
+// stop everybody for ever, and nothing would say so. One of mochi's, which decodes what strangers send and holds nothing of
+// ours, ends the connection only (run in network/conn.go). It must come before what is deferred further out, which may want
+// that lock.
+func dieOfPanic() {
+	if what := recover(); what != nil {
+		stack := debug.Stack()
+		go func() { panic(fmt.Sprintf("%v\n\n%s", what, stack)) }()
+		select {}
+	}
+}
+
 // OnConnect does everything about a CONNECT: mochi has checked its form and nothing else. A refusal is answered here,
 // because mochi would close the connection without a CONNACK.
 func (h *hook) OnConnect(cl *mqtt.Client, pk packets.Packet) error {
+	defer dieOfPanic()
 	l := linkOf(cl)
 	if l == nil {
 		return packets.ErrNotAuthorized
@@ -75,12 +90,12 @@ func (h *hook) OnConnectAuthenticate(cl *mqtt.Client, _ packets.Packet) bool {
 
 // OnSessionEstablish is the moment before CONNACK.
 func (h *hook) OnSessionEstablish(cl *mqtt.Client, pk packets.Packet) {
-	defer fatal()
+	defer dieOfPanic()
 	h.router.attach(linkOf(cl), &pk)
 }
 
 func (h *hook) OnSessionEstablished(cl *mqtt.Client, pk packets.Packet) {
-	defer fatal()
+	defer dieOfPanic()
 	l := linkOf(cl)
 	l.established.Store(true)
 	h.accepted.Add(1)
@@ -94,6 +109,7 @@ func (h *hook) OnSessionEstablished(cl *mqtt.Client, pk packets.Packet) {
 }
 
 func (h *hook) OnDisconnect(cl *mqtt.Client, err error, _ bool) {
+	defer dieOfPanic()
 	if l := linkOf(cl); l != nil {
 		if r, broken := brokenPacket(err); broken && !l.lost && l.because(r.Reason) {
 			h.refused(l, r, "")
@@ -104,6 +120,7 @@ func (h *hook) OnDisconnect(cl *mqtt.Client, err error, _ bool) {
 
 // connectionEnded ends a connection's session when mochi has let go of the connection, in whatever way.
 func (h *hook) connectionEnded(l *clientLink, panicked bool) {
+	defer dieOfPanic()
 	if panicked && l.peer != nil {
 		if l.because(refusal.MalformedPacket.Reason) {
 			h.refused(l, refusal.MalformedPacket, "")
@@ -112,18 +129,12 @@ func (h *hook) connectionEnded(l *clientLink, panicked bool) {
 			h.OnDisconnect(l.client, packets.ErrMalformedPacket, false)
 		}
 	}
+	l.forgetAliases()
 	h.router.detach(l)
 }
 
-// fatal ends the process when a function of ours has panicked, which may hold the lock of a session or of the router: for ever,
-// if only the connection ended, as it does for a panic of mochi's decoder (see run in network/conn.go).
-func fatal() {
-	if r := recover(); r != nil {
-		text := fmt.Sprintf("%v\n%s", r, debug.Stack())
-		go func() { panic(text) }() // where nobody recovers
-		select {}
-	}
-}
+// OnPacketSent counts the packets that mochi sends.
+func (h *hook) OnPacketSent(*mqtt.Client, packets.Packet, []byte) { h.router.traffic.packetsOut.Add(1) }
 
 // OnPublish is a guard that must never fire: OnPacketRead has taken every message. What mochi would publish would be
 // acknowledged before it is stored.

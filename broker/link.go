@@ -31,6 +31,7 @@ type clientLink struct {
 	since     time.Time
 	willBytes int  // of the CONNECT, if there is a will in it
 	throttled bool // its password was refused unseen, or answered late
+	asksName  bool // it wants to know Options.Name
 
 	peer            *peer                 // set by claim
 	work            *work                 // set by attach
@@ -47,6 +48,7 @@ type clientLink struct {
 	noWill          bool                  // the will is that of a bridge, and ignored
 	stateSaid       bool                  // that is logged
 	bridge          validate.BridgeBit    // whether it is a bridge of Mosquitto's
+	aliases         *aliases              // nil: no topic has a number yet
 	lastTopic       string                // the topic that it published to last, judged and found right
 	lastSubscribers *subscribers          // of that topic
 

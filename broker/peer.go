@@ -26,6 +26,7 @@ type peer struct {
 	mu           sync.Mutex // guards what follows; never two of them are held
 	state        *session.Session
 	link         *clientLink // attached; nil while away
+	away         time.Time   // since when it is away
 	ended        bool        // the session has no state
 	rights       access.Rights
 	narrowed     bool          // it may have subscriptions to what it may not read any more

@@ -251,7 +251,7 @@ func TestAReadingIsStoredAlsoWhereItCannotBeRetained(t *testing.T) {
 		assert.Equal(t, before.Refused["too many retained messages of the account"]+1, after.Refused["too many retained messages of the account"])
 		assert.Equal(t, before.Ingest.Refused, after.Ingest.Refused, "each message has one outcome")
 	})
-	assert.Equal(t, 1, b.Retained())
+	assert.Equal(t, 1, b.RetainedCount())
 }
 
 func TestAWillThatCannotBeRetainedIsRefused(t *testing.T) {
@@ -271,7 +271,7 @@ func TestAWillThatCannotBeRetainedIsRefused(t *testing.T) {
 	}
 	assert.Equal(t, telemetry, subscriber.Receive().TopicName, "what is to be stored is stored")
 	assert.Equal(t, telemetry, watcher.Receive().TopicName)
-	assert.Equal(t, 1, b.Retained())
+	assert.Equal(t, 1, b.RetainedCount())
 }
 
 func TestWhatWaitsForAnAccountIsBounded(t *testing.T) {
@@ -401,7 +401,7 @@ func TestQuotasAreCountedExactly(t *testing.T) {
 	}
 	assert.Empty(t, b.Charged())
 	assert.Zero(t, queued)
-	assert.Zero(t, b.Retained())
+	assert.Zero(t, b.RetainedCount())
 }
 
 // oneOf is one connection of a random account that does random things and may stay open.

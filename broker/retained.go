@@ -141,6 +141,12 @@ func (t *retained) len() int {
 	return t.store.Len()
 }
 
+func (t *retained) bytes() int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.store.Bytes()
+}
+
 func (t *retained) next(c *session.Cursor, limit int, dst []session.Kept) []session.Kept {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -265,4 +271,25 @@ func (w *work) step(p *peer, judge *publishers, now time.Time) (more bool) {
 	}
 	p.charge()
 	return p.due.waiting() && p.state.Room() > 0
+}
+
+// eachRetained visits the retained messages that a filter matches until visit returns false.
+func (r *router) eachRetained(filter string, visit func(session.Kept) bool) {
+	var found [walkStep]session.Kept
+	for c := session.Match(filter); !c.Done(); {
+		for _, k := range r.retained.next(c, walkStep, found[:0]) {
+			if !visit(k) {
+				return
+			}
+		}
+	}
+}
+
+// clear removes the retained message of a topic, and tells its subscribers.
+func (r *router) clear(name string) {
+	now := r.now()
+	w := r.begin()
+	w.pub = publication{to: r.subscribersOf(name), message: &session.Message{Topic: name, Retain: true, QoS: 1, Created: now}, now: now}
+	r.route(w)
+	w.finish()
 }

@@ -39,6 +39,10 @@ type router struct {
 
 	received, sent, dropped atomic.Int64 // PUBLISH packets, and deliveries
 	waited                  atomic.Int32 // sessions that publishers wait for
+
+	traffic traffic
+	system  system
+	bytes   func() (received, sent int64) // of the network
 }
 
 func newRouter(h *hook, o Options) *router {
@@ -54,7 +58,8 @@ func newRouter(h *hook, o Options) *router {
 	r.quotas.limits = o.Limits
 	r.routes.init()
 	r.retained.store = session.Retained{MaxMessages: maxRetained, MaxBytes: maxRetainedBytes,
-		MaxOwned: r.quotas.limits.MaxRetainedPerAccount, MaxOwnedBytes: maxRetainedBytes / retainedShare}
+		MaxOwned: r.quotas.limits.MaxRetainedPerAccount, MaxOwnedBytes: maxRetainedBytes / retainedShare,
+		Assured: assuredRetained, AssuredBytes: assuredRetainedBytes}
 	return r
 }
 
@@ -171,7 +176,7 @@ func (r *router) publish(w *work, pub publication) (o outcome) {
 	if !pub.storeOnly {
 		why, kept = r.keep(m, pub.account)
 	}
-	if kept && m.Retain && pub.account != nil && !pub.storeOnly {
+	if kept && m.Retain && (pub.account != nil || len(m.Payload) == 0) && !pub.storeOnly {
 		r.ledger.retained(m.Topic)
 		r.ledger.promise(w.owe())
 	}
@@ -188,6 +193,9 @@ func (r *router) publish(w *work, pub publication) (o outcome) {
 		}
 		if t.Who.group != nil {
 			r.share(w, t.Who.group, m, pub.now)
+			continue
+		}
+		if t.Who.peer.ingest && receipt == nil && to.ingest { // nothing that is to be stored, see clear in retained.go
 			continue
 		}
 		offer := t.Offer()
@@ -283,7 +291,7 @@ func (r *router) resolve(w *work, c *consequence) {
 	switch token := c.Token.(type) {
 	case *lent:
 		if c.Kind == session.Dropped {
-			r.returned(w, token, c.Drop)
+			r.returned(w, token, &c.Effect)
 		}
 	case *receipt:
 		if c.Kind == session.Dropped {

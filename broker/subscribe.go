@@ -2,6 +2,7 @@ package broker
 
 import (
 	"encoding/binary"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -41,6 +42,7 @@ func (h *hook) takeSubscribe(l *clientLink, pk *packets.Packet) error {
 		to := min(from+filterStep, len(codes))
 		h.subscribe(l, pk.Filters[from:to], codes[from:to])
 		w.settle()
+		runtime.Gosched() // publishers wait for the session's lock
 	}
 	if l.peer.ingest {
 		h.router.intake.setReady(true)
@@ -114,6 +116,7 @@ func (h *hook) takeUnsubscribe(l *clientLink, pk *packets.Packet) error {
 		p.charge()
 		p.mu.Unlock()
 		w.settle()
+		runtime.Gosched()
 	}
 	w.answerFilters(l, packets.Unsuback, pk.PacketID, codes)
 	return nil
@@ -175,6 +178,7 @@ func (w *work) answerFilters(l *clientLink, kind byte, id uint16, codes []byte) 
 	if p.state.Lasting() && w.r.ledger.storage != nil {
 		w.closeGate(p, w.r.ledger.mark(p)) // the subscriptions are on disk first
 	}
+	w.r.traffic.packetsOut.Add(1)
 	w.write(l, appendFilterAck(w.buf[:0], kind, p.state.Version(), id, codes), nil)
 }
 

@@ -64,7 +64,8 @@ func (w *work) finish() {
 func (w *work) apply(p *peer) {
 	l := p.link
 	buf := w.buf[:0]
-	sent, gate, before := int64(0), int64(0), len(w.after)
+	var sent, payload, others int64
+	gate, before := int64(0), len(w.after)
 	for i := range w.out {
 		e := &w.out[i]
 		if own := p.awaitsCommit(e); l != nil && (own || w.exactly(e)) {
@@ -87,6 +88,7 @@ func (w *work) apply(p *peer) {
 		case l == nil || l.over:
 		case e.Kind == session.Publish:
 			sent++
+			payload += int64(len(e.Message.Payload))
 			if len(e.Message.Payload) < shareBytes {
 				buf = e.AppendPacket(buf, p.state.Version())
 				break
@@ -95,6 +97,7 @@ func (w *work) apply(p *peer) {
 			w.write(l, buf, e.Message.Payload)
 			buf = buf[:0]
 		case e.Kind == session.Close:
+			others++
 			if len(buf) > 0 {
 				w.write(l, buf, nil)
 			}
@@ -102,6 +105,7 @@ func (w *work) apply(p *peer) {
 			buf = buf[:0]
 			w.r.endedBySession(l, e.Reason)
 		default:
+			others++
 			buf = e.AppendPacket(buf, p.state.Version())
 		}
 	}
@@ -109,8 +113,12 @@ func (w *work) apply(p *peer) {
 	if len(buf) > 0 {
 		w.write(l, buf, nil)
 	}
+	if sent+others > 0 {
+		w.r.traffic.packetsOut.Add(sent + others)
+	}
 	if sent > 0 {
 		w.r.sent.Add(sent)
+		w.r.traffic.payloadOut.Add(payload)
 		p.full.sent += uint64(sent)
 		if box := &p.shelf.outbox; l.QueuedBytes()+box.bytes > pauseBytes {
 			p.state.Pause()
@@ -151,7 +159,12 @@ func (w *work) note(p *peer, e *session.Effect, before int) {
 	case session.Ended:
 		p.ended = !p.state.Connected()
 		w.removeAll(p, e.Subscriptions)
+		rest := w.restOf(p, e)
 		ended := w.r.ledger.endSession(w, p)
+		if rest != nil && ended != 0 {
+			rest.id, ended = ended, 0
+			w.r.walks.Go(func() { w.r.rescue(rest) })
+		}
 		for i := range w.after[before:] {
 			if will := &w.after[before+i]; will.Kind == session.WillDue {
 				will.ended, ended = ended, 0 // both in one batch

@@ -227,6 +227,15 @@ func (s *Session) Disconnect(now time.Time, cause Cause, out []Effect) []Effect 
 	return out
 }
 
+// Expiry returns for how long the session outlives its connection, Forever included; for one without a connection, how much of
+// that is left.
+func (s *Session) Expiry(now time.Time) time.Duration {
+	if s.connected || s.expires.IsZero() {
+		return s.expiry
+	}
+	return max(0, s.expires.Sub(now))
+}
+
 // Deadline returns when Tick must be called, zero for never. It changes only
 // with Connect, Disconnect and Tick.
 func (s *Session) Deadline() time.Time {
@@ -261,8 +270,9 @@ func (s *Session) End(now time.Time, out []Effect) []Effect {
 // comes before its delay [MQTT-3.1.3-9].
 func (s *Session) end(now time.Time, out []Effect) []Effect {
 	out = s.publishWill(now, out)
+	tail := max(s.outgoing.sent, s.outgoing.loaded)
 	out = s.dropAll(out)
-	out = append(out, Effect{Kind: Ended, Subscriptions: s.filters})
+	out = append(out, Effect{Kind: Ended, Subscriptions: s.filters, Seq: tail})
 	s.incoming = incoming{}
 	s.filters = nil
 	s.expires = time.Time{}
