@@ -307,7 +307,7 @@ func (w *work) settle() {
 	}
 	clear(w.after)
 	clear(w.kept)
-	w.after, w.kept = w.after[:0], w.kept[:0]
+	w.after, w.kept, w.pub = w.after[:0], w.kept[:0], publication{}
 }
 
 // flush lets the connections write.
