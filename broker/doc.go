@@ -1,7 +1,8 @@
 // Package broker is the MQTT broker: identity and access, sessions, routing and quotas around the embedded mochi server. mochi
-// speaks MQTT; who gets a message and what becomes of it is decided here. What is in it is for others:
-// the broker stores nothing. Sockets are in package network, the form of packets in validate, rules in access, the words of
-// refusals in refusal, the table of subscriptions in route, one client's session in session, the syntax of topics in topic.
+// speaks MQTT; who gets a message and what becomes of it is decided here. What is in it is for others: the broker stores nothing
+// but its own state, through journal.Storage. Sockets are in package network, the form of packets in validate, rules in
+// access, the words of refusals in refusal, the table of subscriptions in route, one client's session in session, the syntax
+// of topics in topic.
 //
 // # The way of a reading
 //
@@ -25,6 +26,11 @@
 //	work.go              apply writes it into the queue of the sender's connection
 //	loop.go              endRound, of ingest's reader, flushes that queue
 //	network/writer.go    writeAll takes it from the queue, and writeBatch writes it to the socket
+//
+// Whatever else the acknowledgement promises is waited for in the same way: the receipt counts what must be on disk (owe in
+// router.go), ledger.go hands it to the storage as a batch, and release in work.go goes on when that is committed. One
+// publish step is in one batch, whole. What a client may see only then (QoS 2, SUBACK) waits in its outbox (work.go). Messages for
+// which a session has no room in memory are its tail: restore.go loads them when the client can take them.
 //
 // When ingest does not acknowledge in time, the clock in attach.go has router.go's sweep end the sender's connection. A message that
 // nobody must store is complete as soon as it is in the sessions of its subscribers.
