@@ -170,7 +170,7 @@ func TestPacketsThatEndTheConnection(t *testing.T) {
 	}{
 		"unknown alias": {publish(func(p *packets.Packet) {
 			p.TopicName, p.Properties.TopicAlias, p.Properties.TopicAliasFlag = "", 1, true
-		}), 0x94, packets.ErrTopicAliasInvalid.Reason},
+		}), 0x82, packets.ErrProtocolViolationNoTopic.Reason},
 		"payload format 2":    {publish(func(p *packets.Packet) { p.Properties.PayloadFormat, p.Properties.PayloadFormatFlag = 2, true }), 0x81, "invalid payload format"},
 		"retain handling 3":   {subscribe(packets.Subscription{Filter: "devices/bed-1/#", RetainHandling: 3}), 0x82, "invalid retain handling"},
 		"AUTH without method": {packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Auth}, ReasonCode: 0x19}, 0x82, "authentication without a method"},

@@ -136,8 +136,11 @@ func (h *hook) refuseElsewhere(l *clientLink, r refusal.Refusal) {
 func (h *hook) endedBySession(l *clientLink, reason session.Reason) {
 	l.over = true
 	why := refusal.NotStoredInTime
-	if reason == session.ReceiveMaximumExceeded {
+	switch reason {
+	case session.ReceiveMaximumExceeded:
 		why = refusal.ReceiveMaximumExceeded.With(fmt.Sprintf("receive maximum %d", receiveMaximum))
+	case session.ProtocolError:
+		why = refusal.WrongAcknowledgement
 	}
 	if !l.IsClosing() && l.because(why.Reason) {
 		h.refused(l, why, "")

@@ -37,6 +37,7 @@ func (r *router) attach(l *clientLink, pk *packets.Packet) {
 	l.present, w.out = p.state.Connect(r.now(), c, w.out[:0])
 	w.apply(p)
 	p.ended, p.narrowed = false, p.narrowed && l.present
+	l.lasting = p.state.Lasting()
 	number, promised := int64(0), !l.present && p.state.Lasting() || c.Will != nil
 	if promised || p.shelf.written {
 		number = r.ledger.markState(p)
@@ -52,6 +53,9 @@ func (r *router) attach(l *clientLink, pk *packets.Packet) {
 
 // start lets the session send, after CONNACK.
 func (r *router) start(l *clientLink) {
+	l.peer.mu.Lock()
+	l.started = true
+	l.peer.mu.Unlock()
 	l.work.resume(l.peer, l, r.now())
 	l.work.settle()
 }

@@ -5,6 +5,8 @@ import (
 	"crypto/subtle"
 	"encoding/asn1"
 	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,6 +23,8 @@ var everything = []string{"#"}
 // admit lets a client in or says why not. When it returns nil the client owns its client id and has passed the gate.
 func (h *hook) admit(l *clientLink, pk packets.Packet) error {
 	keepalive := normalise(l.client)
+	asks := func(u packets.UserProperty) bool { return u.Key == h.name.Key }
+	l.asksName = h.name.Key != "" && slices.ContainsFunc(pk.Properties.User, asks)
 	if pk.Connect.WillFlag {
 		l.willBytes = pk.FixedHeader.Remaining
 	}
@@ -206,10 +210,11 @@ func (h *hook) certificateRevoked(l *clientLink) bool {
 
 // mayUseClientID keeps client ids that are names for those who bear the name. All others are free to choose.
 func (h *hook) mayUseClientID(user, clientID string) bool {
-	switch clientID {
-	case h.backend.ClientID:
+	prefix := h.backend.ClientIDPrefix
+	switch {
+	case clientID == h.backend.ClientID, prefix != "" && strings.HasPrefix(clientID, prefix):
 		return user == h.backend.Username
-	case user:
+	case clientID == user:
 		return true
 	}
 	_, taken := h.account(clientID)

@@ -234,6 +234,9 @@ type full struct {
 
 // checkFull is called after each change of a session, with p.mu held.
 func (w *work) checkFull(p *peer) {
+	if p.usage.quotas.onDisk { // what the head has no room for waits there
+		return
+	}
 	messages, bytes := p.state.Backlog()
 	messages0, bytes0 := p.state.Backlog0()
 	messages, bytes = messages-messages0, bytes-bytes0

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"slices"
 	"strings"
@@ -86,7 +87,7 @@ func Listen(o Options) (*Broker, error) {
 	b.server = mqtt.New(serverOptions(o.Limits, o.Log))
 	b.hook = &hook{
 		server: b.server, log: o.Log, accounts: o.Accounts, backend: o.Backend, mustCert: o.RequireCertificate, isRevoked: o.Revoked,
-		maxLevels: o.Limits.MaxTopicLevels, reported: o.Refused,
+		maxLevels: o.Limits.MaxTopicLevels, name: o.Name, reported: o.Refused,
 		now:  time.Now, // it measures spans, which Go does by the monotonic clock: a jump of the wall clock ends none
 		gate: newGate(), gateWait: gateWait, packetTimeout: defaultPacketTimeout, refusals: refused,
 	}
@@ -103,12 +104,12 @@ func Listen(o Options) (*Broker, error) {
 // serverOptions sets every one of mochi's capabilities on purpose.
 func serverOptions(limits Limits, log *slog.Logger) *mqtt.Options {
 	caps := mqtt.NewDefaultServerCapabilities()
-	caps.MaximumClients = int64(limits.MaxConnections) + 1 // the network's limit comes first
+	caps.MaximumClients = math.MaxInt64 // sessions.go counts them
 	caps.MaximumPacketSize = uint32(limits.MaxPacketBytes)
 	caps.MaximumSessionExpiryInterval = uint32(maxSessionExpiry / time.Second)
 	caps.MaximumClientWritesPending = 1 // 8 bytes each per connection; the messages are in our sessions
 	caps.ReceiveMaximum = receiveMaximum
-	caps.TopicAliasMaximum = 0 // mochi resolves the alias after it was asked for access
+	caps.TopicAliasMaximum = 0 // aliases are resolved in dispatch.go, before mochi could do it
 	caps.Compatibilities.NoInheritedPropertiesOnAck = true
 	return &mqtt.Options{
 		Capabilities:             caps,
@@ -198,13 +199,14 @@ func (b *Broker) Start() error {
 func (b *Broker) Expect(local net.Addr) { b.network.Expect(local) }
 
 // establish serves one connection until it ends. mochi's decoder can panic on what a client sends: the connection
-// recovers (run in network/conn.go).
+// recovers (run in network/conn.go), see dieOfPanic.
 func (b *Broker) establish(c *network.Conn) error {
 	l := newLink(b.hook, c)
 	b.hook.router.traffic.sockets.Add(1)
 	l.screen.Limit = b.maxPacketBytes
 	panicked := true
 	defer func() {
+		defer dieOfPanic()
 		b.hook.connectionEnded(l, panicked)
 		b.hook.sessions.release(l)
 	}()
@@ -342,6 +344,27 @@ func (b *Broker) ClearRetained(filter string) int {
 		b.hook.router.clear(name)
 	}
 	return len(topics)
+}
+
+// EndSessions ends the sessions of the backend's client ids with Backend.ClientIDPrefix, with all that waits in them, but those
+// that keep names. It returns how many there were.
+func (b *Broker) EndSessions(keep func(clientID string) bool) int {
+	backend := b.hook.backend
+	picks := func(p *peer) bool {
+		ours := backend.ClientIDPrefix != "" && strings.HasPrefix(p.id, backend.ClientIDPrefix)
+		return ours && p.account == backend.Username && !keep(p.id)
+	}
+	return b.hook.sessions.endPicked(picks, packets.ErrAdministrativeAction, evictWait)
+}
+
+// Waiting is how many messages wait for a client id, those that it was sent and has not acknowledged included.
+func (b *Broker) Waiting(clientID string) int64 {
+	p := b.hook.sessions.peer(clientID)
+	if p == nil {
+		return 0
+	}
+	stats := p.stats()
+	return int64(stats.Queued + stats.InFlight)
 }
 
 // DisconnectDevices refuses new clients from now on and sends everybody away but the backend's subscriber, without

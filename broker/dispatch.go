@@ -7,6 +7,7 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/plantops/plantops/broker/refusal"
+	"github.com/plantops/plantops/broker/session"
 	"github.com/plantops/plantops/broker/topic"
 	"github.com/plantops/plantops/broker/validate"
 )
@@ -18,6 +19,7 @@ var nothing = packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puba
 // OnPacketRead takes every packet that a client sends, after decoding and before mochi acts on it. The only error that mochi
 // heeds is ErrRejectPacket, which closes the connection.
 func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
+	defer dieOfPanic()
 	l := linkOf(cl)
 	if l == nil {
 		return pk, packets.ErrRejectPacket
@@ -28,6 +30,9 @@ func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 		pk.Connect.ClientIdentifier = strings.Clone(pk.Connect.ClientIdentifier) // the session keeps it, not the packet
 		if l.emptyWill = pk.Connect.WillFlag && len(pk.Connect.WillPayload) == 0; l.emptyWill {
 			pk.Connect.WillPayload = []byte{0} // mochi refuses a will without a payload, which may be sent
+		}
+		if pk.ProtocolVersion == 3 {
+			pk.ReservedBit = 0 // it means nothing there
 		}
 		pk.Connect.WillRetain = pk.Connect.WillRetain && pk.Connect.WillFlag // mochi refuses the one without the other in MQTT 3.1 too
 		if len(pk.Connect.Password) == 0 {
@@ -58,6 +63,12 @@ func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 func (h *hook) takePublish(l *clientLink, pk *packets.Packet) error {
 	h.router.received.Add(1)
 	h.router.traffic.payloadIn.Add(int64(len(pk.Payload)))
+	if pk.Properties.TopicAliasFlag {
+		if r, broken := l.resolveAlias(pk); broken {
+			h.reportPublish(l.account.Name, r)
+			return h.refuseConnection(l, validate.Violation(packets.Publish, r), pk.TopicName)
+		}
+	}
 	if pk.TopicName == l.lastTopic && pk.TopicName != "" && !special(pk) {
 		return h.router.receive(l, pk)
 	}
@@ -78,19 +89,64 @@ func (h *hook) takePublish(l *clientLink, pk *packets.Packet) error {
 	return h.refusePublish(l, pk, why.With(l.rights.MayPublishText()), nil)
 }
 
+// maxAliases is announced to MQTT 5 clients: so many topics of theirs have a number in place of their name.
+const maxAliases = 16
+
+// aliases are the topics of a connection that have numbers. What they cost above session.FreeBytes is charged to the account.
+type aliases struct {
+	topics [maxAliases]string
+	bytes  int
+}
+
+// resolveAlias gives a PUBLISH its topic, or the topic that it has a number. It comes before everything that is judged by topic,
+// and nothing after it knows of aliases.
+func (l *clientLink) resolveAlias(pk *packets.Packet) (refusal.Refusal, bool) {
+	n := int(pk.Properties.TopicAlias)
+	pk.Properties.TopicAlias, pk.Properties.TopicAliasFlag = 0, false
+	switch {
+	case n == 0 || n > maxAliases: // [MQTT-3.3.2-8, -9]
+		return refusal.TopicAlias, true
+	case l.aliases == nil && pk.TopicName == "": // MQTT 5, 3.3.4
+		return refusal.NoTopic, true
+	case l.aliases == nil:
+		l.aliases = new(aliases)
+	}
+	a, known := l.aliases, &l.aliases.topics[n-1]
+	if pk.TopicName == "" {
+		pk.TopicName = *known // where there is none, brokenPublish says so
+		return refusal.Refusal{}, false
+	}
+	before := a.bytes / session.FreeBytes
+	a.bytes += len(pk.TopicName) - len(*known)
+	*known = strings.Clone(pk.TopicName)
+	if units := a.bytes/session.FreeBytes - before; units != 0 && !l.peer.ingest {
+		l.peer.usage.charge(units)
+		if rule, scarce := l.peer.usage.exhausted(); scarce && units > 0 {
+			return refusal.TooMuchWaits.With(rule), true
+		}
+	}
+	return refusal.Refusal{}, false
+}
+
+// forgetAliases is for the end of the connection.
+func (l *clientLink) forgetAliases() {
+	if l.aliases != nil && !l.peer.ingest {
+		l.peer.usage.charge(-l.aliases.bytes / session.FreeBytes)
+	}
+	l.aliases = nil
+}
+
 // special says that there is more to judge about a PUBLISH than its topic.
 func special(pk *packets.Packet) bool {
 	p := &pk.Properties
-	return pk.FixedHeader.Qos > 0 && pk.PacketID == 0 || p.TopicAliasFlag || p.ResponseTopic != "" ||
+	return pk.FixedHeader.Qos > 0 && pk.PacketID == 0 || p.ResponseTopic != "" ||
 		len(p.SubscriptionIdentifier) > 0
 }
 
 // brokenPublish finds what no client may send, whatever its rights.
 func (h *hook) brokenPublish(pk *packets.Packet) (refusal.Refusal, bool) {
-	switch pk.PublishValidate(h.server.Options.Capabilities.TopicAliasMaximum) {
+	switch pk.PublishValidate(0) { // what had an alias has a topic by now
 	case packets.CodeSuccess:
-	case packets.ErrTopicAliasInvalid:
-		return refusal.TopicAlias, true
 	case packets.ErrProtocolViolationNoTopic:
 		return refusal.NoTopic, true
 	case packets.ErrProtocolViolationSurplusWildcard:

@@ -143,6 +143,52 @@ func TestSharedMessagesSurviveACrash(t *testing.T) {
 	assert.Equal(t, want, got)
 }
 
+// What waits on disk for a member whose session ends, and what it was sent and has not acknowledged, others get.
+func TestSharedMessagesOfAMemberThatIsGoneGoToOthers(t *testing.T) {
+	t.Parallel()
+	s := journaltest.New()
+	b := keeping(t, s, nil)
+	login := lasting("bed-1", "gone", 5)
+	login.Properties.ReceiveMaximum = 5
+	gone := brokertest.Dial(t, b, brokertest.TCP, login)
+	require.Equal(t, byte(1), gone.Subscribe(sharedJobs, 1))
+	sender := brokertest.Dial(t, b, brokertest.TCP, b.AsBackend())
+	const messages = 200
+	want := map[string]bool{}
+	for i := range messages {
+		want[fmt.Sprint(i)] = true
+		require.Zero(t, sender.Publish(jobs, fmt.Sprint(i), 1))
+	}
+	for i := range 3 {
+		require.Equal(t, fmt.Sprint(i), string(gone.Receive().Payload))
+		delete(want, fmt.Sprint(i))
+	}
+	gone.Ping()
+	gone.Close()
+	require.Eventually(t, func() bool { return b.Stats().Connected == 1 }, brokertest.Patience, time.Millisecond)
+	for _, crashed := range []bool{false, true} {
+		if crashed {
+			b, s = crash(t, b, s, nil)
+		}
+		other := worker(t, b, "other", 1000, 1)
+		if crashed {
+			brokertest.Dial(t, b, brokertest.TCP, withID("bed-1", "gone")).Disconnect() // its session ends
+			got := map[string]bool{}
+			require.Eventually(t, func() bool {
+				for other.Has(packets.Publish) {
+					got[string(other.Receive().Payload)] = true
+				}
+				return len(got) >= len(want)
+			}, brokertest.Patience, time.Millisecond, "%d", len(got))
+			for text := range want {
+				require.True(t, got[text], "message %s", text)
+			}
+		}
+		other.Disconnect()
+	}
+	require.Eventually(t, func() bool { sessions, _, _, _ := s.Counts(); return sessions == 0 }, brokertest.Patience, time.Millisecond)
+}
+
 func TestASessionThatEndsLeavesNothing(t *testing.T) {
 	t.Parallel()
 	s := journaltest.New()

@@ -77,12 +77,12 @@ func (b *Broker) Counted() (all map[string]Held, queued int) {
 // RetainedCount returns how many retained messages there are.
 func (b *Broker) RetainedCount() int { return b.hook.router.retained.len() }
 
-// FillRetained leaves room for so many more retained messages in all.
+// FillRetained leaves room for so many more retained messages in all, and a share to nobody.
 func (b *Broker) FillRetained(left int) {
 	t := &b.hook.router.retained
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.store.MaxMessages = t.store.Len() + left
+	t.store.MaxMessages, t.store.Assured = t.store.Len()+left, 0
 }
 
 // memoryTail is what of the tail is in memory.

@@ -97,12 +97,13 @@ func fuzzSeeds(f *testing.F, login int) [][]byte {
 		seeds = append(seeds, fuzzRecord(f, login, send))
 	}
 	return append(seeds,
-		[]byte("\x82\x02\x00\x01"),                  // SUBSCRIBE to nothing
-		[]byte("\x82\x06\x00\x02\x00\x00\x01a"),     // SUBSCRIBE without options: the decoder of version 5 panics
-		[]byte("\x30\xff\xff\xff\xff"),              // a length without an end
-		[]byte("\x30\xff\xff\xff\x7f"),              // 256 MiB announced
-		[]byte("\x32\x05\x00\x01a\x00\x00"),         // packet id 0
-		[]byte("\x30\x06\x00\x01a\x03\x23\x00\x01"), // a topic alias that is none
+		[]byte("\x82\x02\x00\x01"),                                                   // SUBSCRIBE to nothing
+		[]byte("\x82\x06\x00\x02\x00\x00\x01a"),                                      // SUBSCRIBE without options: the decoder of version 5 panics
+		[]byte("\x30\xff\xff\xff\xff"),                                               // a length without an end
+		[]byte("\x30\xff\xff\xff\x7f"),                                               // 256 MiB announced
+		[]byte("\x32\x05\x00\x01a\x00\x00"),                                          // packet id 0
+		[]byte("\x30\x06\x00\x01a\x03\x23\x00\x01"),                                  // a topic alias that is none
+		[]byte("\x30\x07\x00\x01a\x03\x23\x00\x01!\x30\x06\x00\x00\x03\x23\x00\x01"), // one that is, and its use
 	)
 }
 

@@ -3,8 +3,10 @@ package broker
 import (
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -27,6 +29,7 @@ type hook struct {
 	mustCert  bool                             // RequireCertificate
 	isRevoked func([][]*x509.Certificate) bool // Options.Revoked
 	maxLevels int
+	name      Name                        // Options.Name
 	reported  func(device, reason string) // Options.Refused
 	now       func() time.Time
 
@@ -52,9 +55,22 @@ func (h *hook) Provides(event byte) bool {
 	return false
 }
 
+// dieOfPanic is deferred where mochi calls us. A panic of ours ends the program with a stack: the lock that it may hold would
+// stop everybody for ever, and nothing would say so. One of mochi's, which decodes what strangers send and holds nothing of
+// ours, ends the connection only (run in network/conn.go). It must come before what is deferred further out, which may want
+// that lock.
+func dieOfPanic() {
+	if what := recover(); what != nil {
+		stack := debug.Stack()
+		go func() { panic(fmt.Sprintf("%v\n\n%s", what, stack)) }()
+		select {}
+	}
+}
+
 // OnConnect does everything about a CONNECT: mochi has checked its form and nothing else. A refusal is answered here,
 // because mochi would close the connection without a CONNACK.
 func (h *hook) OnConnect(cl *mqtt.Client, pk packets.Packet) error {
+	defer dieOfPanic()
 	l := linkOf(cl)
 	if l == nil {
 		return packets.ErrNotAuthorized
@@ -74,10 +90,12 @@ func (h *hook) OnConnectAuthenticate(cl *mqtt.Client, _ packets.Packet) bool {
 
 // OnSessionEstablish is the moment before CONNACK.
 func (h *hook) OnSessionEstablish(cl *mqtt.Client, pk packets.Packet) {
+	defer dieOfPanic()
 	h.router.attach(linkOf(cl), &pk)
 }
 
 func (h *hook) OnSessionEstablished(cl *mqtt.Client, pk packets.Packet) {
+	defer dieOfPanic()
 	l := linkOf(cl)
 	l.established.Store(true)
 	h.accepted.Add(1)
@@ -91,6 +109,7 @@ func (h *hook) OnSessionEstablished(cl *mqtt.Client, pk packets.Packet) {
 }
 
 func (h *hook) OnDisconnect(cl *mqtt.Client, err error, _ bool) {
+	defer dieOfPanic()
 	if l := linkOf(cl); l != nil {
 		if r, broken := brokenPacket(err); broken && !l.lost && l.because(r.Reason) {
 			h.refused(l, r, "")
@@ -101,6 +120,7 @@ func (h *hook) OnDisconnect(cl *mqtt.Client, err error, _ bool) {
 
 // connectionEnded ends a connection's session when mochi has let go of the connection, in whatever way.
 func (h *hook) connectionEnded(l *clientLink, panicked bool) {
+	defer dieOfPanic()
 	if panicked && l.peer != nil {
 		if l.because(refusal.MalformedPacket.Reason) {
 			h.refused(l, refusal.MalformedPacket, "")
@@ -109,6 +129,7 @@ func (h *hook) connectionEnded(l *clientLink, panicked bool) {
 			h.OnDisconnect(l.client, packets.ErrMalformedPacket, false)
 		}
 	}
+	l.forgetAliases()
 	h.router.detach(l)
 }
 

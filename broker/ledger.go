@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/plantops/plantops/broker/journal"
 	"github.com/plantops/plantops/broker/session"
@@ -50,29 +49,6 @@ type ledger struct {
 type commitWait struct {
 	number int64
 	done   chan struct{}
-}
-
-// keptEntry is an entry of a session that is not known to be on disk, and who waits for that.
-type keptEntry struct {
-	session.Entry // without Message when it is settled
-	receipt       *receipt
-}
-
-// shelf is what the ledger knows of a peer. The peer's lock guards it, but for the first two.
-type shelf struct {
-	listed, lazyListed bool // guarded by ledger.mu
-
-	id       journal.SessionID // of its session; 0: nothing of it is on disk or shall be
-	written  bool              // as a session, not only entries
-	stateDue bool              // its state has changed
-	lazyDue  bool              // the same, and it may wait
-	filters  []string          // subscriptions that have changed
-	pending  []keptEntry       // to be taken, by number
-	taken    []keptEntry       // with the committer
-	onDisk   uint64            // entries up to here are on disk, or settled
-	trimmed  uint64            // those below are not, any more
-	outbox   outbox
-	loading  bool // it is the loader's turn
 }
 
 // taking is a batch that is with the committer.
@@ -170,6 +146,13 @@ func (g *ledger) unlockAnnouncing() {
 	}
 }
 
+// number is that of the batch that takes what changes now. The caller holds step: it stays so.
+func (g *ledger) number() int64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.next
+}
+
 // tick is called by the clock: what is lazy is due, and what the disk refused is tried again.
 func (g *ledger) tick() {
 	if g.storage == nil {
@@ -187,6 +170,9 @@ func (g *ledger) tick() {
 // enqueue takes an entry of a session's queue. The caller holds p.mu.
 func (g *ledger) enqueue(w *work, p *peer, e *session.Effect) {
 	k := keptEntry{Entry: e.Entry()}
+	if t, shared := k.Token.(*lent); shared {
+		k.Group = t.group.filter
+	}
 	g.pending.Add(int64(k.Cost()))
 	if g.storage == nil {
 		p.shelf.pending = append(p.shelf.pending, k)
@@ -249,6 +235,7 @@ func (g *ledger) endSession(w *work, p *peer) journal.SessionID {
 	s := &p.shelf
 	for _, list := range [][]keptEntry{s.taken, s.pending} {
 		for i := range list {
+			w.handBack(p, &list[i])
 			g.clear(w, &list[i])
 		}
 	}
@@ -498,92 +485,4 @@ func (g *ledger) close() error {
 		return fmt.Errorf("write sessions down: %w", err)
 	}
 	return nil
-}
-
-// committed is closed when the batch of that number is on disk.
-func (g *ledger) committed(number int64) <-chan struct{} {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	done := make(chan struct{})
-	if number <= g.done {
-		close(done)
-	} else {
-		g.waiting = append(g.waiting, commitWait{number, done})
-	}
-	return done
-}
-
-// await waits for a batch, as long as a sender may have to wait for it. It reports whether that is on disk.
-func (g *ledger) await(l *clientLink, number int64) bool {
-	if number == 0 {
-		return true
-	}
-	late := time.NewTimer(g.r.stall)
-	defer late.Stop()
-	select {
-	case <-g.committed(number):
-		return true
-	case <-l.Done():
-	case <-late.C:
-	}
-	return false
-}
-
-// full reports whether so much waits for the disk that publishers wait.
-func (g *ledger) full() bool { return g.storage != nil && g.pending.Load() > maxPendingBytes }
-
-// awaitRoom waits until that is over, for no longer than bound.
-func (g *ledger) awaitRoom(l *clientLink, bound time.Duration) bool {
-	late := time.NewTimer(bound)
-	defer late.Stop()
-	for g.full() {
-		g.mu.Lock()
-		if g.room == nil {
-			g.room = make(chan struct{})
-		}
-		room := g.room
-		g.mu.Unlock()
-		if !g.full() {
-			break
-		}
-		select {
-		case <-room:
-		case <-l.Done():
-			return false
-		case <-late.C:
-			return false
-		}
-	}
-	return true
-}
-
-// release acknowledges and sends what waited for the disk. It ends with stop.
-func (g *ledger) release(stop <-chan struct{}) {
-	for {
-		select {
-		case <-g.wake:
-		case <-stop:
-			return
-		}
-		g.mu.Lock()
-		kept, done := g.kept, g.done
-		g.kept = nil
-		gated := g.gated
-		g.gated = nil
-		g.mu.Unlock()
-		w := g.r.begin()
-		for _, c := range kept {
-			g.r.fulfil(w, c)
-		}
-		var still []*peer
-		for _, p := range gated {
-			if !w.openGate(p, done) {
-				still = append(still, p)
-			}
-		}
-		w.finish()
-		g.mu.Lock()
-		g.gated = append(g.gated, still...)
-		g.mu.Unlock()
-	}
 }

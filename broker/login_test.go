@@ -164,7 +164,7 @@ func TestConnackAnnouncesWhatIsEnforced(t *testing.T) {
 	c, ack := brokertest.TryDial(t, b, brokertest.TCP, as("bed-1", 5))
 	assert.Equal(t, uint32(5000), ack.Properties.MaximumPacketSize)
 	assert.Equal(t, uint16(300), ack.Properties.ServerKeepAlive, "a client without a keepalive is given one")
-	assert.Zero(t, ack.Properties.TopicAliasMaximum)
+	assert.EqualValues(t, 16, ack.Properties.TopicAliasMaximum)
 	assert.NotEmpty(t, ack.Properties.AssignedClientID)
 	c.SendPublish("devices/bed-1/telemetry", strings.Repeat("x", 6000), 1)
 	c.AwaitClosed()

@@ -1,6 +1,9 @@
 package broker
 
 import (
+	"errors"
+	"os"
+
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 
@@ -18,21 +21,34 @@ func (l readLoop) Read(p []byte) (int, error) {
 		l.endRound()
 	}
 	n, err := l.clientLink.Read(p)
-	if fault, wrong := err.(*validate.PacketFault); wrong {
-		_ = l.hook.refuseConnection(l.clientLink, fault, "") // the loop ends with the fault itself
+	if err == network.ErrDrained && n > 0 {
+		return n, nil // these first: it comes again
 	}
-	if err == network.ErrDrained {
-		if n > 0 {
-			return n, nil // these first: it comes again
-		}
-		l.hook.sessions.end(l.clientLink, packets.ErrSessionTakenOver)
+	if err != nil {
+		l.endReading(err)
 	}
 	return n, err
+}
+
+// endReading tells the client why nothing more is read from it, if we can and it does not know.
+func (l *clientLink) endReading(err error) {
+	defer dieOfPanic()
+	fault, wrong := err.(*validate.PacketFault)
+	switch {
+	case wrong:
+		_ = l.hook.refuseConnection(l, fault, "") // the loop ends with the fault itself
+	case err == network.ErrDrained:
+		l.hook.sessions.end(l, packets.ErrSessionTakenOver)
+	case errors.Is(err, os.ErrDeadlineExceeded) && l.work != nil && l.isTold() && !l.IsClosing(): // [MQTT-3.1.2-22]
+		_ = l.client.WritePacket(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Disconnect},
+			ReasonCode: packets.ErrKeepAliveTimeout.Code}) // the connection ends either way
+	}
 }
 
 // endRound sends what came of the packets that were read together: acknowledgements, also those of other publishers, and
 // deliveries, with one write for each connection. Then the publisher waits for a subscriber that cannot follow.
 func (l *clientLink) endRound() {
+	defer dieOfPanic()
 	l.work.flush()
 	l.work.waitForFull(l)
 }

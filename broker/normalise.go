@@ -40,6 +40,7 @@ func announce(cl *mqtt.Client, pk packets.Packet, maxPacketBytes uint32) packets
 	switch version := cl.Properties.ProtocolVersion; {
 	case version == 5 && pk.ReasonCode == packets.CodeSuccess.Code:
 		pk.Properties.MaximumPacketSize = maxPacketBytes
+		pk.Properties.TopicAliasMaximum = maxAliases
 	case version == 4 && pk.ReasonCode >= packets.ErrUnspecifiedError.Code:
 		pk.ReasonCode = refusal.V3IdentifierRejected // mochi's answer to a persistent session without a client id
 	case version == 3:
@@ -59,6 +60,9 @@ func (h *hook) OnPacketEncode(cl *mqtt.Client, pk packets.Packet) packets.Packet
 	case packets.Connack:
 		if l := linkOf(cl); l != nil && l.work != nil && pk.ReasonCode == packets.CodeSuccess.Code {
 			pk.SessionPresent = l.present
+			if l.asksName {
+				pk.Properties.User = []packets.UserProperty{{Key: h.name.Key, Val: h.name.Value}}
+			}
 		}
 		return announce(cl, pk, h.server.Options.Capabilities.MaximumPacketSize)
 	case packets.Disconnect:

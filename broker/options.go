@@ -38,6 +38,8 @@ type Options struct {
 	SourceTopics []string
 	StallTimeout time.Duration
 	Limits       Limits // must be complete
+	// Name is told to clients that ask for it.
+	Name Name
 	// Refused is called for every message that is refused, with the account that sent it. It must not block. May be nil.
 	Refused func(device, reason string)
 	// Storage keeps what must outlive the broker; nil: nothing does, and what waits for clients waits in memory.
@@ -104,6 +106,10 @@ func (l Limits) check() error {
 	return nil
 }
 
+// Name is a user property: to a CONNECT that has one of that key, the CONNACK has one with our value. Bridges of other brokers of
+// ours know by it where they are. Without a key there is none.
+type Name struct{ Key, Value string }
+
 // Backend is the in-process subscriber's identity. No account of that name is asked for, and its client id is
 // refused to everybody else; other programs may log in as the backend under other client ids.
 type Backend struct {
@@ -111,6 +117,8 @@ type Backend struct {
 	Username, Password string
 	// ClientID is the one client that is let in before AdmitDevices and stays in after DisconnectDevices.
 	ClientID string
+	// ClientIDPrefix begins other client ids that are refused to everybody else; "": none. Its sessions are those of EndSessions.
+	ClientIDPrefix string
 }
 
 // What Accounts tells of identities; see package access.

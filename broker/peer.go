@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/plantops/plantops/broker/access"
+	"github.com/plantops/plantops/broker/journal"
 	"github.com/plantops/plantops/broker/session"
 )
 
@@ -55,6 +56,29 @@ const (
 	maxWaiting      = 8192
 	maxWaitingBytes = 8 << 20
 )
+
+// keptEntry is an entry of a session that is not known to be on disk, and who waits for that.
+type keptEntry struct {
+	session.Entry // without Message when it is settled
+	receipt       *receipt
+}
+
+// shelf is what the ledger knows of a peer. The peer's lock guards it, but for the first two.
+type shelf struct {
+	listed, lazyListed bool // guarded by ledger.mu
+
+	id       journal.SessionID // of its session; 0: nothing of it is on disk or shall be
+	written  bool              // as a session, not only entries
+	stateDue bool              // its state has changed
+	lazyDue  bool              // the same, and it may wait
+	filters  []string          // subscriptions that have changed
+	pending  []keptEntry       // to be taken, by number
+	taken    []keptEntry       // with the committer
+	onDisk   uint64            // entries up to here are on disk, or settled
+	trimmed  uint64            // those below are not, any more
+	outbox   outbox
+	loading  bool // it is the loader's turn
+}
 
 func (p *peer) stats() session.Stats {
 	p.mu.Lock()

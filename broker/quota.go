@@ -24,9 +24,14 @@ const (
 	// weightLevels is more than ordinary filters have; homeassistant/+/+/+/config has five.
 	weightLevels = 8
 
-	// assuredBytes may wait for an account although too much waits for all of them together.
-	assuredBytes = 256 << 10
+	// What others have does not keep an account from having so much: of what may wait for its clients, and of retained
+	// messages. With share it is as with sessions and connections.
+	assuredBytes                          = 256 << 10
+	assuredRetained, assuredRetainedBytes = 100, 64 << 10
 )
+
+// share is how many sessions or connections an account may have although there are as many as limit in all.
+func share(limit int) int { return min(max(limit/100, 1), 8) }
 
 // quotas bound what one account may hold, and what all of them hold together. The backend's subscriber is in none of
 // them: credits bound what waits for it, and nothing of it may be lost.
@@ -77,7 +82,7 @@ func (u *usage) admit(newSession bool, all int) error {
 		return refusal.TooManyAccountConnections.By("max_connections_per_account", limits.MaxConnectionsPerAccount)
 	case newSession && u.sessions >= limits.MaxSessionsPerAccount:
 		return refusal.TooManyAccountSessions.By("max_sessions_per_account", limits.MaxSessionsPerAccount)
-	case newSession && all >= limits.MaxSessions:
+	case newSession && all >= limits.MaxSessions && u.sessions >= share(limits.MaxSessions):
 		return refusal.TooManySessions.By("max_sessions", limits.MaxSessions)
 	}
 	return nil

@@ -29,6 +29,7 @@ func (r *router) receive(l *clientLink, pk *packets.Packet) error {
 	w.pub = publication{to: to, from: p, account: p.usage, ticket: ticket, now: now, storeOnly: verdict == session.StoreOnly}
 	if pk.FixedHeader.Qos > 0 {
 		w.pub.link = l
+		w.pub.exact = pk.FixedHeader.Qos == 2 && l.lasting
 	}
 	if to.ingest {
 		return r.receiveForIngest(l, pk)

@@ -234,6 +234,13 @@ var refusedInEveryWay = []refused{
 		}
 		return s.bytes(0xa2, 5, 0, 0, 0, 1, 'a')
 	}, v5: parted(0x82), v3: closed},
+	{reason: "acknowledgement of the wrong kind", do: func(s *scene) told {
+		c := s.dial()
+		require.Equal(s, byte(2), c.Subscribe(telemetry, 2))
+		c.SendPublish(telemetry, "{}", 2)
+		c.SendBytes([]byte{0x40, 2, 0, byte(c.Await(packets.Publish).PacketID)})
+		return ends(c)
+	}, v5: parted(0x82), v3: closed},
 	{reason: "unknown reason code", do: func(s *scene) told { return s.bytes(0x40, 3, 0, 1, 0x42) }, v5: parted(0x82)},
 	{reason: "property given twice", do: func(s *scene) told { return s.bytes(0xe0, 12, 0, 10, 0x11, 0, 0, 0, 1, 0x11, 0, 0, 0, 1) }, v5: parted(0x82)},
 	{reason: "forbidden value of a property", do: func(s *scene) told { return s.bytes(0x82, 9, 0, 1, 2, 0x0b, 0, 0, 1, 'a', 0) }, v5: parted(0x82)},
@@ -271,7 +278,7 @@ var refusedInEveryWay = []refused{
 		return s.sends(message(func(p *packets.Packet) { p.Properties.SubscriptionIdentifier = []int{1} }))
 	}, v5: parted(0x82), message: true},
 	{reason: "topic alias invalid", do: func(s *scene) told {
-		return s.sends(message(func(p *packets.Packet) { p.Properties.TopicAlias, p.Properties.TopicAliasFlag = 1, true }))
+		return s.sends(message(func(p *packets.Packet) { p.Properties.TopicAlias, p.Properties.TopicAliasFlag = 17, true }))
 	}, v5: parted(0x94), message: true},
 	{reason: "too many topic levels", do: func(s *scene) told {
 		return s.sends(message(func(p *packets.Packet) { p.TopicName = "devices/bed-1" + strings.Repeat("/x", 40) }))
@@ -333,10 +340,8 @@ var refusedInEveryWay = []refused{
 		}
 		return silence
 	}, v5: silence, v3: silence, rule: "rule=limits.max_queued_bytes_per_account"},
-	{reason: "too many connections", edit: func(o *broker.Options) { o.Limits.MaxConnections = 1 }, do: func(s *scene) told {
-		s.dial()
-		return s.socket(s.Addrs().TCP)
-	}, v5: closed, v3: closed, stranger: true},
+	{reason: "too many connections", edit: func(o *broker.Options) { o.Limits.MaxConnections = 1 }, do: (*scene).logsInTwice,
+		v5: connack(0x97), v3: connack(3), rule: "limits.max_connections: 1"},
 	{reason: "too many connections from one address", edit: func(o *broker.Options) { o.Limits.MaxConnectionsPerAddress = 1 }, do: func(s *scene) told {
 		s.dial()
 		return s.socket(s.Addrs().TCP)

@@ -58,7 +58,8 @@ func newRouter(h *hook, o Options) *router {
 	r.quotas.limits = o.Limits
 	r.routes.init()
 	r.retained.store = session.Retained{MaxMessages: maxRetained, MaxBytes: maxRetainedBytes,
-		MaxOwned: r.quotas.limits.MaxRetainedPerAccount, MaxOwnedBytes: maxRetainedBytes / retainedShare}
+		MaxOwned: r.quotas.limits.MaxRetainedPerAccount, MaxOwnedBytes: maxRetainedBytes / retainedShare,
+		Assured: assuredRetained, AssuredBytes: assuredRetainedBytes}
 	return r
 }
 
@@ -77,6 +78,7 @@ type publication struct {
 	pledge    *receipt // made when something has to be waited for, see owe
 	storeOnly bool     // its other subscribers have it
 	keepOnly  bool     // it is retained, and nobody else gets it
+	exact     bool     // it is of QoS 2, and its sender's session lasts
 
 	will  bool              // of from
 	ended journal.SessionID // the session that has ended with it
@@ -289,7 +291,7 @@ func (r *router) resolve(w *work, c *consequence) {
 	switch token := c.Token.(type) {
 	case *lent:
 		if c.Kind == session.Dropped {
-			r.returned(w, token, c.Drop)
+			r.returned(w, token, &c.Effect)
 		}
 	case *receipt:
 		if c.Kind == session.Dropped {

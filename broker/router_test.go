@@ -17,7 +17,7 @@ import (
 )
 
 // idle returns the router of a broker that serves nobody.
-func idle(t *testing.T) *router {
+func idle(t testing.TB) *router {
 	t.Helper()
 	b, err := Listen(complete(Options{Backend: Backend{Username: "backend", Password: "secret", ClientID: "ingest"}}))
 	require.NoError(t, err)
@@ -294,5 +294,28 @@ func TestNothingIsStoredOfASenderWhoseEarlierMessageWasNot(t *testing.T) {
 		l.work.pub = publication{to: to, from: l.peer, link: l, account: l.peer.usage, now: r.now()}
 		require.NoError(t, r.receiveForIngest(l, pk))
 		assert.Equal(t, untaken, to.tally.received.Load() == 0)
+	}
+}
+
+func BenchmarkPublishStep(b *testing.B) {
+	for _, n := range []int{1, 100, 10_000} {
+		b.Run(fmt.Sprint("subscribers=", n), func(b *testing.B) {
+			r, w, u := idle(b), &work{}, newUsage("bed-1")
+			w.r = r
+			for i := range n {
+				p := newPeer(fmt.Sprint("s", i), u, false)
+				p.state.Connect(r.now(), session.Connection{Expiry: time.Hour}, nil)
+				p.state.Disconnect(r.now(), session.Lost, nil) // what is QoS 0 goes no further
+				w.enter(p, session.Subscription{Filter: "devices/#"})
+			}
+			m := &session.Message{Topic: "devices/bed-1/light", Payload: []byte("on")}
+			to := r.subscribersOf(m.Topic)
+			b.ReportAllocs()
+			for b.Loop() {
+				w.pub = publication{to: to, message: m, now: r.now()}
+				r.route(w)
+				w.settle()
+			}
+		})
 	}
 }

@@ -29,6 +29,7 @@ type sessions struct {
 	mu        sync.Mutex // may be held when a peer's lock is taken, not the other way round
 	byID      map[string]*peer
 	usages    map[string]*usage // by account
+	connected int               // connections of clients, without that of ingest
 	evictions uint64
 }
 
@@ -44,7 +45,8 @@ func (s *sessions) evictionCount() uint64 {
 }
 
 // claim makes l the connection of its client id, after hearing out and ending the one before it [MQTT-3.1.4-3]. It refuses a client
-// id whose session, live or stored, belongs to another account, and what is above the account's quotas.
+// id whose session, live or stored, belongs to another account, and what is above the account's quotas. The name of an
+// account is its client id, whoever took it before there was the account.
 func (s *sessions) claim(l *clientLink, evictions uint64, ingest bool) error {
 	for {
 		s.mu.Lock()
@@ -53,38 +55,68 @@ func (s *sessions) claim(l *clientLink, evictions uint64, ingest bool) error {
 			return errEvicted
 		}
 		p := s.byID[l.client.ID]
-		if p != nil && p.account != l.account.Name {
+		foreign := p != nil && p.account != l.account.Name
+		if foreign && l.client.ID != l.account.Name {
 			s.mu.Unlock()
 			return refusal.ForeignSession
 		}
-		if p == nil || p.owner.hasEnded() {
-			err := s.take(l, p, ingest)
+		if !foreign && (p == nil || p.owner.hasEnded()) {
+			tooMany, err := s.take(l, p, ingest)
 			s.mu.Unlock()
+			if tooMany != nil {
+				s.router.refuseElsewhere(tooMany, refusal.TooManyConnections.By("max_connections", s.router.quotas.limits.MaxConnections))
+			}
 			return err
 		}
 		current := p.owner
 		s.mu.Unlock()
 
-		current.Drain()
-		if current.endsWithin(lastWordsWait) {
+		if foreign {
+			s.dispossess(p)
+		} else if current.Drain(); current.endsWithin(lastWordsWait) {
 			continue
+		} else {
+			s.end(current, packets.ErrSessionTakenOver)
 		}
-		s.end(current, packets.ErrSessionTakenOver)
 		if !current.endsWithin(handoverWait) {
 			return refusal.PreviousNotEnded
 		}
 	}
 }
 
-// take gives the client id p to l, or a new one where p is nil, if the account's quotas allow it. The caller holds mu.
-func (s *sessions) take(l *clientLink, p *peer, ingest bool) error {
+// dispossess ends the session of an account on a client id that is another account's name. It was free when the session began,
+// and would be kept from its owner for as long as a session may last.
+func (s *sessions) dispossess(p *peer) {
+	w := s.router.begin()
+	s.mu.Lock()
+	l := p.owner
+	stored := l.hasEnded()
+	if l.evicted.Store(true); stored && s.byID[p.id] == p {
+		s.endStored(w, p)
+	}
+	s.mu.Unlock()
+	w.finish()
+	if stored {
+		s.router.refusedAway(p.account, p.id, refusal.ForeignClientID, "")
+	} else {
+		s.router.refuseElsewhere(l, refusal.ForeignClientID.Told(packets.ErrNotAuthorized))
+	}
+	s.router.log.Warn("client id taken back by the account of its name", "client", p.id, "from", p.account)
+}
+
+// take gives the client id p to l, or a new one where p is nil, if the account's quotas allow it. tooMany, if not nil, is
+// another account's connection that must end for it. The caller holds mu.
+func (s *sessions) take(l *clientLink, p *peer, ingest bool) (tooMany *clientLink, err error) {
 	u := s.usageOf(l.account.Name)
 	if !ingest {
 		if err := u.admit(p == nil, len(s.byID)); err != nil {
-			return err
+			return nil, err
 		}
 		if err := u.admitWill(l.willBytes); err != nil {
-			return err
+			return nil, err
+		}
+		if tooMany, err = s.makeRoom(u); err != nil {
+			return nil, err
 		}
 	}
 	switch {
@@ -101,10 +133,37 @@ func (s *sessions) take(l *clientLink, p *peer, ingest bool) error {
 	}
 	u.connections++
 	if !ingest {
+		s.connected++
 		l.ChargeTo(u.charge)
 	}
 	p.owner, l.peer = l, p
-	return nil
+	return tooMany, nil
+}
+
+// makeRoom says whether there is room for one more connection of an account. Where there is none, an account that has less than
+// its share of them gets the place of the newest connection of the one that has most. The caller holds mu.
+func (s *sessions) makeRoom(u *usage) (tooMany *clientLink, err error) {
+	limit := u.quotas.limits.MaxConnections
+	if s.connected < limit {
+		return nil, nil
+	}
+	most := u
+	for _, other := range s.usages {
+		if other.connections > most.connections {
+			most = other
+		}
+	}
+	if u.connections < share(limit) && most.connections > share(limit) {
+		for _, p := range s.byID {
+			if p.usage == most && !p.ingest && !p.owner.IsClosing() && (tooMany == nil || p.owner.since.After(tooMany.since)) {
+				tooMany = p.owner
+			}
+		}
+	}
+	if tooMany == nil {
+		return nil, refusal.TooManyConnections.By("max_connections", limit)
+	}
+	return tooMany, nil
 }
 
 // usageOf returns what an account has, which is nothing yet where it is new. The caller holds mu.
@@ -120,6 +179,7 @@ func (s *sessions) usageOf(account string) *usage {
 // release is called when mochi has let go of l and its session is detached. The client id stays its account's while
 // there is a session.
 func (s *sessions) release(l *clientLink) {
+	defer dieOfPanic()
 	w := s.router.begin()
 	defer w.finish()
 	s.mu.Lock()
@@ -130,6 +190,9 @@ func (s *sessions) release(l *clientLink) {
 	close(l.ended)
 	if l.peer != nil {
 		l.peer.usage.connections--
+		if !l.peer.ingest {
+			s.connected--
+		}
 		l.peer.owner = &clientLink{ended: l.ended} // the session may stay long, and what hangs on l is some 10 kB
 	}
 	if l.client == nil {
@@ -255,24 +318,29 @@ func (s *sessions) evict(account string, code packets.Code, wait time.Duration) 
 
 // endOne ends the session of a client id as evict does, and returns whether there was one.
 func (s *sessions) endOne(id string, code packets.Code, wait time.Duration) bool {
+	return s.endPicked(func(p *peer) bool { return p.id == id && !p.ingest }, code, wait) > 0
+}
+
+// endPicked ends the sessions of picks, live and stored, with everything that waits in them, and returns how many there were.
+func (s *sessions) endPicked(picks func(*peer) bool, code packets.Code, wait time.Duration) (ended int) {
 	w := s.router.begin()
 	s.mu.Lock()
-	p := s.byID[id]
-	if p == nil || p.ingest {
-		s.mu.Unlock()
-		w.finish()
-		return false
-	}
 	var live []*clientLink
-	if p.owner.evicted.Store(true); p.owner.hasEnded() {
+	for _, p := range s.byID {
+		if !picks(p) {
+			continue
+		}
+		ended++
+		if p.owner.evicted.Store(true); !p.owner.hasEnded() {
+			live = append(live, p.owner)
+			continue
+		}
 		s.endStored(w, p)
-	} else {
-		live = append(live, p.owner)
 	}
 	s.mu.Unlock()
 	w.finish()
 	s.endAll(live, code, wait)
-	return true
+	return ended
 }
 
 // endAll ends connections and waits until their sessions have let go of them, or wait is over: then detach will do the

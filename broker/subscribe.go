@@ -2,6 +2,7 @@ package broker
 
 import (
 	"encoding/binary"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -41,6 +42,7 @@ func (h *hook) takeSubscribe(l *clientLink, pk *packets.Packet) error {
 		to := min(from+filterStep, len(codes))
 		h.subscribe(l, pk.Filters[from:to], codes[from:to])
 		w.settle()
+		runtime.Gosched() // publishers wait for the session's lock
 	}
 	if l.peer.ingest {
 		h.router.intake.setReady(true)
@@ -114,6 +116,7 @@ func (h *hook) takeUnsubscribe(l *clientLink, pk *packets.Packet) error {
 		p.charge()
 		p.mu.Unlock()
 		w.settle()
+		runtime.Gosched()
 	}
 	w.answerFilters(l, packets.Unsuback, pk.PacketID, codes)
 	return nil

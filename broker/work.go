@@ -68,13 +68,17 @@ func (w *work) apply(p *peer) {
 	gate, before := int64(0), len(w.after)
 	for i := range w.out {
 		e := &w.out[i]
-		if p.awaitsCommit(e) && l != nil {
+		if own := p.awaitsCommit(e); l != nil && (own || w.exactly(e)) {
 			if len(buf) > 0 {
 				w.write(l, buf, nil)
 				buf = buf[:0]
 			}
-			if gate == 0 {
+			switch {
+			case gate > 0:
+			case own:
 				gate = w.r.ledger.markState(p)
+			default:
+				gate = w.r.ledger.number()
 			}
 			w.closeGate(p, gate)
 		}
@@ -155,7 +159,12 @@ func (w *work) note(p *peer, e *session.Effect, before int) {
 	case session.Ended:
 		p.ended = !p.state.Connected()
 		w.removeAll(p, e.Subscriptions)
+		rest := w.restOf(p, e)
 		ended := w.r.ledger.endSession(w, p)
+		if rest != nil && ended != 0 {
+			rest.id, ended = ended, 0
+			w.r.walks.Go(func() { w.r.rescue(rest) })
+		}
 		for i := range w.after[before:] {
 			if will := &w.after[before+i]; will.Kind == session.WillDue {
 				will.ended, ended = ended, 0 // both in one batch
@@ -175,6 +184,12 @@ func (p *peer) awaitsCommit(e *session.Effect) bool {
 		return e.QoS == 2
 	}
 	return (e.Kind == session.Pubrel || e.Kind == session.Pubcomp) && e.Reason == session.Success
+}
+
+// exactly reports whether a PUBLISH is of a message that its sender sends again after a crash unless the batch that has it is
+// on disk: nobody who gets it at QoS 0 or 2 is to get it twice.
+func (w *work) exactly(e *session.Effect) bool {
+	return w.routing && w.pub.exact && e.Kind == session.Publish && e.QoS != 1 && e.Message == w.pub.message
 }
 
 // outbox holds packets back until a batch is on disk, and all that follow them.
@@ -310,7 +325,7 @@ func (w *work) flush() {
 // resume sends what waits for a client, as far as its connection has room.
 func (w *work) resume(p *peer, l *clientLink, now time.Time) {
 	p.mu.Lock()
-	if p.link == l && !l.over {
+	if p.link == l && l.started && !l.over {
 		room := pauseBytes
 		if p.exhausted() {
 			room = session.FreeBytes
@@ -325,5 +340,93 @@ func (w *work) resume(p *peer, l *clientLink, now time.Time) {
 	p.mu.Unlock()
 	if retained {
 		w.deliverRetained(p, now)
+	}
+}
+
+// committed is closed when the batch of that number is on disk.
+func (g *ledger) committed(number int64) <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	done := make(chan struct{})
+	if number <= g.done {
+		close(done)
+	} else {
+		g.waiting = append(g.waiting, commitWait{number, done})
+	}
+	return done
+}
+
+// await waits for a batch, as long as a sender may have to wait for it. It reports whether that is on disk.
+func (g *ledger) await(l *clientLink, number int64) bool {
+	if number == 0 {
+		return true
+	}
+	late := time.NewTimer(g.r.stall)
+	defer late.Stop()
+	select {
+	case <-g.committed(number):
+		return true
+	case <-l.Done():
+	case <-late.C:
+	}
+	return false
+}
+
+// full reports whether so much waits for the disk that publishers wait.
+func (g *ledger) full() bool { return g.storage != nil && g.pending.Load() > maxPendingBytes }
+
+// awaitRoom waits until that is over, for no longer than bound.
+func (g *ledger) awaitRoom(l *clientLink, bound time.Duration) bool {
+	late := time.NewTimer(bound)
+	defer late.Stop()
+	for g.full() {
+		g.mu.Lock()
+		if g.room == nil {
+			g.room = make(chan struct{})
+		}
+		room := g.room
+		g.mu.Unlock()
+		if !g.full() {
+			break
+		}
+		select {
+		case <-room:
+		case <-l.Done():
+			return false
+		case <-late.C:
+			return false
+		}
+	}
+	return true
+}
+
+// release acknowledges and sends what waited for the disk. It ends with stop.
+func (g *ledger) release(stop <-chan struct{}) {
+	for {
+		select {
+		case <-g.wake:
+		case <-stop:
+			return
+		}
+		g.mu.Lock()
+		kept, done := g.kept, g.done
+		g.kept = nil
+		gated := g.gated
+		g.gated = nil
+		g.mu.Unlock()
+		w := g.r.begin()
+		for _, c := range kept {
+			g.r.fulfil(w, c)
+		}
+		var still []*peer
+		for _, p := range gated {
+			if !w.openGate(p, done) {
+				still = append(still, p)
+			}
+		}
+		w.finish()
+		g.mu.Lock()
+		g.gated = append(g.gated, still...)
+		g.mu.Unlock()
 	}
 }

@@ -26,6 +26,7 @@ type Config struct {
 	Certs     Certs     `mapstructure:"certs"`
 	MQTT      MQTT      `mapstructure:"mqtt"`
 	Ingest    Ingest    `mapstructure:"ingest"`
+	Bridges   []Bridge  `mapstructure:"bridges"`
 	Store     Store     `mapstructure:"store"`
 	Limits    Limits    `mapstructure:"limits"`
 	Log       Log       `mapstructure:"log"`
@@ -147,6 +148,7 @@ func Default() Config {
 			StallTimeout: 10 * time.Second,
 			OfflineAfter: 180 * time.Second,
 		},
+		Bridges: []Bridge{},
 		Limits: Limits{
 			MaxConnections:               10000,
 			MaxUnauthenticated:           500,

@@ -65,6 +65,10 @@ func TestTheTableNamesEveryFieldOnce(t *testing.T) {
 		paths = append(paths, k.Path)
 		variables = append(variables, k.Env...)
 		assert.NotEmpty(t, k.Meaning, k.Path)
+		if k.Path == "bridges" {
+			assert.Empty(t, k.Env, "it stands in the file only")
+			continue
+		}
 		assert.Equal(t, "PLANTOPS_"+strings.ToUpper(strings.ReplaceAll(k.Path, ".", "_")), k.Env[0])
 	}
 	assert.Equal(t, fields, paths)
@@ -85,6 +89,9 @@ func TestEveryKeyIsReadFromItsFirstVariable(t *testing.T) {
 	var environ []string
 	want := map[string]string{}
 	for i, s := range settings {
+		if len(s.variables()) == 0 {
+			continue
+		}
 		def := Default()
 		text, ok := values[s.path]
 		switch v := s.value(&def).(type) {
@@ -110,6 +117,9 @@ func TestEveryKeyIsReadFromItsFirstVariable(t *testing.T) {
 	l, err := Load(write(t, ""), environ, nil)
 	require.NoError(t, err)
 	for _, v := range l.Values {
+		if want[v.Key] == "" {
+			continue // it has no variable
+		}
 		assert.Equal(t, want[v.Key], v.Value, v.Key)
 		assert.Equal(t, "PLANTOPS_"+strings.ToUpper(strings.ReplaceAll(v.Key, ".", "_")), v.Source)
 	}

@@ -95,6 +95,8 @@ var settings = []setting{
 	{path: "ingest.stall_timeout", field: func(c *Config) any { return &c.Ingest.StallTimeout }, meaning: "a sender whose message is not on disk by then is disconnected, so that it sends again"},
 	{path: "ingest.offline_after", field: func(c *Config) any { return &c.Ingest.OfflineAfter }, live: true, meaning: "a device not heard from for so long is offline"},
 
+	{path: "bridges", field: func(c *Config) any { return &c.Bridges }, live: true, meaning: "other brokers to which messages go, or from which they come, see below; in the file only"},
+
 	{path: "store.path", field: func(c *Config) any { return &c.Store.Path }, meaning: "database file; empty means plantops.db in data_dir"},
 	{path: "store.retention", field: func(c *Config) any { return &c.Store.Retention }, meaning: "how long readings are kept, such as 365d; 0 means for ever"},
 
@@ -130,6 +132,9 @@ func find(path string) (setting, bool) {
 
 // variables returns the environment variables that hold the value, ours first.
 func (s setting) variables() []string {
+	if _, list := s.field(new(Config)).(*[]Bridge); list {
+		return nil // there is too much in one for a line
+	}
 	old := strings.ToUpper(strings.ReplaceAll(s.path, ".", "_"))
 	if s.legacy {
 		return []string{prefix + old, old}
@@ -162,7 +167,7 @@ func (s setting) unit() string {
 		return "yes/no"
 	case *time.Duration:
 		return "duration"
-	case *[]string, *[]Source:
+	case *[]string, *[]Source, *[]Bridge:
 		return "list"
 	case *int:
 		switch {
@@ -195,6 +200,8 @@ func (s setting) text(c *Config) string {
 		return strings.Join(v, ", ")
 	case []Source:
 		return sourceNames(v)
+	case []Bridge:
+		return bridgeNames(v)
 	case Secret:
 		if v == "" {
 			return ""

@@ -24,6 +24,7 @@ func (c Config) problems() []problem {
 	v.certs()
 	v.mqtt()
 	v.ingest()
+	v.bridges()
 	v.numbers()
 	v.oneOf("log.level", "debug", "info", "warn", "error")
 	v.oneOf("log.format", "text", "json")

@@ -136,6 +136,9 @@ func (c *Client) SendConnect(login Login) {
 		connect.WillFlag, connect.WillTopic, connect.WillPayload = true, w.Topic, []byte(w.Payload)
 		connect.WillQos, connect.WillRetain, connect.WillProperties = w.QoS, w.Retain, w.Properties
 	}
+	if c.version.Load() == 3 {
+		connect.ProtocolName = []byte("MQIsdp")
+	}
 	c.Send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connect}, Connect: connect, Properties: login.Properties})
 }
 

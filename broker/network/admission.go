@@ -20,16 +20,19 @@ import (
 // silent sockets of one address do not keep another address waiting; and while anybody waits, a served stranger gets
 // only a third of the CONNECT deadline, and a tenth from where logins have failed, so the longest wait for a place that
 // silent sockets hold is ConnectTimeout/3. The program's own subscriber needs no place (expect).
-// Connections are refused only above MaxConnections (waiting ones count): then the address with
-// the longest queue loses its newest waiting connection, which may be the newcomer.
+// Connections are refused only above MaxConnections (waiting ones count, that of this program does not) and what is kept in
+// reserve for those who log in, of whom the broker may prefer some to others that have logged in: then the address with the
+// longest queue loses its newest waiting connection, which may be the newcomer.
 type admission struct {
 	conns     map[*Conn]struct{} // every open connection
 	strangers map[*Conn]struct{} // the served ones that have not logged in
+	ending    map[*Conn]struct{} // those that are closed, with last words to write and the client's end to wait for
 	addresses map[netip.Prefix]*address
 	turn      [ranks][]*address // those with a queue, next one first
 	serving   int               // places taken
 	waiting   int
 	sweeping  bool
+	ours      int    // open connections of this program
 	expected  string // the address of a connection of this program that has not been accepted yet
 
 	standing
@@ -52,6 +55,7 @@ func newAdmission() admission {
 	return admission{
 		conns:     make(map[*Conn]struct{}),
 		strangers: make(map[*Conn]struct{}),
+		ending:    make(map[*Conn]struct{}),
 		addresses: make(map[netip.Prefix]*address),
 		standing:  newStanding(),
 	}
@@ -73,7 +77,8 @@ func (n *Network) enter(c *Conn) {
 		n.addresses[key] = a
 	}
 	n.assess(a, time.Now())
-	full := len(n.conns) >= n.options.Limits.MaxConnections
+	most := n.options.Limits.MaxConnections
+	full := len(n.conns)-n.ours >= most+reserve(most)
 	n.conns[c] = struct{}{}
 	c.address = a
 	a.open++
@@ -93,7 +98,13 @@ func (n *Network) enter(c *Conn) {
 	if limit := n.options.Limits.MaxConnectionsPerAddress; limit > 0 && a.open > limit {
 		victim, why = n.newestOf(a), refusal.TooManyFromAddress
 	} else if full {
-		victim = n.newestOfLongest()
+		for victim = range n.ending { // it has no more to lose than a word
+			delete(n.ending, victim)
+			break
+		}
+		if victim == nil {
+			victim = n.newestOfLongest()
+		}
 	}
 	n.dispatch()
 	n.mu.Unlock()
@@ -101,6 +112,9 @@ func (n *Network) enter(c *Conn) {
 		victim.abort(why, nil)
 	}
 }
+
+// reserve is how many connections there may be above MaxConnections as long as they have not logged in.
+func reserve(most int) int { return 10 + most/20 }
 
 // shed gives up a waiting connection when file descriptors have run out.
 func (n *Network) shed() {
@@ -277,6 +291,9 @@ func (n *Network) giveUp(c *Conn) {
 		n.assess(c.address, time.Now())
 	}
 	delete(n.strangers, c)
+	if _, open := n.conns[c]; open {
+		n.ending[c] = struct{}{}
+	}
 	n.leavePlace(c)
 }
 
@@ -284,6 +301,10 @@ func (n *Network) giveUp(c *Conn) {
 func (n *Network) forget(c *Conn) {
 	n.mu.Lock()
 	delete(n.conns, c)
+	delete(n.ending, c)
+	if c.own {
+		n.ours--
+	}
 	a := c.address
 	if c.known.Load() && !c.own {
 		n.succeeded(a.prefix, c.person, time.Now())

@@ -185,8 +185,8 @@ func TestSilentSocketsInAllPlacesAreReplacedSooner(t *testing.T) {
 	})
 }
 
-func TestAboveMaxConnectionsTheLongestQueueLoses(t *testing.T) {
-	n := newTestNet(t, Limits{MaxConnections: 20, MaxUnauthenticated: 6, MaxUnauthenticatedPerAddress: 2, ConnectTimeout: time.Minute}).start(t, "tcp", login)
+func TestAboveMaxConnectionsTheLongestQueueLoses(t *testing.T) { // and what is in reserve, ten more
+	n := newTestNet(t, Limits{MaxConnections: 10, MaxUnauthenticated: 6, MaxUnauthenticatedPerAddress: 2, ConnectTimeout: time.Minute}).start(t, "tcp", login)
 	requireLogin(t, n.rawDial(t, "127.0.0.3"))
 	for range 3 {
 		n.rawDial(t, "127.0.0.5")
@@ -348,4 +348,19 @@ func TestTLSState(t *testing.T) {
 			requireLogin(t, n.dial(t))
 		})
 	}
+}
+
+// A connection that is closed waits a second for its client's end. Meanwhile it keeps nobody out.
+func TestConnectionsThatEndMakeRoom(t *testing.T) {
+	n := newTestNet(t, Limits{MaxConnections: 1}).start(t, "tcp", func(c *Conn) error {
+		_, err := readFirst(c)
+		assert.NoError(t, err)
+		c.Admitted("")
+		_, err = c.Write([]byte{0x20, 2, 0, 0})
+		return err
+	})
+	for range 3 * reserve(1) {
+		requireLogin(t, n.rawDial(t, ""))
+	}
+	require.Empty(t, n.reasons)
 }

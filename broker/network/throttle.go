@@ -27,14 +27,14 @@ func (n *Network) Expect(remote net.Addr) {
 				return
 			}
 		}
-		n.expected, c.own = "", true
+		n.expected, c.own, n.ours = "", true, n.ours+1
 		n.leavePlace(c)
 		return
 	}
 }
 
 func (n *Network) serveOwn(c *Conn) {
-	n.expected, c.own = "", true
+	n.expected, c.own, n.ours = "", true, n.ours+1
 	if !n.closed {
 		n.begin(c)
 	}

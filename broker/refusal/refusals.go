@@ -37,6 +37,12 @@ func (r Refusal) By(key string, limit int) Refusal {
 	return r.With(fmt.Sprintf("limits.%s: %d", key, limit))
 }
 
+// Told returns the refusal with another code of MQTT 5: that of CONNACK is none of DISCONNECT's.
+func (r Refusal) Told(code packets.Code) Refusal {
+	r.V5 = code
+	return r
+}
+
 // CONNACK return codes of MQTT 3.1.1 [MQTT 3.1.1, table 3.1].
 const (
 	V3UnacceptableVersion byte = 1
@@ -74,7 +80,7 @@ var (
 	InvalidPayloadFormat   = Refusal{Reason: "invalid payload format", V5: packets.ErrMalformedPacket}
 	InvalidResponseTopic   = Refusal{Reason: "invalid response topic", V5: packets.ErrProtocolViolation}
 	InvalidTopic           = Refusal{Reason: topic.ErrInvalid.Error(), V5: packets.ErrTopicNameInvalid}
-	TopicAlias             = Refusal{Reason: "topic alias invalid", V5: packets.ErrTopicAliasInvalid}                             // none is announced [MQTT-3.2.2-17]
+	TopicAlias             = Refusal{Reason: "topic alias invalid", V5: packets.ErrTopicAliasInvalid}                             // [MQTT-3.2.2-17, MQTT-3.3.2-8]
 	MessageWithoutID       = Refusal{Reason: "protocol violation: missing packet id", V5: packets.ErrProtocolViolationNoPacketID} // [MQTT-2.2.1-3]; of other packets: NoPacketID
 	NoTopic                = Refusal{Reason: "protocol violation: no topic or alias", V5: packets.ErrProtocolViolationNoTopic}
 	WildcardInTopic        = Refusal{Reason: "protocol violation: topic contains wildcards", V5: packets.ErrProtocolViolationSurplusWildcard}       // [MQTT-3.3.2-2]
@@ -99,6 +105,7 @@ var (
 	ForbiddenValue         = Refusal{Reason: "forbidden value of a property", V5: packets.ErrProtocolViolation}
 	AuthDataWithoutMethod  = Refusal{Reason: "authentication data without a method", V5: packets.ErrProtocolViolation}
 	ReceiveMaximumExceeded = Refusal{Reason: "more unacknowledged messages than announced", V5: packets.ErrReceiveMaximum}
+	WrongAcknowledgement   = Refusal{Reason: "acknowledgement of the wrong kind", V5: packets.ErrProtocolViolation}
 	NotStoredInTime        = Refusal{Reason: "not stored in time", V5: packets.ErrQuotaExceeded}
 	SubscriberTooSlow      = Refusal{Reason: "too slow for what it subscribed to"} // a message to the account was dropped
 )
@@ -107,6 +114,7 @@ var (
 // wrong password, and libraries try again.
 var (
 	TooManyAccountConnections = Refusal{Reason: "too many connections of the account", V5: packets.ErrQuotaExceeded, V3: v3ServerUnavailable}
+	TooManyConnections        = Refusal{Reason: "too many connections", V5: packets.ErrQuotaExceeded, V3: v3ServerUnavailable} // the network tells nothing
 	TooManyAccountSessions    = Refusal{Reason: "too many sessions of the account", V5: packets.ErrQuotaExceeded, V3: v3ServerUnavailable}
 	TooManySessions           = Refusal{Reason: "too many sessions", V5: packets.ErrQuotaExceeded, V3: v3ServerUnavailable}
 	TooManySubscriptions      = Refusal{Reason: "too many subscriptions of the account", V5: packets.ErrQuotaExceeded}
@@ -118,7 +126,6 @@ var (
 
 // Refusals of a connection by the network: the client is told nothing.
 var (
-	TooManyConnections  = Refusal{Reason: "too many connections"}
 	TooManyFromAddress  = Refusal{Reason: "too many connections from one address"}
 	NoConnectInTime     = Refusal{Reason: "no CONNECT in time"}
 	HandshakeFailed     = Refusal{Reason: "TLS handshake failed"}

@@ -5,12 +5,21 @@ import "time"
 // This file takes what clients send us about deliveries to them: PUBACK, PUBREC and PUBCOMP. What we owe them for their own
 // messages is in incoming.go.
 
+// stray counts an acknowledgement that does not fit. One that answers nothing may be late and is no fault; one of the wrong
+// kind for what was sent ends the connection [MQTT 3.1.1, MQTT-4.8.0-1; MQTT 5, MQTT-4.13.1-1].
+func (s *Session) stray(f *flight, out []Effect) []Effect {
+	s.stats.Stray++
+	if !s.connected || f == nil {
+		return out
+	}
+	return append(out, Effect{Kind: Close, Reason: ProtocolError})
+}
+
 // Puback takes a PUBACK from the client. One that answers nothing is ignored.
 func (s *Session) Puback(now time.Time, id uint16, reason Reason, out []Effect) []Effect {
 	f := s.outgoing.flights.find(id)
 	if !s.connected || f == nil || f.qos != 1 {
-		s.stats.Stray++
-		return out
+		return s.stray(f, out)
 	}
 	e := f.entry
 	s.takeBack(f)
@@ -25,8 +34,7 @@ func (s *Session) Pubrec(now time.Time, id uint16, reason Reason, out []Effect) 
 	t := &s.outgoing.flights
 	f := t.find(id)
 	if !s.connected || f == nil || f.qos != 2 {
-		s.stats.Stray++
-		if !s.connected || reason.Failed() {
+		if out = s.stray(f, out); !s.connected || f != nil || reason.Failed() {
 			return out
 		}
 		return append(out, Effect{Kind: Pubrel, PacketID: id, Reason: PacketIDNotFound})
@@ -49,8 +57,7 @@ func (s *Session) Pubcomp(now time.Time, id uint16, out []Effect) []Effect {
 	t := &s.outgoing.flights
 	f := t.find(id)
 	if !s.connected || f == nil || f.qos != 2 || f.holds() {
-		s.stats.Stray++
-		return out
+		return s.stray(f, out)
 	}
 	t.remove(f)
 	return s.advance(now, out)
@@ -105,7 +112,7 @@ func (s *Session) dropFirst(queue *ring[entry], why Drop, out []Effect) []Effect
 // that up, where reusing the id would make the next message look like a repetition.
 func (s *Session) dropFlight(f *flight, why Drop, reason Reason, out []Effect) []Effect {
 	s.takeBack(f)
-	out = s.drop(&f.entry, why, reason, out)
+	out = s.dropBegun(f, why, reason, out)
 	if f.qos == 1 {
 		s.outgoing.flights.remove(f)
 		return out
@@ -116,12 +123,21 @@ func (s *Session) dropFlight(f *flight, why Drop, reason Reason, out []Effect) [
 	return append(out, Effect{Kind: Pubrel, PacketID: f.id})
 }
 
+// dropBegun drops a message whose sending has begun, and says so.
+func (s *Session) dropBegun(f *flight, why Drop, reason Reason, out []Effect) []Effect {
+	n := len(out)
+	if out = s.drop(&f.entry, why, reason, out); len(out) > n {
+		out[n].QoS, out[n].PacketID = f.qos, f.id
+	}
+	return out
+}
+
 // dropAll gives every token back: those on the way first, in their order. Those of the tail are with the router.
 func (s *Session) dropAll(out []Effect) []Effect {
 	b := &s.outgoing
 	for _, id := range b.flights.resendOrder() {
 		if f := b.flights.find(id); f.holds() {
-			out = s.drop(&f.entry, DropEnded, 0, out)
+			out = s.dropBegun(f, DropEnded, 0, out)
 		}
 	}
 	for b.queue.n > 0 {

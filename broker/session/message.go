@@ -58,6 +58,7 @@ type Reason byte
 // The reason codes that the session itself uses.
 const (
 	Success                Reason = 0x00
+	ProtocolError          Reason = 0x82
 	NobodyReads            Reason = 0x10 // "No matching subscribers" [MQTT 5, 3.4.2.1]
 	PacketIDNotFound       Reason = 0x92
 	ReceiveMaximumExceeded Reason = 0x93

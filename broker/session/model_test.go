@@ -361,6 +361,8 @@ func (w *world) acknowledge() {
 		}
 	}
 	w.note("ack ", kind, id, reason)
+	fits := released >= 0 && kind > 0 || flying >= 0 && kind == int(w.flying[flying].qos)-1
+	w.closes = w.connected && !fits && (flying >= 0 || released >= 0)
 	switch kind {
 	case 0:
 		if w.connected && flying >= 0 && w.flying[flying].qos == 1 {
@@ -396,7 +398,7 @@ func (w *world) recorded(flying, released int, id uint16, reason Reason) {
 	case released >= 0:
 		w.released[released].epoch = w.epoch
 		w.rels = append(w.rels, ack{id, Success})
-	case !reason.Failed():
+	case flying < 0 && !reason.Failed():
 		w.rels = append(w.rels, ack{id, PacketIDNotFound})
 	}
 }

@@ -13,6 +13,9 @@ type Retained struct {
 	// one owner has in it; 0: no bound.
 	MaxMessages, MaxOwned   int
 	MaxBytes, MaxOwnedBytes int
+	// Assured and AssuredBytes are what an owner may have although others fill
+	// the store.
+	Assured, AssuredBytes int
 
 	root  node
 	count int
@@ -81,7 +84,8 @@ func (r *Retained) Set(m *Message, o *Owner) Keeping {
 	if o != nil && (exceeds(o.Messages, ownCount, r.MaxOwned) || exceeds(o.Bytes, ownBytes, r.MaxOwnedBytes)) {
 		return OwnerFull
 	}
-	if o != nil && (exceeds(r.count, count, r.MaxMessages) || exceeds(r.bytes, bytes, r.MaxBytes)) {
+	assured := o != nil && o.Messages+ownCount <= r.Assured && o.Bytes+ownBytes <= r.AssuredBytes
+	if o != nil && !assured && (exceeds(r.count, count, r.MaxMessages) || exceeds(r.bytes, bytes, r.MaxBytes)) {
 		return StoreFull
 	}
 	n = r.make(m.Topic)

@@ -194,3 +194,22 @@ func TestSweepRemovesWhatIsStale(t *testing.T) {
 	assert.Equal(t, 1, r.Len())
 	assert.NotNil(t, r.Get("a/b"))
 }
+
+// What others have put into the store does not keep an owner from its share.
+func TestAnOwnerHasItsShareOfAFullStore(t *testing.T) {
+	r := Retained{MaxMessages: 3, MaxBytes: 10_000, Assured: 2, AssuredBytes: 2000}
+	var many, one Owner
+	set := func(topic string, bytes int, o *Owner) Keeping {
+		return r.Set(&Message{Topic: topic, Payload: make([]byte, bytes)}, o)
+	}
+	for i := range 3 {
+		require.Equal(t, Stored, set(fmt.Sprint("many/", i), 3000, &many))
+	}
+	assert.Equal(t, StoreFull, set("many/3", 1, &many))
+	assert.Equal(t, StoreFull, set("one/large", 3000, &one))
+	assert.Equal(t, Stored, set("one/0", 100, &one))
+	assert.Equal(t, Stored, set("one/1", 100, &one))
+	assert.Equal(t, StoreFull, set("one/2", 100, &one))
+	assert.Equal(t, StoreFull, set("one/1", 3000, &one), "what is there may not grow above it")
+	assert.Equal(t, Stored, set("one/1", 90, &one))
+}

@@ -264,7 +264,7 @@ func TestTooLargeForTheNextConnection(t *testing.T) {
 	deliver(s, "0123456789x", 1)
 	s.Disconnect(noon, Lost, nil)
 	small := func(c *Connection) { c.MaximumPacketSize = 14 }
-	assert.Equal(t, []string{"dropped 0123456789: too large", "PUBREL id=1", "PUBLISH a id=2 dup", "dropped 0123456789x: too large"},
+	assert.Equal(t, []string{"dropped id=1 0123456789: too large", "PUBREL id=1", "PUBLISH a id=2 dup", "dropped id=3 0123456789x: too large"},
 		connect(s, small), "the client may know the QoS 2 id, so it is released")
 	assert.Equal(t, 2, s.Stats().InFlight)
 	s.Pubcomp(noon, 1, nil)
@@ -277,7 +277,7 @@ func TestWhatIsReleasedUnreceivedKeepsItsPlace(t *testing.T) {
 	deliver(s, "a", 2)
 	s.Pubrec(noon, 2, 0, nil)
 	s.Disconnect(noon, Lost, nil)
-	assert.Equal(t, []string{"PUBREL id=2", "dropped 0123456789: too large", "PUBREL id=1"},
+	assert.Equal(t, []string{"PUBREL id=2", "dropped id=1 0123456789: too large", "PUBREL id=1"},
 		connect(s, func(c *Connection) { c.MaximumPacketSize = 14 }))
 	s.Disconnect(noon, Lost, nil)
 	assert.Equal(t, []string{"PUBREL id=2", "PUBREL id=1"}, connect(s, nil))
@@ -317,17 +317,20 @@ func TestAcknowledgementsFromTheClient(t *testing.T) {
 		"PUBACK no matching subscribers": {5, []func(*Session) []Effect{ack(1, 0x10)}, []string{"delivered one"}, 1},
 		"PUBACK that refuses":            {5, []func(*Session) []Effect{ack(1, 0x87)}, []string{"dropped one: refused 0x87"}, 1},
 		"PUBACK of an unknown id":        {5, []func(*Session) []Effect{ack(9, 0)}, []string{}, 2},
-		"PUBACK for QoS 2":               {5, []func(*Session) []Effect{ack(2, 0)}, []string{}, 2},
+		"PUBACK for QoS 2":               {5, []func(*Session) []Effect{ack(2, 0)}, []string{"close 0x82"}, 2},
 		"PUBACK twice":                   {5, []func(*Session) []Effect{ack(1, 0), ack(1, 0)}, []string{}, 1},
 		"PUBREC":                         {5, []func(*Session) []Effect{rec(0)}, []string{"delivered two", "PUBREL id=2"}, 2},
 		"PUBREC that refuses":            {5, []func(*Session) []Effect{rec(0x99)}, []string{"dropped two: refused 0x99"}, 1},
 		"PUBREC refuses after success":   {5, []func(*Session) []Effect{rec(0), rec(0x80)}, []string{}, 1},
-		"PUBREC for QoS 1":               {5, []func(*Session) []Effect{func(s *Session) []Effect { return s.Pubrec(noon, 1, 0, nil) }}, []string{"PUBREL id=1 0x92"}, 2},
+		"PUBREC for QoS 1":               {5, []func(*Session) []Effect{func(s *Session) []Effect { return s.Pubrec(noon, 1, 0, nil) }}, []string{"close 0x82"}, 2},
 		"PUBREC of an unknown id":        {5, []func(*Session) []Effect{func(s *Session) []Effect { return s.Pubrec(noon, 9, 0, nil) }}, []string{"PUBREL id=9 0x92"}, 2},
 		"refusal of an unknown id":       {5, []func(*Session) []Effect{func(s *Session) []Effect { return s.Pubrec(noon, 9, 0x80, nil) }}, []string{}, 2},
 		"PUBCOMP":                        {4, []func(*Session) []Effect{rec(0), comp(2)}, []string{}, 1},
-		"PUBCOMP before PUBREC":          {4, []func(*Session) []Effect{comp(2)}, []string{}, 2},
-		"PUBCOMP for QoS 1":              {4, []func(*Session) []Effect{comp(1)}, []string{}, 2},
+		"PUBCOMP before PUBREC":          {4, []func(*Session) []Effect{comp(2)}, []string{"close 0x82"}, 2},
+		"PUBCOMP for QoS 1":              {4, []func(*Session) []Effect{comp(1)}, []string{"close 0x82"}, 2},
+		"PUBACK after PUBREC":            {5, []func(*Session) []Effect{rec(0), ack(2, 0)}, []string{"close 0x82"}, 2},
+		"PUBREC twice":                   {5, []func(*Session) []Effect{rec(0), rec(0)}, []string{"PUBREL id=2"}, 2},
+		"PUBCOMP of an unknown id":       {4, []func(*Session) []Effect{comp(9)}, []string{}, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := online(t, Options{}, func(k *Connection) { k.Version = c.version })

@@ -17,7 +17,7 @@ func (b *BridgeBit) Take(p []byte) {
 		c, body := p[i], b.at-b.header
 		switch {
 		case b.at == 0:
-			b.done = c != 0x10
+			b.done = c>>4 != 1
 		case b.header == 0:
 			if c < 0x80 {
 				b.header = b.at + 1

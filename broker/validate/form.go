@@ -107,8 +107,8 @@ func (f *form) connect() {
 	flags := f.byte()
 	qos := flags & connectWillQoS
 	switch {
-	case flags&connectReserved != 0, qos == connectWillQoS,
-		version > 3 && flags&connectWill == 0 && flags&(connectWillQoS|connectWillRetain) != 0, // MQTT 3.1 disregards them
+	case version > 3 && flags&connectReserved != 0, flags&connectWill != 0 && qos == connectWillQoS,
+		version > 3 && flags&connectWill == 0 && flags&(connectWillQoS|connectWillRetain) != 0, // MQTT 3.1 disregards these
 		version < 5 && flags&connectPassword != 0 && flags&connectUser == 0:
 		f.fail(malformed(f.kind, "flags"))
 	}
@@ -116,7 +116,7 @@ func (f *form) connect() {
 	if version == 5 {
 		f.properties(packets.Connect)
 	}
-	if id := f.text(); f.wrong == nil && len(id) == 0 && version < 5 && flags&connectClean == 0 { // [MQTT-3.1.3-8]
+	if id := f.text(); f.wrong == nil && len(id) == 0 && (version == 3 || version == 4 && flags&connectClean == 0) { // [MQTT-3.1.3-8]
 		f.fail(Violation(f.kind, refusal.InvalidClientID))
 	}
 	if flags&connectWill != 0 {
@@ -183,7 +183,7 @@ func (f *form) disconnect() (reason byte) {
 
 // acknowledgement is for PUBACK, PUBREC, PUBREL and PUBCOMP.
 func (f *form) acknowledgement() {
-	f.two() // an id that is not in flight is the session's affair
+	f.id() // one that is not in flight is the session's affair
 	if f.version == 5 && len(f.rest) > 0 {
 		f.reason()
 		if len(f.rest) > 0 {

@@ -1,6 +1,8 @@
 package validate
 
 import (
+	"bytes"
+
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/plantops/plantops/broker/refusal"
@@ -115,7 +117,11 @@ func (f *form) property(id byte, here uint32, seen *uint64) {
 	case numberValue:
 		zero = f.variable() == 0
 	case textValue:
-		f.text()
+		text := f.text()
+		if id == packets.PropResponseTopic && f.wrong == nil && // [MQTT-4.7.3-1, MQTT-3.3.2-14]; brokenPublish looks at a message's
+			(len(text) == 0 || here == in(packets.WillProperties) && bytes.ContainsAny(text, "+#")) {
+			f.fail(Violation(f.kind, refusal.InvalidResponseTopic))
+		}
 	case pairValue:
 		f.text()
 		f.text()

@@ -32,6 +32,7 @@ type Screen struct {
 	// Farewell is the reason code of the DISCONNECT that has passed.
 	Farewell byte
 
+	flags byte   // of the CONNECT's first byte
 	topic []byte // of the last PUBLISH, if it was short: need not be looked at again
 
 	held  []byte // the beginning of a packet that cannot be judged yet
@@ -41,7 +42,7 @@ type Screen struct {
 	fresh bool   // it began in the last call of Pass
 }
 
-// Pass takes the next bytes. It returns how many of them belong to packets that are in order so far, and what is wrong
+// Pass takes the next bytes, and clears bits that a client of MQTT 3.1 may set. It returns how many of them belong to packets that are in order so far, and what is wrong
 // with the packet after those; nothing may be passed after that.
 func (s *Screen) Pass(p []byte) (good int, wrong *PacketFault) {
 	s.fresh = false
@@ -53,6 +54,9 @@ func (s *Screen) Pass(p []byte) (good int, wrong *PacketFault) {
 			good += n
 		case len(s.held) == 0:
 			s.fresh = true
+			if s.Version <= 3 {
+				s.clearUnused(&p[good])
+			}
 			if s.size = s.sameAgain(p[good:]); s.size > 0 {
 				s.rest = s.size
 				break
@@ -90,6 +94,23 @@ func (s *Screen) Pass(p []byte) (good int, wrong *PacketFault) {
 // far as that is known.
 func (s *Screen) UnderWay() (is, fresh bool, size int) {
 	return s.rest > 0 || len(s.held) > 0, s.fresh, s.size
+}
+
+// clearUnused clears the bits of a packet's first byte that mean nothing in MQTT 3.1 (2.1), where later versions want them to be 0
+// and mochi does. Of a CONNECT the version is not known yet.
+func (s *Screen) clearUnused(first *byte) {
+	switch kind := *first >> 4; {
+	case s.Version == 0 && kind == packets.Connect:
+		s.flags = *first & 0xf
+		*first &^= 0xf
+	case s.Version == 0:
+	case kind == packets.Publish && *first&6 == 0:
+		*first &^= 8 // DUP, which is for messages of a higher QoS
+	case kind == packets.Pubrel, kind == packets.Subscribe, kind == packets.Unsubscribe:
+		*first &^= 9 // they may be repetitions
+	case kind != packets.Publish:
+		*first &^= 0xf
+	}
 }
 
 // sameAgain returns the length of the PUBLISH that b begins with, if it has the topic of the last one, no properties and
@@ -231,7 +252,9 @@ func (s *Screen) judge(kind byte, body []byte) *PacketFault {
 	switch kind {
 	case packets.Connect:
 		f.connect()
-		s.Version = f.version
+		if s.Version = f.version; s.Version > 3 && s.flags != 0 {
+			f.fail(malformed(kind, "flags"))
+		}
 	case packets.Subscribe:
 		f.subscribe()
 	case packets.Unsubscribe:

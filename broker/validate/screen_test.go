@@ -21,7 +21,7 @@ import (
 // A PUBACK, R PUBREC, L PUBREL, M PUBCOMP, S SUBSCRIBE, U UNSUBSCRIBE, D DISCONNECT. A capital N in front says that 0 is
 // forbidden, B that the value is 0 or 1.
 var standard = map[byte]struct{ in, value string }{
-	1: {"PW", "B1"}, 2: {"PW", "4"}, 3: {"PW", "s"}, 8: {"PW", "s"}, 9: {"PW", "b"}, 11: {"PS", "Nv"}, 17: {"CD", "4"},
+	1: {"PW", "B1"}, 2: {"PW", "4"}, 3: {"PW", "s"}, 8: {"PW", "t"}, 9: {"PW", "b"}, 11: {"PS", "Nv"}, 17: {"CD", "4"},
 	21: {"C", "s"}, 22: {"C", "b"}, 23: {"C", "B1"}, 24: {"W", "4"}, 25: {"C", "B1"}, 31: {"ARLMD", "s"},
 	33: {"C", "N2"}, 34: {"C", "2"}, 35: {"P", "2"}, 38: {"CWPARLMSUD", "p"}, 39: {"C", "N4"},
 	// of packets that only a server sends
@@ -46,6 +46,8 @@ func values(kind string) (right, wrong []string) {
 		return []string{"\x01", "\x80\x01", "\xff\xff\xff\x7f"}, []string{"\x00", "\x80\x00", "\x80", "\xff\xff\xff\xff\x01", ""}
 	case "s":
 		return []string{"\x00\x00", "\x00\x02ab", "\x00\x02\xc3\xa9"}, []string{"\x00\x01\x00", "\x00\x01\xff", "\x00\x03\xed\xa0\x80", "\x00\x03ab", "\x00"}
+	case "t":
+		return []string{"\x00\x02ab"}, []string{"\x00\x00", "\x00\x01\x00", "\x00\x03ab", "\x00"}
 	case "b":
 		return []string{"\x00\x00", "\x00\x02\x00\xff"}, []string{"\x00\x03ab", "\x01"}
 	default:
@@ -239,6 +241,12 @@ func TestPacketsOfWrongForm(t *testing.T) {
 		"bytes after CONNECT":      {0, "\x10\x0f\x00\x04MQTT\x04\x02\x00\x3c\x00\x02id!", "malformed packet: bytes after its end"},
 		"NUL in the client id":     {0, "\x10\x0e\x00\x04MQTT\x04\x02\x00\x3c\x00\x02i\x00", "malformed packet: text that is not UTF-8"},
 		"no client id to keep":     {0, "\x10\x0c\x00\x04MQTT\x04\x00\x00\x3c\x00\x00", "invalid client id"},
+		"no client id in 3.1":      {0, "\x10\x0e\x00\x06MQIsdp\x03\x02\x00\x3c\x00\x00", "invalid client id"},
+		"CONNECT flags":            {0, "\x12\x0e\x00\x04MQTT\x04\x02\x00\x3c\x00\x02id", "malformed packet: flags"},
+		"CONNECT DUP in 5":         {0, "\x18\x0f\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x02id", "malformed packet: flags"},
+		"answer to a wildcard":     {0, string(around('W', "\x08\x00\x03a/#")), "invalid response topic"},
+		"answer to a plus":         {0, string(around('W', "\x08\x00\x01+")), "invalid response topic"},
+		"answer to nothing":        {5, string(around('P', "\x08\x00\x00")), "invalid response topic"},
 		"will without a topic":     {0, "\x10\x12\x00\x04MQTT\x04\x06\x00\x3c\x00\x02id\x00\x00\x00\x00", "invalid will topic"},
 		"MQTT 6":                   {0, "\x10\x0e\x00\x04MQTT\x06\x02\x00\x3c\x00\x02id", "unsupported protocol version"},
 		"another protocol":         {0, "\x10\x0e\x00\x04HTTP\x04\x02\x00\x3c\x00\x02id", "unsupported protocol version"},
@@ -266,6 +274,14 @@ func TestPacketsOfWrongForm(t *testing.T) {
 		"DISCONNECT half":          {5, "\xe0\x02\x00\x01", "malformed packet: cut short"},
 		"DISCONNECT reason":        {5, "\xe0\x01\x55", "unknown reason code"},
 		"PUBACK with a byte":       {4, "\x40\x03\x00\x01\x00", "malformed packet: bytes after its end"},
+		"PUBACK of id 0":           {4, "\x40\x02\x00\x00", "packet id 0"},
+		"PUBREC of id 0":           {5, "\x50\x02\x00\x00", "packet id 0"},
+		"PUBREL of id 0":           {5, "\x62\x03\x00\x00\x00", "packet id 0"},
+		"PUBCOMP of id 0":          {3, "\x70\x02\x00\x00", "packet id 0"},
+		"PUBACK flags":             {4, "\x42\x02\x00\x01", "malformed packet: flags"},
+		"PUBREL DUP":               {4, "\x6a\x02\x00\x01", "malformed packet: flags"},
+		"PUBREL of QoS 2 in 3.1":   {3, "\x64\x02\x00\x01", "malformed packet: flags"},
+		"UNSUBSCRIBE without id":   {5, "\xa2\x06\x00\x00\x00\x00\x01a", "packet id 0"},
 		"PUBACK reason":            {5, "\x40\x03\x00\x01\x92", "unknown reason code"},
 		"SUBSCRIBE without id":     {4, "\x82\x06\x00\x00\x00\x01t\x00", "packet id 0"},
 		"SUBSCRIBE to nothing":     {4, "\x82\x02\x00\x01", "no topic filter"},
@@ -279,10 +295,44 @@ func TestPacketsOfWrongForm(t *testing.T) {
 	for name, c := range cases {
 		p := append(usual(c.version), c.packet...)
 		for _, step := range []int{len(p), 1} {
-			wrong, _ := screened(c.version, p, step)
+			wrong, _ := screened(c.version, slices.Clone(p), step)
 			if assert.NotNil(t, wrong, name) {
 				assert.Equal(t, c.PacketFault, wrong.Error(), name)
 			}
+		}
+	}
+}
+
+// Bits that mean nothing in MQTT 3.1 pass, and mochi does not get to see them.
+func TestUnusedBitsOfMQTT31AreCleared(t *testing.T) {
+	connect := "\x10\x12\x00\x06MQIsdp\x03\x02\x00\x3c\x00\x04abcd"
+	for sent, want := range map[string]string{
+		"\x6a\x02\x00\x01":                   "\x62\x02\x00\x01", // PUBREL with DUP
+		"\x6b\x02\x00\x01":                   "\x62\x02\x00\x01",
+		"\x8a\x06\x00\x01\x00\x01t\x01":      "\x82\x06\x00\x01\x00\x01t\x01", // SUBSCRIBE and UNSUBSCRIBE with DUP
+		"\xab\x05\x00\x01\x00\x01t":          "\xa2\x05\x00\x01\x00\x01t",
+		"\x4f\x02\x00\x01":                   "\x40\x02\x00\x01",
+		"\x5a\x02\x00\x01":                   "\x50\x02\x00\x01",
+		"\x71\x02\x00\x01":                   "\x70\x02\x00\x01",
+		"\xc8\x00":                           "\xc0\x00",
+		"\xe2\x00":                           "\xe0\x00",
+		"\x38\x05\x00\x01tab":                "\x30\x05\x00\x01tab", // DUP at QoS 0
+		"\x3d\x07\x00\x01t\x00\x01ab":        "\x3d\x07\x00\x01t\x00\x01ab",
+		"\x1f" + connect[1:]:                 connect,
+		connect[:11] + "\x03" + connect[12:]: connect[:11] + "\x03" + connect[12:], // the flags of the CONNECT itself stay
+	} {
+		for _, step := range []int{len(sent), 1} {
+			s, p := Screen{Limit: 1 << 10, Version: 3}, []byte(sent)
+			if p[0]>>4 == packets.Connect {
+				s.Version = 0
+			}
+			for at := 0; at < len(p); at += step {
+				good, wrong := s.Pass(p[at : at+step])
+				require.Nil(t, wrong, "% x", sent)
+				require.Equal(t, step, good)
+			}
+			assert.Equal(t, want, string(p), "% x", sent)
+			assert.Equal(t, byte(3), s.Version)
 		}
 	}
 }

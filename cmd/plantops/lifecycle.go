@@ -130,6 +130,12 @@ func (s *service) reloadConfig() {
 		return
 	}
 	live, restart := config.Changes(s.loaded.Config, loaded.Config)
+	if slices.Contains(live, "bridges") {
+		if err := s.changeBridges(loaded); err != nil {
+			s.log.Error("the configuration stays as it was", "err", err)
+			return
+		}
+	}
 	if err := setLevel(&s.level, loaded.Config.Log.Level); err != nil {
 		s.log.Error("the configuration stays as it was", "err", err)
 		return
@@ -183,4 +189,19 @@ func isSet(environ []string, name string) bool {
 		value, ok := strings.CutPrefix(variable, name+"=")
 		return ok && value != ""
 	})
+}
+
+// changeBridges takes over the bridges of a new configuration.
+func (s *service) changeBridges(loaded config.Loaded) error {
+	if s.bridges == nil {
+		return errors.New("bridges: this process is no broker")
+	}
+	if err := checkBridges(loaded); err != nil {
+		return err
+	}
+	if err := s.bridges(s.loaded.Config, loaded.Config); err != nil {
+		return err
+	}
+	s.loaded.Config.Bridges = loaded.Config.Bridges
+	return nil
 }

@@ -60,7 +60,7 @@ func (f *mqttFlags) add(cmd *cobra.Command, qos int) {
 	flags.BoolVar(&f.tls, "tls", false, "use TLS, and trust the CAs of this system")
 	flags.StringVar(&f.caFile, "cafile", "", "use TLS, and trust the CA certificates in this file")
 	flags.StringVar(&f.cert, "cert", "", "certificate of the client, for TLS")
-	flags.StringVar(&f.key, "key", "", "key of that certificate")
+	flags.StringVar(&f.key, "key", "", "file with the key of that certificate")
 	flags.BoolVar(&f.insecure, "insecure", false, "use TLS, and believe every certificate: anybody can be the broker")
 	flags.IntVarP(&f.qos, "qos", "q", qos, "quality of service: 0, 1 or 2")
 	flags.BoolVar(&f.keep, "disable-clean-session", false, "take up the session of this client id, and leave it behind; needs --id")

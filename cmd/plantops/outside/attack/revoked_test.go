@@ -158,10 +158,17 @@ func TestV12TopicAliasCannotCarryATopicPastTheRules(t *testing.T) {
 	g := siege.Begin(t)
 	for _, d := range g.Doors {
 		a := g.Enter(d, g.As("bed-1"))
-		body := append(rawmqtt.AppendString(nil, "devices/bed-1/notes"), 0, 1, 3, 0x23, 0, 1) // Topic Alias 1
+		for _, topic := range []string{"devices/bed-2/notes", ""} { // Topic Alias 1
+			body := append(rawmqtt.AppendString(nil, topic), 0, 1, 3, 0x23, 0, 1)
+			a.Send(rawmqtt.Encode(rawmqtt.Publish<<4|2, append(body, "x"...)))
+			answer, err := a.Await(rawmqtt.Puback)
+			require.NoError(t, err)
+			assert.Equal(t, byte(0x87), answer[2], "by its number it is not allowed either")
+		}
+		body := append(rawmqtt.AppendString(nil, "devices/bed-1/notes"), 0, 1, 3, 0x23, 0, 17)
 		a.Send(rawmqtt.Encode(rawmqtt.Publish<<4|2, append(body, "x"...)))
 		answer, err := a.Await(rawmqtt.Disconnect)
 		require.NoError(t, err)
-		assert.Equal(t, byte(0x94), answer[0], "the server has announced that it takes no alias")
+		assert.Equal(t, byte(0x94), answer[0], "the server has announced 16")
 	}
 }
