@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/plantops/plantops/broker/journal/journaltest"
 	"github.com/plantops/plantops/broker/network"
 	"github.com/plantops/plantops/broker/route"
 	"github.com/plantops/plantops/broker/session"
@@ -295,6 +296,30 @@ func TestNothingIsStoredOfASenderWhoseEarlierMessageWasNot(t *testing.T) {
 		require.NoError(t, r.receiveForIngest(l, pk))
 		assert.Equal(t, untaken, to.tally.received.Load() == 0)
 	}
+}
+
+// A client that comes back subscribes to all that it has already: neither routes nor the disk notice.
+func TestWhatIsSubscribedToAgainChangesNothing(t *testing.T) {
+	r, u := idle(t), newUsage("bed-1")
+	u.quotas.onDisk = true
+	r.ledger.storage, r.ledger.attached = journaltest.New(), true
+	w, p := &work{r: r}, newPeer("hass", u, false)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.state.Connect(r.now(), session.Connection{Expiry: time.Hour}, nil)
+	require.True(t, p.state.Lasting())
+	sub := session.Subscription{Filter: "devices/#", QoS: 1}
+	changed := func() bool {
+		n, of := len(p.shelf.filters), route.Route[recipient]{Topic: "devices/a"}
+		r.routes.table.Refresh(&of)
+		w.enter(p, sub)
+		return r.routes.table.Refresh(&of) || len(p.shelf.filters) > n
+	}
+	assert.True(t, changed())
+	assert.False(t, changed())
+	sub.QoS = 2
+	assert.True(t, changed())
+	r.ledger.storage = nil
 }
 
 func BenchmarkPublishStep(b *testing.B) {

@@ -125,6 +125,10 @@ func (h *hook) takeUnsubscribe(l *clientLink, pk *packets.Packet) error {
 // enter gives a session a subscription: nowhere else it gets one. It reports whether there was one to the same filter. From
 // then on the session is in every route, as a share group is a moment later, by settle. The caller holds p.mu.
 func (w *work) enter(p *peer, sub session.Subscription) (existed bool) {
+	before, existed := p.state.Subscription(sub.Filter)
+	if existed && before == sub { // as a client says that comes back
+		return true
+	}
 	existed = p.state.Subscribe(sub)
 	w.r.ledger.subscribed(p, sub.Filter)
 	if sub.Shared() {
