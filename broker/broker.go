@@ -109,7 +109,7 @@ func serverOptions(limits Limits, log *slog.Logger) *mqtt.Options {
 	caps.Compatibilities.NoInheritedPropertiesOnAck = true
 	return &mqtt.Options{
 		Capabilities:             caps,
-		ClientNetReadBufferSize:  4096,
+		ClientNetReadBufferSize:  1,                 // loop.go reads
 		ClientNetWriteBufferSize: 1,                 // everything goes to our writer at once, which coalesces
 		SysTopicResendInterval:   100 * 365 * 86400, // seconds; it cannot be turned off, and stops the program to count memory
 		Logger:                   slog.New(mochiLog{log.Handler()}),
@@ -194,12 +194,13 @@ func (b *Broker) Expect(local net.Addr) { b.network.Expect(local) }
 func (b *Broker) establish(c *network.Conn) error {
 	l := newLink(b.hook, c)
 	l.screen.Limit = b.maxPacketBytes
+	var err error
 	panicked := true
 	defer func() {
-		b.hook.connectionEnded(l, panicked)
+		b.hook.connectionEnded(l, err, panicked)
 		b.hook.sessions.release(l)
 	}()
-	err := b.server.EstablishConnection(c.Kind(), readLoop{l})
+	err = l.serve()
 	panicked = false
 	return err
 }
