@@ -112,18 +112,20 @@ compose-check: ## the merged production compose files publish exactly 8883, the 
 	cd deploy/composecheck && go vet . && go test . && go run . ../docker-compose.yml ../docker-compose.prod.yml && \
 		go run . -backend ../docker-compose.backend.yml
 
-interop: build ## real clients (mosquitto-clients, MQTT.js, openssl), installed when missing
+interop: build ## real clients (mosquitto-clients, MQTT.js, paho for Python, openssl), installed when missing
 	deploy/interop/run.sh
 
 # What is not set here can be set outside. The full disk is a small file system of its own: without root it is left out.
 torture: export PLANTOPS_TORTURE_KILLS ?= 500
 torture: export PLANTOPS_POWERCUTS ?= 1000
+torture: export PLANTOPS_POWERCUTS_HOUSE ?= 1000
 torture: export PLANTOPS_POWERCUT_LOAD ?= 5s
+torture: export PLANTOPS_HOUSE_HOUR ?= 10s
 torture: export PLANTOPS_STALL ?= 60s
 torture: export PLANTOPS_RELOADS ?= 1000
 torture: export PLANTOPS_CONTROL ?= 1
-torture: ## kill -9, power cuts, stalled storage and reloads, over and over, and attacks on other brokers: about seven minutes
-	.ci/test-by-name TestKilledServer TestPowerCut TestStalledStorage TestReloads TestControlsFall -- -timeout 2h -p 1 ./cmd/plantops/outside/...
+torture: ## kill -9, power cuts, stalled storage and reloads, over and over, and attacks on other brokers: an hour and a half
+	.ci/test-by-name TestKilledServer TestPowerCut TestStalledStorage TestReloads TestControlsFall TestHouse -- -timeout 2h -p 1 ./cmd/plantops/outside/...
 
 esp32: export PLANTOPS_ESP32_HOURS ?= 168
 esp32: export PLANTOPS_ESP32_KILLS ?= 200
@@ -139,9 +141,9 @@ fuzz: ## every fuzz target in turn, each for FUZZTIME (30s), until one fails
 		go test -run '^$$' -fuzz "^$${function#func }$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s "$${file%/*}" || exit 1; \
 	done
 
-bench: ## speed and memory, measured
+bench: ## speed and memory, measured, beside mosquitto and FlashMQ (PLANTOPS_FLASHMQ): an hour
 	.ci/test-by-name Benchmark -- -benchmem ./...
-	PLANTOPS_BENCH=1 .ci/test-by-name TestSpeedOfTheWholePath -- -timeout 30m ./cmd/plantops/outside/bench
+	PLANTOPS_BENCH=1 .ci/test-by-name TestSpeed TestSubscribersGet TestRestartWith TestMemoryOf -- -timeout 2h ./cmd/plantops/outside/bench
 
 vuln: ## known vulnerabilities; needs the vulnerability database from the network
 	go run $(GOVULNCHECK) ./...

@@ -62,9 +62,9 @@ func (h *hook) refusePublish(l *clientLink, pk *packets.Packet, r refusal.Refusa
 	if received != nil {
 		ticket = *received
 	} else if l.isTold() {
-		var known bool
+		var verdict session.Verdict
 		var err error
-		if ticket, known, err = h.router.takeTicket(l, pk); known || err != nil {
+		if ticket, verdict, err = h.router.takeTicket(l, pk); verdict == session.Duplicate || err != nil {
 			return err
 		}
 	}

@@ -3,12 +3,14 @@ package broker
 import (
 	"bytes"
 	"strings"
+	"sync"
 	"time"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/plantops/plantops/broker/access"
+	"github.com/plantops/plantops/broker/journal"
 	"github.com/plantops/plantops/broker/refusal"
 	"github.com/plantops/plantops/broker/session"
 )
@@ -16,7 +18,8 @@ import (
 // maxSessionExpiry bounds how long a session is kept for a client that does not come back.
 const maxSessionExpiry = 30 * 24 * time.Hour
 
-// attach gives the session of its client id to a connection, before CONNACK. Nothing is sent yet.
+// attach gives the session of its client id to a connection, before CONNACK. Nothing is sent yet. A new session that lasts,
+// and a will, are on disk when it returns; where that takes too long the connection is ended.
 func (r *router) attach(l *clientLink, pk *packets.Packet) {
 	w := &work{r: r}
 	l.work, l.now = w, r.now()
@@ -34,13 +37,25 @@ func (r *router) attach(l *clientLink, pk *packets.Packet) {
 	l.present, w.out = p.state.Connect(r.now(), c, w.out[:0])
 	w.apply(p)
 	p.ended, p.narrowed = false, p.narrowed && l.present
+	l.lasting = p.state.Lasting()
+	number, promised := int64(0), !l.present && p.state.Lasting() || c.Will != nil
+	if promised || p.shelf.written {
+		number = r.ledger.markState(p)
+	}
 	p.mu.Unlock()
 	p.online.Store(true)
+	r.traffic.joined()
 	w.settle()
+	if w.flush(); promised && !r.ledger.await(l, number) {
+		r.refuseElsewhere(l, refusal.NotStoredInTime.With(r.stallText()))
+	}
 }
 
 // start lets the session send, after CONNACK.
 func (r *router) start(l *clientLink) {
+	l.peer.mu.Lock()
+	l.started = true
+	l.peer.mu.Unlock()
 	l.work.resume(l.peer, l, r.now())
 	l.work.settle()
 }
@@ -66,14 +81,19 @@ func (r *router) detach(l *clientLink) {
 		cause = session.Goodbye
 	}
 	p.online.Store(false)
+	r.traffic.connected.Add(-1)
 	p.mu.Lock()
-	p.link = nil
+	p.away = now
+	p.link, p.shelf.outbox.parts, p.shelf.outbox.number, p.shelf.outbox.bytes = nil, nil, 0, 0
 	if l.evicted.Load() {
 		w.out = p.state.End(now, w.out[:0])
 	} else {
 		w.out = p.state.Disconnect(now, cause, w.out[:0])
 	}
 	w.apply(p)
+	if p.shelf.written {
+		r.ledger.markState(p)
+	}
 	if !p.state.Deadline().IsZero() {
 		r.sleepers.add(p)
 	}
@@ -128,37 +148,131 @@ func willOf(l *clientLink, pk *packets.Packet) *session.Will {
 	return t
 }
 
-// publishWill publishes the will of a client, by the rules of the moment: they can have changed since CONNECT.
-func (r *router) publishWill(w *work, p *peer, m *session.Message) {
+// publishWill publishes the will of a client, by the rules of the moment: they can have changed since CONNECT. With its
+// message, what is on disk of it goes: of the whole session when that has ended, by whose name it is called then.
+func (r *router) publishWill(w *work, p *peer, m *session.Message, ended journal.SessionID) {
 	if r.gate.isClosed() {
+		r.ledger.sayEnded(ended)
 		return
 	}
+	w.pub = publication{message: m, from: p, now: m.Created, will: true, ended: ended}
 	account, exists := r.account(p.account)
 	if rights := access.RightsOf(account, p.id); !exists || !rights.MayPublish(m.Topic) {
 		r.refusedAway(p.account, p.id, refusal.WillNotAllowed.With(rights.MayPublishText()), m.Topic)
 		r.reportPublish(p.account, refusal.WillNotAllowed)
+		r.route(w)
 		return
 	}
 	to := r.subscribersOf(m.Topic)
 	p.mu.Lock()
-	u := p.usage
+	w.pub.account = p.usage
 	p.mu.Unlock()
-	pub := publication{to: to, message: m, from: p, account: u, now: m.Created}
-	if to.ingest {
+	if w.pub.to = to; to.ingest {
 		c := &receipt{message: *m, account: p.account, tally: to.tally, since: m.Created}
 		c.bytes = len(m.Topic) + len(m.Payload) + len(m.Properties) + receiptBytes
-		if !r.intake.force(c) {
+		c.left.Store(2)
+		if r.intake.force(c) {
+			c.tally.received.Add(1)
+			w.pub.message, w.pub.receipt = &c.message, c
+		} else {
 			r.notStored(c)
-			r.keepOnly(to, m, u)
-			return
+			w.pub.keepOnly = true
 		}
-		c.tally.received.Add(1)
-		pub.message, pub.receipt = &c.message, c
 	}
-	if done := r.publish(w, pub); done.refused {
+	if done := r.route(w); done.refused {
 		r.refusedAway(p.account, p.id, done.why, m.Topic)
 		if !to.ingest {
 			r.reportPublish(p.account, done.why)
 		}
+	}
+}
+
+const (
+	maxTick     = time.Second
+	minTick     = 10 * time.Millisecond
+	systemEvery = 10 * time.Second
+)
+
+// run is the router's clock: one ticker for everything that is due at a time. It ends with stop.
+func (r *router) run(stop <-chan struct{}) {
+	tick := time.NewTicker(max(minTick, min(maxTick, r.stall/10)))
+	defer tick.Stop()
+	system := r.now()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-tick.C:
+		}
+		now := r.now()
+		r.sweep(now)
+		r.wake(now)
+		r.retained.expire(now, r)
+		r.ledger.tick()
+		r.loader.retry()
+		r.quotas.lookAround()
+		if now.Sub(system) >= systemEvery {
+			system = now
+			r.updateSystem(now)
+			r.publishSystem(now)
+		}
+	}
+}
+
+// sleepers are the sessions without a connection that have a time at which something is due.
+type sleepers struct {
+	mu  sync.Mutex
+	all map[*peer]struct{}
+}
+
+func (s *sleepers) add(p *peer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.all == nil {
+		s.all = map[*peer]struct{}{}
+	}
+	s.all[p] = struct{}{}
+}
+
+func (s *sleepers) remove(p *peer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.all, p)
+}
+
+func (s *sleepers) list() []*peer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]*peer, 0, len(s.all))
+	for p := range s.all {
+		all = append(all, p)
+	}
+	return all
+}
+
+// wake publishes the wills that were delayed until now, and ends the sessions whose time is over.
+func (r *router) wake(now time.Time) {
+	all := r.sleepers.list()
+	if len(all) == 0 || r.gate.isClosed() { // what is due at a stop is due after it
+		return
+	}
+	w := r.begin()
+	defer w.finish()
+	for _, p := range all {
+		p.mu.Lock()
+		if deadline := p.state.Deadline(); p.link == nil && !deadline.IsZero() && !now.Before(deadline) {
+			w.out = p.state.Tick(now, w.out[:0])
+			w.apply(p)
+			if p.shelf.written {
+				r.ledger.markState(p)
+			}
+			if p.ended {
+				r.traffic.expired.Add(1)
+			}
+		}
+		if p.link != nil || p.state.Deadline().IsZero() {
+			r.sleepers.remove(p) // under its lock: it may fall asleep again right afterwards
+		}
+		p.mu.Unlock()
 	}
 }

@@ -1,8 +1,14 @@
 package broker
 
 import (
+	"crypto/rand"
 	"crypto/subtle"
 	"encoding/asn1"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
@@ -17,6 +23,8 @@ var everything = []string{"#"}
 // admit lets a client in or says why not. When it returns nil the client owns its client id and has passed the gate.
 func (h *hook) admit(l *clientLink, pk packets.Packet) error {
 	keepalive := normalise(l.client)
+	asks := func(u packets.UserProperty) bool { return u.Key == h.name.Key }
+	l.asksName = h.name.Key != "" && slices.ContainsFunc(pk.Properties.User, asks)
 	if pk.Connect.WillFlag {
 		l.willBytes = pk.FixedHeader.Remaining
 	}
@@ -94,7 +102,7 @@ func (h *hook) checkPassword(l *clientLink, user string, password []byte) (acces
 	err := error(refusal.TooManyFailedLogins)
 	if ok {
 		var account access.Account
-		if account, err = h.authenticate(user, password, wait); err == nil {
+		if account, err = h.authenticate(user, l.client.ID, password, wait); err == nil {
 			try.Right()
 			return account, nil
 		}
@@ -107,10 +115,39 @@ func (h *hook) checkPassword(l *clientLink, user string, password []byte) (acces
 	return access.Account{}, err
 }
 
-func (h *hook) authenticate(user string, password []byte, w access.Wait) (access.Account, error) {
+// passFor is how long a pass can be used.
+const passFor = time.Minute
+
+// passes are passwords of the backend's account that are good for one login.
+type passes struct {
+	mu    sync.Mutex
+	until map[string]time.Time
+}
+
+func (p *passes) give(now time.Time) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	maps.DeleteFunc(p.until, func(_ string, end time.Time) bool { return now.After(end) })
+	if p.until == nil {
+		p.until = map[string]time.Time{}
+	}
+	pass := rand.Text()
+	p.until[pass] = now.Add(passFor)
+	return pass
+}
+
+func (p *passes) take(pass string, now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	end, there := p.until[pass]
+	delete(p.until, pass)
+	return there && !now.After(end)
+}
+
+func (h *hook) authenticate(user, clientID string, password []byte, w access.Wait) (access.Account, error) {
 	if user == h.backend.Username {
 		same := subtle.ConstantTimeCompare(password, []byte(h.backend.Password)) == 1
-		if !same || h.backend.Password == "" {
+		if (!same || h.backend.Password == "") && (clientID == h.backend.ClientID || !h.passes.take(string(password), h.now())) {
 			return access.Account{}, refusal.WrongPassword
 		}
 		account, _ := h.account(user)
@@ -173,10 +210,11 @@ func (h *hook) certificateRevoked(l *clientLink) bool {
 
 // mayUseClientID keeps client ids that are names for those who bear the name. All others are free to choose.
 func (h *hook) mayUseClientID(user, clientID string) bool {
-	switch clientID {
-	case h.backend.ClientID:
+	prefix := h.backend.ClientIDPrefix
+	switch {
+	case clientID == h.backend.ClientID, prefix != "" && strings.HasPrefix(clientID, prefix):
 		return user == h.backend.Username
-	case user:
+	case clientID == user:
 		return true
 	}
 	_, taken := h.account(clientID)

@@ -20,8 +20,13 @@ const (
 	// Down to here it has caught up.
 	roomyMessages, roomyBytes = maxWaiting / 8, maxWaitingBytes / 8
 
-	stuckAfter    = time.Second
-	progressEvery = stuckAfter / 4
+	// On a machine with two cores and a load of 15, a client that reads at full speed took nothing for 1.5 s now and then. Looks
+	// are counted, not time: when this process gets no time to run, that says nothing about a client.
+	stuckAfter    = 5 * time.Second
+	progressEvery = stuckAfter / stuckLooks
+	stuckLooks    = 20
+	// lookAgain is how often a client that is stuck is looked at when there is something for it.
+	lookAgain = 10 * time.Millisecond
 	// readingsWait is how long what ingest stores waits for others in all, and for one of them from when it fell behind until
 	// it has caught up: nobody's slowness becomes that of the devices.
 	readingsWait = time.Second
@@ -36,7 +41,8 @@ type backpressure struct {
 	stuck       bool
 	watched     *clientLink // whose progress is looked at
 	seen        network.Progress
-	progressed  time.Time // when that was new
+	looks       int       // since that was new
+	looked      time.Time // last, while it is stuck
 }
 
 // wait is a time during which publishers wait for one session.
@@ -55,8 +61,14 @@ func (w *work) checkBackpressure(p *peer) {
 		return
 	}
 	if c.watched != p.link {
-		c.watched, c.seen, c.progressed, c.stuck = p.link, p.link.Progress(), w.r.now(), false
+		c.watched, c.seen, c.looks, c.stuck = p.link, p.link.Progress(), 0, false
 		w.r.watch(p, p.link)
+	}
+	if c.stuck {
+		if now := w.r.now(); now.Sub(c.looked) >= lookAgain {
+			c.looked = now
+			c.look(p.link)
+		}
 	}
 	switch behind := p.isBehind(messages, bytes); {
 	case c.wait.Load() != nil:
@@ -110,14 +122,21 @@ func (r *router) watch(p *peer, l *clientLink) {
 			c.watched, c.stuck = nil, false
 			return
 		}
-		if seen := l.Progress(); seen != c.seen {
-			c.seen, c.progressed, c.stuck = seen, r.now(), false
-		} else if r.now().Sub(c.progressed) >= stuckAfter {
+		if c.looks++; !c.look(l) && c.looks >= stuckLooks {
 			c.stuck = true
 			r.release(p)
 		}
 		r.watch(p, l)
 	})
+}
+
+// look reports whether the client has taken something since the last look that found that. The caller holds the mu of the peer.
+func (c *backpressure) look(l *clientLink) (progress bool) {
+	seen := l.Progress()
+	if progress = seen != c.seen; progress {
+		c.seen, c.looks, c.stuck = seen, 0, false
+	}
+	return progress
 }
 
 // waitForReaders makes a publisher wait until no subscriber that gets its next message at QoS 0 is behind. It is called by the
@@ -215,6 +234,9 @@ type full struct {
 
 // checkFull is called after each change of a session, with p.mu held.
 func (w *work) checkFull(p *peer) {
+	if p.usage.quotas.onDisk { // what the head has no room for waits there
+		return
+	}
 	messages, bytes := p.state.Backlog()
 	messages0, bytes0 := p.state.Backlog0()
 	messages, bytes = messages-messages0, bytes-bytes0

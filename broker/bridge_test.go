@@ -136,3 +136,37 @@ func TestClientIDsWithSlashes(t *testing.T) {
 		assert.Equal(t, want, pk.ReasonCode, "%s as %q", c.user, c.id)
 	}
 }
+
+// Our own bridges log in as the backend, under client ids that nobody else has.
+func TestClientIDsOfOurBridgesAreTheBackends(t *testing.T) {
+	b := brokertest.Listen(t, func(o *broker.Options) { o.Backend.ClientIDPrefix = "plantops-bridge-" }, brokertest.Device("bed-1"))
+	require.NoError(t, b.Start())
+	b.AdmitDevices()
+	_, ack := brokertest.TryDial(t, b, brokertest.TCP, withID("bed-1", "plantops-bridge-cloud"))
+	assert.Equal(t, byte(2), ack.ReasonCode)
+
+	login := func(id string) brokertest.Login {
+		l := b.AsBackend()
+		l.ClientID, l.Resume = id, true
+		return l
+	}
+	for _, id := range []string{"plantops-bridge-old", "plantops-bridge-live", "plantops-bridge-kept", "other"} {
+		c := brokertest.Dial(t, b, brokertest.TCP, login(id))
+		require.Equal(t, byte(1), c.Subscribe("a", 1))
+		if id != "plantops-bridge-live" {
+			c.Disconnect()
+		}
+	}
+	send := brokertest.Dial(t, b, brokertest.TCP, b.AsBackend())
+	send.Publish("a", "1", 1)
+	send.Publish("a", "2", 1)
+	assert.Equal(t, int64(2), b.Waiting("plantops-bridge-kept"))
+	assert.Zero(t, b.Waiting("plantops-bridge-nobody"))
+
+	assert.Equal(t, 2, b.EndSessions(func(id string) bool { return id == "plantops-bridge-kept" }))
+	for id, present := range map[string]bool{"plantops-bridge-old": false, "plantops-bridge-live": false, "plantops-bridge-kept": true, "other": true} {
+		_, ack := brokertest.TryDial(t, b, brokertest.TCP, login(id))
+		require.Equal(t, byte(0), ack.ReasonCode)
+		assert.Equal(t, present, ack.SessionPresent, id)
+	}
+}

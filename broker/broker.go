@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 
 	"github.com/plantops/plantops/broker/network"
 	"github.com/plantops/plantops/broker/refusal"
+	"github.com/plantops/plantops/broker/session"
 )
 
 // Broker is one running broker. Its methods may be called from any goroutine.
@@ -84,12 +87,13 @@ func Listen(o Options) (*Broker, error) {
 	b.server = mqtt.New(serverOptions(o.Limits, o.Log))
 	b.hook = &hook{
 		server: b.server, log: o.Log, accounts: o.Accounts, backend: o.Backend, mustCert: o.RequireCertificate, isRevoked: o.Revoked,
-		maxLevels: o.Limits.MaxTopicLevels, reported: o.Refused,
+		maxLevels: o.Limits.MaxTopicLevels, name: o.Name, reported: o.Refused,
 		now:  time.Now, // it measures spans, which Go does by the monotonic clock: a jump of the wall clock ends none
 		gate: newGate(), gateWait: gateWait, packetTimeout: defaultPacketTimeout, refusals: refused,
 	}
 	refused.Exists = func(name string) bool { _, exists := b.hook.account(name); return exists }
 	b.hook.router = newRouter(b.hook, o)
+	b.hook.router.bytes = b.network.Bytes
 	b.hook.sessions = newSessions(b.hook.router)
 	if err := b.server.AddHook(b.hook, nil); err != nil {
 		return nil, errors.Join(err, b.Close())
@@ -163,9 +167,12 @@ func (b *Broker) Addrs() Addrs {
 	return Addrs{TCP: addr(network.TCP), TLS: addr(network.TLS), WebSocket: addr(network.WebSocket)}
 }
 
-// Start lets connections in. Every client but the backend's subscriber waits after its login for AdmitDevices, for half a
+// Start brings back what Options.Storage keeps, and lets connections in. Every client but the backend's subscriber waits after its login for AdmitDevices, for half a
 // minute at most. Call it once.
 func (b *Broker) Start() error {
+	if err := b.hook.router.restore(context.Background()); err != nil {
+		return fmt.Errorf("start broker: %w", err)
+	}
 	if err := b.server.Serve(); err != nil {
 		return fmt.Errorf("start broker: %w", err)
 	}
@@ -173,6 +180,8 @@ func (b *Broker) Start() error {
 		b.server.Topics.RetainMessage(packets.Packet{TopicName: topic})
 	}
 	b.serving.Go(func() { b.hook.router.run(b.closing) })
+	b.serving.Go(func() { b.hook.router.load(b.closing) })
+	b.serving.Go(func() { b.hook.router.ledger.release(b.closing) })
 	for kind, l := range b.listeners {
 		b.serving.Go(func() {
 			err := l.Serve(b.establish)
@@ -193,10 +202,12 @@ func (b *Broker) Expect(local net.Addr) { b.network.Expect(local) }
 // recovers (run in network/conn.go), see dieOfPanic.
 func (b *Broker) establish(c *network.Conn) error {
 	l := newLink(b.hook, c)
+	b.hook.router.traffic.sockets.Add(1)
 	l.screen.Limit = b.maxPacketBytes
 	var err error
 	panicked := true
 	defer func() {
+		defer dieOfPanic()
 		b.hook.connectionEnded(l, err, panicked)
 		b.hook.sessions.release(l)
 	}()
@@ -226,6 +237,135 @@ func (b *Broker) EndRevoked() int {
 		b.log.Warn("connections with revoked certificates ended", "count", n)
 	}
 	return n
+}
+
+// Pass returns a user name and a password that let somebody in once, within a minute, to do what the backend may. It is for who
+// may give orders to this process.
+func (b *Broker) Pass() (user, password string) {
+	return b.hook.backend.Username, b.hook.passes.give(b.hook.now())
+}
+
+// SessionInfo is a session, of a client that is connected or of one that may come back.
+type SessionInfo struct {
+	Client, Account  string
+	Connected        bool
+	Since            time.Time     // connected, or away; at the earliest since the start of this process
+	Listener, Remote string        // "" while away
+	Version          byte          // of the last connection: 3 = MQTT 3.1, 4 = 3.1.1, 5
+	Expiry           time.Duration // how long it outlives its connection or, while away, how much of that is left
+	Subscriptions    int
+	Waiting          int // messages that are not sent yet
+	InFlight         int // messages that are sent and not acknowledged
+	Bytes            int // of what is in memory of both
+	OnDisk           int // of those that wait, how many are left to the disk
+	DiskBytes        int // of these
+}
+
+// Forever is the Expiry of a session that never expires.
+const Forever = session.Forever
+
+// Sessions returns all sessions but that of the backend's subscriber, by client id.
+func (b *Broker) Sessions() []SessionInfo {
+	s, now := b.hook.sessions, b.hook.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]SessionInfo, 0, len(s.byID))
+	for _, p := range s.byID {
+		if p.ingest {
+			continue
+		}
+		p.mu.Lock()
+		if !p.ended {
+			all = append(all, p.info(now))
+		}
+		p.mu.Unlock()
+	}
+	slices.SortFunc(all, func(a, b SessionInfo) int { return strings.Compare(a.Client, b.Client) })
+	return all
+}
+
+// info is for Sessions; p.mu is held.
+func (p *peer) info(now time.Time) SessionInfo {
+	stats := p.state.Stats()
+	i := SessionInfo{Client: p.id, Account: p.account, Since: p.away, Version: p.state.Version(), Expiry: p.state.Expiry(now),
+		Subscriptions: p.state.Subscriptions(), Waiting: stats.Queued, InFlight: stats.InFlight, Bytes: stats.Bytes}
+	if tail, bytes, _ := p.state.Tail(); p.usage.quotas.onDisk {
+		i.OnDisk, i.DiskBytes = tail, bytes
+	} else {
+		i.Bytes += bytes
+	}
+	if l := p.link; l != nil {
+		i.Connected, i.Since, i.Listener, i.Remote = true, l.since, l.Kind(), l.RemoteAddr().String()
+	}
+	return i
+}
+
+// EndSession ends the session of a client id, with its connection and everything that waits in it, and returns whether there
+// was one. That of the backend's subscriber is not ended.
+func (b *Broker) EndSession(client string) bool {
+	there := b.hook.sessions.endOne(client, packets.Code{Code: packets.ErrAdministrativeAction.Code, Reason: "session ended by an administrator"},
+		evictWait)
+	if there {
+		b.log.Info("session ended", "client", client)
+	}
+	return there
+}
+
+// RetainedInfo is a retained message without its payload.
+type RetainedInfo struct {
+	Topic   string
+	Bytes   int       // of its payload
+	Account string    // that published it; "": this process
+	Created time.Time // published
+}
+
+// Retained returns the retained messages that a filter matches, at most limit, in the order of their topics.
+func (b *Broker) Retained(filter string, limit int) []RetainedInfo {
+	var all []RetainedInfo
+	b.hook.router.eachRetained(filter, func(k session.Kept) bool {
+		i := RetainedInfo{Topic: k.Topic, Bytes: len(k.Payload), Created: k.Created}
+		if k.Owner != nil {
+			i.Account = k.Owner.Account
+		}
+		all = append(all, i)
+		return len(all) < limit
+	})
+	return all
+}
+
+// ClearRetained removes the retained messages that a filter matches, as if somebody had published nothing to their topics:
+// subscribers are told. It returns how many there were. Nothing of it is to be stored.
+func (b *Broker) ClearRetained(filter string) int {
+	var topics []string
+	b.hook.router.eachRetained(filter, func(k session.Kept) bool {
+		topics = append(topics, k.Topic)
+		return true
+	})
+	for _, name := range topics {
+		b.hook.router.clear(name)
+	}
+	return len(topics)
+}
+
+// EndSessions ends the sessions of the backend's client ids with Backend.ClientIDPrefix, with all that waits in them, but those
+// that keep names. It returns how many there were.
+func (b *Broker) EndSessions(keep func(clientID string) bool) int {
+	backend := b.hook.backend
+	picks := func(p *peer) bool {
+		ours := backend.ClientIDPrefix != "" && strings.HasPrefix(p.id, backend.ClientIDPrefix)
+		return ours && p.account == backend.Username && !keep(p.id)
+	}
+	return b.hook.sessions.endPicked(picks, packets.ErrAdministrativeAction, evictWait)
+}
+
+// Waiting is how many messages wait for a client id, those that it was sent and has not acknowledged included.
+func (b *Broker) Waiting(clientID string) int64 {
+	p := b.hook.sessions.peer(clientID)
+	if p == nil {
+		return 0
+	}
+	stats := p.stats()
+	return int64(stats.Queued + stats.InFlight)
 }
 
 // DisconnectDevices refuses new clients from now on and sends everybody away but the backend's subscriber, without
@@ -290,5 +430,5 @@ func (b *Broker) close() error {
 	case <-ctx.Done():
 		errs = append(errs, fmt.Errorf("close broker: %w", ctx.Err()))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, b.hook.router.ledger.close())...)
 }

@@ -15,6 +15,7 @@ import (
 func (l *clientLink) dispatch(pk *packets.Packet) error {
 	defer dieOfPanic()
 	h := l.hook
+	h.router.traffic.packetsIn.Add(1)
 	switch pk.FixedHeader.Type {
 	case packets.Connect: // validate's Screen has made sure that it is the first, and that nothing else is
 		return h.connect(l, pk)
@@ -27,6 +28,7 @@ func (l *clientLink) dispatch(pk *packets.Packet) error {
 	case packets.Unsubscribe:
 		return h.takeUnsubscribe(l, pk)
 	case packets.Pingreq:
+		h.router.traffic.packetsOut.Add(1)
 		_, err := l.Write([]byte{packets.Pingresp << 4, 0})
 		return err
 	}
@@ -40,6 +42,7 @@ func (l *clientLink) dispatch(pk *packets.Packet) error {
 // connection ends.
 func (h *hook) takePublish(l *clientLink, pk *packets.Packet) error {
 	h.router.received.Add(1)
+	h.router.traffic.payloadIn.Add(int64(len(pk.Payload)))
 	if pk.Properties.TopicAliasFlag {
 		if r, broken := l.resolveAlias(pk); broken {
 			h.reportPublish(l.account.Name, r)

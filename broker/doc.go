@@ -1,7 +1,8 @@
 // Package broker is the MQTT broker: identity and access, sessions, routing and quotas around the embedded mochi server. mochi
-// speaks MQTT; who gets a message and what becomes of it is decided here. What is in it is for others:
-// the broker stores nothing. Sockets are in package network, the form of packets in validate, rules in access, the words of
-// refusals in refusal, the table of subscriptions in route, one client's session in session, the syntax of topics in topic.
+// speaks MQTT; who gets a message and what becomes of it is decided here. What is in it is for others: the broker stores nothing
+// but its own state, through journal.Storage. Sockets are in package network, the form of packets in validate, rules in
+// access, the words of refusals in refusal, the table of subscriptions in route, one client's session in session, the syntax
+// of topics in topic.
 //
 // # The way of a reading
 //
@@ -26,7 +27,12 @@
 //	loop.go              endRound, of ingest's reader, flushes that queue
 //	network/writer.go    writeAll takes it from the queue, and writeBatch writes it to the socket
 //
-// When ingest does not acknowledge in time, clock.go has router.go's sweep end the sender's connection. A message that
+// Whatever else the acknowledgement promises is waited for in the same way: the receipt counts what must be on disk (owe in
+// router.go), ledger.go hands it to the storage as a batch, and release in work.go goes on when that is committed. One
+// publish step is in one batch, whole. What a client may see only then (QoS 2, SUBACK) waits in its outbox (work.go). Messages for
+// which a session has no room in memory are its tail: restore.go loads them when the client can take them.
+//
+// When ingest does not acknowledge in time, the clock in attach.go has router.go's sweep end the sender's connection. A message that
 // nobody must store is complete as soon as it is in the sessions of its subscribers.
 //
 // # The files
@@ -39,7 +45,7 @@
 //	gate.go          keeps clients out until the program is ready
 //	sessions.go      who has a client id: the same account takes over, another one is refused (claim); evicting. An id that
 //	                 is the name of another account is refused in auth.go (mayUseClientID)
-//	attach.go        a connection begins or ends to use its session; the will
+//	attach.go        a connection begins or ends to use its session; the will; what is due at a time
 //	normalise.go     what mochi gets to see of a CONNECT, and what its packets say; bridges of Mosquitto, with what they send beside MQTT
 //	link.go          one connection as the core sees it
 //	loop.go          what is done between two reads
@@ -54,11 +60,11 @@
 //	retained.go      retained messages: kept, delivered, removed
 //	work.go          does what session says
 //	peer.go          one client id with its session
-//	intake.go        credits and receipts for what must be stored
+//	intake.go        credits and receipts for what must be stored; a message that tests the way into the store
+//	ledger.go        what must be on disk and is not yet
+//	restore.go       the state at a start, and the tails of queues, back from disk
 //	backpressure.go  publishers wait for a subscriber
 //	quota.go         what one account may have
-//	clock.go         what is due at a time
 //	stats.go         figures, in all and by device
 //	system.go        the topics under $SYS
-//	probe.go         a message that tests the way into the store
 package broker

@@ -1,6 +1,10 @@
 package broker
 
-import "github.com/plantops/plantops/broker/session"
+import (
+	"time"
+
+	"github.com/plantops/plantops/broker/session"
+)
 
 // Held is what an account is charged for, or what a count of everything finds.
 type Held struct {
@@ -47,7 +51,7 @@ func (b *Broker) Counted() (all map[string]Held, queued int) {
 				return
 			}
 			h.Subscriptions += p.state.Subscriptions()
-			h.Queued += (p.state.Stats().Bytes + p.state.WillBytes() + p.due.bytes + int(p.routeBytes.Load())) / session.FreeBytes * session.FreeBytes
+			h.Queued += (p.state.Stats().Bytes + p.state.WillBytes() + p.state.StateBytes() + p.memoryTail() + p.due.bytes + int(p.routeBytes.Load())) / session.FreeBytes * session.FreeBytes
 			if !p.owner.hasEnded() { // of one that has ended nothing is queued, a moment later
 				h.Queued += p.owner.QueuedBytes() / session.FreeBytes * session.FreeBytes
 			}
@@ -70,8 +74,8 @@ func (b *Broker) Counted() (all map[string]Held, queued int) {
 	return all, int(b.hook.router.quotas.queued.Load())
 }
 
-// Retained returns how many retained messages there are.
-func (b *Broker) Retained() int { return b.hook.router.retained.len() }
+// RetainedCount returns how many retained messages there are.
+func (b *Broker) RetainedCount() int { return b.hook.router.retained.len() }
 
 // FillRetained leaves room for so many more retained messages in all, and a share to nobody.
 func (b *Broker) FillRetained(left int) {
@@ -81,8 +85,26 @@ func (b *Broker) FillRetained(left int) {
 	t.store.MaxMessages, t.store.Assured = t.store.Len()+left, 0
 }
 
+// memoryTail is what of the tail is in memory.
+func (p *peer) memoryTail() int {
+	if p.usage.quotas.onDisk {
+		return 0
+	}
+	_, bytes, _ := p.state.Tail()
+	return bytes
+}
+
 // Waited returns how many sessions publishers wait for.
 func (b *Broker) Waited() int { return int(b.hook.router.waited.Load()) }
+
+// SystemTopics is how many topics there are under $SYS.
+const SystemTopics = systemTopics
+
+// UpdateSystem does what the clock does for $SYS, now.
+func (b *Broker) UpdateSystem(now time.Time) {
+	b.hook.router.updateSystem(now)
+	b.hook.router.publishSystem(now)
+}
 
 // LockRetained locks the store of retained messages.
 func (b *Broker) LockRetained() (unlock func()) {

@@ -30,6 +30,7 @@ type hook struct {
 	mustCert  bool                             // RequireCertificate
 	isRevoked func([][]*x509.Certificate) bool // Options.Revoked
 	maxLevels int
+	name      Name                        // Options.Name
 	reported  func(device, reason string) // Options.Refused
 	now       func() time.Time
 
@@ -40,12 +41,15 @@ type hook struct {
 
 	packetTimeout time.Duration // see defaultPacketTimeout
 	refusals      *refusal.Counters
+	passes        passes
 	accepted      atomic.Int64 // CONNECTs answered with success
 }
 
 func (h *hook) ID() string { return "plantops" }
 
-func (h *hook) Provides(event byte) bool { return event == mqtt.OnPacketEncode }
+func (h *hook) Provides(event byte) bool {
+	return event == mqtt.OnPacketEncode || event == mqtt.OnPacketSent
+}
 
 // dieOfPanic is deferred where a connection's reader does what is ours. A panic of ours ends the program with a stack: the lock that it may hold would
 // stop everybody for ever, and nothing would say so. One of mochi's, which decodes what strangers send and holds nothing of
@@ -127,6 +131,9 @@ func (h *hook) connectionEnded(l *clientLink, err error, panicked bool) {
 	l.forgetAliases()
 	h.router.detach(l)
 }
+
+// OnPacketSent counts the packets that mochi sends.
+func (h *hook) OnPacketSent(*mqtt.Client, packets.Packet, []byte) { h.router.traffic.packetsOut.Add(1) }
 
 // brokenPacket is the refusal of a packet that mochi could not read or would not take, when that is why it ended a connection.
 func brokenPacket(err error) (refusal.Refusal, bool) {

@@ -3,9 +3,14 @@ package broker
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"errors"
+	"fmt"
+
 	"github.com/plantops/plantops/broker/session"
+	"github.com/plantops/plantops/broker/topic"
 )
 
 const (
@@ -39,7 +44,8 @@ type intake struct {
 	idle    chan struct{}       // closed when count is 0; nil when nobody waits for that
 }
 
-// receipt is one message on its way into the store.
+// receipt is one message on its way into the store, or one that waits for the disk for other reasons: then it has neither
+// message nor credit.
 type receipt struct {
 	message  session.Message
 	link     *clientLink // the connection that it came on; nil when nobody waits for an acknowledgement
@@ -52,6 +58,10 @@ type receipt struct {
 	listed   bool
 	next     *receipt
 	previous *receipt
+
+	left   atomic.Int32   // what its sender's acknowledgement waits for still
+	failed atomic.Bool    // it gets none
+	reason session.Reason // in the acknowledgement
 }
 
 // amount is of messages, and of their bytes.
@@ -110,6 +120,17 @@ func (t *intake) open(r *receipt) {
 	t.count++
 	t.bytes += r.bytes
 	r.tally.pending.Add(1)
+	t.enlist(r)
+}
+
+// list has the sender's connection end when r is not fulfilled in time.
+func (t *intake) list(r *receipt) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.enlist(r)
+}
+
+func (t *intake) enlist(r *receipt) {
 	if r.link == nil {
 		return
 	}
@@ -120,6 +141,13 @@ func (t *intake) open(r *receipt) {
 		t.newest.next = r
 	}
 	t.newest = r
+}
+
+// unlistLocked is unlist for who does not hold mu.
+func (t *intake) unlistLocked(r *receipt) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.unlist(r)
 }
 
 func (t *intake) unlist(r *receipt) {
@@ -197,11 +225,14 @@ func (t *intake) serve() {
 	}
 }
 
-// close ends a receipt: the message is stored, or was given back to its sender.
-func (t *intake) close(r *receipt, stored bool) {
+// close gives the credit of a receipt back: the message is stored, or was given back to its sender. It reports whether
+// nothing is waited for any more.
+func (t *intake) close(r *receipt, stored bool) (last bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.unlist(r)
+	if last = r.left.Add(-1) == 0; last || r.failed.Load() {
+		t.unlist(r)
+	}
 	if stored {
 		t.stored[0].messages++
 		t.stored[0].bytes += r.bytes
@@ -216,6 +247,7 @@ func (t *intake) close(r *receipt, stored bool) {
 		close(t.idle)
 		t.idle = nil
 	}
+	return last
 }
 
 // setReady says whether ingest is there to take messages.
@@ -261,6 +293,60 @@ func (t *intake) drain(ctx context.Context) error {
 	select {
 	case <-idle:
 		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// ProbeTopic is where Probe publishes. The backend's subscriber subscribes to it; nobody else may, and nobody publishes.
+const ProbeTopic = topic.InternalPrefix + "/probe"
+
+// probe is the token of one probe.
+type probe struct {
+	once sync.Once
+	done chan struct{}
+	err  error
+}
+
+func (p *probe) resolve(delivered bool) {
+	p.once.Do(func() {
+		if !delivered {
+			p.err = errors.New("the subscriber's session ended")
+		}
+		close(p.done)
+	})
+}
+
+// Probe sends a message the way that readings go and returns nil when the backend's subscriber has acknowledged it,
+// which it does after a commit. It fails when ctx ends before that, or when nobody is subscribed.
+func (b *Broker) Probe(ctx context.Context) error {
+	if err := b.hook.router.probe(ctx); err != nil {
+		return fmt.Errorf("probe the path into the store: %w", err)
+	}
+	return nil
+}
+
+func (r *router) probe(ctx context.Context) error {
+	now := r.now()
+	token := &probe{done: make(chan struct{})}
+	m := &session.Message{Topic: ProbeTopic, Created: now, QoS: 1}
+	sent := false
+	w := r.begin()
+	r.look(ProbeTopic, func(to *subscribers) {
+		for i := range to.route.To {
+			if t := &to.route.To[i]; t.Who.peer != nil && t.Who.peer.ingest {
+				sent = true
+				w.deliver(t.Who.peer, m, session.Offer{QoS: t.Offer().QoS, Token: token}, now)
+			}
+		}
+	})
+	w.finish()
+	if !sent {
+		return errors.New("nobody is subscribed")
+	}
+	select {
+	case <-token.done:
+		return token.err
 	case <-ctx.Done():
 		return ctx.Err()
 	}

@@ -30,11 +30,13 @@ type clientLink struct {
 	since     time.Time
 	willBytes int  // of the CONNECT, if there is a will in it
 	throttled bool // its password was refused unseen, or answered late
+	asksName  bool // it wants to know Options.Name
 
 	peer            *peer                 // set by claim
 	work            *work                 // set by attach
 	turn            turn                  // its place in the queue for credits
 	present         bool                  // there was a session: for the CONNACK
+	lasting         bool                  // the session outlives the connection, on disk
 	goodbye         bool                  // the client sent DISCONNECT 0x00: no will
 	lost            bool                  // nothing more can be read
 	untaken         bool                  // it ended before a message was let into the store
@@ -50,6 +52,7 @@ type clientLink struct {
 	lastTopic       string                // the topic that it published to last, judged and found right
 	lastSubscribers *subscribers          // of that topic
 
+	started     bool                   // CONNACK is in the queue; guarded by peer.mu
 	over        bool                   // finished, nothing more may be written; guarded by peer.mu
 	established atomic.Bool            // CONNACK sent
 	evicted     atomic.Bool            // nothing of its session may stay

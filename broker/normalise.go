@@ -60,6 +60,9 @@ func (h *hook) OnPacketEncode(cl *mqtt.Client, pk packets.Packet) packets.Packet
 	case packets.Connack:
 		if l := linkOf(cl); l != nil && l.work != nil && pk.ReasonCode == packets.CodeSuccess.Code {
 			pk.SessionPresent = l.present
+			if l.asksName {
+				pk.Properties.User = []packets.UserProperty{{Key: h.name.Key, Val: h.name.Value}}
+			}
 		}
 		return announce(cl, pk, h.server.Options.Capabilities.MaximumPacketSize)
 	case packets.Disconnect:

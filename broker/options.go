@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/plantops/plantops/broker/access"
+	"github.com/plantops/plantops/broker/journal"
 	"github.com/plantops/plantops/broker/refusal"
 )
 
@@ -37,11 +38,20 @@ type Options struct {
 	SourceTopics []string
 	StallTimeout time.Duration
 	Limits       Limits // must be complete
+	// Name is told to clients that ask for it.
+	Name Name
 	// Refused is called for every message that is refused, with the account that sent it. It must not block. May be nil.
 	Refused func(device, reason string)
-	Log     *slog.Logger // nil discards
-	// Now dates what is told to people; nil is time.Now. Nothing expires by it: it may be wrong, and jump.
+	// Storage keeps what must outlive the broker; nil: nothing does, and what waits for clients waits in memory.
+	Storage journal.Storage
+	// FreeBytes is what the file system of Storage has left. May be nil.
+	FreeBytes func() int64
+	Log       *slog.Logger // nil discards
+	// Now dates what is told to people, and what is kept over a restart; nil is time.Now. While the broker runs nothing expires
+	// by it: it may be wrong, and jump.
 	Now func() time.Time
+	// Unsure reports whether Now may be wrong: then nothing has grown older over a restart. May be nil.
+	Unsure func() bool
 }
 
 // Limits bound what clients may cost. All must be set, for their defaults stand in the configuration; only
@@ -61,8 +71,10 @@ type Limits struct {
 	MaxSessions                int
 	MaxSubscriptionsPerAccount int
 	MaxRetainedPerAccount      int // messages
-	MaxQueuedBytesPerAccount   int // what waits for its clients
+	MaxQueuedBytesPerAccount   int // what waits for its clients in memory
 	MaxQueuedBytes             int
+	MaxDiskMessagesPerAccount  int // what waits for its clients on disk; more ends the session for which most waits
+	MaxDiskBytesPerAccount     int
 }
 
 // check names the first limit that is missing.
@@ -84,6 +96,8 @@ func (l Limits) check() error {
 		{"MaxRetainedPerAccount", int64(l.MaxRetainedPerAccount)},
 		{"MaxQueuedBytesPerAccount", int64(l.MaxQueuedBytesPerAccount)},
 		{"MaxQueuedBytes", int64(l.MaxQueuedBytes)},
+		{"MaxDiskMessagesPerAccount", int64(l.MaxDiskMessagesPerAccount)},
+		{"MaxDiskBytesPerAccount", int64(l.MaxDiskBytesPerAccount)},
 	} {
 		if limit.value <= 0 {
 			return fmt.Errorf("broker limits: %s is %d, it must be more than 0", limit.name, limit.value)
@@ -92,6 +106,10 @@ func (l Limits) check() error {
 	return nil
 }
 
+// Name is a user property: to a CONNECT that has one of that key, the CONNACK has one with our value. Bridges of other brokers of
+// ours know by it where they are. Without a key there is none.
+type Name struct{ Key, Value string }
+
 // Backend is the in-process subscriber's identity. No account of that name is asked for, and its client id is
 // refused to everybody else; other programs may log in as the backend under other client ids.
 type Backend struct {
@@ -99,6 +117,8 @@ type Backend struct {
 	Username, Password string
 	// ClientID is the one client that is let in before AdmitDevices and stays in after DisconnectDevices.
 	ClientID string
+	// ClientIDPrefix begins other client ids that are refused to everybody else; "": none. Its sessions are those of EndSessions.
+	ClientIDPrefix string
 }
 
 // What Accounts tells of identities; see package access.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/plantops/plantops/broker/access"
+	"github.com/plantops/plantops/broker/journal"
 	"github.com/plantops/plantops/broker/session"
 )
 
@@ -25,6 +26,7 @@ type peer struct {
 	mu           sync.Mutex // guards what follows; never two of them are held
 	state        *session.Session
 	link         *clientLink // attached; nil while away
+	away         time.Time   // since when it is away
 	ended        bool        // the session has no state
 	rights       access.Rights
 	narrowed     bool          // it may have subscriptions to what it may not read any more
@@ -36,6 +38,10 @@ type peer struct {
 	lost         uint64    // of state.Overflowed, that has been counted
 	warned       time.Time // when a line about it was written
 	charged      int       // units of session.FreeBytes, that its account is charged
+	chargedTail  waitingOnDisk
+	shelf        shelf
+
+	tailBytes atomic.Int64 // what chargedTail is of the session
 }
 
 const (
@@ -46,10 +52,33 @@ const (
 	// through every other client that is busy, for each window.
 	window = 4096
 
-	// The bounds of what waits for one client; beyond them the newest message is dropped.
+	// The bounds of what waits for one client in memory; beyond them it waits on disk.
 	maxWaiting      = 8192
 	maxWaitingBytes = 8 << 20
 )
+
+// keptEntry is an entry of a session that is not known to be on disk, and who waits for that.
+type keptEntry struct {
+	session.Entry // without Message when it is settled
+	receipt       *receipt
+}
+
+// shelf is what the ledger knows of a peer. The peer's lock guards it, but for the first two.
+type shelf struct {
+	listed, lazyListed bool // guarded by ledger.mu
+
+	id       journal.SessionID // of its session; 0: nothing of it is on disk or shall be
+	written  bool              // as a session, not only entries
+	stateDue bool              // its state has changed
+	lazyDue  bool              // the same, and it may wait
+	filters  []string          // subscriptions that have changed
+	pending  []keptEntry       // to be taken, by number
+	taken    []keptEntry       // with the committer
+	onDisk   uint64            // entries up to here are on disk, or settled
+	trimmed  uint64            // those below are not, any more
+	outbox   outbox
+	loading  bool // it is the loader's turn
+}
 
 func (p *peer) stats() session.Stats {
 	p.mu.Lock()
@@ -58,7 +87,8 @@ func (p *peer) stats() session.Stats {
 }
 
 func newPeer(id string, u *usage, ingest bool) *peer {
-	o := session.Options{Window: window, MaxQueued: maxWaiting, MaxQueuedBytes: maxWaitingBytes, ReceiveMaximum: receiveMaximum}
+	o := session.Options{Window: window, MaxQueued: maxWaiting, MaxQueuedBytes: maxWaitingBytes, ReceiveMaximum: receiveMaximum,
+		Kept: u.quotas.onDisk && !ingest}
 	if ingest { // what waits for it is bounded by credits; nothing of it is dropped
 		o.Window, o.MaxQueued, o.MaxQueuedBytes = 65535, math.MaxInt32, math.MaxInt32
 		o.RaiseQoS0 = true
@@ -69,12 +99,27 @@ func newPeer(id string, u *usage, ingest bool) *peer {
 
 // charge brings what the account is charged for the session up to date. The caller holds p.mu.
 func (p *peer) charge() {
+	if p.ingest {
+		return
+	}
 	_, bytes := p.state.Backlog()
 	bytes += p.due.bytes
 	if !p.ended { // routes let go of an ended one when they are used next
 		bytes += int(p.routeBytes.Load())
 	}
-	if units := (bytes + p.state.WillBytes()) / session.FreeBytes; units != p.charged && !p.ingest {
+	tail, tailBytes, _ := p.state.Tail()
+	if p.usage.quotas.onDisk {
+		if now := (waitingOnDisk{int64(tail), int64(tailBytes)}); now != p.chargedTail {
+			p.usage.disk.add(now.messages-p.chargedTail.messages, now.bytes-p.chargedTail.bytes)
+			p.usage.quotas.disk.add(now.messages-p.chargedTail.messages, now.bytes-p.chargedTail.bytes)
+			p.chargedTail = now
+			p.tailBytes.Store(now.bytes)
+		}
+	} else {
+		bytes += tailBytes // it is in memory, too
+		p.tailBytes.Store(int64(tailBytes))
+	}
+	if units := (bytes + p.state.WillBytes() + p.state.StateBytes()) / session.FreeBytes; units != p.charged {
 		p.usage.charge(units - p.charged)
 		p.charged = units
 	}

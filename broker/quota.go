@@ -5,6 +5,8 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/mochi-mqtt/server/v2/packets"
+
 	"github.com/plantops/plantops/broker/network"
 	"github.com/plantops/plantops/broker/refusal"
 	"github.com/plantops/plantops/broker/session"
@@ -36,6 +38,24 @@ func share(limit int) int { return min(max(limit/100, 1), 8) }
 type quotas struct {
 	limits Limits
 	queued atomic.Int64 // of all accounts
+
+	onDisk bool         // there is a storage
+	disk   diskUse      // of all accounts
+	free   atomic.Int64 // bytes that the file system has left
+	space  func() int64 // asks for that; nil: nobody knows
+}
+
+// spaceShare of what is free, and of what waits on disk, may wait there: the readings need the rest.
+const spaceShare = 2
+
+// waitingOnDisk is what waits on disk for clients.
+type waitingOnDisk struct{ messages, bytes int64 }
+
+type diskUse struct{ messages, bytes atomic.Int64 }
+
+func (d *diskUse) add(messages, bytes int64) {
+	d.messages.Add(messages)
+	d.bytes.Add(bytes)
 }
 
 // usage is what an account has in the broker: one for each account that has logged in, until the account is removed.
@@ -49,6 +69,8 @@ type usage struct {
 	// queued is what waits in its sessions and in the queues of its connections. Each counts in whole units of
 	// session.FreeBytes: what is on its way to a client that reads costs nothing here.
 	queued atomic.Int64
+	disk   diskUse
+	ending atomic.Bool // endLargest is to come
 }
 
 // admit says why the account may not have one connection more, and one session more if the connection needs a new
@@ -114,6 +136,87 @@ func (u *usage) exhausted() (rule string, is bool) {
 		return "limits.max_queued_bytes", true
 	}
 	return "", false
+}
+
+// overfull says why a session of the account must end, when more waits for it than has room anywhere.
+func (u *usage) overfull() (rule string, is bool) {
+	q := u.quotas
+	if !q.onDisk {
+		return u.exhausted()
+	}
+	bytes := u.disk.bytes.Load()
+	switch {
+	case u.disk.messages.Load() > int64(q.limits.MaxDiskMessagesPerAccount):
+		return fmt.Sprintf("limits.max_disk_messages_per_account %d", q.limits.MaxDiskMessagesPerAccount), true
+	case bytes > int64(q.limits.MaxDiskBytesPerAccount):
+		return fmt.Sprintf("limits.max_disk_bytes_per_account %d", q.limits.MaxDiskBytesPerAccount), true
+	case q.space != nil && bytes > assuredBytes && q.disk.bytes.Load() > (q.free.Load()+q.disk.bytes.Load())/spaceShare:
+		return "free space", true
+	}
+	return "", false
+}
+
+// lookAround is called by the clock.
+func (q *quotas) lookAround() {
+	if q.space != nil {
+		q.free.Store(q.space())
+	}
+}
+
+// overQuota is a consequence of our own: too much waits for the account of the peer that it is from.
+const overQuota session.Kind = 255
+
+// checkQuota is called after each change of a session, with p.mu held.
+func (w *work) checkQuota(p *peer) {
+	if p.tailBytes.Load() == 0 {
+		return
+	}
+	if _, is := p.usage.overfull(); is && p.usage.ending.CompareAndSwap(false, true) {
+		w.after = append(w.after, consequence{from: p, Effect: session.Effect{Kind: overQuota}})
+	}
+}
+
+// endLargest ends the sessions for which most waits, of those of p's account, until there is room: no other one loses
+// anything.
+func (r *router) endLargest(w *work, p *peer) {
+	s := r.sessions
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u := p.usage
+	u.ending.Store(false)
+	for rule, is := u.overfull(); is; rule, is = u.overfull() {
+		var largest *peer
+		for _, other := range s.byID {
+			if bytes := other.tailBytes.Load(); other.usage == u && bytes > 0 && (largest == nil || bytes > largest.tailBytes.Load()) {
+				largest = other
+			}
+		}
+		if largest == nil {
+			return
+		}
+		r.endOverfull(w, largest, rule)
+	}
+}
+
+// endOverfull ends a session for which more waits than may. The caller holds sessions.mu.
+func (r *router) endOverfull(w *work, p *peer, rule string) {
+	p.mu.Lock()
+	st := p.state.Stats()
+	lost := int64(st.Queued + st.InFlight)
+	w.out = p.state.End(r.now(), w.out[:0])
+	w.apply(p)
+	if p.link != nil {
+		p.link.over = true
+	}
+	p.mu.Unlock()
+	r.dropped.Add(lost)
+	r.refusals.Count(refusal.TooMuchWaits, 1, refusal.Source{Account: p.account, Proved: true})
+	r.log.Warn("session ended", "reason", refusal.TooMuchWaits.Reason, "user", p.account, "client", p.id, "dropped", lost, "rule", rule)
+	if l := p.owner; !l.hasEnded() {
+		l.evicted.Store(true)
+		l.because(refusal.TooMuchWaits.Reason)
+		go r.sessions.end(l, packets.Code{Code: packets.ErrQuotaExceeded.Code, Reason: refusal.TooMuchWaits.Reason}) // it may wait for mu
+	}
 }
 
 // nearQuota says that half of what may wait for the account waits, and urgent that three quarters do: time for publishers to

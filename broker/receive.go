@@ -2,31 +2,42 @@ package broker
 
 import (
 	"encoding/binary"
-	"hash/maphash"
+	"hash/crc32"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/plantops/plantops/broker/refusal"
 	"github.com/plantops/plantops/broker/session"
+	"github.com/plantops/plantops/broker/validate"
 )
 
 // receive takes a PUBLISH that is valid and allowed. It runs in the goroutine of the sender's reader. An error ends the
 // connection.
 func (r *router) receive(l *clientLink, pk *packets.Packet) error {
-	ticket, known, err := r.takeTicket(l, pk)
-	if known || err != nil {
+	ticket, verdict, err := r.takeTicket(l, pk)
+	if verdict == session.Duplicate || err != nil {
 		return err
 	}
 	w, p, now := l.work, l.peer, l.now
 	to := r.subscribersFor(l, pk.TopicName)
+	if r.ledger.full() && !r.awaitDisk(l, to.ingest) {
+		r.abandon(w, p, ticket)
+		return packets.ErrRejectPacket
+	}
 	w.waitForReaders(l, to, pk.FixedHeader.Qos)
+	w.pub = publication{to: to, from: p, account: p.usage, ticket: ticket, now: now, storeOnly: verdict == session.StoreOnly}
+	if pk.FixedHeader.Qos > 0 {
+		w.pub.link = l
+		w.pub.exact = pk.FixedHeader.Qos == 2 && l.lasting
+	}
 	if to.ingest {
-		return r.receiveForIngest(l, to, pk, ticket, now)
+		return r.receiveForIngest(l, pk)
 	}
 	m := new(session.Message)
 	fill(m, to.topic, p.id, pk, now)
-	done := r.publish(w, publication{to: to, message: m, from: p, account: p.usage, now: now})
+	w.pub.message = m
+	done := r.route(w)
 	if done.refused {
 		return r.refusePublish(l, pk, done.why, &ticket)
 	}
@@ -34,7 +45,12 @@ func (r *router) receive(l *clientLink, pk *packets.Packet) error {
 	if r.nobodyReads(l, done.unread, m.Retain) {
 		reason = session.NobodyReads
 	}
-	if pk.FixedHeader.Qos > 0 {
+	switch c := w.pub.pledge; {
+	case c != nil:
+		c.reason = reason
+		r.intake.list(c)
+		r.fulfil(w, c)
+	case pk.FixedHeader.Qos > 0:
 		r.complete(w, p, ticket, reason)
 	}
 	w.settle()
@@ -44,41 +60,61 @@ func (r *router) receive(l *clientLink, pk *packets.Packet) error {
 	return nil
 }
 
+// ingestPatience is how long a message that must be stored waits for the disk of other subscribers.
+const ingestPatience = time.Second
+
+// awaitDisk waits until what is pending for the disk has become less. It reports false when the connection is to end.
+func (r *router) awaitDisk(l *clientLink, ingest bool) bool {
+	l.work.flush()
+	bound := r.stall
+	if ingest {
+		bound = min(bound, ingestPatience)
+	}
+	if r.ledger.awaitRoom(l, bound) || ingest {
+		return true
+	}
+	r.refuseElsewhere(l, refusal.NotStoredInTime.With(r.stallText()))
+	return false
+}
+
 // takeTicket gives a PUBLISH its place in the row of acknowledgements, whether it goes on or is refused; with QoS 0 there is
-// none. known says that it came before, and that nothing is left to do; an error ends the connection.
-func (r *router) takeTicket(l *clientLink, pk *packets.Packet) (t session.Ticket, known bool, err error) {
+// none. Of a Duplicate, which came before, nothing is left to do; an error ends the connection.
+func (r *router) takeTicket(l *clientLink, pk *packets.Packet) (t session.Ticket, verdict session.Verdict, err error) {
 	w, p, qos := l.work, l.peer, pk.FixedHeader.Qos
 	if qos == 0 {
-		return t, false, nil
+		return t, session.Route, nil
 	}
-	print := r.print(pk)
+	print := fingerprint(pk.TopicName, pk.Payload)
 	p.mu.Lock()
 	if p.state.Repeated(pk.PacketID, qos, print) {
 		p.mu.Unlock()
-		return t, true, nil
+		return t, session.Duplicate, nil
 	}
-	if qos == 2 && !pk.FixedHeader.Dup {
-		p.state.Reused(pk.PacketID)
+	if qos == 2 && p.state.HeldBytes() > session.FreeBytes && p.exhausted() {
+		p.mu.Unlock()
+		r.reportPublish(l.account.Name, refusal.TooMuchWaits)
+		return t, verdict, r.refuseConnection(l, validate.Violation(packets.Publish, refusal.TooMuchWaits), "")
 	}
-	var verdict session.Verdict
 	t, verdict, w.out = p.state.Receive(pk.PacketID, qos, w.out[:0])
 	w.apply(p)
 	p.mu.Unlock()
 	if verdict == session.TooMany {
 		r.reportPublish(l.account.Name, refusal.ReceiveMaximumExceeded)
-		return t, false, packets.ErrRejectPacket
+		return t, verdict, packets.ErrRejectPacket
 	}
-	return t, verdict == session.Duplicate, nil
+	return t, verdict, nil
 }
 
-// print is a fingerprint of what a PUBLISH says.
-func (r *router) print(pk *packets.Packet) uint64 {
-	var hash maphash.Hash
-	hash.SetSeed(r.seed)
-	_, _ = hash.WriteString(pk.TopicName) // it never fails
-	_ = hash.WriteByte(0)                 // no topic has it
-	_, _ = hash.Write(pk.Payload)
-	return hash.Sum64()
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// fingerprint is one of what a PUBLISH says. It is kept on disk with the id of a message of QoS 2, so it is the same in each
+// process; a client that makes two alike deceives itself. Processors compute both sums of the payload, FNV-1a is of the topic.
+func fingerprint(topic string, payload []byte) uint64 {
+	hash := uint64(14695981039346656037)
+	for i := range len(topic) {
+		hash = (hash ^ uint64(topic[i])) * 1099511628211
+	}
+	return hash ^ (uint64(crc32.Checksum(payload, castagnoli))<<32 | uint64(crc32.ChecksumIEEE(payload)))
 }
 
 // acknowledged takes what a client says about deliveries to it, and the PUBREL for its own.
@@ -116,14 +152,12 @@ func (r *router) setExpiry(p *peer, d time.Duration) bool {
 
 // receiveForIngest takes a message that must be stored. It waits for a credit, and is not acknowledged before ingest
 // has acknowledged it.
-func (r *router) receiveForIngest(l *clientLink, to *subscribers, pk *packets.Packet, ticket session.Ticket, now time.Time) error {
-	w, p := l.work, l.peer
-	c := &receipt{account: p.account, ticket: ticket, tally: to.tally, since: now}
-	fill(&c.message, to.topic, p.id, pk, now)
+func (r *router) receiveForIngest(l *clientLink, pk *packets.Packet) error {
+	w, p, pub := l.work, l.peer, &l.work.pub
+	c := &receipt{account: p.account, ticket: pub.ticket, tally: pub.to.tally, since: pub.now, link: pub.link}
+	c.left.Store(2) // this function and ingest
+	fill(&c.message, pub.to.topic, p.id, pk, pub.now)
 	c.bytes = len(c.message.Topic) + len(c.message.Payload) + len(c.message.Properties) + receiptBytes
-	if pk.FixedHeader.Qos > 0 {
-		c.link = l
-	}
 	if l.untaken && c.link != nil { // not before the one that the sender will send again
 		r.notTaken(w, c, p)
 		return nil
@@ -137,10 +171,11 @@ func (r *router) receiveForIngest(l *clientLink, to *subscribers, pk *packets.Pa
 		}
 	}
 	c.tally.received.Add(1)
-	done := r.publish(w, publication{to: to, message: &c.message, receipt: c, from: p, account: p.usage, now: now})
-	if done.refused { // what its acknowledgement promises is that it is stored
+	pub.message, pub.receipt = &c.message, c
+	if done := r.route(w); done.refused { // what its acknowledgement promises is that it is stored
 		r.refused(l, done.why, pk.TopicName)
 	}
+	r.fulfil(w, c)
 	w.settle()
 	if w.urgent {
 		w.waitForFull(l)

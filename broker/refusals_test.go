@@ -303,19 +303,12 @@ var refusedInEveryWay = []refused{
 		return ends(c)
 	}, v5: parted(0x97), v3: closed, rule: `rule="ingest.stall_timeout 100ms"`},
 	{reason: "too slow for what it subscribed to", rule: `rule="8192 messages, 8388608 bytes"`, do: func(s *scene) told {
-		l := withID("bed-1", "sleeper")
-		l.Resume = true
-		l.Version, l.Properties.SessionExpiryInterval, l.Properties.SessionExpiryIntervalFlag = s.version, 100, true
-		c := brokertest.Dial(s.T, s.Broker, brokertest.TCP, l)
-		require.Equal(s, byte(1), c.Subscribe("devices/bed-1/notes", 1))
-		c.Disconnect()
+		brokertest.Deaf(s.T, s.Broker, withID("bed-1", "sleeper"), "devices/bed-1/notes", 0)
 		sender := s.dial()
-		for range 9 {
-			require.Zero(s, sender.Publish("devices/bed-1/notes", strings.Repeat("x", 1<<20/4*3), 1))
+		for range 40 {
+			sender.SendPublish("devices/bed-1/notes", strings.Repeat("x", 1<<20/4*3), 0)
 		}
-		for range 3 {
-			sender.Publish("devices/bed-1/notes", strings.Repeat("x", 1<<20/4*3), 1)
-		}
+		sender.Ping()
 		return silence
 	}, edit: func(o *broker.Options) { o.Limits.MaxPacketBytes = 1 << 20 }, v5: silence, v3: silence},
 	{reason: "too many connections of the account", edit: func(o *broker.Options) { o.Limits.MaxConnectionsPerAccount = 1 }, do: (*scene).logsInTwice,

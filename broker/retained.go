@@ -107,17 +107,44 @@ func (r *router) keep(m *session.Message, u *usage) (refusal.Refusal, bool) {
 	return refusal.Refusal{}, true
 }
 
+// gone notes that a retained message is removed.
+func (r *router) gone(k session.Kept) bool {
+	if k.Owner != nil {
+		r.ledger.retained(k.Topic)
+	}
+	return true
+}
+
+// all returns the messages of topics, empty where there is none.
+func (t *retained) all(topics map[string]struct{}) map[string]session.Kept {
+	all := make(map[string]session.Kept, len(topics))
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	for topic := range topics {
+		all[topic] = t.store.Kept(topic)
+	}
+	return all
+}
+
 // keepOnly is keep in the publish step of its topic, for a message that is not published.
 func (r *router) keepOnly(to *subscribers, m *session.Message, u *usage) {
 	to.shard.mu.Lock()
 	defer to.shard.mu.Unlock()
-	_, _ = r.keep(m, u) // nobody waits to hear of it
+	if _, kept := r.keep(m, u); kept && m.Retain { // nobody waits to hear of it
+		r.ledger.retained(m.Topic)
+	}
 }
 
 func (t *retained) len() int {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	return t.store.Len()
+}
+
+func (t *retained) bytes() int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.store.Bytes()
 }
 
 func (t *retained) next(c *session.Cursor, limit int, dst []session.Kept) []session.Kept {
@@ -127,7 +154,7 @@ func (t *retained) next(c *session.Cursor, limit int, dst []session.Kept) []sess
 }
 
 // expire goes on looking for messages whose lifetime is over.
-func (t *retained) expire(now time.Time) {
+func (t *retained) expire(now time.Time, r *router) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.store.Len() == 0 {
@@ -136,7 +163,7 @@ func (t *retained) expire(now time.Time) {
 	if t.sweep == nil || t.sweep.Done() {
 		t.sweep = session.Everything()
 	}
-	t.store.Sweep(t.sweep, func(k session.Kept) bool { return k.Expired(now) })
+	t.store.Sweep(t.sweep, func(k session.Kept) bool { return k.Expired(now) && r.gone(k) })
 }
 
 // disown removes the messages that an account has retained and may not publish any more. When it is gone those are
@@ -150,7 +177,7 @@ func (r *router) disown(u *usage, gone bool) {
 			t.mu.Unlock()
 			return
 		}
-		t.store.Sweep(c, func(k session.Kept) bool { return k.Owner == &u.owner && !judge.may(k) })
+		t.store.Sweep(c, func(k session.Kept) bool { return k.Owner == &u.owner && !judge.may(k) && r.gone(k) })
 		t.mu.Unlock()
 	}
 }
@@ -244,4 +271,25 @@ func (w *work) step(p *peer, judge *publishers, now time.Time) (more bool) {
 	}
 	p.charge()
 	return p.due.waiting() && p.state.Room() > 0
+}
+
+// eachRetained visits the retained messages that a filter matches until visit returns false.
+func (r *router) eachRetained(filter string, visit func(session.Kept) bool) {
+	var found [walkStep]session.Kept
+	for c := session.Match(filter); !c.Done(); {
+		for _, k := range r.retained.next(c, walkStep, found[:0]) {
+			if !visit(k) {
+				return
+			}
+		}
+	}
+}
+
+// clear removes the retained message of a topic, and tells its subscribers.
+func (r *router) clear(name string) {
+	now := r.now()
+	w := r.begin()
+	w.pub = publication{to: r.subscribersOf(name), message: &session.Message{Topic: name, Retain: true, QoS: 1, Created: now}, now: now}
+	r.route(w)
+	w.finish()
 }

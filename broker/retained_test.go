@@ -33,14 +33,14 @@ func TestWhatARemovedAccountHadRetainedIsGone(t *testing.T) {
 		login := as("bed-1", version)
 		login.Will = &brokertest.Will{Topic: "devices/bed-1/status", Payload: "offline", QoS: 1, Retain: true}
 		brokertest.Dial(t, b, kind, login).Close()
-		require.Eventually(t, func() bool { return b.Retained() == 3 }, brokertest.Patience, time.Millisecond, "with the will")
+		require.Eventually(t, func() bool { return b.RetainedCount() == 3 }, brokertest.Patience, time.Millisecond, "with the will")
 
 		b.Disconnect("bed-1", "its password was changed")
-		assert.Equal(t, 3, b.Retained(), "who stays keeps them")
+		assert.Equal(t, 3, b.RetainedCount(), "who stays keeps them")
 		assert.True(t, retainedFor(t, b, b.AsBackend(), state))
 		b.Accounts.Remove("bed-1")
 		b.Disconnect("bed-1", "it was removed")
-		assert.Equal(t, 1, b.Retained())
+		assert.Equal(t, 1, b.RetainedCount())
 		assert.False(t, retainedFor(t, b, b.AsBackend(), "devices/bed-1/#"))
 		b.Accounts.Set(brokertest.Device("bed-1"))
 		assert.False(t, retainedFor(t, b, as("bed-1", version), "devices/bed-1/#"), "the next owner of the name")
@@ -61,7 +61,7 @@ func TestRetainedMessagesObeyTheirPublishersRulesOfTheMoment(t *testing.T) {
 	assert.False(t, retainedFor(t, b, b.AsBackend(), state), "also before anybody was told of the change")
 	assert.True(t, retainedFor(t, b, b.AsBackend(), "devices/bed-1/other"))
 	b.Disconnect("bed-1", "its rules were changed")
-	assert.Equal(t, 1, b.Retained())
+	assert.Equal(t, 1, b.RetainedCount())
 }
 
 // A message that another account has replaced is that account's.

@@ -1,13 +1,13 @@
 package broker
 
 import (
-	"hash/maphash"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
+	"github.com/plantops/plantops/broker/journal"
 	"github.com/plantops/plantops/broker/refusal"
 	"github.com/plantops/plantops/broker/session"
 )
@@ -20,7 +20,6 @@ type router struct {
 	sourceTopics []string
 	stall        time.Duration
 	started      time.Time
-	seed         maphash.Seed // of the fingerprints of messages
 
 	intake  intake
 	tallies tallies
@@ -33,13 +32,28 @@ type router struct {
 	unread   *unread
 	walks    sync.WaitGroup // of retained messages, see walk in retained.go
 
+	ledger ledger
+	loader loader
+	wall   func() time.Time // the time of day
+	unsure func() bool      // whether it may be wrong
+
 	received, sent, dropped atomic.Int64 // PUBLISH packets, and deliveries
 	waited                  atomic.Int32 // sessions that publishers wait for
+
+	traffic traffic
+	system  system
+	bytes   func() (received, sent int64) // of the network
 }
 
 func newRouter(h *hook, o Options) *router {
 	r := &router{hook: h, ingestTopics: o.IngestTopics, sourceTopics: o.SourceTopics, stall: o.StallTimeout,
-		started: time.Now(), seed: maphash.MakeSeed()}
+		started: time.Now(), wall: o.Now, unsure: o.Unsure}
+	if r.unsure == nil {
+		r.unsure = func() bool { return false }
+	}
+	r.ledger = ledger{r: r, storage: o.Storage, next: 1, wake: make(chan struct{}, 1)}
+	r.loader.wake = make(chan struct{}, 1)
+	r.quotas.onDisk, r.quotas.space = o.Storage != nil, o.FreeBytes
 	r.unread = newUnread(o.IngestTopics, h.log)
 	r.quotas.limits = o.Limits
 	r.routes.init()
@@ -57,6 +71,89 @@ type publication struct {
 	from    *peer    // nil: it comes from no client
 	account *usage   // whose message it is, if it is retained; nil: the broker's own
 	now     time.Time
+
+	// Of what a client sent on a connection and wants acknowledged.
+	link      *clientLink // nil: nobody waits
+	ticket    session.Ticket
+	pledge    *receipt // made when something has to be waited for, see owe
+	storeOnly bool     // its other subscribers have it
+	keepOnly  bool     // it is retained, and nobody else gets it
+	exact     bool     // it is of QoS 2, and its sender's session lasts
+
+	will  bool              // of from
+	ended journal.SessionID // the session that has ended with it
+}
+
+// route publishes w.pub and notes in the session of its sender that this is done; all of that, and what is retained, is in one
+// batch. Its pledge, or receipt, is then held by the caller, see fulfil.
+func (r *router) route(w *work) (done outcome) {
+	pub, g := &w.pub, &r.ledger
+	g.step.RLock()
+	defer g.step.RUnlock()
+	w.routing = true
+	switch {
+	case pub.to == nil:
+	case pub.keepOnly:
+		r.keepOnly(pub.to, pub.message, pub.account)
+	default:
+		done = r.publish(w, *pub)
+	}
+	if pub.will || pub.link != nil && pub.message.QoS == 2 {
+		r.routed(w, pub, !done.refused || pub.receipt != nil)
+	}
+	if w.routing = false; pub.receipt != nil {
+		pub.pledge = pub.receipt
+	}
+	return done
+}
+
+// routed notes in the session of its sender that a message has been routed.
+func (r *router) routed(w *work, pub *publication, done bool) {
+	p, g := pub.from, &r.ledger
+	if pub.will {
+		g.sayEnded(pub.ended)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case pub.will:
+		if p.state.WillRouted(); p.shelf.written {
+			g.markState(p)
+		}
+	case done && p.state.Routed(pub.ticket):
+		g.markState(p)
+		g.promise(w.owe())
+	}
+}
+
+// owe returns the receipt of the publication that is routed, for one thing more that must be on disk before its sender is
+// acknowledged; nil when nobody waits.
+func (w *work) owe() *receipt {
+	pub := &w.pub
+	if !w.routing || pub.link == nil || w.r.ledger.storage == nil {
+		return nil
+	}
+	c := pub.receipt
+	if c == nil {
+		if pub.pledge == nil {
+			pub.pledge = &receipt{link: pub.link, ticket: pub.ticket, account: pub.from.account, since: pub.now}
+			pub.pledge.left.Store(1)
+		}
+		c = pub.pledge
+	}
+	c.left.Add(1)
+	return c
+}
+
+// fulfil takes notice that one thing has come that a receipt waited for; with the last one its sender is acknowledged.
+func (r *router) fulfil(w *work, c *receipt) {
+	if c.left.Add(-1) > 0 || c.link == nil {
+		return
+	}
+	r.intake.unlistLocked(c)
+	if !c.failed.Load() {
+		r.complete(w, c.link.peer, c.ticket, c.reason)
+	}
 }
 
 // outcome is what became of a publication.
@@ -75,7 +172,14 @@ func (r *router) publish(w *work, pub publication) (o outcome) {
 	s := pub.to.shard
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	why, kept := r.keep(m, pub.account)
+	why, kept := refusal.Refusal{}, true
+	if !pub.storeOnly {
+		why, kept = r.keep(m, pub.account)
+	}
+	if kept && m.Retain && (pub.account != nil || len(m.Payload) == 0) && !pub.storeOnly {
+		r.ledger.retained(m.Topic)
+		r.ledger.promise(w.owe())
+	}
 	if o.why, o.refused = why, !kept; o.refused && receipt == nil {
 		return o
 	}
@@ -84,8 +188,14 @@ func (r *router) publish(w *work, pub publication) (o outcome) {
 	taken := receipt == nil
 	for i := range to.route.To {
 		t := &to.route.To[i]
+		if pub.storeOnly && (t.Who.peer == nil || !t.Who.peer.ingest) {
+			continue
+		}
 		if t.Who.group != nil {
 			r.share(w, t.Who.group, m, pub.now)
+			continue
+		}
+		if t.Who.peer.ingest && receipt == nil && to.ingest { // nothing that is to be stored, see clear in retained.go
 			continue
 		}
 		offer := t.Offer()
@@ -181,15 +291,14 @@ func (r *router) resolve(w *work, c *consequence) {
 	switch token := c.Token.(type) {
 	case *lent:
 		if c.Kind == session.Dropped {
-			r.returned(w, token, c.Drop)
+			r.returned(w, token, &c.Effect)
 		}
 	case *receipt:
 		if c.Kind == session.Dropped {
 			r.giveBack(w, token)
 			return
 		}
-		r.intake.close(token, true)
-		if token.link != nil {
+		if r.intake.close(token, true) && token.link != nil {
 			r.complete(w, token.link.peer, token.ticket, session.Success)
 		}
 	case *probe:
@@ -200,6 +309,7 @@ func (r *router) resolve(w *work, c *consequence) {
 // giveBack ends a receipt whose message ingest will not get, because its session was ended. Its sender is not
 // acknowledged and has it still; without acknowledgements the message is refused.
 func (r *router) giveBack(w *work, c *receipt) {
+	c.failed.Store(true)
 	r.intake.close(c, false)
 	c.tally.received.Add(-1)
 	if c.link == nil {

@@ -133,6 +133,7 @@ func TestDisconnectEndsSessionsAndForgetsWhatTheyHeld(t *testing.T) {
 	c := brokertest.Dial(t, b, brokertest.TCP, stored)
 	require.Equal(t, byte(1), c.Subscribe("devices/bed-1/commands/#", 1))
 	c.Disconnect()
+	require.Eventually(t, func() bool { return b.Stats().Connected == 1 }, brokertest.Patience, time.Millisecond)
 	require.Equal(t, byte(0), watcher.Publish("devices/bed-1/commands/pump", "on", 1)) // waits for the stored session
 
 	login := as("bed-1", 5)

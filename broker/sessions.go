@@ -107,11 +107,7 @@ func (s *sessions) dispossess(p *peer) {
 // take gives the client id p to l, or a new one where p is nil, if the account's quotas allow it. tooMany, if not nil, is
 // another account's connection that must end for it. The caller holds mu.
 func (s *sessions) take(l *clientLink, p *peer, ingest bool) (tooMany *clientLink, err error) {
-	u := s.usages[l.account.Name]
-	if u == nil {
-		u = &usage{quotas: &s.router.quotas, owner: session.Owner{Account: l.account.Name}}
-		s.usages[l.account.Name] = u
-	}
+	u := s.usageOf(l.account.Name)
 	if !ingest {
 		if err := u.admit(p == nil, len(s.byID)); err != nil {
 			return nil, err
@@ -170,6 +166,16 @@ func (s *sessions) makeRoom(u *usage) (tooMany *clientLink, err error) {
 	return tooMany, nil
 }
 
+// usageOf returns what an account has, which is nothing yet where it is new. The caller holds mu.
+func (s *sessions) usageOf(account string) *usage {
+	u := s.usages[account]
+	if u == nil {
+		u = &usage{quotas: &s.router.quotas, owner: session.Owner{Account: account}}
+		s.usages[account] = u
+	}
+	return u
+}
+
 // release is called when mochi has let go of l and its session is detached. The client id stays its account's while
 // there is a session.
 func (s *sessions) release(l *clientLink) {
@@ -220,6 +226,17 @@ func (s *sessions) peer(id string) *peer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.byID[id]
+}
+
+// each visits every client id but that of the backend's subscriber; mu is held.
+func (s *sessions) each(visit func(*peer)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.byID {
+		if !p.ingest {
+			visit(p)
+		}
+	}
 }
 
 // count returns the number of client ids, connected or not.
@@ -291,6 +308,33 @@ func (s *sessions) evict(account string, code packets.Code, wait time.Duration) 
 
 	s.endAll(live, code, wait)
 	return len(live)
+}
+
+// endOne ends the session of a client id as evict does, and returns whether there was one.
+func (s *sessions) endOne(id string, code packets.Code, wait time.Duration) bool {
+	return s.endPicked(func(p *peer) bool { return p.id == id && !p.ingest }, code, wait) > 0
+}
+
+// endPicked ends the sessions of picks, live and stored, with everything that waits in them, and returns how many there were.
+func (s *sessions) endPicked(picks func(*peer) bool, code packets.Code, wait time.Duration) (ended int) {
+	w := s.router.begin()
+	s.mu.Lock()
+	var live []*clientLink
+	for _, p := range s.byID {
+		if !picks(p) {
+			continue
+		}
+		ended++
+		if p.owner.evicted.Store(true); !p.owner.hasEnded() {
+			live = append(live, p.owner)
+			continue
+		}
+		s.endStored(w, p)
+	}
+	s.mu.Unlock()
+	w.finish()
+	s.endAll(live, code, wait)
+	return ended
 }
 
 // endAll ends connections and waits until their sessions have let go of them, or wait is over: then detach will do the

@@ -171,6 +171,7 @@ func TestRetainedMessagesAreKeptAsTheyCame(t *testing.T) {
 		sender := admitted(t, b, rawmqtt.Login{ClientID: "sender", Version: version})
 		live := admitted(t, b, rawmqtt.Login{ClientID: "live", Version: version})
 		live.subscribe(version, 2, "a")
+		live.nothing() // the search for retained messages is over
 		kept := func() (found string) {
 			t.Helper()
 			w := admitted(t, b, rawmqtt.Login{ClientID: "new", Version: version})

@@ -168,6 +168,13 @@ func TestNoLocalAndRetainAsPublished(t *testing.T) {
 	}
 }
 
+func TestNoLocalOnASharedSubscriptionIsAnError(t *testing.T) {
+	b := brokertest.Start(t)
+	w := admitted(t, b, rawmqtt.Login{ClientID: "one"})
+	w.send(rawmqtt.EncodeSubscribe(5, 4|1, 1, "a", "$share/g/a"), []byte{rawmqtt.Pingreq << 4, 0})
+	w.ends(5, "No Local on a shared subscription", 0x82)
+}
+
 func TestWhenRetainedMessagesComeIsTheClientsChoice(t *testing.T) {
 	b := brokertest.Start(t)
 	w := admitted(t, b, rawmqtt.Login{ClientID: "one"})

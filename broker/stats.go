@@ -19,8 +19,11 @@ type Stats struct {
 	// PublishReceived and PublishSent count PUBLISH packets, Dropped the messages that a subscriber was too slow for.
 	PublishReceived, PublishSent, Dropped int64
 	BytesReceived, BytesSent              int64
-	Ingest                                IngestStats
-	Clients                               []ClientInfo // the connected ones, in no order
+	// Away counts the sessions that wait for their clients, WaitingOnDisk and BytesOnDisk what of all sessions waits on disk.
+	Away                       int
+	WaitingOnDisk, BytesOnDisk int64
+	Ingest                     IngestStats
+	Clients                    []ClientInfo // the connected ones, in no order
 }
 
 // IngestStats accounts for what the backend's subscriber must store, as the broker sees it come in: of all messages that were
@@ -59,7 +62,10 @@ func (b *Broker) Stats() Stats {
 		Ingest:          r.tallies.stats(),
 	}
 	s.BytesReceived, s.BytesSent = b.network.Bytes()
-	for _, l := range h.sessions.live() {
+	s.WaitingOnDisk, s.BytesOnDisk = r.quotas.disk.messages.Load(), r.quotas.disk.bytes.Load()
+	live := h.sessions.live()
+	s.Away = h.sessions.count() - len(live)
+	for _, l := range live {
 		if !l.established.Load() {
 			continue
 		}

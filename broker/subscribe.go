@@ -2,6 +2,7 @@ package broker
 
 import (
 	"encoding/binary"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -41,6 +42,7 @@ func (h *hook) takeSubscribe(l *clientLink, pk *packets.Packet) error {
 		to := min(from+filterStep, len(codes))
 		h.subscribe(l, pk.Filters[from:to], codes[from:to])
 		w.settle()
+		runtime.Gosched() // publishers wait for the session's lock
 	}
 	if l.peer.ingest {
 		h.router.intake.setReady(true)
@@ -81,7 +83,7 @@ func (h *hook) subscribe(l *clientLink, filters packets.Subscriptions, codes []b
 	defer p.mu.Unlock()
 	for i := range filters {
 		asked := &filters[i]
-		if codes[i] > 2 {
+		if codes[i] > 2 || p.ended { // by its quota; the connection is about to be
 			continue
 		}
 		sub := session.Subscription{Filter: asked.Filter, QoS: codes[i], NoLocal: asked.NoLocal,
@@ -114,6 +116,7 @@ func (h *hook) takeUnsubscribe(l *clientLink, pk *packets.Packet) error {
 		p.charge()
 		p.mu.Unlock()
 		w.settle()
+		runtime.Gosched()
 	}
 	w.answerFilters(l, packets.Unsuback, pk.PacketID, codes)
 	return nil
@@ -122,7 +125,12 @@ func (h *hook) takeUnsubscribe(l *clientLink, pk *packets.Packet) error {
 // enter gives a session a subscription: nowhere else it gets one. It reports whether there was one to the same filter. From
 // then on the session is in every route, as a share group is a moment later, by settle. The caller holds p.mu.
 func (w *work) enter(p *peer, sub session.Subscription) (existed bool) {
+	before, existed := p.state.Subscription(sub.Filter)
+	if existed && before == sub { // as a client says that comes back
+		return true
+	}
 	existed = p.state.Subscribe(sub)
+	w.r.ledger.subscribed(p, sub.Filter)
 	if sub.Shared() {
 		w.regroup(p, sub.Filter)
 	} else {
@@ -135,6 +143,7 @@ func (w *work) enter(p *peer, sub session.Subscription) (existed bool) {
 // else. It reports whether there was one. The caller holds p.mu.
 func (w *work) remove(p *peer, filter string) (existed bool) {
 	if existed = p.state.Unsubscribe(filter); existed {
+		w.r.ledger.subscribed(p, filter)
 		w.removed(p, filter)
 	}
 	return existed
@@ -170,6 +179,10 @@ func (w *work) answerFilters(l *clientLink, kind byte, id uint16, codes []byte) 
 	if p.link != l || l.over {
 		return
 	}
+	if p.state.Lasting() && w.r.ledger.storage != nil {
+		w.closeGate(p, w.r.ledger.mark(p)) // the subscriptions are on disk first
+	}
+	w.r.traffic.packetsOut.Add(1)
 	w.write(l, appendFilterAck(w.buf[:0], kind, p.state.Version(), id, codes), nil)
 }
 

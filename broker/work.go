@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/plantops/plantops/broker/journal"
 	"github.com/plantops/plantops/broker/network"
 	"github.com/plantops/plantops/broker/session"
 )
@@ -27,6 +28,10 @@ type work struct {
 	dirty []*network.Conn  // given something and not flushed
 	buf   []byte
 
+	pub     publication // that is routed, see route
+	routing bool
+	kept    []*receipt // one thing that each of them waited for has come
+
 	fullReader *peer       // that publishers should wait for, see checkFull; nil: none
 	slowGroup  *shareGroup // the same, see waitForGroup in shares.go
 	urgent     bool        // before the next message of the round
@@ -36,6 +41,7 @@ type work struct {
 type consequence struct {
 	from *peer
 	session.Effect
+	ended journal.SessionID // of a WillDue: the session that has ended with it
 }
 
 var spareWork = sync.Pool{New: func() any { return new(work) }}
@@ -58,19 +64,31 @@ func (w *work) finish() {
 func (w *work) apply(p *peer) {
 	l := p.link
 	buf := w.buf[:0]
-	sent := int64(0)
+	var sent, payload, others int64
+	gate, before := int64(0), len(w.after)
 	for i := range w.out {
 		e := &w.out[i]
+		if own := p.awaitsCommit(e); l != nil && (own || w.exactly(e)) {
+			if len(buf) > 0 {
+				w.write(l, buf, nil)
+				buf = buf[:0]
+			}
+			switch {
+			case gate > 0:
+			case own:
+				gate = w.r.ledger.markState(p)
+			default:
+				gate = w.r.ledger.number()
+			}
+			w.closeGate(p, gate)
+		}
 		switch {
 		case !e.IsPacket():
-			if e.Kind == session.Ended {
-				p.ended = !p.state.Connected()
-				w.removeAll(p, e.Subscriptions)
-			}
-			w.after = append(w.after, consequence{p, *e})
+			w.note(p, e, before)
 		case l == nil || l.over:
 		case e.Kind == session.Publish:
 			sent++
+			payload += int64(len(e.Message.Payload))
 			if len(e.Message.Payload) < shareBytes {
 				buf = e.AppendPacket(buf, p.state.Version())
 				break
@@ -79,11 +97,15 @@ func (w *work) apply(p *peer) {
 			w.write(l, buf, e.Message.Payload)
 			buf = buf[:0]
 		case e.Kind == session.Close:
-			buf = e.AppendPacket(buf, p.state.Version())
-			w.write(l, buf, nil)
+			others++
+			if len(buf) > 0 {
+				w.write(l, buf, nil)
+			}
+			w.put(l, e.AppendPacket(buf[:0], p.state.Version()), nil) // nothing need come before it
 			buf = buf[:0]
 			w.r.endedBySession(l, e.Reason)
 		default:
+			others++
 			buf = e.AppendPacket(buf, p.state.Version())
 		}
 	}
@@ -91,16 +113,23 @@ func (w *work) apply(p *peer) {
 	if len(buf) > 0 {
 		w.write(l, buf, nil)
 	}
+	if sent+others > 0 {
+		w.r.traffic.packetsOut.Add(sent + others)
+	}
 	if sent > 0 {
 		w.r.sent.Add(sent)
+		w.r.traffic.payloadOut.Add(payload)
 		p.full.sent += uint64(sent)
-		if l.QueuedBytes() > pauseBytes {
+		if box := &p.shelf.outbox; l.QueuedBytes()+box.bytes > pauseBytes {
 			p.state.Pause()
-			l.AwaitDrain()
-			w.markDirty(l.Conn)
+			w.awaitDrain(p)
 		}
 	}
 	p.charge()
+	w.checkQuota(p)
+	if p.state.WantsLoad() {
+		w.r.loader.want(p)
+	}
 	w.wakeGroups(p)
 	w.checkBackpressure(p)
 	w.checkFull(p)
@@ -113,8 +142,132 @@ func (w *work) apply(p *peer) {
 	}
 }
 
-// write queues packets; tail is the payload of the last one and is shared.
+// note keeps what follows from an effect that is no packet. What has followed from this call of the session begins at before.
+func (w *work) note(p *peer, e *session.Effect, before int) {
+	c := consequence{from: p, Effect: *e}
+	switch e.Kind {
+	case session.Enqueued:
+		w.r.ledger.enqueue(w, p, e)
+		return
+	case session.Delivered, session.Dropped:
+		if e.Seq > 0 {
+			w.r.ledger.settle(w, p, e.Seq)
+		}
+		if e.Token == nil {
+			return
+		}
+	case session.Ended:
+		p.ended = !p.state.Connected()
+		w.removeAll(p, e.Subscriptions)
+		rest := w.restOf(p, e)
+		ended := w.r.ledger.endSession(w, p)
+		if rest != nil && ended != 0 {
+			rest.id, ended = ended, 0
+			w.r.walks.Go(func() { w.r.rescue(rest) })
+		}
+		for i := range w.after[before:] {
+			if will := &w.after[before+i]; will.Kind == session.WillDue {
+				will.ended, ended = ended, 0 // both in one batch
+			}
+		}
+		w.r.ledger.sayEnded(ended)
+	}
+	w.after = append(w.after, c)
+}
+
+// awaitsCommit reports whether a packet tells the client what must then be remembered, whatever happens to the broker.
+func (p *peer) awaitsCommit(e *session.Effect) bool {
+	switch {
+	case !p.state.Lasting():
+		return false
+	case e.Kind == session.Publish:
+		return e.QoS == 2
+	}
+	return (e.Kind == session.Pubrel || e.Kind == session.Pubcomp) && e.Reason == session.Success
+}
+
+// exactly reports whether a PUBLISH is of a message that its sender sends again after a crash unless the batch that has it is
+// on disk: nobody who gets it at QoS 0 or 2 is to get it twice.
+func (w *work) exactly(e *session.Effect) bool {
+	return w.routing && w.pub.exact && e.Kind == session.Publish && e.QoS != 1 && e.Message == w.pub.message
+}
+
+// outbox holds packets back until a batch is on disk, and all that follow them.
+type outbox struct {
+	number int64 // of the batch that the newest of them waits for; 0: nothing is held back
+	parts  []heldBack
+	bytes  int
+}
+
+type heldBack struct {
+	number     int64
+	head, tail []byte // tail is shared
+}
+
+// closeGate holds back what is written to p from here on. The caller holds p.mu.
+func (w *work) closeGate(p *peer, number int64) {
+	box, g := &p.shelf.outbox, &w.r.ledger
+	if box.number == 0 {
+		g.mu.Lock()
+		g.gated = append(g.gated, p)
+		g.mu.Unlock()
+	}
+	box.number = number
+}
+
+// openGate sends what waited for batches up to done, and reports whether that was all.
+func (w *work) openGate(p *peer, done int64) (all bool) {
+	p.mu.Lock()
+	box, l, n := &p.shelf.outbox, p.link, 0
+	for n < len(box.parts) && box.parts[n].number <= done {
+		part := &box.parts[n]
+		box.bytes -= len(part.head) + len(part.tail)
+		if l != nil && !l.over {
+			w.put(l, part.head, part.tail)
+		}
+		n++
+	}
+	clear(box.parts[:n])
+	box.parts = box.parts[n:]
+	if all = box.number <= done; all {
+		box.number, box.parts = 0, nil
+	}
+	paused := p.state.Paused()
+	p.mu.Unlock()
+	if l != nil && paused {
+		w.resume(p, l, w.r.now())
+	}
+	return all
+}
+
+// awaitDrain has the session of p resumed when its connection has room. Where packets are held back, openGate does that. The
+// caller holds p.mu.
+func (w *work) awaitDrain(p *peer) {
+	if p.shelf.outbox.bytes > 0 {
+		return
+	}
+	p.link.AwaitDrain()
+	w.markDirty(p.link.Conn)
+}
+
+// write queues packets; tail is the payload of the last one and is shared. The caller holds the lock of the peer.
 func (w *work) write(l *clientLink, p, tail []byte) {
+	box := &l.peer.shelf.outbox
+	if box.number == 0 {
+		w.put(l, p, tail)
+		return
+	}
+	box.bytes += len(p) + len(tail)
+	if n := len(box.parts); n > 0 && box.parts[n-1].number == box.number && box.parts[n-1].tail == nil {
+		last := &box.parts[n-1]
+		last.head, last.tail = append(last.head, p...), tail
+		return
+	}
+	box.parts = append(box.parts, heldBack{box.number, append([]byte(nil), p...), tail})
+}
+
+// put gives packets to the connection.
+func (w *work) put(l *clientLink, p, tail []byte) {
 	if idle, _ := l.Put(p, tail); idle { // what cannot be queued, the connection's end tells its reader
 		w.markDirty(l.Conn)
 	}
@@ -129,23 +282,32 @@ func (w *work) markDirty(c *network.Conn) {
 
 // settle does what follows in other sessions, and what follows from that.
 func (w *work) settle() {
-	for i := 0; i < len(w.after); i++ {
+	for i, k := 0, 0; i < len(w.after) || k < len(w.kept); {
+		if k < len(w.kept) {
+			w.r.fulfil(w, w.kept[k])
+			k++
+			continue
+		}
 		c := w.after[i]
+		i++
 		switch c.Kind {
 		case session.Delivered, session.Dropped:
 			w.r.resolve(w, &c)
 		case session.WillDue:
-			w.r.publishWill(w, c.from, c.Message)
+			w.r.publishWill(w, c.from, c.Message, c.ended)
 		case session.Ended:
 			w.r.forget(c.from)
 		case regrouped:
 			w.r.shares.regroup(w, c.from, c.Token.(string))
 		case mayTakeMore:
 			c.Token.(*shareGroup).ready(w, c.from)
+		case overQuota:
+			w.r.endLargest(w, c.from)
 		}
 	}
 	clear(w.after)
-	w.after = w.after[:0]
+	clear(w.kept)
+	w.after, w.kept = w.after[:0], w.kept[:0]
 }
 
 // flush lets the connections write.
@@ -163,21 +325,108 @@ func (w *work) flush() {
 // resume sends what waits for a client, as far as its connection has room.
 func (w *work) resume(p *peer, l *clientLink, now time.Time) {
 	p.mu.Lock()
-	if p.link == l && !l.over {
+	if p.link == l && l.started && !l.over {
 		room := pauseBytes
 		if p.exhausted() {
 			room = session.FreeBytes
 		}
-		w.out = p.state.Resume(now, room-l.QueuedBytes(), w.out[:0])
+		w.out = p.state.Resume(now, room-l.QueuedBytes()-p.shelf.outbox.bytes, w.out[:0])
 		w.apply(p)
 		if p.state.Paused() {
-			l.AwaitDrain()
-			w.markDirty(l.Conn)
+			w.awaitDrain(p)
 		}
 	}
 	retained := p.due.waiting()
 	p.mu.Unlock()
 	if retained {
 		w.deliverRetained(p, now)
+	}
+}
+
+// committed is closed when the batch of that number is on disk.
+func (g *ledger) committed(number int64) <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	done := make(chan struct{})
+	if number <= g.done {
+		close(done)
+	} else {
+		g.waiting = append(g.waiting, commitWait{number, done})
+	}
+	return done
+}
+
+// await waits for a batch, as long as a sender may have to wait for it. It reports whether that is on disk.
+func (g *ledger) await(l *clientLink, number int64) bool {
+	if number == 0 {
+		return true
+	}
+	late := time.NewTimer(g.r.stall)
+	defer late.Stop()
+	select {
+	case <-g.committed(number):
+		return true
+	case <-l.Done():
+	case <-late.C:
+	}
+	return false
+}
+
+// full reports whether so much waits for the disk that publishers wait.
+func (g *ledger) full() bool { return g.storage != nil && g.pending.Load() > maxPendingBytes }
+
+// awaitRoom waits until that is over, for no longer than bound.
+func (g *ledger) awaitRoom(l *clientLink, bound time.Duration) bool {
+	late := time.NewTimer(bound)
+	defer late.Stop()
+	for g.full() {
+		g.mu.Lock()
+		if g.room == nil {
+			g.room = make(chan struct{})
+		}
+		room := g.room
+		g.mu.Unlock()
+		if !g.full() {
+			break
+		}
+		select {
+		case <-room:
+		case <-l.Done():
+			return false
+		case <-late.C:
+			return false
+		}
+	}
+	return true
+}
+
+// release acknowledges and sends what waited for the disk. It ends with stop.
+func (g *ledger) release(stop <-chan struct{}) {
+	for {
+		select {
+		case <-g.wake:
+		case <-stop:
+			return
+		}
+		g.mu.Lock()
+		kept, done := g.kept, g.done
+		g.kept = nil
+		gated := g.gated
+		g.gated = nil
+		g.mu.Unlock()
+		w := g.r.begin()
+		for _, c := range kept {
+			g.r.fulfil(w, c)
+		}
+		var still []*peer
+		for _, p := range gated {
+			if !w.openGate(p, done) {
+				still = append(still, p)
+			}
+		}
+		w.finish()
+		g.mu.Lock()
+		g.gated = append(g.gated, still...)
+		g.mu.Unlock()
 	}
 }

@@ -26,6 +26,7 @@ type Config struct {
 	Certs     Certs     `mapstructure:"certs"`
 	MQTT      MQTT      `mapstructure:"mqtt"`
 	Ingest    Ingest    `mapstructure:"ingest"`
+	Bridges   []Bridge  `mapstructure:"bridges"`
 	Store     Store     `mapstructure:"store"`
 	Limits    Limits    `mapstructure:"limits"`
 	Log       Log       `mapstructure:"log"`
@@ -114,6 +115,8 @@ type Limits struct {
 	MaxRetainedPerAccount        int           `mapstructure:"max_retained_per_account"`
 	MaxQueuedBytesPerAccount     int           `mapstructure:"max_queued_bytes_per_account"`
 	MaxQueuedBytes               int           `mapstructure:"max_queued_bytes"`
+	MaxDiskMessagesPerAccount    int           `mapstructure:"max_disk_messages_per_account"`
+	MaxDiskBytesPerAccount       int           `mapstructure:"max_disk_bytes_per_account"`
 }
 
 // Log says how much is logged, and how it looks.
@@ -145,6 +148,7 @@ func Default() Config {
 			StallTimeout: 10 * time.Second,
 			OfflineAfter: 180 * time.Second,
 		},
+		Bridges: []Bridge{},
 		Limits: Limits{
 			MaxConnections:               10000,
 			MaxUnauthenticated:           500,
@@ -159,6 +163,8 @@ func Default() Config {
 			MaxRetainedPerAccount:        25000,
 			MaxQueuedBytesPerAccount:     64 << 20,
 			MaxQueuedBytes:               128 << 20,
+			MaxDiskMessagesPerAccount:    1_000_000,
+			MaxDiskBytesPerAccount:       256 << 20,
 		},
 		Log: Log{Level: "info", Format: "text"},
 	}

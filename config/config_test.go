@@ -65,6 +65,10 @@ func TestTheTableNamesEveryFieldOnce(t *testing.T) {
 		paths = append(paths, k.Path)
 		variables = append(variables, k.Env...)
 		assert.NotEmpty(t, k.Meaning, k.Path)
+		if k.Path == "bridges" {
+			assert.Empty(t, k.Env, "it stands in the file only")
+			continue
+		}
 		assert.Equal(t, "PLANTOPS_"+strings.ToUpper(strings.ReplaceAll(k.Path, ".", "_")), k.Env[0])
 	}
 	assert.Equal(t, fields, paths)
@@ -80,10 +84,14 @@ func TestEveryKeyIsReadFromItsFirstVariable(t *testing.T) {
 		"ingest.topics": "a", "store.retention": "12h", "log.level": "debug", "log.format": "json",
 		"ingest.stall_timeout": "11s", "ingest.offline_after": "12m", "limits.connect_timeout": "13s", "limits.max_packet_bytes": "2048",
 		"limits.max_queued_bytes_per_account": "100000", "limits.max_queued_bytes": "200000",
+		"limits.max_disk_messages_per_account": "2000", "limits.max_disk_bytes_per_account": "2000000",
 	}
 	var environ []string
 	want := map[string]string{}
 	for i, s := range settings {
+		if len(s.variables()) == 0 {
+			continue
+		}
 		def := Default()
 		text, ok := values[s.path]
 		switch v := s.value(&def).(type) {
@@ -109,6 +117,9 @@ func TestEveryKeyIsReadFromItsFirstVariable(t *testing.T) {
 	l, err := Load(write(t, ""), environ, nil)
 	require.NoError(t, err)
 	for _, v := range l.Values {
+		if want[v.Key] == "" {
+			continue // it has no variable
+		}
 		assert.Equal(t, want[v.Key], v.Value, v.Key)
 		assert.Equal(t, "PLANTOPS_"+strings.ToUpper(strings.ReplaceAll(v.Key, ".", "_")), v.Source)
 	}

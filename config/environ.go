@@ -117,11 +117,11 @@ func (s setting) same(a, b string) bool {
 func readSecret(path string) (string, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return "", fmt.Errorf("%w; the variable must name a readable file that holds the secret", err)
+		return "", fmt.Errorf("%w; name a readable file that holds the secret", err)
 	}
 	text := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
 	if text == "" {
-		return "", fmt.Errorf("%s is empty; put the secret into it, or unset the variable", path)
+		return "", fmt.Errorf("%s is empty; put the secret into it, or do not name it", path)
 	}
 	return text, nil
 }

@@ -95,6 +95,8 @@ var settings = []setting{
 	{path: "ingest.stall_timeout", field: func(c *Config) any { return &c.Ingest.StallTimeout }, meaning: "a sender whose message is not on disk by then is disconnected, so that it sends again"},
 	{path: "ingest.offline_after", field: func(c *Config) any { return &c.Ingest.OfflineAfter }, live: true, meaning: "a device not heard from for so long is offline"},
 
+	{path: "bridges", field: func(c *Config) any { return &c.Bridges }, live: true, meaning: "other brokers to which messages go, or from which they come, see below; in the file only"},
+
 	{path: "store.path", field: func(c *Config) any { return &c.Store.Path }, meaning: "database file; empty means plantops.db in data_dir"},
 	{path: "store.retention", field: func(c *Config) any { return &c.Store.Retention }, meaning: "how long readings are kept, such as 365d; 0 means for ever"},
 
@@ -110,8 +112,10 @@ var settings = []setting{
 	{path: "limits.max_sessions", field: func(c *Config) any { return &c.Limits.MaxSessions }, meaning: "the same, of all accounts"},
 	{path: "limits.max_subscriptions_per_account", field: func(c *Config) any { return &c.Limits.MaxSubscriptionsPerAccount }, meaning: "most subscriptions of one account, a filter of more than 8 levels or 1 KiB counting for several; more are refused"},
 	{path: "limits.max_retained_per_account", field: func(c *Config) any { return &c.Limits.MaxRetainedPerAccount }, meaning: "most retained messages of one account; what cannot be kept is refused"},
-	{path: "limits.max_queued_bytes_per_account", field: func(c *Config) any { return &c.Limits.MaxQueuedBytesPerAccount }, meaning: "most bytes that wait for the clients of one account; what comes then is dropped for them"},
+	{path: "limits.max_queued_bytes_per_account", field: func(c *Config) any { return &c.Limits.MaxQueuedBytesPerAccount }, meaning: "most bytes that wait in memory for the clients of one account; what comes then waits on disk"},
 	{path: "limits.max_queued_bytes", field: func(c *Config) any { return &c.Limits.MaxQueuedBytes }, meaning: "the same, of all accounts; 256 KiB may wait for each account all the same"},
+	{path: "limits.max_disk_messages_per_account", field: func(c *Config) any { return &c.Limits.MaxDiskMessagesPerAccount }, meaning: "most messages that wait on disk for the clients of one account; above it the session for which most waits is ended"},
+	{path: "limits.max_disk_bytes_per_account", field: func(c *Config) any { return &c.Limits.MaxDiskBytesPerAccount }, meaning: "the same in bytes; of all accounts no more waits than half of what the disk has free"},
 
 	{path: "log.level", field: func(c *Config) any { return &c.Log.Level }, legacy: true, live: true, meaning: "debug, info, warn or error"},
 	{path: "log.format", field: func(c *Config) any { return &c.Log.Format }, legacy: true, meaning: "text or json"},
@@ -128,6 +132,9 @@ func find(path string) (setting, bool) {
 
 // variables returns the environment variables that hold the value, ours first.
 func (s setting) variables() []string {
+	if _, list := s.field(new(Config)).(*[]Bridge); list {
+		return nil // there is too much in one for a line
+	}
 	old := strings.ToUpper(strings.ReplaceAll(s.path, ".", "_"))
 	if s.legacy {
 		return []string{prefix + old, old}
@@ -160,7 +167,7 @@ func (s setting) unit() string {
 		return "yes/no"
 	case *time.Duration:
 		return "duration"
-	case *[]string, *[]Source:
+	case *[]string, *[]Source, *[]Bridge:
 		return "list"
 	case *int:
 		switch {
@@ -193,6 +200,8 @@ func (s setting) text(c *Config) string {
 		return strings.Join(v, ", ")
 	case []Source:
 		return sourceNames(v)
+	case []Bridge:
+		return bridgeNames(v)
 	case Secret:
 		if v == "" {
 			return ""

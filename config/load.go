@@ -25,6 +25,8 @@ type Loaded struct {
 	Warnings []string // odd, but not wrong; for the log
 	// NotSearched says that a default place for the file could not be looked into; "" when all could. Every command says it.
 	NotSearched string
+
+	lines map[string]string // of what stands below a key of the file, such as bridges[0].address
 }
 
 const fromDefault = "default"
@@ -48,7 +50,7 @@ func Load(path string, environ []string, flags map[string]string) (Loaded, error
 	if err != nil {
 		return Loaded{}, fmt.Errorf("merge configuration: %w", err)
 	}
-	loaded := Loaded{Config: cfg, Path: path, NotSearched: warning, Warnings: env.warnings}
+	loaded := Loaded{Config: cfg, Path: path, NotSearched: warning, Warnings: env.warnings, lines: file.sources}
 	for _, s := range settings {
 		loaded.Values = append(loaded.Values, Value{
 			Key:    s.path,
@@ -60,6 +62,12 @@ func Load(path string, environ []string, flags map[string]string) (Loaded, error
 		loaded.Warnings = append(loaded.Warnings, fmt.Sprintf("%s holds %s and every user can read it; chmod 640 %s", path, passwordKey, path))
 	}
 	loaded.Warnings = append(loaded.Warnings, cfg.openDoors()...)
+	loaded.Warnings = append(loaded.Warnings, cfg.oddBridges()...)
+	inFile := func(b Bridge) bool { return b.Password != "" && b.PasswordFile == "" }
+	if slices.ContainsFunc(cfg.Bridges, inFile) && readableByOthers(path) {
+		loaded.Warnings = append(loaded.Warnings, fmt.Sprintf("%s holds the password of a bridge and every user can read it; "+
+			"chmod 640 %s", path, path))
+	}
 
 	problems := slices.Concat(file.problems, env.problems, flag.problems)
 	if err := join(append(problems, loaded.invalid(problems)...)); err != nil {
@@ -122,10 +130,10 @@ func (l Loaded) invalid(before []problem) []problem {
 
 	var problems []problem
 	for _, p := range found {
-		if slices.ContainsFunc(before, func(b problem) bool { return b.key == p.key }) {
+		if slices.ContainsFunc(before, func(b problem) bool { return b.key == p.key || within(p.key, b.key) }) {
 			continue
 		}
-		p.source = l.value(p.key).Source
+		p.source = l.source(p.key)
 		problems = append(problems, p)
 	}
 	return problems
@@ -167,11 +175,32 @@ func (l Loaded) portProblems(tcp, tls int) []problem {
 	return problems
 }
 
+// source is where a setting, or what stands below one, comes from; what is not written stands where it is missing.
+func (l Loaded) source(key string) string {
+	for at := key; at != ""; at = at[:max(0, strings.LastIndexAny(at, ".["))] {
+		if v := l.value(at); v.Key != "" {
+			return v.Source
+		}
+		if line := l.lines[at]; line != "" {
+			return line
+		}
+	}
+	return ""
+}
+
+// within reports whether a key stands in one item of a list: bridges[0].address in bridges[0].
+func within(key, item string) bool {
+	return strings.HasSuffix(item, "]") && strings.HasPrefix(key, item+".")
+}
+
 // Problem returns an error in the form of those that Load returns, for what
 // only the user of a setting can find out, such as a file that is missing:
 // key, value, source, then the text, which says what would be accepted.
 func (l Loaded) Problem(key, text string) error {
 	v := l.value(key)
+	if v.Key == "" {
+		return problem{key: key, source: l.source(key), remedy: text}
+	}
 	return problem{key: key, value: shown(v.Value), source: v.Source, remedy: text}
 }
 

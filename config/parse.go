@@ -27,6 +27,8 @@ func (s setting) parse(text string) (any, error) {
 		return parseList(text)
 	case *[]Source:
 		return parseSources(text)
+	case *[]Bridge:
+		return nil, errors.New("can be written in the file only")
 	}
 	return text, nil
 }

@@ -1,13 +1,14 @@
 package config
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
 	"math"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -76,11 +77,12 @@ func (f *file) programs(key, node *yaml.Node, s setting) (any, bool) {
 	return list, true
 }
 
-// fill puts the keys of a mapping into the fields of a struct, which are called the same in lower case.
+// fill puts the keys of a mapping into the fields of a struct, which are called the same in lower case, or as their tag says.
 func (f *file) fill(node *yaml.Node, path string, into reflect.Value) {
 	known := make([]string, into.NumField())
 	for i := range known {
-		known[i] = strings.ToLower(into.Type().Field(i).Name)
+		field := into.Type().Field(i)
+		known[i] = cmp.Or(field.Tag.Get("key"), strings.ToLower(field.Name))
 	}
 	var seen []string
 	for i := 0; i+1 < len(node.Content); i += 2 {
@@ -105,39 +107,82 @@ func (f *file) fill(node *yaml.Node, path string, into reflect.Value) {
 }
 
 func (f *file) fillOne(key, node *yaml.Node, path string, into reflect.Value) {
+	item := strings.HasSuffix(path, "]") // of a list whose problems name the item
+	if item {
+		f.sources[path+"."+key.Value] = f.line(key)
+	}
 	if into.Kind() == reflect.Slice {
 		if node.Kind != yaml.SequenceNode {
 			f.problem(key, path, "", key.Value+" must be a list")
 			return
 		}
 		into.Set(reflect.MakeSlice(into.Type(), len(node.Content), len(node.Content)))
-		for i, item := range node.Content {
-			if item.Kind != yaml.MappingNode {
-				f.problem(item, path, "", "each item of "+key.Value+" must have keys such as from and to")
+		for i, one := range node.Content {
+			inner, to := path, into.Index(i)
+			if item {
+				inner = fmt.Sprintf("%s.%s[%d]", path, key.Value, i)
+				f.sources[inner] = f.line(one)
+			}
+			if some, ok := to.Addr().Interface().(interface{ setDefaults() }); ok {
+				some.setDefaults()
+			}
+			if one.Kind != yaml.MappingNode {
+				f.problem(one, inner, "", fmt.Sprintf("each item of %s must have keys such as %s", key.Value, fieldNames(to.Type())))
 				continue
 			}
-			f.fill(item, path, into.Index(i))
+			f.fill(one, inner, to)
 		}
 		return
 	}
-	switch {
-	case node.Kind != yaml.ScalarNode || isNull(node) || node.Value == "":
+	empty := node.Value == "" && !(item && node.ShortTag() == "!!str")
+	if node.Kind != yaml.ScalarNode || isNull(node) || empty {
 		f.problem(key, path, "", key.Value+" has no value; write one or remove the line")
+		return
+	}
+	value := shown(node.Value)
+	if into.Type() == reflect.TypeFor[Secret]() {
+		value = redacted
+	}
+	refuse := func(why string) { f.problem(key, path, value, key.Value+" "+why) }
+	switch {
 	case into.Kind() == reflect.Float64:
 		number, err := strconv.ParseFloat(node.Value, 64)
-		if err == nil && (math.IsNaN(number) || math.IsInf(number, 0) || strings.ContainsAny(node.Value, "xX_")) {
-			err = errors.New("no number")
-		}
-		if err != nil {
-			f.problem(key, path, shown(node.Value), key.Value+" must be a number, such as 0.1")
+		if err != nil || math.IsNaN(number) || math.IsInf(number, 0) || strings.ContainsAny(node.Value, "xX_") {
+			refuse("must be a number, such as 0.1")
 			return
 		}
 		into.SetFloat(number)
-	case node.ShortTag() != "!!str":
-		f.problem(key, path, shown(node.Value), key.Value+" is not text to YAML; put the value in quotes")
+	case into.Kind() == reflect.Bool:
+		yes, err := parseBool(node.Value)
+		if err != nil {
+			refuse(err.Error())
+			return
+		}
+		into.SetBool(yes)
+	case into.Kind() == reflect.Int:
+		number, err := parseInt(node.Value)
+		if err != nil {
+			refuse(err.Error())
+			return
+		}
+		into.SetInt(int64(number))
+	case into.Type() == reflect.TypeFor[time.Duration]():
+		duration, err := parseDuration(node.Value)
+		if err != nil {
+			refuse(err.Error())
+			return
+		}
+		into.SetInt(int64(duration))
+	case node.ShortTag() != "!!str" && into.Type() != reflect.TypeFor[versionName]():
+		refuse("is not text to YAML; put the value in quotes")
 	case !printable(node.Value):
-		f.problem(key, path, shown(node.Value), key.Value+" must be text without control characters")
+		refuse("must be text without control characters")
 	default:
 		into.SetString(node.Value)
 	}
+}
+
+// fieldNames are the first two keys of an item, for an example.
+func fieldNames(item reflect.Type) string {
+	return strings.ToLower(item.Field(0).Name) + " and " + strings.ToLower(item.Field(1).Name)
 }

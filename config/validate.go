@@ -24,6 +24,7 @@ func (c Config) problems() []problem {
 	v.certs()
 	v.mqtt()
 	v.ingest()
+	v.bridges()
 	v.numbers()
 	v.oneOf("log.level", "debug", "info", "warn", "error")
 	v.oneOf("log.format", "text", "json")
@@ -226,6 +227,8 @@ func (v *validator) numbers() {
 	}
 	v.between("limits.max_queued_bytes_per_account", 64<<10, 1<<30)
 	v.between("limits.max_queued_bytes", 64<<10, 1<<30)
+	v.between("limits.max_disk_messages_per_account", 1000, 100_000_000)
+	v.between("limits.max_disk_bytes_per_account", 1<<20, 1<<30)
 }
 
 func (v *validator) between(key string, least, most int) {

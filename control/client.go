@@ -62,6 +62,33 @@ func (c *Client) Probe(ctx context.Context) error {
 	return err
 }
 
+// Pass implements Operator.
+func (c *Client) Pass(ctx context.Context) (Pass, error) {
+	return ask[Pass](ctx, c, http.MethodPost, "/pass", nil)
+}
+
+// Sessions implements Operator.
+func (c *Client) Sessions(ctx context.Context) ([]Session, error) {
+	return ask[[]Session](ctx, c, http.MethodGet, "/sessions", nil)
+}
+
+// EndSession implements Operator.
+func (c *Client) EndSession(ctx context.Context, client string) error {
+	_, err := ask[struct{}](ctx, c, http.MethodPost, "/sessions/end", sessionRequest{client})
+	return err
+}
+
+// Retained implements Operator.
+func (c *Client) Retained(ctx context.Context, filter string, limit int) ([]Retained, error) {
+	return ask[[]Retained](ctx, c, http.MethodPost, "/retained/list", retainedRequest{filter, limit})
+}
+
+// ClearRetained implements Operator.
+func (c *Client) ClearRetained(ctx context.Context, filter string) (int64, error) {
+	reply, err := ask[countReply](ctx, c, http.MethodPost, "/retained/clear", retainedRequest{Filter: filter})
+	return reply.Count, err
+}
+
 // Unread implements Operator.
 func (c *Client) Unread(ctx context.Context) (Unread, error) {
 	return ask[Unread](ctx, c, http.MethodGet, "/unread", nil)

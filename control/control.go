@@ -8,6 +8,7 @@
 //	retention.go  deleting by age, and what a person confirms of it
 //	device.go     a device as people and programs are shown it
 //	refusals.go   what each account was refused
+//	broker.go     sessions and retained messages of the embedded broker
 //	unread.go     what could not be read of a device's messages, and topics that nobody reads
 //	socket.go     the control socket, through which other processes reach the Server
 //	client.go     Client: the other end of it
@@ -36,9 +37,20 @@ type Operator interface {
 	Contact(ctx context.Context) (Contact, error)
 	// Refusals are those of the embedded broker; empty without one.
 	Refusals(ctx context.Context) (Refusals, error)
-	// Probe sends a message the way that readings go and returns when it is committed. ErrNoProbe: the broker is another program, or
+	// Probe sends a message the way that readings go and returns when it is committed. ErrNoBroker: the broker is another program, or
 	// no server runs.
 	Probe(ctx context.Context) error
+	// Pass is a user name and a password that let somebody into the embedded broker once, within a minute, as the backend. This
+	// and what follows up to ClearRetained fails with ErrNoBroker where there is none.
+	Pass(ctx context.Context) (Pass, error)
+	// Sessions are those of the embedded broker's clients, connected or away.
+	Sessions(ctx context.Context) ([]Session, error)
+	// EndSession ends one of them, with what waits in it.
+	EndSession(ctx context.Context, client string) error
+	// Retained are at most limit of the messages that the filter matches; 0 is all.
+	Retained(ctx context.Context, filter string, limit int) ([]Retained, error)
+	// ClearRetained removes the messages that the filter matches, and returns how many.
+	ClearRetained(ctx context.Context, filter string) (int64, error)
 	// Unread are the topics that nobody reads, of the embedded broker; empty without one.
 	Unread(ctx context.Context) (Unread, error)
 	// AddDevice registers a device and returns its secret, which nobody can be told again.

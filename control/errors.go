@@ -8,8 +8,8 @@ var (
 	ErrUnreachable = errors.New("unreachable")
 	// ErrUnauthorized: this user may not do what the server's may.
 	ErrUnauthorized = errors.New("not authorised")
-	// ErrNoProbe: there is no broker in the server that could send a probe.
-	ErrNoProbe = errors.New("the broker is another program")
+	// ErrNoBroker: there is no broker in the server that could be asked.
+	ErrNoBroker = errors.New("the broker is another program")
 )
 
 // kindError is err with a kind; its text is that of err alone.

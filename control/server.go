@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/plantops/plantops/bridge"
 	"github.com/plantops/plantops/broker"
 	"github.com/plantops/plantops/certs"
 	"github.com/plantops/plantops/ingest"
@@ -51,7 +52,9 @@ type Running struct {
 	CertificatesChanged func()
 	// Retain lets the part that deletes by age look now. May be nil.
 	Retain func()
-	Before Baseline // what the database held before the broker let anybody in
+	// Bridges tells how those to other brokers are. nil: there are none.
+	Bridges func() []bridge.Status
+	Before  Baseline // what the database held before the broker let anybody in
 }
 
 // Server is one data directory with what is open of it: the server that runs in this process or, without Options.Running,
@@ -170,7 +173,7 @@ func (s *Server) Refusals(context.Context) (Refusals, error) {
 func (s *Server) Probe(ctx context.Context) error {
 	b := s.broker()
 	if b == nil {
-		return fmt.Errorf("probe the path into the store: %w", ErrNoProbe)
+		return fmt.Errorf("probe the path into the store: %w", ErrNoBroker)
 	}
 	return b.Probe(ctx)
 }

@@ -94,6 +94,17 @@ type userRequest struct {
 	Hash      string   `json:"hash,omitempty"`
 }
 
+// sessionRequest is the body of requests about a session.
+type sessionRequest struct {
+	Client string `json:"client"`
+}
+
+// retainedRequest is the body of requests about retained messages.
+type retainedRequest struct {
+	Filter string `json:"filter"`
+	Limit  int    `json:"limit,omitempty"`
+}
+
 // confirmRequest is the body of the request that confirms a deletion by age.
 type confirmRequest struct {
 	Before Moment `json:"before"`
@@ -120,6 +131,30 @@ func handler(o Operator) http.Handler {
 	handle("GET /unread", func(r *http.Request) (any, error) { return o.Unread(r.Context()) })
 	handle("GET /refusals", func(r *http.Request) (any, error) { return o.Refusals(r.Context()) })
 	handle("POST /probe", func(r *http.Request) (any, error) { return struct{}{}, o.Probe(r.Context()) })
+	handle("POST /pass", func(r *http.Request) (any, error) { return o.Pass(r.Context()) })
+	handle("GET /sessions", func(r *http.Request) (any, error) { return o.Sessions(r.Context()) })
+	handle("POST /sessions/end", func(r *http.Request) (any, error) {
+		session, err := body[sessionRequest](r)
+		if err != nil {
+			return nil, err
+		}
+		return struct{}{}, o.EndSession(r.Context(), session.Client)
+	})
+	handle("POST /retained/list", func(r *http.Request) (any, error) {
+		which, err := body[retainedRequest](r)
+		if err != nil {
+			return nil, err
+		}
+		return o.Retained(r.Context(), which.Filter, which.Limit)
+	})
+	handle("POST /retained/clear", func(r *http.Request) (any, error) {
+		which, err := body[retainedRequest](r)
+		if err != nil {
+			return nil, err
+		}
+		n, err := o.ClearRetained(r.Context(), which.Filter)
+		return countReply{n}, err
+	})
 	handle("POST /devices/add", func(r *http.Request) (any, error) {
 		device, err := body[deviceRequest](r)
 		if err != nil {
@@ -228,7 +263,7 @@ func socketKinds() map[string]error {
 	return map[string]error{
 		"exists": store.ErrExists, "not_found": store.ErrNotFound, "other_role": store.ErrOtherRole, "invalid_id": store.ErrInvalidID,
 		"invalid_filter": store.ErrInvalidFilter, "invalid_password": store.ErrInvalidPassword,
-		"nothing_to_confirm": ErrNothingToConfirm, "full": store.ErrFull, "locked": store.ErrLocked, "no_probe": ErrNoProbe,
+		"nothing_to_confirm": ErrNothingToConfirm, "full": store.ErrFull, "locked": store.ErrLocked, "no_broker": ErrNoBroker,
 	}
 }
 

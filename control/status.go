@@ -21,6 +21,7 @@ type Status struct {
 	UptimeSeconds int64          `json:"uptime_seconds,omitempty"`
 	Listeners     *Contact       `json:"listeners,omitempty"` // of the embedded broker, without CA
 	Subscriber    *Subscription  `json:"subscriber,omitempty"`
+	Bridges       []BridgeStatus `json:"bridges,omitempty"`
 	Connections   *Connections   `json:"connections,omitempty"`
 	Messages      Equation       `json:"messages"`
 	Devices       []DeviceStatus `json:"devices"`
@@ -40,6 +41,48 @@ type Subscription struct {
 	TLS        bool   `json:"tls"`
 	Connected  bool   `json:"connected"`
 	LastCommit Moment `json:"last_commit"` // of this run
+}
+
+// BridgeStatus is a bridge to another broker. Its counts are those of this run.
+type BridgeStatus struct {
+	Name      string      `json:"name"`
+	Broker    string      `json:"broker"` // host:port
+	Connected bool        `json:"connected"`
+	Since     Moment      `json:"since"`              // it has been connected, or away
+	Reason    string      `json:"reason,omitempty"`   // it is away
+	Problems  []string    `json:"problems,omitempty"` // what is not carried although it is connected
+	Waiting   int64       `json:"waiting"`            // messages here that the other broker has not acknowledged
+	Out       BridgeCount `json:"out"`
+	In        BridgeCount `json:"in"`
+}
+
+// BridgeCount counts the messages of one direction.
+type BridgeCount struct {
+	Carried int64 `json:"carried"`
+	Refused int64 `json:"refused"` // by the broker that was to have them
+	Dropped int64 `json:"dropped"` // of QoS 0, without room
+	Looped  int64 `json:"looped"`  // they had been here before
+}
+
+// addBridges adds what the bridges tell.
+func (st *Status) addBridges(r *Running, now time.Time) {
+	if r.Bridges == nil {
+		return
+	}
+	for _, b := range r.Bridges() {
+		one := BridgeStatus{Name: b.Name, Broker: b.Address, Connected: b.Connected, Since: Moment(b.Since.UnixMilli()), Reason: b.Why,
+			Problems: b.Refused, Waiting: r.Broker.Waiting(b.ClientID), Out: BridgeCount(b.Out), In: BridgeCount(b.In)}
+		if !one.Connected {
+			st.problem("the bridge %s is not connected: %s", one.Name, one.Reason)
+		}
+		for _, problem := range one.Problems {
+			st.problem("the bridge %s: %s", one.Name, problem)
+		}
+		if n := one.Out.Refused + one.In.Refused; n > 0 && now.Sub(b.Last.At) < refusalIsNews {
+			st.problem("the bridge %s has left %d messages that were refused, the last to %s, %s", one.Name, n, b.Last.Topic, b.Last.Reason)
+		}
+		st.Bridges = append(st.Bridges, one)
+	}
 }
 
 // Connections are those of the embedded broker.
@@ -117,6 +160,8 @@ const (
 	lowSpaceBytes   = 200 << 20
 	lowSpacePercent = 5
 	enoughBytes     = 2 << 30
+
+	refusalIsNews = time.Hour // so long a message that a bridge could not carry is a problem; afterwards it is only counted
 
 	lossIsNews = 7 * 24 * time.Hour // so long what a damaged database lost is a problem; afterwards it is only listed
 )
@@ -271,6 +316,7 @@ func (st *Status) addRunning(r *Running, now time.Time) (failing bool) {
 	for i, d := range st.Devices {
 		st.Devices[i] = d.WithRefusals(st.Refusals).WithUnread(st.Unread)
 	}
+	st.addBridges(r, now)
 	reach := Bound(r.Broker.Addrs())
 	st.Listeners = &reach
 	return failing

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"fmt"
+	"path/filepath"
 	"runtime"
 	"syscall"
 	"testing"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/plantops/plantops/broker/journal"
 	"github.com/plantops/plantops/store"
 	"github.com/plantops/plantops/store/storetest"
 )
@@ -83,4 +85,173 @@ func cpuTime(b *testing.B) time.Duration {
 	var usage syscall.Rusage
 	require.NoError(b, syscall.Getrusage(syscall.RUSAGE_SELF, &usage))
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
+
+// feed is a journal.Source that hands out one batch after the other.
+type feed struct {
+	next func() *journal.Batch
+	done chan error
+}
+
+func (f *feed) Take() *journal.Batch           { return f.next() }
+func (f *feed) Done(_ *journal.Batch, e error) { f.done <- e }
+
+// BenchmarkBroker commits what a broker hands over, one batch a time: 1,000 entries for one session, one for each of 1,000, and
+// the acknowledgement of what the batch 100 before held with it.
+func BenchmarkBroker(b *testing.B) {
+	for _, c := range []struct {
+		name               string
+		sessions, messages int
+	}{{"1000 entries for 1 session", 1, 1000}, {"1 entry for 1000 sessions", 1000, 1}, {"1 entry for 1 session", 1, 1}} {
+		b.Run(c.name, func(b *testing.B) { benchmarkBroker(b, c.sessions, c.messages) })
+	}
+}
+
+func benchmarkBroker(b *testing.B, sessions, messages int) {
+	s := storetest.Open(b)
+	number := int64(0)
+	batch := func() *journal.Batch {
+		number++
+		last := uint64(number) * uint64(messages)
+		c := &journal.Batch{Number: number, Messages: make([]byte, 120*messages)}
+		for id := range journal.SessionID(sessions) {
+			c.Queues = append(c.Queues, journal.Queue{
+				Session: id + 1, First: last - uint64(messages) + 1, Last: last, Messages: messages, Bytes: 100, Entries: make([]byte, 8*messages),
+			})
+			if number > 100 {
+				c.Trims = append(c.Trims, journal.Trim{Session: id + 1, Before: last - 100*uint64(messages)})
+			}
+		}
+		return c
+	}
+	f := &feed{done: make(chan error, 1)}
+	var waiting *journal.Batch
+	f.next = func() *journal.Batch {
+		next := waiting
+		waiting = nil
+		return next
+	}
+	run := func(c *journal.Batch) {
+		waiting = c
+		s.Announce()
+		require.NoError(b, <-f.done)
+	}
+	s.Attach(f)
+	for range 100 {
+		run(batch())
+	}
+	b.ReportAllocs()
+	cpu := cpuTime(b)
+	for b.Loop() {
+		run(batch())
+	}
+	rows := float64(b.N * max(sessions, messages))
+	b.ReportMetric(float64(cpuTime(b)-cpu)/rows, "cpu-ns/entry")
+	require.NoError(b, s.Detach(b.Context()))
+}
+
+// counted takes the state and forgets it.
+type counted struct{ sessions, subscriptions, waiting, retained int }
+
+func (c *counted) Session(journal.Session) error           { c.sessions++; return nil }
+func (c *counted) Subscription(journal.Subscription) error { c.subscriptions++; return nil }
+func (c *counted) Waiting(journal.Waiting) error           { c.waiting++; return nil }
+func (c *counted) Retained(journal.Retained) error         { c.retained++; return nil }
+
+// BenchmarkLoad opens and loads what a large house leaves: 100,000 retained messages, and 10,000 sessions away with two
+// subscriptions and ten messages each, which came in ten batches.
+func BenchmarkLoad(b *testing.B) {
+	const sessions, topics = 10_000, 100_000
+	path := filepath.Join(b.TempDir(), "plantops.db")
+	s, err := store.Open(b.Context(), store.Options{Path: path})
+	require.NoError(b, err)
+	var waiting *journal.Batch
+	f := &feed{done: make(chan error, 1)}
+	f.next = func() *journal.Batch {
+		next := waiting
+		waiting = nil
+		return next
+	}
+	s.Attach(f)
+	for round := range uint64(10) {
+		c := &journal.Batch{Number: int64(round + 1), Messages: make([]byte, 1200)}
+		for id := range journal.SessionID(sessions) {
+			if round == 0 {
+				c.Sessions = append(c.Sessions, journal.Session{ID: id + 1, Client: fmt.Sprint("client-", id), Account: "anna", State: make([]byte, 80)})
+				for n := range 2 {
+					c.Subscriptions = append(c.Subscriptions, journal.Subscription{Session: id + 1, Filter: fmt.Sprintf("house/room-%d/%d/#", id, n), Options: []byte{1, 0, 0}})
+				}
+			}
+			c.Queues = append(c.Queues, journal.Queue{Session: id + 1, First: round + 1, Last: round + 1, Messages: 1, Bytes: 100, Entries: make([]byte, 10)})
+		}
+		for n := range topics / 10 {
+			c.Retained = append(c.Retained, journal.Retained{Topic: fmt.Sprintf("house/room-%d/device-%d", round, n), Account: "anna", Message: make([]byte, 120)})
+		}
+		waiting = c
+		s.Announce()
+		require.NoError(b, <-f.done)
+	}
+	require.NoError(b, s.Detach(b.Context()))
+	require.NoError(b, s.Close())
+	var load time.Duration
+	for b.Loop() {
+		s, err := store.Open(b.Context(), store.Options{Path: path})
+		require.NoError(b, err)
+		began := time.Now()
+		var got counted
+		_, err = s.Load(b.Context(), &got)
+		require.NoError(b, err)
+		load += time.Since(began)
+		require.Equal(b, counted{sessions, 2 * sessions, sessions, topics}, got)
+		require.NoError(b, s.Close())
+	}
+	b.ReportMetric(load.Seconds()*1000/float64(b.N), "load-ms")
+}
+
+// BenchmarkRead reads a queue of 300,000 entries from its beginning to its end, as a session that comes back does: 1 MB a time.
+func BenchmarkRead(b *testing.B) {
+	for _, perBatch := range []int{10, 1000} {
+		b.Run(fmt.Sprintf("%d entries a batch", perBatch), func(b *testing.B) {
+			const entries = 300_000
+			s := storetest.Open(b)
+			var waiting []*journal.Batch
+			f := &feed{done: make(chan error, 1)}
+			f.next = func() *journal.Batch {
+				if len(waiting) == 0 {
+					return nil
+				}
+				next := waiting[0]
+				waiting = waiting[1:]
+				return next
+			}
+			for last := uint64(perBatch); last <= entries; last += uint64(perBatch) {
+				waiting = append(waiting, &journal.Batch{
+					Number: int64(last), Messages: make([]byte, 120*perBatch),
+					Queues: []journal.Queue{{Session: 1, First: last - uint64(perBatch) + 1, Last: last, Messages: perBatch, Entries: make([]byte, 8*perBatch)}},
+				})
+			}
+			n := len(waiting)
+			s.Attach(f)
+			for range n {
+				s.Announce()
+				require.NoError(b, <-f.done)
+			}
+			require.NoError(b, s.Detach(b.Context()))
+			var list []journal.Stored
+			for b.Loop() {
+				read := 0
+				for after := uint64(0); ; {
+					var err error
+					list, err = s.Read(b.Context(), 1, after, 1<<20, list[:0])
+					require.NoError(b, err)
+					if len(list) == 0 {
+						break
+					}
+					read += len(list)
+					after = list[len(list)-1].Last
+				}
+				require.Equal(b, n, read)
+			}
+		})
+	}
 }

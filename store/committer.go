@@ -66,6 +66,7 @@ func (s *Store) Attach(source journal.Source) {
 	b.began, b.logged, b.wait, b.retry = time.Time{}, time.Time{}, 0, time.Time{}
 	go s.commitForBroker()
 	s.release()
+	s.Announce() // what is nobody's may wait to be deleted
 }
 
 // Detach implements journal.Storage.
@@ -124,19 +125,32 @@ func (s *Store) commitForBroker() {
 			return
 		case <-b.hand:
 			s.answerBroker()
-			<-s.writing
-			continue
 		case <-b.wake:
+			if !s.acquireForBroker() {
+				return
+			}
+			s.serveBroker()
 		case <-again.C:
+			if !s.acquireForBroker() {
+				return
+			}
+			s.serveBroker()
+			s.sweepSome()
 		}
-		if !s.acquireForBroker() {
-			return
-		}
-		wait := s.serveBroker()
-		s.answerBroker()
+		again.Reset(b.pause())
 		<-s.writing
-		again.Reset(wait)
 	}
+}
+
+// pause is how long the goroutine may sleep when nobody wakes it.
+func (b *brokerSide) pause() time.Duration {
+	switch {
+	case b.announced.Load():
+		return max(time.Until(b.retry), 0)
+	case len(b.sweep) > 0:
+		return sweepPause
+	}
+	return time.Hour
 }
 
 // acquireForBroker waits for the writing token, and answers for who has it meanwhile.
@@ -154,12 +168,9 @@ func (s *Store) acquireForBroker() bool {
 	}
 }
 
-// serveBroker commits what was announced, and deletes some of what is nobody's. It returns when to come again.
-func (s *Store) serveBroker() (wait time.Duration) {
+// serveBroker commits what was announced, with the readings that wait, and answers.
+func (s *Store) serveBroker() {
 	b := &s.broker
-	if b.source == nil {
-		return time.Hour
-	}
 	if list := s.appends.takeAll(); len(list) > 0 {
 		s.serveAll(list)
 	} else if b.announced.Load() && s.brokerDue() {
@@ -170,19 +181,9 @@ func (s *Store) serveBroker() (wait time.Duration) {
 		if err != nil && (b.taken == nil || s.doubt != nil) { // or else the answer says it
 			s.brokerFault(err)
 		}
-		s.answerBroker()
 		s.idle.Reset(idleAfter)
 	}
-	wait = time.Hour
-	if len(b.sweep) > 0 && s.w != nil {
-		if wait = sweepPause; s.sweepSome() != nil {
-			wait = maxBrokerWait
-		}
-	}
-	if b.announced.Load() {
-		wait = min(wait, max(time.Until(b.retry), 0))
-	}
-	return wait
+	s.answerBroker()
 }
 
 // brokerDue reports whether the next transaction is to take what the broker has.

@@ -105,10 +105,10 @@ func (s *Store) settleOnce() (stored bool, err error) {
 	if err == nil {
 		stored = slices.Contains(d.stamps, found)
 		s.stamp++
-		if stored {
+		if stored && d.device == 0 {
 			d.stamps = append(d.stamps, s.stamp)
 		}
-		err = s.w.updateStamp.run(s.stamp, d.device)
+		err = s.w.updateStamp.run(s.stamp, int64(0)) // a row that is there in any case
 	}
 	if err == nil {
 		err = s.w.commit.run()
@@ -129,6 +129,7 @@ func (s *Store) reload() error {
 		return err
 	}
 	s.tx.quarantine, s.tx.originals = quarantineSize{}, originalsSize{}
+	s.entries.Store(0) // to be counted anew
 	return s.loadAccounts(context.Background())
 }
 

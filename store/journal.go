@@ -184,9 +184,12 @@ func (s *Store) sweepSession(id journal.SessionID, rows int64) (more bool, err e
 	return deleted == rows, err
 }
 
-// sweepSome deletes a part of what is nobody's, in a transaction.
-func (s *Store) sweepSome() error {
+// sweepSome deletes a part of what is nobody's, in a transaction. After an error it is tried again.
+func (s *Store) sweepSome() {
 	b := &s.broker
+	if len(b.sweep) == 0 || s.w == nil || b.source == nil {
+		return
+	}
 	var more bool
 	err := s.transact(func() (err error) {
 		clear(b.freed)
@@ -198,7 +201,7 @@ func (s *Store) sweepSome() error {
 	if err == nil && !more {
 		b.sweep = b.sweep[1:]
 	}
-	return err
+	s.answerBroker()
 }
 
 func (s *Store) deleteQueues(q *statement, id journal.SessionID, before int64) error {

@@ -1,14 +1,22 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
 
 	"github.com/plantops/plantops/broker/journal"
 )
@@ -146,4 +154,346 @@ func TestTheBrokersStateIsThereAfterARestart(t *testing.T) {
 	list, err = s.Read(t.Context(), 1, 3, 1, list[:1])
 	require.NoError(t, err)
 	assert.Len(t, list, 2)
+}
+
+// brokerModel says in the plainest way what the tables must hold.
+type brokerModel struct {
+	*gathered
+	queues map[journal.SessionID][]journal.Stored
+	last   map[journal.SessionID]uint64
+	number int64
+	used   journal.SessionID
+}
+
+// apply does what a batch says.
+func (m *brokerModel) apply(b *journal.Batch) {
+	for _, c := range b.Sessions {
+		m.sessions[c.ID] = c
+	}
+	for _, c := range b.Subscriptions {
+		key := fmt.Sprint(c.Session, " ", c.Filter)
+		if m.subscriptions[key] = c; c.Options == nil {
+			delete(m.subscriptions, key)
+		}
+	}
+	for _, q := range b.Queues {
+		m.queues[q.Session] = append(m.queues[q.Session], journal.Stored{Queue: q, Pack: b.Messages})
+	}
+	for _, c := range b.Trims {
+		m.queues[c.Session] = slices.DeleteFunc(m.queues[c.Session], func(q journal.Stored) bool { return q.Last < c.Before })
+	}
+	for _, c := range b.Retained {
+		if m.retained[c.Topic] = c; c.Message == nil {
+			delete(m.retained, c.Topic)
+		}
+	}
+	for _, id := range b.Ended {
+		delete(m.sessions, id)
+		m.queues[id] = nil
+		maps.DeleteFunc(m.subscriptions, func(_ string, c journal.Subscription) bool { return c.Session == id })
+	}
+}
+
+// draw makes a batch of a broker that behaves: what it says of a session comes from one that lives.
+func (m *brokerModel) draw(t *rapid.T) *journal.Batch {
+	m.number++
+	blob := func(name string) []byte {
+		return append([]byte{}, rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, name)...)
+	}
+	b := &journal.Batch{Number: m.number, Messages: blob("messages")}
+	for range rapid.IntRange(0, 3).Draw(t, "new sessions") {
+		m.used++
+		m.last[m.used] = 0
+		b.Sessions = append(b.Sessions, journal.Session{ID: m.used, Client: fmt.Sprint("client ", m.used), Account: "anna", State: blob("state")})
+	}
+	for _, id := range slices.Sorted(maps.Keys(m.last)) {
+		switch rapid.IntRange(0, 9).Draw(t, "what") {
+		case 0:
+			b.Ended = append(b.Ended, id)
+			delete(m.last, id)
+		case 1, 2, 3:
+			first := m.last[id] + 1
+			m.last[id] += uint64(rapid.IntRange(1, 4).Draw(t, "entries"))
+			b.Queues = append(b.Queues, journal.Queue{Session: id, First: first, Last: m.last[id], Messages: int(m.last[id] - first + 1), Bytes: rapid.Int64Range(0, 1<<40).Draw(t, "bytes"), Entries: blob("entries")})
+		case 4, 5:
+			b.Trims = append(b.Trims, journal.Trim{Session: id, Before: rapid.Uint64Range(0, m.last[id]+1).Draw(t, "before")})
+		case 6, 7:
+			if _, durable := m.sessions[id]; !durable {
+				continue
+			}
+			c := journal.Subscription{Session: id, Filter: rapid.SampledFrom([]string{"a", "b/#", "+/ü"}).Draw(t, "filter")}
+			if rapid.Bool().Draw(t, "subscribe") {
+				c.Options = blob("options")
+			}
+			b.Subscriptions = append(b.Subscriptions, c)
+		case 8:
+			if c, durable := m.sessions[id]; durable {
+				c.State = blob("state")
+				b.Sessions = append(b.Sessions, c)
+			}
+		}
+	}
+	if rapid.IntRange(0, 4).Draw(t, "clean") == 0 { // one that ends with its connection and cannot keep up
+		m.used++
+		m.last[m.used] = 1
+		b.Queues = append(b.Queues, journal.Queue{Session: m.used, First: 1, Last: 1, Messages: 1, Entries: blob("entries")})
+	}
+	for range rapid.IntRange(0, 3).Draw(t, "retained") {
+		c := journal.Retained{Topic: rapid.SampledFrom([]string{"a", "b", "c/ü", "d"}).Draw(t, "topic"), Account: rapid.SampledFrom([]string{"", "anna"}).Draw(t, "account")}
+		if rapid.IntRange(0, 3).Draw(t, "clear") > 0 {
+			c.Message = blob("message")
+		}
+		b.Retained = append(b.Retained, c)
+	}
+	return b
+}
+
+// restart forgets what ends with the process.
+func (m *brokerModel) restart() {
+	ends := func(id journal.SessionID) bool { _, durable := m.sessions[id]; return !durable }
+	maps.DeleteFunc(m.queues, func(id journal.SessionID, _ []journal.Stored) bool { return ends(id) })
+	maps.DeleteFunc(m.last, func(id journal.SessionID, _ uint64) bool { return ends(id) })
+	m.waiting = map[journal.SessionID]journal.Waiting{}
+	for id, list := range m.queues {
+		if len(list) == 0 {
+			continue
+		}
+		w := journal.Waiting{Session: id, First: list[0].First, Last: list[len(list)-1].Last}
+		for _, q := range list {
+			w.Messages += int64(q.Messages)
+			w.Bytes += q.Bytes
+		}
+		m.waiting[id] = w
+	}
+}
+
+func TestTheBrokersTablesHoldWhatTheModelHolds(t *testing.T) {
+	dir, run := t.TempDir(), 0
+	rapid.Check(t, func(t *rapid.T) {
+		run++
+		o := Options{Path: filepath.Join(dir, fmt.Sprint(run, ".db"))}
+		m := &brokerModel{gathered: newGathered(), queues: map[journal.SessionID][]journal.Stored{}, last: map[journal.SessionID]uint64{}}
+		for range rapid.IntRange(1, 4).Draw(t, "starts") {
+			s, err := Open(context.Background(), o)
+			require.NoError(t, err)
+			got, next := load(t, s)
+			m.restart()
+			require.Equal(t, m.gathered, got)
+			require.Greater(t, next.Batch, m.number)
+			require.Greater(t, next.Session, m.used)
+			m.number, m.used = next.Batch, next.Session
+			f := newFakeBroker()
+			s.Attach(f)
+			for range rapid.IntRange(0, 6).Draw(t, "batches") {
+				b := m.draw(t)
+				mustKeep(t, s, f, b)
+				m.apply(b)
+				m.compareQueues(t, s)
+			}
+			require.NoError(t, s.Detach(context.Background()))
+			require.NoError(t, s.Check(context.Background()))
+			requireTidy(t, s)
+			require.NoError(t, s.Close())
+		}
+	})
+}
+
+func (m *brokerModel) compareQueues(t *rapid.T, s *Store) {
+	for _, id := range slices.Sorted(maps.Keys(m.queues)) {
+		want := m.queues[id]
+		after := uint64(0)
+		if len(want) > 0 && rapid.Bool().Draw(t, "from the middle") {
+			after = want[len(want)/2].Last
+			want = want[len(want)/2+1:]
+		}
+		got, err := s.Read(context.Background(), id, after, 1<<30, nil)
+		require.NoError(t, err)
+		require.Len(t, got, len(want))
+		for i := range want {
+			require.Equal(t, normal(want[i]), normal(got[i]))
+		}
+	}
+}
+
+// normal makes no difference between no bytes and none.
+func normal(q journal.Stored) journal.Stored {
+	q.Entries, q.Pack = append([]byte{}, q.Entries...), append([]byte{}, q.Pack...)
+	return q
+}
+
+// requireTidy looks for messages that nobody refers to, and for wrong counts of who does.
+func requireTidy(t require.TestingT, s *Store) {
+	for _, query := range []string{
+		`SELECT count(*) FROM broker_pack WHERE batch NOT IN (SELECT batch FROM broker_queue)`,
+		`SELECT count(*) FROM broker_queue WHERE batch NOT IN (SELECT batch FROM broker_pack)`,
+		`SELECT count(*) FROM broker_share WHERE queues <> (SELECT count(*) FROM broker_queue WHERE broker_queue.batch = broker_share.batch)`,
+		`SELECT count(*) FROM (SELECT batch FROM broker_queue GROUP BY batch HAVING count(*) > 1) WHERE batch NOT IN (SELECT batch FROM broker_share)`,
+	} {
+		var n int
+		require.NoError(t, s.queryRow(context.Background(), query).Scan(&n))
+		require.Zero(t, n, query)
+	}
+}
+
+func TestALongQueueOfASessionThatEndsGoesInSteps(t *testing.T) {
+	const queues = 2*sweepRows + 1
+	fill := func(s *Store) {
+		require.NoError(t, s.acquire(t.Context()))
+		defer s.release()
+		require.NoError(t, s.transact(func() error { // what many batches would have left
+			for i := range uint64(queues) {
+				b := &journal.Batch{Number: int64(i + 1), Messages: []byte("m"), Queues: []journal.Queue{queue(1, i+1, i+1), queue(2, i+1, i+1)}}
+				if err := s.writeBatch(b); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))
+	}
+	gone := func(s *Store) func() bool {
+		return func() bool {
+			var n int
+			require.NoError(t, s.queryRow(t.Context(), `SELECT count(*) FROM broker_queue WHERE session = 1`).Scan(&n))
+			return n == 0
+		}
+	}
+	t.Run("when it ends", func(t *testing.T) {
+		s, f := attached(t, Options{})
+		fill(s)
+		mustKeep(t, s, f, &journal.Batch{Number: queues + 1, Ended: []journal.SessionID{1}})
+		require.False(t, gone(s)())
+		require.Eventually(t, gone(s), 10*time.Second, time.Millisecond)
+		list, err := s.Read(t.Context(), 2, 0, 1<<30, nil)
+		require.NoError(t, err)
+		assert.Len(t, list, queues, "another session's")
+		requireTidy(t, s)
+	})
+	t.Run("when nobody's session is found at a start", func(t *testing.T) {
+		s, _ := attached(t, Options{})
+		fill(s)
+		require.NoError(t, s.Detach(t.Context()))
+		require.NoError(t, s.Close())
+		s, _ = attached(t, s.options)
+		require.Eventually(t, gone(s), 10*time.Second, time.Millisecond)
+		requireTidy(t, s)
+	})
+}
+
+func TestADamagedBlobCostsItsOwnRowsOnly(t *testing.T) {
+	logs := &bytes.Buffer{}
+	fill := func(o Options) *Store {
+		s, f := attached(t, o)
+		for id := range journal.SessionID(3) {
+			mustKeep(t, s, f, &journal.Batch{
+				Number: int64(id + 1), Messages: []byte("messages"),
+				Sessions:      []journal.Session{{ID: id + 1, Client: fmt.Sprint(id), State: []byte("state")}},
+				Subscriptions: []journal.Subscription{{Session: id + 1, Filter: "a", Options: []byte{1}}, {Session: id + 1, Filter: "b", Options: []byte{1}}},
+				Queues:        []journal.Queue{queue(id+1, 1, 1)},
+				Retained:      []journal.Retained{{Topic: fmt.Sprint("t", id), Message: []byte("message")}},
+			})
+		}
+		require.NoError(t, s.Detach(t.Context()))
+		return s
+	}
+	for name, c := range map[string]struct {
+		damage                                          string
+		sessions, subscriptions, waiting, readable, ret int
+	}{
+		"session":      {`UPDATE broker_session SET state = x'02' WHERE id = 2`, 2, 4, 2, 2, 3},
+		"subscription": {`UPDATE broker_subscription SET options = x'02' WHERE session = 2 AND filter = 'a'`, 3, 5, 3, 3, 3},
+		"messages":     {`UPDATE broker_pack SET messages = x'02' WHERE batch = 2`, 3, 6, 3, 2, 3},
+		"entries":      {`UPDATE broker_queue SET entries = x'02' WHERE batch = 2`, 3, 6, 3, 2, 3},
+		"no messages":  {`DELETE FROM broker_pack WHERE batch = 2`, 3, 6, 3, 2, 3},
+		"retained":     {`UPDATE broker_retained SET message = x'02' WHERE topic = 't1'`, 3, 6, 3, 3, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			logs.Reset()
+			s := fill(Options{Log: slog.New(slog.NewTextHandler(logs, nil))})
+			execute(t, s, c.damage)
+			if name != "no messages" {
+				require.ErrorIs(t, s.Check(t.Context()), ErrDamaged)
+			}
+			for start := range 2 {
+				require.NoError(t, s.Close())
+				s = openTest(t, s.options)
+				g, _ := load(t, s)
+				assert.Len(t, g.sessions, c.sessions)
+				assert.Len(t, g.subscriptions, c.subscriptions)
+				assert.Len(t, g.waiting, c.waiting)
+				assert.Len(t, g.retained, c.ret)
+				readable := 0
+				for id := range g.sessions {
+					list, err := s.Read(t.Context(), id, 0, 1000, nil)
+					require.NoError(t, err)
+					readable += len(list)
+				}
+				assert.Equal(t, c.readable, readable)
+				if start == 0 {
+					assert.Contains(t, logs.String(), "damaged and lost")
+				}
+			}
+		})
+	}
+}
+
+func TestADamagedPageOfTheBrokersTablesIsSurvived(t *testing.T) {
+	s, f := attached(t, Options{})
+	const sessions, topics = 20, 30
+	var retain []journal.Retained
+	for i := range topics {
+		retain = append(retain, journal.Retained{Topic: fmt.Sprint("topic/", i), Message: bytes.Repeat([]byte("r"), 100)})
+	}
+	for i := range journal.SessionID(sessions) {
+		b := &journal.Batch{Number: int64(i + 1), Messages: bytes.Repeat([]byte("m"), 400), Retained: retain}
+		b.Sessions = []journal.Session{{ID: i + 1, Client: fmt.Sprint("client ", i), Account: "anna", State: bytes.Repeat([]byte("s"), 90)}}
+		for n := range 3 {
+			b.Subscriptions = append(b.Subscriptions, journal.Subscription{Session: i + 1, Filter: fmt.Sprint("house/", n), Options: []byte{1}})
+		}
+		for id := range i + 1 {
+			b.Queues = append(b.Queues, queue(id+1, uint64(i+1)*10, uint64(i+1)*10+2))
+		}
+		mustKeep(t, s, f, b)
+	}
+	mustAppend(t, s, telemetry("bed-1", noon, Value{"temperature", 1}))
+	require.NoError(t, s.Detach(t.Context()))
+	require.NoError(t, s.Close())
+	good, err := os.ReadFile(s.path)
+	require.NoError(t, err)
+	random := rand.New(rand.NewPCG(1, 1))
+	for page := 1; page <= len(good)/pageBytes; page++ {
+		t.Run(fmt.Sprint("page ", page), func(t *testing.T) {
+			path, logs := filepath.Join(t.TempDir(), "plantops.db"), &bytes.Buffer{}
+			damage(t, path, good, page, func(int) byte { return byte(random.Uint32()) })
+			s, err := Open(t.Context(), Options{Path: path, Log: slog.New(slog.NewTextHandler(logs, nil))})
+			require.NoError(t, err)
+			defer func() { assert.NoError(t, s.Close()) }()
+			g, next := load(t, s)
+			assert.Greater(t, next.Session, journal.SessionID(sessions))
+			assert.Greater(t, next.Batch, int64(sessions))
+			f := newFakeBroker()
+			s.Attach(f)
+			b := oneRetained(next.Batch, "after")
+			b.Messages, b.Queues = []byte("m"), []journal.Queue{queue(next.Session, 1, 1)}
+			f.put(b)
+			s.Announce()
+			require.Equal(t, []Outcome{Stored}, mustAppend(t, s, telemetry("bed-1", noon+1, Value{"temperature", 1})))
+			for try := 0; answered(t, f) != nil; try++ { // an index that nobody had read before
+				require.Less(t, try, 5)
+				mustAppend(t, s, telemetry("bed-1", noon+2, Value{"temperature", 1}))
+			}
+			require.NoError(t, s.Detach(t.Context()))
+			missing := int64(0)
+			for id := range g.sessions {
+				missing += 3*int64(sessions+1-id) - g.waiting[id].Messages
+			}
+			lost := sessions - len(g.sessions) + sessions*3 - len(g.subscriptions) + topics - len(g.retained)
+			assert.GreaterOrEqual(t, len(g.sessions), sessions-8)
+			assert.GreaterOrEqual(t, len(g.retained), topics-8)
+			assert.GreaterOrEqual(t, len(g.subscriptions), (sessions-8)*3-30)
+			if lost > 0 {
+				assert.Contains(t, logs.String(), "lost")
+			}
+			assert.LessOrEqual(t, missing, int64(2*3*sessions), "those of two batches, or on a page of queues")
+		})
+	}
 }

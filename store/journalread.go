@@ -26,7 +26,8 @@ type loaded struct {
 	strays           bool // subscriptions of no session
 }
 
-// Load implements journal.Storage. Rows whose blob is damaged are deleted and named in the log. An error of l ends it and is returned.
+// Load implements journal.Storage. Rows whose blob is damaged are deleted and named in the log. An error of l ends it and is
+// returned.
 func (s *Store) Load(ctx context.Context, l journal.Loader) (journal.Next, error) {
 	if err := s.acquire(ctx); err != nil {
 		return journal.Next{}, fmt.Errorf("load the broker's state: %w", err)
@@ -67,10 +68,11 @@ func (s *Store) loadBroker() (*loaded, error) {
 	}{
 		{`SELECT id, client, account, checksum, state FROM broker_session`, l.session},
 		{`SELECT session, filter, checksum, options FROM broker_subscription`, l.subscription},
-		{`SELECT session, min(first), max(last), CAST(total(messages) AS INTEGER), CAST(total(bytes) AS INTEGER), max(batch) FROM broker_queue GROUP BY session`, l.queue},
+		{`SELECT session, min(first), max(last), CAST(total(messages) AS INTEGER), CAST(total(bytes) AS INTEGER), max(batch)
+			FROM broker_queue GROUP BY session`, l.queue},
 		{`SELECT id, topic, message, account, checksum FROM broker_retained`, l.retain},
-		{`SELECT coalesce(max(batch), 0) FROM broker_pack`, func(row []driver.Value) { l.used(0, row[0].(int64)) }},
-		{`SELECT session, batch FROM broker_next`, func(row []driver.Value) { l.used(row[0].(int64)-1, row[1].(int64)-1) }},
+		{`SELECT coalesce(max(batch), 0) FROM broker_pack`, func(row []driver.Value) { l.used(0, number(row[0])) }},
+		{`SELECT session, batch FROM broker_next`, func(row []driver.Value) { l.used(number(row[0])-1, number(row[1])-1) }},
 	} {
 		if err := s.readBroker(part.query, part.row); err != nil && first == nil {
 			first = err
@@ -92,9 +94,9 @@ func (s *Store) readBroker(text string, row func(row []driver.Value)) error {
 }
 
 func (l *loaded) session(row []driver.Value) {
-	c := journal.Session{ID: journal.SessionID(row[0].(int64)), Client: row[1].(string), Account: row[2].(string), State: blob(row[4].([]byte))}
+	c := journal.Session{ID: journal.SessionID(number(row[0])), Client: text(row[1]), Account: text(row[2]), State: bytesIn(row[4])}
 	l.used(int64(c.ID), 0)
-	if row[3].(int64) != checksum(c.State) {
+	if number(row[3]) != checksum(c.State) {
 		l.badSessions = append(l.badSessions, int64(c.ID))
 		return
 	}
@@ -103,12 +105,12 @@ func (l *loaded) session(row []driver.Value) {
 }
 
 func (l *loaded) subscription(row []driver.Value) {
-	c := journal.Subscription{Session: journal.SessionID(row[0].(int64)), Filter: row[1].(string), Options: blob(row[3].([]byte))}
+	c := journal.Subscription{Session: journal.SessionID(number(row[0])), Filter: text(row[1]), Options: bytesIn(row[3])}
 	l.used(int64(c.Session), 0)
 	switch {
 	case !l.known[c.Session]:
 		l.strays = true
-	case row[2].(int64) != checksum(c.Options):
+	case number(row[2]) != checksum(c.Options):
 		l.badSubscriptions = append(l.badSubscriptions, c)
 	default:
 		l.subscriptions = append(l.subscriptions, c)
@@ -116,9 +118,9 @@ func (l *loaded) subscription(row []driver.Value) {
 }
 
 func (l *loaded) queue(row []driver.Value) {
-	c := journal.Waiting{Session: journal.SessionID(row[0].(int64)), First: uint64(row[1].(int64)), Last: uint64(row[2].(int64)),
-		Messages: row[3].(int64), Bytes: row[4].(int64)}
-	l.used(int64(c.Session), row[5].(int64))
+	c := journal.Waiting{Session: journal.SessionID(number(row[0])), First: uint64(number(row[1])), Last: uint64(number(row[2])),
+		Messages: number(row[3]), Bytes: number(row[4])}
+	l.used(int64(c.Session), number(row[5]))
 	if !l.known[c.Session] {
 		l.orphans = append(l.orphans, c.Session)
 		return
@@ -127,12 +129,21 @@ func (l *loaded) queue(row []driver.Value) {
 }
 
 func (l *loaded) retain(row []driver.Value) {
-	c := journal.Retained{Topic: row[1].(string), Message: blob(row[2].([]byte)), Account: row[3].(string)}
-	if row[4].(int64) != checksum(c.Message) {
+	c := journal.Retained{Topic: text(row[1]), Message: bytesIn(row[2]), Account: text(row[3])}
+	if number(row[4]) != checksum(c.Message) {
 		l.badTopics = append(l.badTopics, c.Topic)
 		return
 	}
 	l.retained = append(l.retained, c)
+}
+
+// What a damaged row has in place of a value of its kind is nothing.
+func number(v driver.Value) int64 { n, _ := v.(int64); return n }
+func text(v driver.Value) string  { s, _ := v.(string); return s }
+
+func bytesIn(v driver.Value) []byte {
+	b, _ := v.([]byte)
+	return blob(b)
 }
 
 // used says that numbers have been used. What is beyond all that can be is damaged.
@@ -172,7 +183,8 @@ func (s *Store) tidyBroker(l *loaded) {
 			}
 		}
 		if l.strays {
-			if err := s.w.run(context.Background(), `DELETE FROM broker_subscription WHERE session NOT IN (SELECT id FROM broker_session)`); err != nil {
+			const strays = `DELETE FROM broker_subscription WHERE session NOT IN (SELECT id FROM broker_session)`
+			if err := s.w.run(context.Background(), strays); err != nil {
 				return err
 			}
 		}
@@ -268,10 +280,12 @@ func (c *carrier) completeBroker(ctx context.Context) error {
 		DELETE FROM broker_pack WHERE batch NOT IN (SELECT batch FROM broker_queue);
 		DELETE FROM broker_share;
 		INSERT INTO broker_share (batch, queues) SELECT batch, count(*) FROM broker_queue GROUP BY batch HAVING count(*) > 1;
-		INSERT OR IGNORE INTO broker_next (id, session, batch) SELECT 1, %[3]d + coalesce(max(session), 0), %[3]d + coalesce(max(batch), 0) FROM (
+		INSERT OR IGNORE INTO broker_next (id, session, batch) SELECT 1, %[3]d + coalesce(max(session), 0),
+			%[3]d + coalesce(max(batch), 0) FROM (
 			SELECT id AS session, 0 AS batch FROM broker_session UNION ALL SELECT max(session), max(batch) FROM broker_queue)
 			WHERE session < %[4]d AND batch < %[4]d; -- what is more is damaged
-		UPDATE broker_next SET session = max(session, %[1]d), batch = max(batch, %[2]d)`, next.Session, next.Batch, lostNumbers, int64(math.MaxInt64/2)))
+		UPDATE broker_next SET session = max(session, %[1]d), batch = max(batch, %[2]d)`,
+		next.Session, next.Batch, lostNumbers, int64(math.MaxInt64/2)))
 }
 
 // lostNumbers is how many numbers are left out when it is not known which were used.

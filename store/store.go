@@ -1,6 +1,6 @@
 // Package store keeps everything that outlives a restart in one SQLite file: readings, devices, accounts, the
-// quarantine and the outcome of every message. A batch that Append took is synced to disk when Append returns, and its
-// counters are committed with it, so that what was received can always be accounted for.
+// quarantine, the outcome of every message, and the state of the broker (package journal). A batch that Append took is synced
+// to disk when Append returns, and its counters are committed with it, so that what was received can always be accounted for.
 //
 // One connection writes, a few read; only this package touches the file. What a message means is ingest's business, who
 // may log in the broker's, and that one server runs per directory is seen to by package control.

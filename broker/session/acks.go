@@ -21,10 +21,10 @@ func (s *Session) Puback(now time.Time, id uint16, reason Reason, out []Effect) 
 	if !s.connected || f == nil || f.qos != 1 {
 		return s.stray(f, out)
 	}
-	token := f.token
-	s.outgoing.bytes -= f.message.costBytes()
+	e := f.entry
+	s.takeBack(f)
 	s.outgoing.flights.remove(f)
-	return s.advance(now, s.answered(token, reason, out))
+	return s.advance(now, s.answered(&e, reason, out))
 }
 
 // Pubrec takes a PUBREC: from here on the client owns the message, so its
@@ -39,12 +39,10 @@ func (s *Session) Pubrec(now time.Time, id uint16, reason Reason, out []Effect) 
 		}
 		return append(out, Effect{Kind: Pubrel, PacketID: id, Reason: PacketIDNotFound})
 	}
-	if f.message != nil {
-		s.outgoing.bytes -= f.message.costBytes()
-		out = s.answered(f.token, reason, out)
-		f.message, f.token, f.ids = nil, nil, nil
-		t.order++
-		f.order = t.order
+	if f.holds() {
+		out = s.answered(&f.entry, reason, out)
+		s.takeBack(f)
+		t.letGo(f)
 	}
 	if reason.Failed() { // the exchange is over, no PUBREL follows
 		t.remove(f)
@@ -58,7 +56,7 @@ func (s *Session) Pubrec(now time.Time, id uint16, reason Reason, out []Effect) 
 func (s *Session) Pubcomp(now time.Time, id uint16, out []Effect) []Effect {
 	t := &s.outgoing.flights
 	f := t.find(id)
-	if !s.connected || f == nil || f.qos != 2 || f.message != nil {
+	if !s.connected || f == nil || f.qos != 2 || f.holds() {
 		return s.stray(f, out)
 	}
 	t.remove(f)
@@ -66,29 +64,41 @@ func (s *Session) Pubcomp(now time.Time, id uint16, out []Effect) []Effect {
 }
 
 // answered ends a delivery as the client's acknowledgement says.
-func (s *Session) answered(token any, reason Reason, out []Effect) []Effect {
+func (s *Session) answered(e *entry, reason Reason, out []Effect) []Effect {
 	if reason.Failed() {
 		s.stats.Dropped[DropRefused]++
-		return returnToken(token, Effect{Kind: Dropped, Drop: DropRefused, Reason: reason}, out)
+		return s.settle(e, Effect{Kind: Dropped, Drop: DropRefused, Reason: reason}, out)
 	}
 	s.stats.Delivered++
-	return returnToken(token, Effect{Kind: Delivered}, out)
+	return s.settle(e, Effect{Kind: Delivered}, out)
 }
 
 // drop ends a delivery that is in no queue and has no packet id. In the end everything that is dropped comes here or to
 // answered, and is counted there.
 func (s *Session) drop(e *entry, why Drop, reason Reason, out []Effect) []Effect {
 	s.stats.Dropped[why]++
-	return returnToken(e.token, Effect{Kind: Dropped, Drop: why, Reason: reason}, out)
+	return s.settle(e, Effect{Kind: Dropped, Drop: why, Reason: reason}, out)
 }
 
-// returnToken appends the end of a token's story, if there is a token.
-func returnToken(token any, e Effect, out []Effect) []Effect {
-	if token == nil {
+// settle appends the end of a delivery's story, if anybody waits for it.
+func (s *Session) settle(e *entry, end Effect, out []Effect) []Effect {
+	if s.lasted {
+		end.Seq = e.seq
+	}
+	if e.token == nil && end.Seq == 0 {
 		return out
 	}
-	e.Token = token
-	return append(out, e)
+	end.Token = e.token
+	return append(out, end)
+}
+
+// takeBack takes the message of a flight out of the account.
+func (s *Session) takeBack(f *flight) {
+	if f.message == nil {
+		delete(s.outgoing.bare, f.seq)
+		return
+	}
+	s.outgoing.bytes -= f.costBytes()
 }
 
 // dropFirst drops the first entry of a queue.
@@ -101,30 +111,39 @@ func (s *Session) dropFirst(queue *ring[entry], why Drop, out []Effect) []Effect
 // may not be. At QoS 2 the client may have it and know its id: a PUBREL clears
 // that up, where reusing the id would make the next message look like a repetition.
 func (s *Session) dropFlight(f *flight, why Drop, reason Reason, out []Effect) []Effect {
-	s.outgoing.bytes -= f.message.costBytes()
-	out = s.drop(&f.entry, why, reason, out)
+	s.takeBack(f)
+	out = s.dropBegun(f, why, reason, out)
 	if f.qos == 1 {
 		s.outgoing.flights.remove(f)
 		return out
 	}
 	t := &s.outgoing.flights
-	t.order++
-	f.message, f.token, f.ids, f.order = nil, nil, nil, t.order
+	t.letGo(f)
 	t.sent(f, released)
 	return append(out, Effect{Kind: Pubrel, PacketID: f.id})
 }
 
-// dropAll gives every token back: those on the way first, in their order.
+// dropBegun drops a message whose sending has begun, and says so.
+func (s *Session) dropBegun(f *flight, why Drop, reason Reason, out []Effect) []Effect {
+	n := len(out)
+	if out = s.drop(&f.entry, why, reason, out); len(out) > n {
+		out[n].QoS, out[n].PacketID = f.qos, f.id
+	}
+	return out
+}
+
+// dropAll gives every token back: those on the way first, in their order. Those of the tail are with the router.
 func (s *Session) dropAll(out []Effect) []Effect {
 	b := &s.outgoing
 	for _, id := range b.flights.resendOrder() {
-		if f := b.flights.find(id); f.message != nil {
-			out = s.drop(&f.entry, DropEnded, 0, out)
+		if f := b.flights.find(id); f.holds() {
+			out = s.dropBegun(f, DropEnded, 0, out)
 		}
 	}
 	for b.queue.n > 0 {
 		out = s.dropFirst(&b.queue, DropEnded, out)
 	}
+	s.stats.Dropped[DropEnded] += uint64(b.tail)
 	*b = outgoing{} // queue0 went with the connection
 	return out
 }

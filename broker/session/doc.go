@@ -60,10 +60,24 @@
 // PUBREL for what is past PUBREC, PUBLISH with DUP for the rest; what was never
 // sent goes without DUP. Expired messages are dropped before their first
 // sending, never after. QoS 0 goes to nobody who is away, which MQTT leaves to
-// the server. The queue is bounded: waiting QoS 0 messages make room, oldest
-// first, otherwise the newest message is dropped.
+// the server.
 //
-// A Token of the offer comes back exactly once. [Delivered]: PUBACK for QoS 1,
+// The queue has a head, which is bounded and in memory, and a tail, which is
+// with the router: it gets each entry in an [Enqueued], and gives them back, in
+// order, with [Session.Load] when [Session.WantsLoad] asks for them. Of QoS 0 the
+// newest is dropped where there is no room. Of a session that lasts (Options.Kept)
+// the router gets every entry, and keeps it until Delivered or Dropped names its
+// number: while the client is away the session holds none.
+//
+// # Over a restart
+//
+// [Session.AppendState] writes what must outlive the broker beside the entries
+// and subscriptions, and [Session.Restore] makes a new session of it, which then
+// loads its entries as any other. What it says must be on disk before the client
+// sees a PUBLISH of QoS 2, a PUBREL or PUBCOMP that follows from it. Codec has
+// the encodings of all that is kept.
+//
+// A Token of the offer comes back exactly once, to Load if the message was in the tail. [Delivered]: PUBACK for QoS 1,
 // PUBREC for QoS 2 (from there on the client owns the message), the hand-over
 // to the connection for QoS 0. [Dropped]: everything else, with the reason.
 // It may come back from within Deliver. Drops without a token are counted in [Stats].
@@ -76,10 +90,11 @@
 // wherever that is, in any order. PUBACKs leave in the order of their messages, and so
 // do PUBRECs; a refusal is a Complete with its reason. QoS 2 ids are held until
 // PUBREL, over connections: a repetition is a Duplicate, and its PUBREC
-// leaves when the first one's work is complete. One without DUP on a newer
-// connection is none: tell the session so with [Session.Reused]. A PUBLISH that
+// leaves when the first one's work is complete. A PUBLISH that
 // is sent again while its acknowledgement is still to come is the same message
-// when it says the same, and another one when not: ask [Session.Repeated] first. A ticket of an older
+// when it says the same, and another one when not: ask [Session.Repeated] first.
+// With DUP or without: libraries differ. Say [Session.Routed] in the same batch in
+// which the subscribers have it. A ticket of an older
 // connection never causes a PUBACK on a newer one. When storage stalls, the
 // router disconnects and lets the ticket complete late. When the message
 // is lost on our side, [Session.Abandon] sees to it that the client repeats it.
@@ -102,6 +117,9 @@
 //	outgoing.go      messages to the client: queues, the window, what is sent again
 //	acks.go          what the client acknowledges
 //	ids.go           packet ids in use
+//	tail.go          the part of the queue that is with the router
+//	state.go         a session over a restart
+//	codec.go         messages, entries, subscriptions as they are kept
 //	ring.go          the queues
 //	message.go       what is published
 //	will.go          the will

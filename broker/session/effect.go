@@ -14,16 +14,22 @@ const (
 	// Close: write AppendPacket's bytes (a DISCONNECT for MQTT 5, nothing
 	// before it), close the connection, then call Disconnect with Lost.
 	Close
-	// Delivered: the subscriber has taken over the message of Token.
+	// Delivered: the subscriber has taken over the message of Token, which is
+	// nil where only the end of the entry Seq is to be told.
 	Delivered
 	// Dropped: the message of Token will not be delivered, because of Drop
-	// (and Reason, when the subscriber refused it).
+	// (and Reason, when the subscriber refused it); Token may be nil, too. With
+	// a PacketID its sending had begun, at this QoS.
 	Dropped
 	// WillDue: check the publisher's access, then route Message.
 	WillDue
 	// Ended: the session's state is gone. Take the filters in Subscriptions
-	// out of the table; if the session is not connected, forget it.
+	// out of the table; if the session is not connected, forget it. Entries
+	// above Seq were in the tail.
 	Ended
+	// Enqueued: Entry returns what must be kept until it is Delivered or
+	// Dropped (in a lasting session), or until it is given to Load.
+	Enqueued
 )
 
 // Drop says why a message was not delivered.
@@ -37,6 +43,7 @@ const (
 	DropOffline               // QoS 0 and the client is away
 	DropRefused               // PUBACK or PUBREC of 0x80 and above
 	DropEnded                 // the session ended first
+	DropLost                  // what was kept of it could not be read
 	numDrops
 )
 
@@ -56,6 +63,12 @@ type Effect struct {
 	SubscriptionIDs []uint32
 	Token           any
 	Subscriptions   map[string]Subscription
+	Seq             uint64 // of the entry, in a lasting session; 0: none. See Ended
+}
+
+// Entry is what an Enqueued is about.
+func (e *Effect) Entry() Entry {
+	return Entry{Seq: e.Seq, Message: e.Message, QoS: e.QoS, Retain: e.Retain, SubscriptionIDs: e.SubscriptionIDs, Token: e.Token}
 }
 
 // IsPacket reports whether the effect is for the session's connection. Such

@@ -22,9 +22,13 @@ type flight struct {
 	order uint64 // of the PUBLISH; after PUBREC, of the PUBREC
 	id    uint16
 	state state
+	past  bool // PUBREC
 }
 
 func (f *flight) waits() bool { return f.state >= waitsPublish }
+
+// holds reports whether the message is still the session's: it is not past PUBREC.
+func (f *flight) holds() bool { return !f.past }
 
 // flights is the table of packet ids in use. An id lives in the slot id modulo
 // the table's length, a power of two. Ids are given out in sequence and one
@@ -34,6 +38,8 @@ type flights struct {
 	slots   []flight
 	n       int
 	waiting int // of them, not sent on this connection yet
+	past    int // of them, past PUBREC
+	removed int // since the table had its size
 	lastID  uint16
 	order   uint64
 }
@@ -62,6 +68,17 @@ func (t *flights) add(e entry) uint16 {
 	}
 }
 
+// put puts a flight with its id into the table, where it is not.
+func (t *flights) put(f flight) {
+	for 2*(t.n+1) > len(t.slots) && len(t.slots) <= maxIDs || t.slots[int(f.id)&(len(t.slots)-1)].state != free {
+		t.grow()
+	}
+	t.slots[int(f.id)&(len(t.slots)-1)] = f
+	t.n++
+	t.waiting++
+	t.past += btoi(f.past)
+}
+
 // grow doubles the table. What differs modulo n differs modulo 2n.
 func (t *flights) grow() {
 	slots := make([]flight, max(8, 2*len(t.slots)))
@@ -70,7 +87,7 @@ func (t *flights) grow() {
 			slots[int(f.id)&(len(slots)-1)] = *f
 		}
 	}
-	t.slots = slots
+	t.slots, t.removed = slots, 0
 }
 
 // find returns nil for an id that is not in use. The pointer is good until the
@@ -98,8 +115,44 @@ func (t *flights) remove(f *flight) {
 	if f.waits() {
 		t.waiting--
 	}
+	if f.past {
+		t.past--
+	}
 	t.n--
 	*f = flight{}
+	switch t.removed++; {
+	case t.n == 0 && len(t.slots) > keepSlots:
+		t.slots, t.removed = nil, 0
+	case t.removed >= len(t.slots):
+		t.shrink()
+	}
+}
+
+// letGo notes that the client has taken the message over: only the id is left, in the order of the PUBRECs.
+func (t *flights) letGo(f *flight) {
+	t.order++
+	t.past++
+	f.entry, f.past, f.order = entry{qos: f.qos}, true, t.order
+}
+
+// shrink gives back what a burst has left of the table, as far as no two ids come into one slot.
+func (t *flights) shrink() {
+	t.removed = 0
+	for len(t.slots) > keepSlots && 8*t.n <= len(t.slots) {
+		slots := make([]flight, len(t.slots)/2)
+		for i := range t.slots {
+			f := &t.slots[i]
+			if f.state == free {
+				continue
+			}
+			to := &slots[int(f.id)&(len(slots)-1)]
+			if to.state != free {
+				return
+			}
+			*to = *f
+		}
+		t.slots = slots
+	}
 }
 
 // connectionLost makes everything wait for the next connection.

@@ -15,6 +15,7 @@ type Verdict uint8
 // The verdicts.
 const (
 	Route     Verdict = iota // route it, then Complete its ticket
+	StoreOnly                // give it to who must store it and to nobody else, who have it, then Complete its ticket
 	Duplicate                // known: do not route it
 	TooMany                  // above Receive Maximum: the Close among the effects ends the connection
 )
@@ -38,6 +39,8 @@ type held struct {
 	print  uint64 // of what stands in it
 	known  bool   // print is
 	done   bool   // completed, with this reason
+	routed bool   // its subscribers have it
+	again  bool   // routed, and lost to who must store it
 	reason Reason
 }
 
@@ -95,6 +98,9 @@ func (s *Session) Receive(id uint16, qos byte, out []Effect) (Ticket, Verdict, [
 	if s.version == 5 && in.open >= s.options.ReceiveMaximum { // [MQTT-3.3.4-7]
 		return Ticket{}, TooMany, append(out, Effect{Kind: Close, Reason: ReceiveMaximumExceeded})
 	}
+	if qos == 2 && h == nil && len(in.held) >= s.options.MaxHeld {
+		return Ticket{}, TooMany, append(out, Effect{Kind: Close, Reason: ReceiveMaximumExceeded})
+	}
 	in.open++
 	if qos == 1 {
 		n := in.pubacks.add(place{id: id})
@@ -104,6 +110,11 @@ func (s *Session) Receive(id uint16, qos byte, out []Effect) (Ticket, Verdict, [
 	n := in.pubrecs.add(place{id: id})
 	if h != nil { // from an older connection [MQTT-4.3.3-10]
 		h.epoch, h.place = s.epoch, n
+		if h.again {
+			h.again = false
+			h.ticket = Ticket{epoch: s.epoch, place: n, id: id, qos: 2}
+			return h.ticket, StoreOnly, out
+		}
 		return Ticket{}, Duplicate, s.leave(h, out)
 	}
 	h = in.hold()
@@ -114,12 +125,15 @@ func (s *Session) Receive(id uint16, qos byte, out []Effect) (Ticket, Verdict, [
 	return h.ticket, Route, out
 }
 
-// Reused takes notice of a QoS 2 PUBLISH without DUP, before Receive. Where an older connection has left its id, the client
-// has forgotten that exchange, as one does that was restarted and keeps nothing: this is another message.
-func (s *Session) Reused(id uint16) {
-	if h := s.incoming.held[id]; h != nil && h.epoch != s.epoch {
-		s.incoming.forget(id)
+// Routed says that the message of a QoS 2 ticket is with its subscribers: from here on its id is kept on disk with their
+// entries. It reports whether it is to be kept at all.
+func (s *Session) Routed(t Ticket) bool {
+	h := s.incoming.held[t.id]
+	if t.qos != 2 || h == nil || h.ticket != t {
+		return false
 	}
+	h.routed = true
+	return s.lasting
 }
 
 // repeat answers a PUBLISH that came twice on one connection: the PUBREC that
@@ -163,7 +177,8 @@ func (s *Session) Complete(t Ticket, reason Reason, out []Effect) []Effect {
 
 // Abandon says that the message of the ticket was lost on our side. It is
 // never acknowledged; the connection that waits for it is closed, and the
-// message is routed again when the client repeats it.
+// message is routed again when the client repeats it: to all, or, once it was
+// Routed, to who must store it.
 func (s *Session) Abandon(t Ticket, out []Effect) []Effect {
 	in := &s.incoming
 	waits := s.connected && t.epoch == s.epoch
@@ -177,7 +192,11 @@ func (s *Session) Abandon(t Ticket, out []Effect) []Effect {
 			return out
 		}
 		waits = s.owed(h)
-		in.forget(t.id)
+		if h.again = h.routed; h.again {
+			h.ticket = Ticket{id: t.id} // it names nothing any more
+		} else {
+			in.forget(t.id)
+		}
 	default:
 		return out
 	}

@@ -182,16 +182,39 @@ func TestAcknowledgementsGoOutInAPause(t *testing.T) {
 	assert.Equal(t, []string{"PUBACK id=1"}, complete(s, receive(t, s, 1, 1), 0))
 }
 
-func TestAnIDFromAnOlderConnectionIsFreeForAMessageWithoutDUP(t *testing.T) {
+func TestAMessageOfAnOlderConnectionIsKnownByWhatItSays(t *testing.T) {
 	s := online(t, Options{}, nil)
-	old := receive(t, s, 7, 2)
-	s.Reused(7)
-	assert.Empty(t, again(t, s, 7), "on the same connection it is a repetition")
+	complete(s, says(t, s, 7, 2, 1), Success)
 	s.Disconnect(noon, Lost, nil)
-	s.Connect(noon, Connection{Version: 5, Expiry: Forever}, nil)
-	s.Reused(7)
-	s.Reused(8)
+	connect(s, nil)
+	assert.False(t, s.Repeated(7, 2, 1), "with DUP or without, as MQTT.js and rumqttc do")
+	_, verdict, out := s.Receive(7, 2, nil)
+	assert.Equal(t, Duplicate, verdict)
+	assert.Equal(t, []string{"PUBREC id=7"}, show(out))
+	s.Disconnect(noon, Lost, nil)
+	connect(s, nil)
+	says(t, s, 7, 2, 2) // another one on that id is routed
+}
+
+func TestHeldIDsAreBounded(t *testing.T) {
+	s := online(t, Options{MaxHeld: 2}, version(4))
+	receive(t, s, 1, 2)
+	receive(t, s, 2, 2)
+	assert.Equal(t, 2*heldBytes, s.StateBytes())
+	receive(t, s, 3, 1) // QoS 1 is not held
+	_, verdict, out := s.Receive(4, 2, nil)
+	assert.Equal(t, TooMany, verdict)
+	assert.Equal(t, []string{"close 0x93"}, show(out))
+}
+
+func TestARoutedMessageThatStorageLostIsForStorageOnly(t *testing.T) {
+	s := online(t, Options{}, nil)
 	ticket := receive(t, s, 7, 2)
-	assert.Empty(t, complete(s, old, 0), "nobody waits for it any more")
-	assert.Equal(t, []string{"PUBREC id=7"}, complete(s, ticket, 0))
+	s.Routed(ticket)
+	assert.Equal(t, []string{"close 0x97"}, show(s.Abandon(ticket, nil)))
+	s.Disconnect(noon, Lost, nil)
+	connect(s, nil)
+	ticket, verdict, _ := s.Receive(7, 2, nil)
+	assert.Equal(t, StoreOnly, verdict)
+	assert.Equal(t, []string{"PUBREC id=7"}, complete(s, ticket, Success))
 }

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"fmt"
 	"slices"
 	"time"
 )
@@ -11,7 +12,7 @@ func (w *world) judge() {
 	for i := range w.out {
 		w.effect(&w.out[i])
 	}
-	w.must(len(w.due) == 0, "every token that was due is settled")
+	w.must(len(w.due) == 0, fmt.Sprint("every token that was due is settled ", len(w.due), w.s.Lasting(), w.exists))
 	w.must(len(w.rels) == 0 && len(w.comps) == 0, "every PUBREL and PUBCOMP that was due has left")
 	w.must(w.willSeen == btoi(w.willDue), "the will is published when it is due, once")
 	if w.willDue {
@@ -29,22 +30,36 @@ func (w *world) judge() {
 
 // balance checks the bounds and that exactly the open tokens are held.
 func (w *world) balance() {
-	bytes := 0
+	bytes, tail := 0, 0
 	for _, list := range [][]*parcel{w.pending, w.pending0, w.flying} {
 		for _, p := range list {
-			bytes += p.m.costBytes()
+			switch _, bare := w.s.outgoing.bare[p.seq]; {
+			case bare && p.id > 0:
+			case p.id == 0 && w.inTail(p):
+				tail++
+			default:
+				bytes += p.m.costBytes()
+			}
 		}
 	}
 	st := w.s.Stats()
-	w.must(st.Queued == len(w.pending)+len(w.pending0), "queued")
-	w.must(st.Queued <= w.o.MaxQueued, "the queue is bounded in messages")
+	w.must(st.Queued == len(w.pending)+len(w.pending0), fmt.Sprint("queued ", st.Queued, len(w.pending), len(w.pending0)))
+	messages, _, _ := w.s.Tail()
+	w.must(messages == tail, "the tail")
+	w.must(w.s.Newest() == w.seq, "numbers")
+	w.must(st.Queued-tail <= w.o.MaxQueued+maxLoad, "the head is bounded in messages")
 	w.must(st.InFlight == len(w.flying)+len(w.released), "in flight")
 	w.must(st.Bytes == bytes, "bytes")
 	w.must(len(w.live) == len(w.pending)+len(w.pending0)+len(w.flying), "every open token is held")
 	// The first message is let in whatever its size, and so are QoS 1 and 2 that the queue passes on.
-	w.must(bytes <= w.o.MaxQueuedBytes || len(w.pending)+len(w.pending0)+len(w.flying) == 1, "the queue is bounded in bytes")
+	w.must(bytes <= w.o.MaxQueuedBytes+maxLoad*710 || len(w.pending)+len(w.pending0)+len(w.flying) == 1, "the head is bounded in bytes")
+	for _, p := range append(append([]*parcel{}, w.pending...), w.flying...) {
+		if w.s.Lasting() || p.id == 0 && w.inTail(p) {
+			w.must(slices.ContainsFunc(w.kept, func(e Entry) bool { return e.Seq == p.seq && e.Message == p.m }), "it is with the router")
+		}
+	}
 	w.must(len(w.s.incoming.held) == len(w.held), "held QoS 2 ids")
-	w.must(w.s.Deadline().Equal(w.deadline()), "deadline")
+	w.must(w.s.Deadline().Equal(w.deadline()), fmt.Sprint("deadline ", w.s.Deadline(), w.deadline(), w.willAt, w.endsAt, w.s.willDue, w.s.expires))
 }
 
 func (w *world) deadline() time.Time {
@@ -66,8 +81,11 @@ func (w *world) progress() {
 	old := func(p *parcel) bool { return p.epoch != w.epoch }
 	w.must(!slices.ContainsFunc(w.released, old), "PUBREL does not wait")
 	if w.outstanding() < w.window() {
-		w.must(!slices.ContainsFunc(w.flying, old), "nothing waits to be sent again while the window is open")
-		w.must(len(w.pending) == 0, "nothing waits while the window is open")
+		w.must(!slices.ContainsFunc(w.flying, old) || w.s.awaitsLoad(), "nothing waits to be sent again while the window is open")
+		w.must(len(w.pending) == 0 || w.inTail(w.pending[0]) || w.s.awaitsLoad(), "nothing waits while the window is open")
+	}
+	if len(w.flying) == 0 && len(w.pending) > 0 && w.inTail(w.pending[0]) {
+		w.must(w.s.WantsLoad(), "it asks for the tail")
 	}
 }
 
@@ -110,11 +128,15 @@ func (w *world) effect(e *Effect) {
 	case Close:
 		w.must(w.closes, "the connection is to be closed")
 	case Delivered:
-		w.delivered(e.Token.(*parcel))
+		w.delivered(w.parcel(e))
 	case Dropped:
-		w.dropped(e.Token.(*parcel), e)
+		w.dropped(w.parcel(e), e)
+	case Enqueued:
+		w.must(w.newest != nil && e.Seq == w.newest.seq && e.Token == w.newest, "the newest is enqueued")
+		w.kept = append(w.kept, e.Entry())
 	case WillDue:
 		w.willSeen++
+		w.s.WillRouted()
 		w.must(w.will != nil && e.Message.Created.Equal(w.now), "a will is due")
 		w.must(e.Message.Expires.IsZero() == (w.will.Expiry == 0), "will expiry")
 	case Ended:
@@ -132,7 +154,7 @@ func (w *world) published(e *Effect) {
 	w.must(e.QoS == p.qos && e.Retain == p.retain, "QoS and RETAIN")
 	size := packetBytes(p.m, p.qos, w.conn.Version, p.m.secondsLeft(w.now), nil)
 	w.must(w.conn.MaximumPacketSize == 0 || size <= int(w.conn.MaximumPacketSize), "Maximum Packet Size")
-	w.must(e.DUP || !p.m.Expired(w.now), "an expired message is not sent")
+	w.must(e.DUP && p.id != 0 || !p.m.Expired(w.now), "an expired message is not sent")
 	switch {
 	case p.qos == 0:
 		w.must(w.pending0[0] == p && !e.DUP && e.PacketID == 0, "QoS 0 in order, plain")
@@ -140,11 +162,12 @@ func (w *world) published(e *Effect) {
 		p.sent0 = true
 		w.due = append(w.due, p)
 		return
-	case e.DUP:
+	case e.DUP && !p.doubt || p.id != 0:
 		first := slices.IndexFunc(w.flying, func(p *parcel) bool { return p.epoch != w.epoch })
 		w.must(first >= 0 && w.flying[first] == p && e.PacketID == p.id, "DUP only on what was sent, in order, same id")
 	default:
 		w.must(w.pending[0] == p, "in order")
+		w.must(e.DUP == (p.doubt && p.qos == 1), "DUP for what may have been sent before")
 		w.pending = w.pending[1:]
 		inUse := func(q *parcel) bool { return q.id == e.PacketID }
 		w.must(e.PacketID != 0 && !slices.ContainsFunc(w.flying, inUse) && !slices.ContainsFunc(w.released, inUse), "an unused packet id")
@@ -187,6 +210,7 @@ func (w *world) settled(p *parcel) {
 	if i := slices.Index(w.due, p); i >= 0 {
 		w.due = slices.Delete(w.due, i, i+1)
 	}
+	w.kept = slices.DeleteFunc(w.kept, func(e Entry) bool { return e.Message == p.m })
 }
 
 func (w *world) delivered(p *parcel) {
@@ -220,8 +244,7 @@ func (w *world) dropped(p *parcel, e *Effect) {
 	w.settled(p)
 }
 
-// crowdedOut checks that p had to go: the queue is full, and it is either the
-// newest, with no QoS 0 message to go first, or the oldest of QoS 0.
+// crowdedOut checks that p had to go.
 func (w *world) crowdedOut(p *parcel) {
 	bytes, n := 0, len(w.pending)+len(w.pending0)
 	for _, list := range [][]*parcel{w.pending, w.pending0, w.flying} {
@@ -230,11 +253,7 @@ func (w *world) crowdedOut(p *parcel) {
 		}
 	}
 	w.must(n > w.o.MaxQueued || bytes > w.o.MaxQueuedBytes, "the queue is full")
-	if p == w.newest {
-		w.must(p.qos == 0 || len(w.pending0) == 0, "QoS 0 goes first")
-		return
-	}
-	w.must(w.newest.qos > 0 && p == w.pending0[0], "the oldest of QoS 0")
+	w.must(p == w.newest && p.qos == 0, "only the newest, of QoS 0")
 }
 
 // withdraw takes a dropped parcel out of the lists.
@@ -251,11 +270,4 @@ func (w *world) withdraw(p *parcel) {
 			w.rels = append(w.rels, ack{p.id, Success})
 		}
 	}
-}
-
-func btoi(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }

@@ -32,6 +32,9 @@ func (m *Message) costBytes() int {
 	return len(m.Topic) + len(m.Payload) + len(m.Properties) + overheadBytes
 }
 
+// costBytes is the same for a delivery with these identifiers, which are up to five bytes each in the packet.
+func costBytes(m *Message, ids []uint32) int { return m.costBytes() + 5*len(ids) }
+
 // Expired reports whether the message's lifetime is over.
 func (m *Message) Expired(now time.Time) bool {
 	return !m.Expires.IsZero() && !now.Before(m.Expires)

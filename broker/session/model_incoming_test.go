@@ -41,6 +41,11 @@ func (w *world) receive() {
 	case w.conn.Version == 5 && open >= w.o.ReceiveMaximum:
 		w.must(verdict == TooMany, "above Receive Maximum")
 		w.closes = true
+	case qos == 2 && h != nil && h.again:
+		w.must(verdict == StoreOnly, "lost to storage")
+		h.epoch, h.again, h.gone, h.ticket = w.epoch, false, false, ticket
+		w.pubrecs = append(w.pubrecs, h)
+		w.open = append(w.open, h)
 	case qos == 2 && h != nil:
 		w.must(verdict == Duplicate, "repeated from an older connection")
 		h.epoch = w.epoch
@@ -54,6 +59,10 @@ func (w *world) receive() {
 		} else {
 			w.pubrecs = append(w.pubrecs, l)
 			w.held[id] = l
+			if w.dice.roll(2) == 0 {
+				l.routed = true
+				w.must(w.s.Routed(ticket) == w.s.Lasting(), "to be kept")
+			}
 		}
 	}
 }
@@ -114,8 +123,9 @@ func (w *world) abandon() {
 	if !l.done && !l.gone {
 		w.closes = w.connected && l.epoch == w.epoch
 		if l.ticket.qos == 2 {
-			l.gone = true
-			delete(w.held, l.id)
+			if l.gone, l.again = true, l.routed; !l.routed {
+				delete(w.held, l.id)
+			}
 		}
 	}
 	w.out = w.s.Abandon(l.ticket, w.out)

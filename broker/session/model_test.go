@@ -39,6 +39,13 @@ type world struct {
 	rels     []ack     // PUBRELs that must leave within this step, in order
 	newest   *parcel   // being delivered in this step
 
+	// What a router keeps, and what a restart makes of it.
+	seq     uint64 // of the newest entry
+	kept    []Entry
+	gone    []Entry // with the session that has ended in this step
+	ghost   bool
+	loading bool
+
 	// From the client.
 	pubacks  []*letter
 	pubrecs  []*letter
@@ -68,6 +75,8 @@ type parcel struct {
 	epoch  int // of the last sending
 	sent0  bool
 	reason Reason // of the client's acknowledgement
+	seq    uint64
+	doubt  bool // it may have been sent before a restart
 }
 
 // letter is one inbound message.
@@ -80,13 +89,15 @@ type letter struct {
 	gone   bool // its ticket names nothing any more
 	reason Reason
 	print  uint64
+	routed bool
+	again  bool // only who must store it has not got it
 }
 
 func newWorld(d dice, fatalf func(string, ...any)) *world {
 	w := &world{fatalf: fatalf, dice: d, now: noon, live: map[*Message]*parcel{}, held: map[uint16]*letter{}}
 	w.o = Options{
 		Window: 1 + d.roll(8), MaxQueued: 1 + d.roll(12), MaxQueuedBytes: 1000 + d.roll(8000),
-		ReceiveMaximum: 1 + d.roll(6), RaiseQoS0: d.roll(2) == 0,
+		ReceiveMaximum: 1 + d.roll(6), RaiseQoS0: d.roll(2) == 0, Kept: d.roll(3) > 0,
 	}
 	w.s = New("me", w.o)
 	return w
@@ -115,7 +126,7 @@ func (w *world) note(event string, args ...any) {
 // step lets one event happen and judges what follows from it.
 func (w *world) step() {
 	w.steps++
-	w.newest, w.resuming, w.wasPaused = nil, false, w.s.Paused()
+	w.newest, w.resuming, w.loading, w.wasPaused = nil, false, false, w.s.Paused()
 	w.out = w.out[:0]
 	if !w.connected && w.dice.roll(6) == 0 {
 		w.connect()
@@ -148,13 +159,17 @@ func (w *world) event() {
 	case k < 89:
 		w.note("pause")
 		w.s.Pause()
-	case k < 96:
+	case k < 93:
 		w.resume()
+	case k < 96:
+		w.load()
 	case k < 98:
 		w.now = w.now.Add(time.Duration(w.dice.roll(4000)) * time.Millisecond)
 		w.tick()
 		w.note("tick")
 		w.out = w.s.Tick(w.now, w.out)
+	case k < 99 && w.dice.roll(2) == 0:
+		w.restart()
 	case k < 99:
 		w.note("connect over the old one or again")
 		w.connect()
@@ -182,8 +197,16 @@ func (w *world) ended() {
 	w.endsNow, w.exists = true, false
 	w.willDue = w.willDue || w.will != nil
 	w.due = append(w.due, w.flying...)
-	w.due = append(w.due, w.pending...)
+	w.gone = slices.Clone(w.kept)
+	for _, p := range w.pending {
+		if w.inTail(p) || w.s.Lasting() && !w.connected {
+			w.settled(p) // the router knows it
+			continue
+		}
+		w.due = append(w.due, p)
+	}
 	w.due = append(w.due, w.pending0...)
+	w.kept, w.seq, w.ghost = nil, 0, false
 	w.flying, w.released, w.pending, w.pending0 = nil, nil, nil, nil
 	clear(w.held)
 	w.open = nil
@@ -212,6 +235,10 @@ func (w *world) connect() {
 		w.disconnected(Lost)
 	}
 	w.tick()
+	if w.ghost {
+		w.will, w.willDue = nil, false
+		w.ended()
+	}
 	if c.Clean && w.exists {
 		w.ended()
 	}
@@ -291,6 +318,10 @@ func (w *world) deliver() {
 	if p.qos == 0 {
 		w.pending0 = append(w.pending0, p)
 	} else {
+		if w.exists {
+			w.seq++
+			p.seq = w.seq
+		}
 		w.pending = append(w.pending, p)
 	}
 	w.out = w.s.Deliver(w.now, m, o, w.out)

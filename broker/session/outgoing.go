@@ -10,10 +10,11 @@ type Offer struct {
 	QoS               byte // granted to the subscription
 	RetainAsPublished bool
 	Retained          bool     // sent because of a new subscription
-	Scarce            bool     // the account holds as much as it may: the session may hold FreeBytes
+	Scarce            bool     // the account holds as much memory as it may: the session may hold FreeBytes
 	SubscriptionIDs   []uint32 // of all matching subscriptions; not changed afterwards
 	// Token, when not nil, comes back exactly once, in a Delivered or a
-	// Dropped. Use a pointer: then nothing is allocated.
+	// Dropped. Use a pointer: then nothing is allocated. What went into
+	// the tail brings it back to Load; at the session's end it does not.
 	Token any
 }
 
@@ -22,47 +23,103 @@ type entry struct {
 	message *Message
 	token   any
 	ids     []uint32
+	seq     uint64 // of QoS 1 and 2
 	qos     byte
 	retain  bool
+	doubted bool // it may have been sent before a restart
 }
 
-// outgoing is what is on its way to the client.
+func (e *entry) costBytes() int { return costBytes(e.message, e.ids) }
+
+// outgoing is what is on its way to the client. QoS 1 and 2 are numbered as they come. They wait in a queue of which the head
+// is in memory; its tail, the entries above loaded, is with the router, which has got each of them in an Enqueued.
 type outgoing struct {
 	flights flights
 	resend  []uint16    // ids in use that the connection has yet to see
-	queue   ring[entry] // QoS 1 and 2, never sent
+	queue   ring[entry] // the head: QoS 1 and 2, never sent
 	queue0  ring[entry] // QoS 0, empty unless paused
 	bytes   int         // in queues and flights
 	bytes0  int         // of them, in queue0
+
+	seq       uint64 // of the newest entry
+	sent      uint64 // of the newest that has left the queue
+	loaded    uint64 // up to here they are in memory, or settled
+	doubted   uint64 // up to here they may have been sent before a restart
+	tail      int    // entries in the tail
+	tailBytes int
+	bare      map[uint64]uint16 // flights whose messages are with the router: ids by number; see unload
+	expires   time.Time         // nothing in the queue before that
 }
 
 // Deliver hands the session a message. QoS 0 goes out at once or, while the
 // connection is paused, when it resumes. QoS 1 and 2 keep their order and wait
-// for the window, the connection and the client's return.
+// for the window, the connection and the client's return; what the head has no
+// room for goes to the tail.
 func (s *Session) Deliver(now time.Time, m *Message, o Offer, out []Effect) []Effect {
 	e := entry{message: m, token: o.Token, ids: o.SubscriptionIDs, qos: min(m.QoS, o.QoS)} // [MQTT-3.8.4-8]
 	if m.QoS == 0 && s.options.RaiseQoS0 {
 		e.qos = min(1, o.QoS)
 	}
 	e.retain = o.Retained || (m.Retain && o.RetainAsPublished) // [MQTT-3.3.1-12, -13]
-	b := &s.outgoing
-	ready := s.connected && !s.paused
 	switch {
-	case !s.exists:
+	case !s.exists || s.ghost:
 		return s.drop(&e, DropEnded, 0, out)
-	case e.qos == 0 && !s.connected:
-		return s.drop(&e, DropOffline, 0, out)
-	case o.Scarce && !s.fits(&e, true):
-		return s.drop(&e, DropQueueFull, 0, out)
-	case e.qos == 0 && ready:
-		return s.send(now, &e, out)
-	case ready && b.flights.outstanding() < s.window && s.fits(&e, false): // so nothing waits before it
-		return s.send(now, &e, out)
+	case e.qos == 0:
+		return s.deliverAtMostOnce(now, &e, o.Scarce, out)
 	}
-	return s.enqueue(&e, out)
+	b := &s.outgoing
+	b.seq++
+	e.seq = b.seq
+	if s.lasting {
+		out = append(out, enqueued(&e))
+	}
+	ready := s.connected && !s.paused && b.flights.outstanding() < s.window
+	switch {
+	case b.loaded+1 != e.seq || s.lasting && !s.connected: // what is away needs no memory
+	case ready && s.fits(&e, o.Scarce): // so nothing waits before it
+		b.loaded = e.seq
+		return s.send(now, &e, out)
+	default:
+		var room bool
+		if room, out = s.room(now, &e, o.Scarce, out); room {
+			b.loaded = e.seq
+			s.push(&e)
+			return out
+		}
+	}
+	b.tail++
+	b.tailBytes += e.costBytes()
+	if !s.lasting {
+		out = append(out, enqueued(&e))
+	}
+	return out
 }
 
-// FreeBytes is what a session may hold when its account holds too much: a client
+func enqueued(e *entry) Effect {
+	return Effect{Kind: Enqueued, Seq: e.seq, Message: e.message, QoS: e.qos, Retain: e.retain, SubscriptionIDs: e.ids, Token: e.token}
+}
+
+func (s *Session) deliverAtMostOnce(now time.Time, e *entry, scarce bool, out []Effect) []Effect {
+	b := &s.outgoing
+	switch {
+	case !s.connected:
+		return s.drop(e, DropOffline, 0, out)
+	case scarce && !s.fits(e, true):
+		return s.drop(e, DropQueueFull, 0, out)
+	case !s.paused:
+		return s.send(now, e, out)
+	}
+	var room bool
+	if room, out = s.room(now, e, false, out); !room {
+		return s.drop(e, DropQueueFull, 0, out)
+	}
+	b.bytes += e.costBytes()
+	b.bytes0 += e.costBytes()
+	b.queue0.push(*e)
+	return out
+}
+
+// FreeBytes is what a session may hold in memory when its account holds too much: a client
 // that reads is not cut off by others that do not.
 const FreeBytes = 4096
 
@@ -71,27 +128,48 @@ const FreeBytes = 4096
 func (s *Session) fits(e *entry, scarce bool) bool {
 	b := &s.outgoing
 	if scarce {
-		return b.bytes+e.message.costBytes() <= FreeBytes
+		return b.bytes+e.costBytes() <= FreeBytes
 	}
-	return b.bytes == 0 || b.bytes+e.message.costBytes() <= s.options.MaxQueuedBytes
+	return b.bytes == 0 || b.bytes+e.costBytes() <= s.options.MaxQueuedBytes
 }
 
-// enqueue makes room for QoS 1 and 2 by dropping waiting QoS 0 messages, the
-// oldest first; where that does not do, the newcomer is dropped.
-func (s *Session) enqueue(e *entry, out []Effect) []Effect {
+// room reports whether e may wait in memory, when what has expired there has made room.
+func (s *Session) room(now time.Time, e *entry, scarce bool, out []Effect) (bool, []Effect) {
 	b := &s.outgoing
-	for b.queue.n+b.queue0.n >= s.options.MaxQueued || !s.fits(e, false) {
-		if e.qos == 0 || b.queue0.n == 0 {
-			return s.drop(e, DropQueueFull, 0, out)
-		}
-		out = s.dropFirst(&b.queue0, DropQueueFull, out)
+	has := func() bool { return b.queue.n+b.queue0.n < s.options.MaxQueued && s.fits(e, scarce) }
+	if !has() && !b.expires.IsZero() && !now.Before(b.expires) {
+		out = s.purge(now, out)
 	}
-	b.bytes += e.message.costBytes()
-	if e.qos == 0 {
-		b.bytes0 += e.message.costBytes()
-		b.queue0.push(*e)
-	} else {
-		b.queue.push(*e)
+	return has(), out
+}
+
+// push puts e at the end of the head.
+func (s *Session) push(e *entry) {
+	b := &s.outgoing
+	b.bytes += e.costBytes()
+	b.queue.push(*e)
+	b.expires = sooner(b.expires, e.message.Expires)
+}
+
+// sooner is the earlier of two times, of which the zero one is never.
+func sooner(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// purge drops what has expired in the queue.
+func (s *Session) purge(now time.Time, out []Effect) []Effect {
+	b := &s.outgoing
+	b.expires = time.Time{}
+	for range b.queue.n {
+		e := s.shift(&b.queue)
+		if e.message.Expired(now) {
+			out = s.drop(&e, DropExpired, 0, out)
+			continue
+		}
+		s.push(&e)
 	}
 	return out
 }
@@ -100,18 +178,21 @@ func (s *Session) enqueue(e *entry, out []Effect) []Effect {
 // large. QoS 1 and 2 are charged to the session from here on.
 func (s *Session) send(now time.Time, e *entry, out []Effect) []Effect {
 	m := e.message
+	if e.qos > 0 {
+		s.outgoing.sent = e.seq
+	}
 	if m.Expired(now) {
 		return s.drop(e, DropExpired, 0, out) // [MQTT-3.3.2-5]
 	}
 	if s.tooLarge(now, e) {
 		return s.drop(e, DropTooLarge, 0, out)
 	}
-	out = append(out, s.publish(now, e, 0, false))
+	out = append(out, s.publish(now, e, 0, e.doubted && e.qos == 1))
 	if e.qos == 0 {
 		s.stats.Delivered++
-		return returnToken(e.token, Effect{Kind: Delivered}, out)
+		return s.settle(e, Effect{Kind: Delivered}, out)
 	}
-	s.outgoing.bytes += m.costBytes()
+	s.outgoing.bytes += e.costBytes()
 	out[len(out)-1].PacketID = s.outgoing.flights.add(*e)
 	return out
 }
@@ -158,11 +239,11 @@ func (s *Session) Resume(now time.Time, room int, out []Effect) []Effect {
 	b := &s.outgoing
 	for b.queue0.n > 0 && room > 0 {
 		e := s.shift(&b.queue0)
-		room -= e.message.costBytes()
+		room -= e.costBytes()
 		out = s.send(now, &e, out)
 	}
 	open := b.flights.outstanding() < s.window
-	s.paused = b.queue0.n > 0 || (open && (b.queue.n > 0 || len(b.resend) > 0))
+	s.paused = b.queue0.n > 0 || (open && (b.queue.n > 0 && len(b.bare) == 0 || len(b.resend) > 0 && !s.awaitsLoad()))
 	return out
 }
 
@@ -186,6 +267,8 @@ func (s *Session) sendAgain(now time.Time, room int, out []Effect) ([]Effect, in
 		f := b.flights.find(b.resend[0])
 		switch {
 		case f == nil || !f.waits(): // settled meanwhile
+		case f.state == waitsPublish && f.message == nil: // until it is loaded
+			return out, room
 		case f.state == waitsReleasing:
 			b.flights.sent(f, released)
 			out = append(out, Effect{Kind: Pubrel, PacketID: f.id})
@@ -195,7 +278,7 @@ func (s *Session) sendAgain(now time.Time, room int, out []Effect) ([]Effect, in
 			out = s.dropFlight(f, DropTooLarge, 0, out)
 		default:
 			b.flights.sent(f, published)
-			room -= f.message.costBytes()
+			room -= f.costBytes()
 			out = append(out, s.publish(now, &f.entry, f.id, true))
 		}
 		b.resend = b.resend[1:]
@@ -209,7 +292,7 @@ func (s *Session) sendQueue(now time.Time, room int, out []Effect) ([]Effect, in
 	b := &s.outgoing
 	for b.queue.n > 0 && room > 0 && b.flights.outstanding() < s.window {
 		e := s.shift(&b.queue)
-		room -= e.message.costBytes()
+		room -= e.costBytes()
 		out = s.send(now, &e, out)
 	}
 	return out, room
@@ -218,9 +301,9 @@ func (s *Session) sendQueue(now time.Time, room int, out []Effect) ([]Effect, in
 // shift takes the first entry out of a queue.
 func (s *Session) shift(queue *ring[entry]) entry {
 	e := queue.pop()
-	s.outgoing.bytes -= e.message.costBytes()
+	s.outgoing.bytes -= e.costBytes()
 	if queue == &s.outgoing.queue0 {
-		s.outgoing.bytes0 -= e.message.costBytes()
+		s.outgoing.bytes0 -= e.costBytes()
 	}
 	return e
 }

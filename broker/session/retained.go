@@ -130,6 +130,14 @@ func (r *Retained) Get(topic string) *Message {
 	return nil
 }
 
+// Kept returns the retained message of a topic and whose it is.
+func (r *Retained) Kept(topic string) Kept {
+	if n := r.find(topic); n != nil {
+		return n.kept
+	}
+	return Kept{}
+}
+
 // Sweep goes on removing what is stale where c stands, and visits a bounded
 // part of the tree per call. When c is done, begin again with Everything.
 func (r *Retained) Sweep(c *Cursor, stale func(Kept) bool) (removed int) {

@@ -2,7 +2,7 @@ package session
 
 // keepSlots is how large a ring may stay when it runs empty. A burst is given
 // back to the collector, the steady state never allocates.
-const keepSlots = 1024
+const keepSlots = 256
 
 // ring is a queue in a circular buffer whose length is a power of two.
 type ring[T any] struct {

@@ -10,7 +10,7 @@ import (
 )
 
 // dropNames are the reasons for Dropped as show has them.
-var dropNames = [numDrops]string{"expired", "too large", "queue full", "offline", "refused", "session ended"}
+var dropNames = [numDrops]string{"expired", "too large", "queue full", "offline", "refused", "session ended", "lost"}
 
 // show writes effects the way the tests compare them.
 func show(out []Effect) []string {
@@ -180,28 +180,52 @@ func TestQoS0IsKeptOnlyForThoseWhoAreThere(t *testing.T) {
 	assert.Equal(t, []string{"dropped d: offline"}, deliver(s, "d", 0))
 }
 
-func TestFullQueueDropsQoS0FirstThenTheNewest(t *testing.T) {
+func TestWhatTheHeadHasNoRoomForIsTheTail(t *testing.T) {
 	s := online(t, Options{MaxQueued: 3}, nil)
 	s.Pause()
 	deliver(s, "a", 1)
 	deliver(s, "zero", 0)
-	deliver(s, "nil", 0)
+	deliver(s, "b", 1)
 	assert.Equal(t, []string{"dropped void: queue full"}, deliver(s, "void", 0))
-	assert.Equal(t, []string{"dropped zero: queue full"}, deliver(s, "b", 1))
-	assert.Equal(t, []string{"dropped nil: queue full"}, deliver(s, "c", 2))
-	assert.Equal(t, []string{"dropped d: queue full"}, deliver(s, "d", 1))
-	assert.EqualValues(t, 4, s.Stats().Dropped[DropQueueFull])
-	assert.Equal(t, []string{"PUBLISH a id=1", "PUBLISH b id=2", "PUBLISH c id=3"}, show(s.Resume(noon, 1<<20, nil)))
+	var tail []Entry
+	for _, topic := range []string{"c", "d"} {
+		out := s.Deliver(noon, &Message{Topic: topic, QoS: 2}, Offer{QoS: 2}, nil)
+		require.Len(t, out, 1)
+		require.Equal(t, Enqueued, out[0].Kind)
+		tail = append(tail, out[0].Entry())
+	}
+	assert.False(t, s.WantsLoad(), "the head is long enough")
+	assert.Equal(t, []string{"PUBLISH a id=1", "PUBLISH b id=2", "PUBLISH zero", "delivered zero"}, show(s.Resume(noon, 1<<20, nil)))
+	assert.True(t, s.WantsLoad())
+	assert.Empty(t, s.Load(noon, tail[:1], tail[0].Seq, nil))
+	assert.Equal(t, []string{"PUBLISH c id=3"}, show(s.Resume(noon, 1<<20, nil)))
+	assert.Equal(t, []string{" e e"}, deliver(s, "e", 1), "behind d")
+	assert.Empty(t, s.Load(noon, append(tail[1:], Entry{Seq: 5, QoS: 1, Message: &Message{Topic: "e", QoS: 1}}), 5, nil))
+	assert.Equal(t, []string{"PUBLISH d id=4", "PUBLISH e id=5"}, show(s.Resume(noon, 1<<20, nil)))
+	assert.Equal(t, []string{"PUBLISH f id=6"}, deliver(s, "f", 1))
 }
 
-func TestQueueIsBoundedInBytes(t *testing.T) {
+func TestWhatHasExpiredMakesRoom(t *testing.T) {
+	s := online(t, Options{MaxQueued: 3}, nil)
+	s.Pause()
+	for range 3 {
+		s.Deliver(noon, &Message{Topic: "old", QoS: 1, Expires: noon.Add(time.Second)}, Offer{QoS: 1}, nil)
+	}
+	later := noon.Add(time.Minute)
+	assert.Empty(t, s.Deliver(later, &Message{Topic: "new", QoS: 1}, Offer{QoS: 1}, nil))
+	assert.Equal(t, []string{"PUBLISH new id=1"}, show(s.Resume(later, 1<<20, nil)))
+	assert.EqualValues(t, 3, s.Stats().Dropped[DropExpired])
+}
+
+func TestTheHeadIsBoundedInBytes(t *testing.T) {
 	s := online(t, Options{MaxQueuedBytes: 1000}, nil)
 	large := &Message{Topic: "large", QoS: 1, Payload: make([]byte, 2000)}
 	assert.Len(t, s.Deliver(noon, large, Offer{QoS: 1}, nil), 1, "let in when nothing else is held")
-	assert.Equal(t, []string{"dropped a: queue full"}, deliver(s, "a", 1), "unacknowledged bytes count")
+	assert.Equal(t, []string{" a a"}, deliver(s, "a", 1), "unacknowledged bytes count")
 	s.Puback(noon, 1, 0, nil)
 	assert.Zero(t, s.Stats().Bytes)
-	assert.Equal(t, []string{"PUBLISH a id=2"}, deliver(s, "a", 1))
+	messages, bytes, after := s.Tail()
+	assert.Equal(t, []int{1, 257, 1}, []int{messages, bytes, int(after)})
 }
 
 func TestRedeliveryKeepsOrderAndFlagsOnlyWhatWasSent(t *testing.T) {
@@ -240,7 +264,7 @@ func TestTooLargeForTheNextConnection(t *testing.T) {
 	deliver(s, "0123456789x", 1)
 	s.Disconnect(noon, Lost, nil)
 	small := func(c *Connection) { c.MaximumPacketSize = 14 }
-	assert.Equal(t, []string{"dropped 0123456789: too large", "PUBREL id=1", "PUBLISH a id=2 dup", "dropped 0123456789x: too large"},
+	assert.Equal(t, []string{"dropped id=1 0123456789: too large", "PUBREL id=1", "PUBLISH a id=2 dup", "dropped id=3 0123456789x: too large"},
 		connect(s, small), "the client may know the QoS 2 id, so it is released")
 	assert.Equal(t, 2, s.Stats().InFlight)
 	s.Pubcomp(noon, 1, nil)
@@ -253,7 +277,7 @@ func TestWhatIsReleasedUnreceivedKeepsItsPlace(t *testing.T) {
 	deliver(s, "a", 2)
 	s.Pubrec(noon, 2, 0, nil)
 	s.Disconnect(noon, Lost, nil)
-	assert.Equal(t, []string{"PUBREL id=2", "dropped 0123456789: too large", "PUBREL id=1"},
+	assert.Equal(t, []string{"PUBREL id=2", "dropped id=1 0123456789: too large", "PUBREL id=1"},
 		connect(s, func(c *Connection) { c.MaximumPacketSize = 14 }))
 	s.Disconnect(noon, Lost, nil)
 	assert.Equal(t, []string{"PUBREL id=2", "PUBREL id=1"}, connect(s, nil))
@@ -334,4 +358,39 @@ func TestNothingHappensWithoutAConnection(t *testing.T) {
 	assert.Empty(t, s.Disconnect(noon, Lost, nil))
 	assert.Zero(t, s.Room())
 	assert.Equal(t, []string{"PUBLISH a id=1 dup", "PUBLISH b id=2 dup"}, connect(s, nil))
+}
+
+func TestTheTableShrinksAfterABurst(t *testing.T) {
+	for name, left := range map[string]int{"empty": 0, "one is never answered": 1} {
+		t.Run(name, func(t *testing.T) {
+			s := online(t, Options{Window: 4096}, nil)
+			burst := func() (ids []uint16) {
+				for range 4000 {
+					for _, e := range s.Deliver(noon, &Message{Topic: "t", QoS: 1}, Offer{QoS: 1}, nil) {
+						ids = append(ids, e.PacketID)
+					}
+				}
+				return ids
+			}
+			deliver(s, "stays", 2)
+			for range 4 {
+				for _, id := range burst() {
+					s.Puback(noon, id, Success, nil)
+				}
+			}
+			if left == 0 {
+				s.Pubrec(noon, 1, Success, nil)
+				assert.Equal(t, pastBytes, s.StateBytes())
+				s.Pubcomp(noon, 1, nil)
+			}
+			for range 16 { // little goes on
+				s.Puback(noon, s.Deliver(noon, &Message{Topic: "t", QoS: 1}, Offer{QoS: 1}, nil)[0].PacketID, Success, nil)
+			}
+			for range 8192 * left { // who has something in use for long is looked at now and then
+				s.Puback(noon, s.Deliver(noon, &Message{Topic: "t", QoS: 1}, Offer{QoS: 1}, nil)[0].PacketID, Success, nil)
+			}
+			assert.LessOrEqual(t, len(s.outgoing.flights.slots), keepSlots)
+			assert.Equal(t, left, s.Stats().InFlight)
+		})
+	}
 }

@@ -16,14 +16,19 @@ type Options struct {
 	// has no flow control of its own, and Mosquitto's 20 makes the network's
 	// delay the limit of a burst. The ingest session sets its credits.
 	Window int
-	// MaxQueued bounds the messages that wait to be sent. Default 10,000.
+	// MaxQueued bounds the messages that wait in memory to be sent. Default 10,000.
 	MaxQueued int
-	// MaxQueuedBytes bounds the bytes that wait or are unacknowledged; a
+	// MaxQueuedBytes bounds the bytes that wait in memory or are unacknowledged; a
 	// single message is always let in. Default 16 MiB.
 	MaxQueuedBytes int
 	// ReceiveMaximum is what CONNACK announced to an MQTT 5 client: so many
 	// QoS 1 and 2 messages may be unacknowledged by us. Default 65535.
 	ReceiveMaximum int
+	// MaxHeld bounds the QoS 2 messages of the client that it has not released. Default 4096.
+	MaxHeld int
+	// Kept says that a session which outlives its connection is kept on disk: each of its entries is told in an Enqueued and
+	// is with the router until it is settled.
+	Kept bool
 	// RaiseQoS0 delivers at QoS 1 what was published at QoS 0, where the
 	// subscription grants it, so that it is acknowledged and redelivered.
 	RaiseQoS0 bool
@@ -41,6 +46,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.ReceiveMaximum <= 0 {
 		o.ReceiveMaximum = maxIDs
+	}
+	if o.MaxHeld <= 0 {
+		o.MaxHeld = 4096
 	}
 	o.Window = min(o.Window, maxIDs)
 	return o
@@ -62,10 +70,14 @@ type Session struct {
 
 	// The life of the session.
 	exists   bool // there is state to be present at the next CONNECT
+	lasting  bool // it is kept on disk
+	lasted   bool // it is, or was on an earlier connection
+	ghost    bool // nothing but a will is left, after a restart
 	expiry   time.Duration
 	expires  time.Time // while disconnected; zero: never
 	will     *Will
 	willDue  time.Time // while disconnected; zero: not waiting
+	leaving  *Will     // published, see WillRouted
 	filters  map[string]Subscription
 	stats    Stats
 	outgoing outgoing
@@ -74,9 +86,9 @@ type Session struct {
 
 // Stats are counted since New; the first three are current.
 type Stats struct {
-	Queued    int // messages that wait to be sent
+	Queued    int // messages that wait to be sent, the tail included
 	InFlight  int // messages that wait for their last acknowledgement
-	Bytes     int // of both
+	Bytes     int // of both, in memory
 	Delivered uint64
 	Dropped   [numDrops]uint64 // by Drop
 	Stray     uint64           // acknowledgements of nothing
@@ -97,21 +109,35 @@ func (s *Session) Version() byte { return s.version }
 // Stats returns the session's counters.
 func (s *Session) Stats() Stats {
 	st := s.stats
-	st.Queued = s.outgoing.queue.n + s.outgoing.queue0.n
+	st.Queued = s.outgoing.queue.n + s.outgoing.queue0.n + s.outgoing.tail
 	st.InFlight = s.outgoing.flights.n
 	st.Bytes = s.outgoing.bytes
 	return st
 }
 
-// Backlog returns how many messages wait to be sent, and the bytes of those and of the unacknowledged ones.
+// Backlog returns how many messages wait in memory to be sent, and the bytes of those and of the unacknowledged ones.
 func (s *Session) Backlog() (messages, bytes int) {
 	return s.outgoing.queue.n + s.outgoing.queue0.n, s.outgoing.bytes
 }
 
+// What is kept of an exchange of QoS 2 costs so much.
+const (
+	pastBytes = 128 // an id past PUBREC
+	heldBytes = 128 // an id of the client's
+)
+
+// StateBytes is what the exchanges are charged with of which only the ids are left.
+func (s *Session) StateBytes() int {
+	return pastBytes*(s.outgoing.flights.past+len(s.outgoing.bare)) + heldBytes*len(s.incoming.held)
+}
+
+// HeldBytes is what of that is for messages of the client that it has not released.
+func (s *Session) HeldBytes() int { return heldBytes * len(s.incoming.held) }
+
 // Backlog0 returns how many QoS 0 messages wait to be sent, and their bytes.
 func (s *Session) Backlog0() (messages, bytes int) { return s.outgoing.queue0.n, s.outgoing.bytes0 }
 
-// Overflowed returns how many messages the session had no room for.
+// Overflowed returns how many messages of QoS 0 the session had no room for.
 func (s *Session) Overflowed() uint64 { return s.stats.Dropped[DropQueueFull] }
 
 // Connection is what a CONNECT says about the connection and the session.
@@ -132,7 +158,10 @@ func (s *Session) Connect(now time.Time, c Connection, out []Effect) (present bo
 		out = s.Disconnect(now, Lost, out)
 	}
 	out = s.Tick(now, out)
-	if c.Clean && s.exists {
+	if s.ghost {
+		s.will = nil // its client is back in time
+	}
+	if (c.Clean || s.ghost) && s.exists {
 		out = s.end(now, out) // [MQTT-3.1.2-4]; the session's end publishes its will [MQTT-3.1.2-8]
 	}
 	present = s.exists // [MQTT-3.2.2-2, -3]
@@ -145,6 +174,8 @@ func (s *Session) Connect(now time.Time, c Connection, out []Effect) (present bo
 	}
 	s.maxPacketSize = int(min(c.MaximumPacketSize, math.MaxInt32))
 	s.expiry, s.expires = c.Expiry, time.Time{}
+	s.lasting = s.options.Kept && c.Expiry > 0
+	s.lasted = s.lasted || s.lasting
 	s.will, s.willDue = c.Will, time.Time{} // a delayed will of the last connection is not sent [MQTT-3.1.3-9]
 	s.outgoing.resend = s.outgoing.flights.resendOrder()
 	return present, out
@@ -190,7 +221,19 @@ func (s *Session) Disconnect(now time.Time, cause Cause, out []Effect) []Effect 
 	case s.expiry != Forever:
 		s.expires = now.Add(s.expiry)
 	}
+	if s.lasting {
+		s.unload()
+	}
 	return out
+}
+
+// Expiry returns for how long the session outlives its connection, Forever included; for one without a connection, how much of
+// that is left.
+func (s *Session) Expiry(now time.Time) time.Duration {
+	if s.connected || s.expires.IsZero() {
+		return s.expiry
+	}
+	return max(0, s.expires.Sub(now))
 }
 
 // Deadline returns when Tick must be called, zero for never. It changes only
@@ -227,11 +270,12 @@ func (s *Session) End(now time.Time, out []Effect) []Effect {
 // comes before its delay [MQTT-3.1.3-9].
 func (s *Session) end(now time.Time, out []Effect) []Effect {
 	out = s.publishWill(now, out)
+	tail := max(s.outgoing.sent, s.outgoing.loaded)
 	out = s.dropAll(out)
-	out = append(out, Effect{Kind: Ended, Subscriptions: s.filters})
+	out = append(out, Effect{Kind: Ended, Subscriptions: s.filters, Seq: tail})
 	s.incoming = incoming{}
 	s.filters = nil
 	s.expires = time.Time{}
-	s.exists = false
+	s.exists, s.lasting, s.lasted, s.ghost = false, false, false, false
 	return out
 }

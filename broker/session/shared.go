@@ -98,10 +98,13 @@ func (s *Session) Takes(now time.Time, m *Message, o Offer) Taking {
 		return TakesLater
 	case e.qos == 0:
 		return TakesNow
-	case b.flights.outstanding() >= s.window || !s.fits(&e, false):
+	case b.flights.outstanding() >= s.window || b.loaded != b.seq || !s.fits(&e, false):
 		return TakesLater
 	case o.Scarce && b.bytes > 0 && !s.fits(&e, true):
 		return TakesLater // what it has unacknowledged makes room
 	}
 	return TakesNow
 }
+
+// TakesMore reports whether the session may have room where Takes has said that it has none.
+func (s *Session) TakesMore() bool { return s.Room() > 0 && s.outgoing.loaded == s.outgoing.seq }

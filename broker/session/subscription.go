@@ -46,6 +46,16 @@ func (s *Session) Unsubscribe(filter string) (existed bool) {
 // Subscriptions returns how many there are.
 func (s *Session) Subscriptions() int { return len(s.filters) }
 
+// SharedSubscriptions returns how many of them are shared. It walks every filter.
+func (s *Session) SharedSubscriptions() (n int) {
+	for _, sub := range s.filters {
+		if sub.Shared() {
+			n++
+		}
+	}
+	return n
+}
+
 // Subscription returns the subscription with this very filter, if there is one.
 func (s *Session) Subscription(filter string) (sub Subscription, ok bool) {
 	sub, ok = s.filters[filter]

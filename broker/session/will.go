@@ -42,6 +42,9 @@ func (s *Session) publishWill(now time.Time, out []Effect) []Effect {
 	if s.will.Expiry > 0 {
 		m.Expires = now.Add(s.will.Expiry)
 	}
-	s.will, s.willDue = nil, time.Time{} // [MQTT-3.1.2-10]: once
+	s.leaving, s.will, s.willDue = s.will, nil, time.Time{} // [MQTT-3.1.2-10]: once
 	return append(out, Effect{Kind: WillDue, Message: &m})
 }
+
+// WillRouted says that the message of a WillDue is with its subscribers, or refused: it need not be kept any more.
+func (s *Session) WillRouted() { s.leaving = nil }

@@ -155,7 +155,11 @@ func TestEverySettingIsDocumented(t *testing.T) {
 		if key.Default != "" {
 			def = "`" + key.Default + "`"
 		}
-		want = append(want, fmt.Sprintf("| `%s` | %s | %s | `%s` | %s |", key.Path, key.Unit, def, strings.Join(key.Env, "` `"), key.Meaning))
+		env := ""
+		if len(key.Env) > 0 {
+			env = "`" + strings.Join(key.Env, "` `") + "`"
+		}
+		want = append(want, fmt.Sprintf("| `%s` | %s | %s | %s | %s |", key.Path, key.Unit, def, env, key.Meaning))
 	}
 	require.Equal(t, strings.Join(want, "\n"), table)
 }

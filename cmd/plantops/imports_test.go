@@ -15,6 +15,7 @@ const module = "github.com/plantops/plantops"
 
 // arrows are the packages of ours that a package may know. Nobody knows cmd.
 var arrows = map[string][]string{
+	"bridge":            {"broker/topic"},
 	"broker":            {"broker/access", "broker/journal", "broker/network", "broker/refusal", "broker/route", "broker/session", "broker/topic", "broker/validate"},
 	"broker/access":     {"broker/topic"},
 	"broker/brokertest": {"broker", "broker/brokertest/logtest", "certs/certstest", "config"},
@@ -26,23 +27,25 @@ var arrows = map[string][]string{
 	"broker/topic":      {},
 	"broker/validate":   {"broker/refusal"},
 
-	"broker/topic/topictest": {},
-	"certs":                  {},
-	"cmd/plantops":           {"broker", "broker/topic", "certs", "cmd/plantops/clock", "cmd/plantops/doctor", "cmd/plantops/listing", "cmd/plantops/snippet", "config", "config/mosquitto", "control", "deploy/esp32", "ingest", "ingest/source", "store"},
-	"cmd/plantops/clock":     {},
-	"cmd/plantops/doctor":    {"control", "store"},
-	"cmd/plantops/listing":   {"control", "store"},
-	"cmd/plantops/snippet":   {},
-	"config":                 {"broker/topic"},
-	"config/mosquitto":       {"broker/topic"},
-	"control":                {"broker", "certs", "ingest", "ingest/source", "store"},
-	"deploy/esp32":           {},
-	"ingest":                 {"ingest/payload", "ingest/source", "store"},
-	"ingest/source":          {"broker/topic", "ingest/payload"},
-	"ingest/payload":         {"store"},
-	"store":                  {"broker/journal", "broker/topic", "store/salvage"},
-	"store/salvage":          {},
-	"store/storetest":        {"store"},
+	"broker/topic/topictest":     {},
+	"broker/journal/journaltest": {"broker/journal"},
+	"certs":                      {},
+	"cmd/plantops":               {"bridge", "broker", "broker/topic", "certs", "cmd/plantops/clock", "cmd/plantops/doctor", "cmd/plantops/listing", "cmd/plantops/mqttcli", "cmd/plantops/snippet", "config", "config/mosquitto", "control", "deploy/esp32", "ingest", "ingest/source", "store"},
+	"cmd/plantops/clock":         {},
+	"cmd/plantops/doctor":        {"control", "store"},
+	"cmd/plantops/listing":       {"control", "store"},
+	"cmd/plantops/mqttcli":       {},
+	"cmd/plantops/snippet":       {},
+	"config":                     {"broker/topic"},
+	"config/mosquitto":           {"broker/topic"},
+	"control":                    {"bridge", "broker", "certs", "ingest", "ingest/source", "store"},
+	"deploy/esp32":               {},
+	"ingest":                     {"ingest/payload", "ingest/source", "store"},
+	"ingest/source":              {"broker/topic", "ingest/payload"},
+	"ingest/payload":             {"store"},
+	"store":                      {"broker/journal", "broker/topic", "store/salvage"},
+	"store/salvage":              {},
+	"store/storetest":            {"store"},
 
 	"broker/brokertest/logtest": {},
 	"broker/brokertest/rawmqtt": {},
@@ -65,7 +68,7 @@ var arrows = map[string][]string{
 	outside + "/attack":   append(helpers, "certs/certstest"),
 	outside + "/bench":    helpers,
 	outside + "/esp32":    append(helpers, "broker/brokertest/logtest"),
-	outside + "/powercut": helpers,
+	outside + "/powercut": append(helpers, outside+"/history", outside+"/history/scene"),
 	outside + "/reload":   append(helpers, "certs/certstest"),
 	outside + "/torture":  append(helpers, "broker", "broker/brokertest", "broker/brokertest/logtest", "ingest"),
 }
@@ -78,13 +81,13 @@ var helpers = []string{"broker/brokertest/rawmqtt", outside + "/door", outside +
 	outside + "/setting", outside + "/siege", "store"}
 
 // homes are the only packages that may import a library; of mochi and a part of it, that of the part counts. Below broker
-// stands mochi's packets (codes, constants, the types of one packet), never its server.
+// stands mochi's packets (codes, constants, the types of one packet), never its server; so it does in the client of pub and sub.
 var homes = map[string][]string{
 	"github.com/mochi-mqtt/server/v2":         {"broker"},
-	"github.com/mochi-mqtt/server/v2/packets": {"broker", "broker/brokertest", "broker/refusal", "broker/validate"},
+	"github.com/mochi-mqtt/server/v2/packets": {"broker", "broker/brokertest", "broker/refusal", "broker/validate", "cmd/plantops/mqttcli"},
 
 	"github.com/gorilla/websocket":     {"broker/network", "broker/brokertest"},
-	"github.com/eclipse/paho.golang":   {"ingest"},
+	"github.com/eclipse/paho.golang":   {"bridge", "ingest"}, // bridge uses its packets only
 	"github.com/spf13/viper":           {"config"},
 	"github.com/go-viper/mapstructure": {"config"},
 	"go.yaml.in/yaml":                  {"config"},
@@ -186,7 +189,7 @@ func libraryOf(imported string) (found string) {
 // No exported signature may show a library that has one home: its users would need the library too. What stands below
 // broker is for broker alone, and may show mochi's packets.
 func TestNoLibraryInExportedSignatures(t *testing.T) {
-	for _, name := range []string{"broker", "certs", "config", "control", "ingest", "store"} {
+	for _, name := range []string{"bridge", "broker", "certs", "config", "control", "ingest", "store"} {
 		out, err := exec.Command("go", "doc", "-all", "-short", module+"/"+name).Output()
 		require.NoError(t, err)
 		code := slices.DeleteFunc(strings.Split(string(out), "\n"), func(line string) bool {

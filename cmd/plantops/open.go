@@ -189,3 +189,12 @@ func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
 }
+
+// runningServer is the server that runs in the data directory. Without one the error is ErrUnreachable.
+func runningServer(ctx context.Context, cfg config.Config) (*control.Client, error) {
+	server, err := control.Dial(ctx, cfg.SocketPath())
+	if err == nil || errors.Is(err, control.ErrUnauthorized) {
+		return server, err
+	}
+	return nil, control.KindOf(control.ErrUnreachable, control.WithHint(fmt.Errorf("no server is running in %s", cfg.DataDir), `start it with "plantops serve"`))
+}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
+	"github.com/plantops/plantops/bridge"
 	"github.com/plantops/plantops/broker"
 	"github.com/plantops/plantops/certs"
 	"github.com/plantops/plantops/config"
@@ -68,6 +70,9 @@ type service struct {
 	proof   *endToEnd
 	running *control.Running
 	server  *control.Server
+	// bridges changes the bridges, and bridgeStatus tells how they are; nil when the broker is another program.
+	bridges      func(before, now config.Config) error
+	bridgeStatus func() []bridge.Status
 }
 
 // serve runs until ctx ends or a part ends by itself. It reads as the order of starting; stopping is the
@@ -77,7 +82,8 @@ func (s *service) serve(ctx context.Context) (err error) {
 	for _, warning := range s.loaded.Warnings {
 		log.Warn(warning)
 	}
-	w := wiring{loaded: s.loaded, now: now, built: s.app.build.earliest(), log: log, password: backendPassword(cfg)}
+	w := wiring{loaded: s.loaded, now: now, built: s.app.build.earliest(), log: log, password: backendPassword(cfg),
+		box: rand.Text()}
 	if err := checkWiring(s.loaded, time.Time{}); err != nil {
 		return err
 	}
@@ -173,6 +179,15 @@ func (s *service) serve(ctx context.Context) (err error) {
 		life.onStop("devices", br.DisconnectDevices)
 		br.AdmitDevices()
 	}
+	if br != nil {
+		group := &bridge.Group{}
+		s.bridges = func(before, now config.Config) error { return applyBridges(w, group, br, before, now) }
+		s.bridgeStatus = group.Status
+		life.start("bridges", group.Run)
+		if err := s.bridges(config.Config{}, cfg); err != nil {
+			return err
+		}
+	}
 	life.start("salvage", db.Regain)
 	life.start("memory", giveBackMemory)
 	life.start("dating", w.clock.date)
@@ -183,7 +198,7 @@ func (s *service) serve(ctx context.Context) (err error) {
 	}
 	life.start("end to end", s.proof.run)
 	s.running = &control.Running{Broker: br, Subscriber: subscriber, BrokerAddress: hostPort(cfg.MQTT.Host, w.port),
-		UsesTLS: cfg.MQTT.UseTLS, Fault: s.proof.alive, Started: now(), Before: before}
+		UsesTLS: cfg.MQTT.UseTLS, Fault: s.proof.alive, Started: now(), Before: before, Bridges: s.bridgeStatus}
 	told := s.app.controlOptions(cfg, db)
 	told.Authority, told.Running, told.Doubt, told.Sources = s.authority, s.running, w.clock.Doubt, w.sources
 	confirmed := make(chan struct{}, 1)

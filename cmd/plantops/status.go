@@ -160,6 +160,9 @@ func statusRows(s control.Status, now time.Time) [][]string {
 		}
 		rows = append(rows, []string{"subscriber", how})
 	}
+	for _, b := range s.Bridges {
+		rows = append(rows, []string{"bridge " + b.Name, bridgeText(b, now)})
+	}
 	if l := s.Listeners; l != nil {
 		var bound []string
 		for _, listener := range [][2]string{{"tcp", l.TCP}, {"tls", l.TLS}, {"websocket", l.WebSocket}} {
@@ -189,6 +192,29 @@ func statusRows(s control.Status, now time.Time) [][]string {
 		rows = append(rows, []string{"clock", "not to be trusted: " + s.ClockDoubt})
 	}
 	return rows
+}
+
+// bridgeText is for people: "connected to mqtt.example.org:8883 since 2h ago; 14 messages out, 3 in, 0 waiting".
+func bridgeText(b control.BridgeStatus, now time.Time) string {
+	text := "connected to "
+	if !b.Connected {
+		text = "away from "
+	}
+	text += fmt.Sprintf("%s, since %s; %s out, %d in, %d waiting", b.Broker, ago(b.Since, now), count(b.Out.Carried, "message"),
+		b.In.Carried, b.Waiting)
+	for _, lost := range []struct {
+		n    int64
+		what string
+	}{
+		{b.Out.Refused + b.In.Refused, "refused"},
+		{b.Out.Dropped + b.In.Dropped, "of QoS 0 dropped"},
+		{b.Out.Looped + b.In.Looped, "left that had been here before"},
+	} {
+		if lost.n > 0 {
+			text += fmt.Sprintf(", %d %s", lost.n, lost.what)
+		}
+	}
+	return text
 }
 
 // printStatusDevices lists those first that something is wrong with, then those that were heard of last.

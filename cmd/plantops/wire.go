@@ -1,16 +1,22 @@
 package main
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
+	"os"
+	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
+	"github.com/plantops/plantops/bridge"
 	"github.com/plantops/plantops/broker"
 	"github.com/plantops/plantops/broker/topic"
 	"github.com/plantops/plantops/certs"
@@ -60,6 +66,7 @@ type wiring struct {
 	password  string           // of the subscriber
 	port      int              // that the subscriber connects to
 	tls       *tls.Config      // of the subscriber; nil without TLS
+	box       string           // names this process in what bridges carry
 }
 
 func brokerOptions(w wiring) broker.Options {
@@ -68,14 +75,21 @@ func brokerOptions(w wiring) broker.Options {
 		AllowedOrigins:     l.WebSocket.AllowedOrigins,
 		RequireCertificate: l.TLS.RequireCertificate,
 		Accounts:           accounts{w.store},
-		Backend:            broker.Backend{Username: cfg.MQTT.BackendUsername, Password: w.password, ClientID: ingestClientID},
-		IngestTopics:       cfg.IngestTopics(),
-		SourceTopics:       w.sources.Filters(),
-		StallTimeout:       cfg.Ingest.StallTimeout,
-		Limits:             broker.Limits(cfg.Limits),
-		Refused:            func(device, reason string) { w.store.AddRefused(device, reason, 1) },
-		Log:                w.log,
-		Now:                w.now,
+		Backend: broker.Backend{Username: cfg.MQTT.BackendUsername, Password: w.password, ClientID: ingestClientID,
+			ClientIDPrefix: bridge.ClientIDPrefix},
+		IngestTopics: cfg.IngestTopics(),
+		SourceTopics: w.sources.Filters(),
+		StallTimeout: cfg.Ingest.StallTimeout,
+		Limits:       broker.Limits(cfg.Limits),
+		Name:         broker.Name{Key: bridge.HopProperty, Value: w.box},
+		Refused:      func(device, reason string) { w.store.AddRefused(device, reason, 1) },
+		Storage:      w.store,
+		FreeBytes:    freeBytes(w),
+		Log:          w.log,
+		Now:          w.now,
+	}
+	if w.clock != nil {
+		o.Unsure = w.clock.Unsure
 	}
 	if l.TCP.Enabled {
 		o.TCP = l.TCP.Address
@@ -88,6 +102,17 @@ func brokerOptions(w wiring) broker.Options {
 		o.WebSocket = l.WebSocket.Address
 	}
 	return o
+}
+
+// freeBytes asks what the file system of the database has left. When it cannot tell, that is no reason to end a session.
+func freeBytes(w wiring) func() int64 {
+	return func() int64 {
+		space, err := w.store.Space()
+		if err != nil {
+			return math.MaxInt64 / 4
+		}
+		return space.FreeBytes
+	}
 }
 
 func ingestOptions(w wiring) ingest.Options {
@@ -115,6 +140,105 @@ func ingestOptions(w wiring) ingest.Options {
 		o.Roots = w.authority.Follow(w.tls.RootCAs)
 	}
 	return o
+}
+
+// bridgeOptions are those of all bridges. Files that a bridge names are read for each connection.
+func bridgeOptions(w wiring, cfg config.Config) []bridge.Options {
+	m, limits := w.loaded.Config.MQTT, w.loaded.Config.Limits
+	here := bridge.Broker{Name: "local broker", Address: hostPort(m.Host, w.port), Username: m.BackendUsername, Password: w.password,
+		MaxPacketBytes: 2 * limits.MaxPacketBytes, MaxLevels: limits.MaxTopicLevels}
+	if w.tls != nil {
+		roots := w.authority.Follow(w.tls.RootCAs)
+		here.TLS = func() (*tls.Config, error) {
+			now := w.tls.Clone()
+			now.RootCAs = roots()
+			return now, nil
+		}
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "box"
+	}
+	var all []bridge.Options
+	for i, b := range cfg.Bridges {
+		o := bridge.Options{Name: b.Name, Local: here, Box: w.box, SessionExpiry: b.SessionExpiry, KeepAlive: b.Keepalive,
+			Patience: w.loaded.Config.Ingest.StallTimeout, Log: w.log, Now: w.now,
+			Remote: bridge.Broker{Name: "remote broker", Address: b.Address, Username: b.Username, Password: b.Password.Reveal(),
+				ClientID: cmp.Or(b.ClientID, "plantops-"+host+"-"+b.Name), MaxPacketBytes: limits.MaxPacketBytes}}
+		o.Local.ClientID = bridge.ClientIDPrefix + b.Name
+		if b.TLS {
+			o.Remote.TLS = func() (*tls.Config, error) {
+				return bridgeTLS(config.Loaded{Config: cfg}, i, tlsClock(w.now, w.built, nil))
+			}
+		}
+		for _, t := range b.Topics {
+			r := bridge.Route{Filter: t.Filter, QoS: byte(t.QoS), LocalPrefix: t.LocalPrefix, RemotePrefix: t.RemotePrefix}
+			if t.Out() {
+				r.Direction |= bridge.Out
+			}
+			if t.In() {
+				r.Direction |= bridge.In
+			}
+			o.Routes = append(o.Routes, r)
+		}
+		all = append(all, o)
+	}
+	return all
+}
+
+// bridgeTLS reads what a bridge trusts and shows. What is wrong is a problem of its settings.
+func bridgeTLS(loaded config.Loaded, i int, clock func() time.Time) (*tls.Config, error) {
+	b := loaded.Config.Bridges[i]
+	at := fmt.Sprintf("bridges[%d].", i)
+	c := &tls.Config{MinVersion: tls.VersionTLS12, Time: clock}
+	var err error
+	if b.CACert != "" {
+		if c.RootCAs, err = certs.LoadRoots(b.CACert, time.Time{}); err != nil {
+			return nil, loaded.Problem(at+"ca_cert", err.Error())
+		}
+	}
+	if b.ClientCert != "" {
+		pair, err := certs.LoadClient(b.ClientCert, b.ClientKey)
+		if err != nil {
+			return nil, loaded.Problem(at+"client_cert", err.Error())
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	if b.ALPN != "" {
+		c.NextProtos = []string{b.ALPN}
+	}
+	return c, nil
+}
+
+// checkBridges finds files of bridges that cannot be used.
+func checkBridges(loaded config.Loaded) error {
+	var errs []error
+	for i, b := range loaded.Config.Bridges {
+		if b.TLS {
+			_, err := bridgeTLS(loaded, i, nil)
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// applyBridges makes the bridges of cfg those that run. Of those that are no more, nothing waits here any longer.
+func applyBridges(w wiring, group *bridge.Group, br *broker.Broker, before, cfg config.Config) error {
+	named := func(list []config.Bridge, name string) int {
+		return slices.IndexFunc(list, func(b config.Bridge) bool { return b.Name == name })
+	}
+	same := func(name string) bool {
+		i, j := named(before.Bridges, name), named(cfg.Bridges, name)
+		return i >= 0 && i == j && reflect.DeepEqual(before.Bridges[i], cfg.Bridges[j])
+	}
+	if err := group.Apply(bridgeOptions(w, cfg), same); err != nil {
+		return err
+	}
+	keep := func(id string) bool { return named(cfg.Bridges, strings.TrimPrefix(id, bridge.ClientIDPrefix)) >= 0 }
+	if n := br.EndSessions(keep); n > 0 {
+		w.log.Info("what waited for bridges that are no more is gone", "count", n)
+	}
+	return nil
 }
 
 // compileSources returns what ingest.sources says; nil when it has none.
@@ -250,6 +374,7 @@ func checkWiring(loaded config.Loaded, now time.Time) error {
 		errs = append(errs, err)
 	}
 	errs = append(errs, checkTopics(loaded))
+	errs = append(errs, checkBridges(loaded))
 	if cfg.Certs.CRL != "" && needsAuthority(cfg) {
 		errs = append(errs, checkRevocationList(loaded))
 	}

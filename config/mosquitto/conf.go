@@ -197,6 +197,7 @@ func (t *translator) openListener(d *directive) {
 		t.current.security = &security{}
 	}
 	t.listeners = append(t.listeners, t.current)
+	t.bridge = nil
 }
 
 // secured is where the options about accounts go at this place of the file.

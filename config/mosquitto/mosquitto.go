@@ -82,7 +82,7 @@ type Account struct {
 // Setting is one key of plantops.yaml.
 type Setting struct {
 	Key   string // "listeners.tcp.address"
-	Value any    // string, int, bool or []string
+	Value any    // string, int, bool, []string or []Bridge
 	From  string // the line it comes from; "" when from none
 }
 
@@ -133,6 +133,7 @@ func Translate(o Options) (Result, error) {
 		return Result{}, err
 	}
 	t.settleBroker()
+	t.settleBridges()
 	for _, l := range t.lines {
 		if l.Kind == 0 {
 			l.settle(NoEquivalent, "unknown to this program: look it up in mosquitto.conf(5)")
@@ -159,6 +160,9 @@ type translator struct {
 	first       *listener // what stands before the first listener line
 	current     *listener
 	listeners   []*listener
+
+	bridge  *bridge // begun last; nil: a listener was begun since, or none is
+	bridges []*bridge
 
 	logTypes       []*directive
 	maxConnections *directive // of the whole broker

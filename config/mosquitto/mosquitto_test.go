@@ -10,9 +10,12 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/plantops/plantops/config"
 )
 
 var update = flag.Bool("update", false, "write testdata/*.want from what comes out; read the difference")
@@ -81,4 +84,22 @@ func TestWhatCannotBeReadIsAnError(t *testing.T) {
 	}
 	_, err := Translate(options4(fstest.MapFS{}, "/m.conf"))
 	require.ErrorIs(t, err, fs.ErrNotExist)
+}
+
+// What is written for bridges is what the configuration reads.
+func TestImportedBridgesCanBeRead(t *testing.T) {
+	r, err := Translate(options4(os.DirFS("testdata"), "/bridges.conf"))
+	require.NoError(t, err)
+	path := filepath.Join(t.TempDir(), "plantops.yaml")
+	out, err := os.Create(path)
+	require.NoError(t, err)
+	require.NoError(t, errors.Join(WriteYAML(out, r.Settings), out.Close()))
+	loaded, err := config.Load(path, nil, nil)
+	require.NoError(t, err)
+	require.Len(t, loaded.Config.Bridges, 2)
+	assert.Equal(t, config.Bridge{Name: "farm-north", Address: "mqtt.example.org:8883", TLS: true, CACert: "/ca.pem", ClientCert: "/etc/box.pem",
+		ClientKey: "/etc/box.key", ALPN: "x-amzn-mqtt-ca", ClientID: "box-2", Version: "5", Keepalive: 30 * time.Second, SessionExpiry: time.Minute,
+		Topics: []config.BridgeTopic{{Filter: "sensors/#", Direction: "out", QoS: 1, LocalPrefix: "home/", RemotePrefix: "farm/"},
+			{Direction: "in", QoS: 2, LocalPrefix: "house/door", RemotePrefix: "gate/state"}, {Filter: "#", Direction: "both"}}}, loaded.Config.Bridges[0])
+	assert.Equal(t, []config.BridgeTopic{{Filter: "all/#", Direction: "both", QoS: 1, RemotePrefix: "box/"}}, loaded.Config.Bridges[1].Topics)
 }

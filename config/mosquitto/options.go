@@ -37,11 +37,9 @@ func either(whenTrue, whenFalse option) option {
 var same = option{kind: TakenOver}
 
 const (
-	bridgeNote  = "there are no bridges: to store what another broker receives, disable the listeners and set mqtt.host to it; to pass messages on, let Mosquitto go on as the bridge between the two"
-	bridgeLine  = "it belongs to a bridge, see its connection line"
-	queueNote   = "what waits for a client is bounded in number and size; the bounds cannot be set"
+	queueNote   = "what was acknowledged and waits for a client goes on on disk, up to limits.max_disk_messages_per_account and limits.max_disk_bytes_per_account; QoS 0 does not wait for who is away"
 	flightNote  = "how many messages are under way at once cannot be set; an MQTT 5 client sets it for itself (Receive Maximum)"
-	sessionNote = "readings are always on disk before they are acknowledged; Mosquitto's stored sessions and retained messages are not copied: let their senders publish them again"
+	sessionNote = "sessions, their queues and retained messages are always on disk before they are acknowledged; Mosquitto's own stored sessions and retained messages are not copied: let their senders publish them again"
 	logNote     = "lines go to standard error with their time, level and facts; under systemd: journalctl -u plantops"
 	tlsNote     = "TLS 1.2 and later with the ciphers of the Go library, which cannot be chosen"
 	pskNote     = "there is no TLS-PSK: give the clients passwords or certificates"
@@ -119,7 +117,7 @@ func table() map[string]option {
 		"packet_buffer_size":             lacks("buffers are sized by the program"),
 		"enable_control_api":             lacks(`accounts are managed with "plantops device" and "plantops user", live`),
 
-		"connection": lacks(bridgeNote),
+		"connection": {take: (*translator).openBridge},
 		"pid_file":   differs("the process id is in plantops.lock in data_dir"),
 		"user":       differs("the user is that of the service: User= in plantops.service"),
 
@@ -157,10 +155,12 @@ func table() map[string]option {
 		idle_timeout keepalive_interval local_cleansession local_clientid local_username notification_topic notifications
 		notifications_local_only remote_clientid remote_username restart_timeout round_robin start_type threshold
 		try_private username`) {
-		known[name] = lacks(bridgeLine)
+		known[name] = bridged()
 	}
 	for _, name := range strings.Fields("password remote_password local_password bridge_psk") {
-		known[name] = option{kind: NoEquivalent, note: bridgeLine, secret: true}
+		o := bridged()
+		o.secret = true
+		known[name] = o
 	}
 	return known
 }

@@ -12,7 +12,8 @@ import (
 )
 
 // order is that of the sections and keys in plantops.yaml.
-var order = []string{"data_dir", "listeners.tcp", "listeners.tls", "listeners.websocket", "certs", "mqtt", "limits", "log"}
+var order = []string{"data_dir", "listeners.tcp", "listeners.tls", "listeners.websocket", "certs", "mqtt", "bridges", "limits",
+	"log"}
 
 // set notes a setting; the first for a key stays.
 func (t *translator) set(key string, value any, from string) {
@@ -48,6 +49,14 @@ func WriteYAML(w io.Writer, settings []Setting) error {
 			fmt.Fprintf(out, "%s%s:\n", strings.Repeat("  ", depth), sections[depth])
 		}
 		open = sections
+		if list, ok := s.Value.([]Bridge); ok {
+			lines, err := bridgeLines(list, json.Marshal)
+			if err != nil {
+				return fmt.Errorf("write setting %s: %w", s.Key, err)
+			}
+			fmt.Fprintf(out, "%s:  # %s\n%s", s.Key, printable(s.From), lines)
+			continue
+		}
 		value, err := json.Marshal(s.Value) // what JSON is for texts, numbers and lists, YAML is too
 		if err != nil {
 			return fmt.Errorf("write setting %s: %w", s.Key, err)

@@ -52,5 +52,7 @@ stop_server() {
 
 # add_device ID: sets secret.
 add_device() { secret=$("$plantops" device add "$1" --json | sed -n 's/.*"mqtt_password": *"\([^"]*\)".*/\1/p'); }
+# add_user NAME: one that may do everything but read $SYS; its password is NAME-password.
+add_user() { "$plantops" user add "$1" --publish '#' --subscribe '#' --password-file - <<<"$1-password" >/dev/null || fail "user add $1"; }
 # stored DEVICE: how many values of the metric `temperature` are in the database.
 stored() { "$plantops" readings "$1" --metric temperature --since 24h --format csv | tail -n +2 | wc -l | tr -d ' '; }

@@ -48,10 +48,10 @@ fi
 nodered=4.1.15
 [ "$(sed -n 's/^ *"version": "\(.*\)",$/\1/p' nodered/node_modules/node-red/package.json 2>/dev/null)" = $nodered ] ||
   npm install --prefix nodered --no-save --no-package-lock --silent --no-audit --no-fund node-red@$nodered
-[ -d node_modules/mqtt ] || npm ci --silent --no-audit --no-fund
+{ [ -d node_modules/mqtt ] && [ -d node_modules/mqtt4 ]; } || npm ci --silent --no-audit --no-fund
 
 failed=
-for scenario in quickstart background device-add-for openssl mosquitto-clients mosquitto-bridge mqttjs external-broker import-mosquitto; do
+for scenario in quickstart background device-add-for openssl mosquitto-clients mosquitto-sessions mosquitto-bridge plantops-bridge mqttjs paho external-broker import-mosquitto; do
   echo "== $scenario"
   ./$scenario.sh || failed="$failed $scenario"
 done

@@ -1,5 +1,6 @@
 -- The state of the broker, as it hands it over (package broker/journal). checksum is the CRC-32C of the blob of the row: what
--- does not fit is damaged, and costs this row only.
+-- does not fit is damaged, and costs this row only. No two tables have columns of the same types in the same order, so that
+-- rows of a damaged file can be told apart (carry.go).
 
 -- Sessions that outlive their connection. A session that ends with it has only rows in broker_queue, which are nobody's after
 -- a restart.
@@ -14,8 +15,8 @@ CREATE TABLE broker_session (
 CREATE TABLE broker_subscription (
 	session  INTEGER NOT NULL,
 	filter   TEXT    NOT NULL,
-	checksum INTEGER NOT NULL,
 	options  BLOB    NOT NULL,
+	checksum INTEGER NOT NULL,
 	PRIMARY KEY (session, filter)
 ) STRICT, WITHOUT ROWID;
 

@@ -199,7 +199,7 @@ func TestMessageThatDoesNotComeThroughIsAFailureWithinBounds(t *testing.T) {
 	assert.Equal(t, Warn, only(t, r, "server").State)
 	assert.Empty(t, server.users)
 
-	server.probe = func(context.Context) error { return control.ErrNoProbe }
+	server.probe = func(context.Context) error { return control.ErrNoBroker }
 	server.status = control.Status{Health: control.Unhealthy, Problems: []string{"readings cannot be stored: disk full"}}
 	r = Examine(t.Context(), p)
 	assert.Equal(t, Skip, only(t, r, "path to the database").State)

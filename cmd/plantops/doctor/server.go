@@ -113,7 +113,7 @@ func (p Patient) checkPath(ctx context.Context, r *Report) {
 	err := p.Server.Probe(ctx)
 	took := time.Since(began)
 	switch {
-	case errors.Is(err, control.ErrNoProbe):
+	case errors.Is(err, control.ErrNoBroker):
 		r.Add(Finding{Name: "path to the database", State: Skip, Found: err.Error()})
 	case err != nil:
 		r.Add(Finding{"path to the database", Fail, fmt.Sprintf("a message does not come through: %v", err),

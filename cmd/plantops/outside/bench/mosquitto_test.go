@@ -59,6 +59,11 @@ func mosquittoServer(t *testing.T, s *scenario) *subject {
 	}
 }
 
+func reachable(address string) bool {
+	conn, err := net.Dial("tcp", address)
+	return err == nil && conn.Close() == nil
+}
+
 func port(t *testing.T, address string) string {
 	t.Helper()
 	_, port, err := net.SplitHostPort(address)

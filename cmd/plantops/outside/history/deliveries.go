@@ -1,6 +1,9 @@
 package history
 
-import "cmp"
+import (
+	"cmp"
+	"slices"
+)
 
 // judgeSession looks at what one session got, and should have got.
 func (c *check) judgeSession(s *session) {
@@ -81,19 +84,23 @@ func (c *check) judgeCopies(s *session, m *message, all []*delivery) {
 	if m.qos == 1 {
 		allowed *= 1 + m.again
 	}
-	copies, here := 0, 0
+	copies, here, resends := 0, 0, 0 // different ones; and on the connection of last
 	var last *delivery
-	for _, d := range all {
+	for i, d := range all {
 		if d.Held || d.Retain && !m.will { // what was retained came with a subscription
 			continue
 		}
-		if last != nil && last.conn == d.conn {
-			here++
-		} else {
-			here = 1
+		if last == nil || last.conn != d.conn {
+			here, resends = 0, 0
 		}
-		if last == nil || d.QoS != 1 || !c.resent(last, d) {
+		here++
+		if resends < copies && slices.ContainsFunc(all[:i], func(before *delivery) bool { return c.resent(m, before, d) }) {
+			resends++
+		} else {
 			copies++
+		}
+		if s.client == c.rules.Bridged && d.QoS == 1 && c.killedBetween(0, d.seq) {
+			continue
 		}
 		if copies > allowed || here > allowed {
 			c.fault(Doubled, "%s (QoS %d, sent %d times, on %s): %s got it at event %d and again at event %d (QoS %d, id %d, DUP %t)",
@@ -104,15 +111,16 @@ func (c *check) judgeCopies(s *session, m *message, all []*delivery) {
 	}
 }
 
-// resent says whether a broker had a reason to send d, at QoS 1, after it had sent last: the connection of then has ended
-// before it can have read the acknowledgement. Who was killed may not know that it had sent it, and leave out DUP.
-func (c *check) resent(last, d *delivery) bool {
+// resent says whether a broker had a reason to send d after it had sent last: at QoS 1, the connection of then has ended
+// before it can have read the acknowledgement. Who was killed may not know that it had sent it, and leave out DUP; and what it
+// handed on at QoS 0 before it had acknowledged it, it hands on once more when it is sent to it once more.
+func (c *check) resent(m *message, last, d *delivery) bool {
 	switch {
-	case last.conn == d.conn:
+	case last.conn == d.conn, d.QoS == 2:
 		return false
-	case c.killedBetween(last.seq, d.seq):
-		return true
-	case !d.Again:
+	case c.killedBetween(last.conn.connected, d.seq):
+		return d.QoS == 1 || m.again > 0
+	case !d.Again, d.QoS == 0:
 		return false
 	}
 	return !last.conn.parted || last.answered > last.conn.over || c.hasty(last.conn) // else the acknowledgement came before the DISCONNECT
@@ -122,7 +130,7 @@ func (c *check) resent(last, d *delivery) bool {
 func (c *check) judgeOrder(s *session) {
 	newest, seen := map[stream]*delivery{}, map[Message]bool{}
 	for _, d := range s.arrived {
-		if d.Retain || seen[d.Message] || s.sharedOnly(d.Topic) {
+		if d.Retain || seen[d.Message] || s.sharedOnly(d.Topic) || s.missedFirst(c.messages[d.Message], d) {
 			continue
 		}
 		seen[d.Message] = true
@@ -134,6 +142,14 @@ func (c *check) judgeOrder(s *session) {
 		}
 		newest[key] = d
 	}
+}
+
+// missedFirst says that a message was sent more than once, and the session may have got only what was sent again: it was away, at
+// QoS 0, or had not subscribed yet.
+func (s *session) missedFirst(m *message, d *delivery) bool {
+	return m.again > 0 && (d.QoS == 0 || !slices.ContainsFunc(s.subs, func(sub *subscription) bool {
+		return sub.sure < m.sent && matches(sub.plain(), m.topic)
+	}))
 }
 
 // sharedOnly says that a topic comes to a session through share groups: another member may have had what is late.

@@ -31,7 +31,7 @@ const (
 	Got                       // was sent a PUBLISH: Message, Topic, QoS, Retain, Again, ID, Held
 	Answered                  // sends PUBACK, or PUBCOMP at QoS 2: Message
 	Kept                      // was shown, in the end, that this is the retained message: Topic, Message
-	Killed                    // the broker is about to be killed, or its power cut
+	Killed                    // the broker is about to be killed, or its power cut; and once more when it is gone
 	Ended                     // all is done that was to be waited for, and all that is retained was shown
 )
 
@@ -169,4 +169,31 @@ func Write(path string, events []Event) error {
 		fmt.Fprintln(&b, i, e)
 	}
 	return os.WriteFile(path, b.Bytes(), 0o600)
+}
+
+// Cut is what clients knew after so many events, when the broker's power was cut: nobody has a connection any more.
+func Cut(events []Event, n int) []Event {
+	all := append([]Event{}, events[:n]...)
+	var at time.Duration
+	connected, order := map[string]bool{}, []string{}
+	for _, e := range all {
+		at = e.At
+		switch e.Kind {
+		case Connecting:
+			if !connected[e.Client] {
+				order = append(order, e.Client)
+			}
+			connected[e.Client] = true
+		case Parted, Dropped, Replaced:
+			connected[e.Client] = false
+		}
+	}
+	all = append(all, Event{At: at, Kind: Killed})
+	for _, client := range order {
+		if connected[client] {
+			all = append(all, Event{At: at, Kind: Dropped, Client: client})
+			connected[client] = false
+		}
+	}
+	return all
 }

@@ -18,7 +18,7 @@ func TestMutationsOfARightHistoryAreFound(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	r := rand.New(rand.NewPCG(seed, 0))
 	done := map[string]int{}
-	for range 400 {
+	for range 100 {
 		h := ideal(r)
 		require.Empty(t, history.Summary(history.Check(h, history.Rules{}), 3), "seed %d: a right history", seed)
 		for name, mutate := range mutations {
@@ -31,7 +31,7 @@ func TestMutationsOfARightHistoryAreFound(t *testing.T) {
 		}
 	}
 	for name := range mutations {
-		require.Greater(t, done[name], 50, name)
+		require.Greater(t, done[name], 10, name)
 	}
 }
 
@@ -51,7 +51,6 @@ type modelClient struct {
 	resume, connected bool
 	queue             []history.Event // while it is away, and what it has not answered
 	ids               uint16
-	wills             int
 }
 
 func ideal(r *rand.Rand) events {

@@ -57,9 +57,12 @@ func (c *check) judgeShared(m *message, members []*subscription) {
 		if last.Client == d.Client {
 			continue // judged with the session
 		}
-		lostIt := c.killedBetween(last.seq, d.seq) || last.conn.over < d.seq || last.conn.nextConnecting < d.seq
+		lostIt := c.killedBetween(last.conn.connected, d.seq) || last.conn.over < d.seq || last.conn.nextConnecting < d.seq
 		if d.QoS < 2 && lostIt {
 			continue
+		}
+		if !last.conn.resume && m.again > 0 && c.killedBetween(last.conn.connected, d.seq) {
+			continue // with the session that is not kept, a killed broker has forgotten that it had the message
 		}
 		if copies++; copies > 1+m.again*int(min(1, m.qos&1)) {
 			c.fault(SharedTwice, "%s (QoS %d, on %s): to %s at event %d and to %s at event %d, of %s",

@@ -50,6 +50,7 @@ type Publisher struct {
 	conn net.Conn
 	in   *bufio.Reader
 	out  *bufio.Writer
+	mu   sync.Mutex // of out, while two write
 
 	slots     chan struct{} // one for each unacknowledged reading
 	sentAt    []time.Time   // by packet id
@@ -62,38 +63,11 @@ func DeviceID(i int) string { return fmt.Sprint("bed-", i+1) }
 // Connect connects all devices, a few at a time.
 func (l *Load) Connect() (all []*Publisher, err error) {
 	all = make([]*Publisher, l.Devices)
-	errs := make([]error, l.Devices)
-	var wg sync.WaitGroup
-	few := make(chan struct{}, 16)
-	for i := range all {
-		few <- struct{}{}
-		wg.Go(func() {
-			all[i], errs[i] = l.login(DeviceID(i))
-			<-few
-		})
-	}
-	wg.Wait()
-	return all, errors.Join(errs...)
-}
-
-func (l *Load) login(id string) (*Publisher, error) {
-	conn, err := net.DialTimeout("tcp", l.Address, setting.Patience)
-	if err != nil {
-		return nil, err
-	}
-	if l.TLS != nil {
-		conn = tls.Client(conn, l.TLS)
-	}
-	p := &Publisher{load: l, id: id, conn: conn, in: bufio.NewReaderSize(conn, 4<<10), out: bufio.NewWriterSize(conn, 16<<10),
-		slots: make(chan struct{}, l.Window), sentAt: make([]time.Time, l.Readings/l.Devices+1)}
-	if _, err := conn.Write(rawmqtt.Login{User: id, Secret: l.Secrets[id], ClientID: id, Version: 4, Resume: true}.Encode()); err != nil {
-		return nil, err
-	}
-	answer, err := rawmqtt.Read(p.in)
-	if err == nil && (answer.Kind != rawmqtt.Connack || answer.Reason != 0) {
-		err = fmt.Errorf("device %s: instead of a good CONNACK packet type %d, reason %d", id, answer.Kind, answer.Reason)
-	}
-	return p, err
+	return all, eachOf(l.Devices, func(i int) (err error) {
+		id := DeviceID(i)
+		all[i], err = l.enter(Account{User: id, Secret: l.Secrets[id], ClientID: id}, true)
+		return err
+	})
 }
 
 // Run sends everything and returns when it is acknowledged or, with QoS 0, read by the server.
@@ -174,7 +148,10 @@ func (p *Publisher) takeSlot() error {
 		return nil
 	default:
 	}
-	if err := p.out.Flush(); err != nil {
+	p.mu.Lock()
+	err := p.out.Flush()
+	p.mu.Unlock()
+	if err != nil {
 		return err
 	}
 	select {

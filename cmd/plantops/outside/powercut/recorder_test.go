@@ -35,6 +35,8 @@ type recorder struct {
 	calls   map[int]*call  // by thread: entered and not returned from
 	process int
 	err     error // what the record cannot express
+
+	known func() int // how much the clients know, to be noted with each event; nil: nobody asks
 }
 
 type eventKind uint8
@@ -58,6 +60,7 @@ type event struct {
 	device   net.IP
 	began    int // synced: so many events were recorded when it was called
 	finished int // so many events were recorded when the call returned; 0: it did not return
+	known    int // the recorder's, just before
 }
 
 // target is what a descriptor refers to.
@@ -268,13 +271,13 @@ func (r *recorder) leave(c *call, result int64) {
 	switch c.number {
 	case unix.SYS_FSYNC, unix.SYS_FDATASYNC:
 		if on.file != 0 || on.dir {
-			r.events = append(r.events, &event{kind: synced, file: on.file, began: c.began})
+			r.note(&event{kind: synced, file: on.file, began: c.began})
 		}
 	case unix.SYS_OPEN, unix.SYS_OPENAT:
 		r.opened(int(result), c)
 	case unix.SYS_UNLINK, unix.SYS_UNLINKAT:
 		if c.path != "" {
-			r.events = append(r.events, &event{kind: removed, name: c.path})
+			r.note(&event{kind: removed, name: c.path})
 			delete(r.names, c.path)
 		}
 	case unix.SYS_ACCEPT4:
@@ -295,7 +298,7 @@ func (r *recorder) opened(fd int, c *call) {
 		if !c.existed {
 			r.files++
 			r.names[c.path] = r.files
-			r.events = append(r.events, &event{kind: created, name: c.path, file: r.files})
+			r.note(&event{kind: created, name: c.path, file: r.files})
 		}
 		r.fds[fd] = target{file: r.names[c.path]}
 	}
@@ -304,6 +307,13 @@ func (r *recorder) opened(fd int, c *call) {
 // add records the event of a call that is running.
 func (r *recorder) add(c *call, e *event) {
 	c.event = e
+	r.note(e)
+}
+
+func (r *recorder) note(e *event) {
+	if r.known != nil {
+		e.known = r.known()
+	}
 	r.events = append(r.events, e)
 }
 

@@ -58,9 +58,9 @@ func run(ctx context.Context, args []string) (faults int, err error) {
 	random := rand.New(rand.NewPCG(*seed, 1))
 	for range *kills {
 		<-time.After(time.Duration(random.Int64N(int64(*length))))
-		s.Killed()
-		if err := broker.Kill(); err != nil {
-			return 0, err
+		var killed error
+		if s.Kill(func() { killed = broker.Kill() }); killed != nil {
+			return 0, killed
 		}
 		if err := broker.Start(); err != nil {
 			return 0, err

@@ -15,8 +15,8 @@ const (
 	willTopics  = "will"
 )
 
-// cast makes the clients.
-func (s *Scene) cast() {
+// Mixture is a few clients of every kind, none of whom stays long.
+func Mixture(s *Scene) {
 	s.publishers()
 	s.subscribers()
 	s.group()
@@ -86,6 +86,30 @@ func (s *Scene) group() {
 		}
 		s.add(c)
 	}
+}
+
+// Takeovers is clients that take their own sessions over all the time, at once or after a moment, with and without a DISCONNECT.
+func Takeovers(s *Scene) {
+	hasty := habits{window: 10, lives: 60 * time.Millisecond, parts: 1, drops: 1, replaces: 3}
+	for i := range 12 {
+		h := hasty
+		if i%3 == 0 {
+			h.away = 20 * time.Millisecond
+		}
+		c := &client{version: 4 + byte(i%2), resume: i/2%2 == 0, habits: h}
+		switch i / 4 {
+		case 0:
+			c.id, c.habits.lastWords, c.habits.rate = fmt.Sprint("pub-", i), 3, s.Rate/4
+			topic, qos := homeTopics+"/"+c.id+"/1", 1+byte(i%2)
+			c.plan = func(*rand.Rand) outgoing { return outgoing{topic: topic, qos: qos} }
+		case 1:
+			c.id, c.filters = fmt.Sprint("sub-", i), map[string]byte{homeTopics + "/#": 1 + byte(i%2)}
+		case 2:
+			c.id, c.habits.lastWords, c.will = fmt.Sprint("mortal-", i), 3, &history.Will{Topic: fmt.Sprint(willTopics, "/", i)}
+		}
+		s.add(c)
+	}
+	s.add(&client{id: "sub-calm", version: 5, resume: true, filters: map[string]byte{homeTopics + "/#": 2, willTopics + "/#": 1}})
 }
 
 // mortals leave a will.

@@ -2,12 +2,14 @@ package scene
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/plantops/plantops/broker/brokertest/rawmqtt"
@@ -39,7 +41,10 @@ type client struct {
 	filters map[string]byte // what it subscribes to, and the QoS
 	will    *history.Will
 	habits  habits
+	caller  bool                        // it publishes one message, in the end
 	plan    func(r *rand.Rand) outgoing // what it publishes next; nil: nothing
+
+	address, prefix string // of another broker that a bridge leads to, and of the topics there; "": the scene's
 
 	scene  *Scene
 	random *rand.Rand
@@ -207,7 +212,7 @@ func (c *client) dial(ctx context.Context) *link {
 	if c.source != nil {
 		dialer.LocalAddr = &net.TCPAddr{IP: c.source}
 	}
-	conn, err := dialer.DialContext(ctx, "tcp", c.scene.Address)
+	conn, err := dialer.DialContext(ctx, "tcp", cmp.Or(c.address, c.scene.Address))
 	if err != nil {
 		return nil
 	}
@@ -326,6 +331,7 @@ func (c *client) talk(ctx context.Context, l *link) (ending, error) {
 	clock := time.NewTicker(tick)
 	defer clock.Stop()
 	c.due = time.Now()
+	storms := c.scene.storms.Load()
 	for asked := map[string]bool{}; ; {
 		out := c.subscribe(asked)
 		select {
@@ -348,6 +354,9 @@ func (c *client) talk(ctx context.Context, l *link) (ending, error) {
 				}
 			}
 		case <-clock.C:
+			if c.scene.storms.Load() != storms {
+				return dropping, nil
+			}
 			out = append(out, c.publish()...)
 		}
 		if err := l.send(out); err != nil {
@@ -362,7 +371,7 @@ func (c *client) end(l *link) (ending, error) {
 	if c.habits.fickle && len(c.confirmed) == len(c.filters) {
 		for filter := range c.filters {
 			c.note(history.Event{Kind: history.Unsubscribing, Filter: filter})
-			if err := l.send(rawmqtt.EncodeUnsubscribe(c.version, 1, filter)); err != nil {
+			if err := l.send(rawmqtt.EncodeUnsubscribe(c.version, 1, c.prefix+filter)); err != nil {
 				return 0, err
 			}
 		}
@@ -389,7 +398,7 @@ func (c *client) subscribe(asked map[string]bool) (p []byte) {
 		}
 		asked[filter] = true
 		c.note(history.Event{Kind: history.Subscribing, Filter: filter, QoS: qos})
-		p = append(p, rawmqtt.EncodeSubscribe(c.version, qos, c.subscriptionID(filter), filter)...)
+		p = append(p, rawmqtt.EncodeSubscribe(c.version, qos, c.subscriptionID(filter), c.prefix+filter)...)
 	}
 	return p
 }
@@ -411,10 +420,15 @@ func (c *client) sortedFilters() []string {
 
 // publish returns what is due, as far as the window goes.
 func (c *client) publish() (p []byte) {
-	if c.plan == nil || c.scene.draining.Load() {
+	now := time.Now()
+	if c.caller {
+		if called := c.number > 0; called || !c.scene.calling.Load() {
+			return nil
+		}
+		c.habits.rate, c.due = 1, now.Add(-time.Nanosecond)
+	} else if c.plan == nil || c.scene.draining.Load() {
 		return nil
 	}
-	now := time.Now()
 	for now.After(c.due) && len(c.flights) < c.habits.window {
 		c.due = c.due.Add(time.Duration(float64(time.Second) / c.habits.rate))
 		o := c.plan(c.random)
@@ -467,7 +481,7 @@ func (c *client) receiveMessage(p rawmqtt.Packet) []byte {
 		c.scene.complain("%s: %v", c.id, err)
 		return nil
 	}
-	e := history.Event{Kind: history.Got, Topic: topic, QoS: p.QoS(), ID: p.ID, Again: p.Flags&8 != 0, Retain: p.Flags&1 != 0}
+	e := history.Event{Kind: history.Got, Topic: strings.TrimPrefix(topic, c.prefix), QoS: p.QoS(), ID: p.ID, Again: p.Flags&8 != 0, Retain: p.Flags&1 != 0}
 	known := len(payload) > 0 // else something retained was removed
 	if known {
 		var ours bool

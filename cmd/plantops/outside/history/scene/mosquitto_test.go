@@ -71,10 +71,9 @@ func TestMosquittoIsBitten(t *testing.T) {
 		t.Run(extra, func(t *testing.T) {
 			b := mosquitto(t, extra)
 			faults := play(t, b.Address, lenient, func(s *scene.Scene, random *rand.Rand) {
-				for range setting.Int(t, "PLANTOPS_HISTORY_KILLS", 2) {
+				for range setting.Int(t, "PLANTOPS_HISTORY_KILLS", 1) {
 					<-time.After(time.Second + time.Duration(random.Int64N(int64(time.Second))))
-					s.Killed()
-					require.NoError(t, b.Kill())
+					s.Kill(func() { require.NoError(t, b.Kill()) })
 					require.NoError(t, b.Start())
 				}
 			})

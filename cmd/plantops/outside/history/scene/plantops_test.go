@@ -23,7 +23,12 @@ const housePassword = "everything in the house"
 // house is an installation, not started, with an account that may do everything.
 func house(t *testing.T) (*program.Installation, scene.Account) {
 	t.Helper()
-	in := program.Install(t, t.TempDir())
+	return houseIn(t, t.TempDir())
+}
+
+func houseIn(t *testing.T, dir string) (*program.Installation, scene.Account) {
+	t.Helper()
+	in := program.Install(t, dir)
 	in.Register("bed-1") // makes the database
 	in.Start()
 	in.AwaitReady()
@@ -46,6 +51,16 @@ func TestPlantOpsKeepsToMQTT(t *testing.T) {
 	conclude(t, s)
 }
 
+// TestTakeoversLoseNothing lets clients take over their own connections. PLANTOPS_TAKEOVERS is for how long: 2m are some
+// thousands.
+func TestTakeoversLoseNothing(t *testing.T) {
+	in, account := house(t)
+	s := scene.New(scene.Options{Address: in.TCP, Account: account, Random: setting.Random(t), Rate: 400, Rules: strict, Cast: scene.Takeovers})
+	s.Start(t.Context())
+	program.Pause(in, setting.Duration(t, "PLANTOPS_TAKEOVERS", 3*time.Second))
+	conclude(t, s)
+}
+
 // TestKilledServerKeepsItsSessions kills the server again and again while everything happens at once. PLANTOPS_TORTURE_KILLS
 // is how often.
 func TestKilledServerKeepsItsSessions(t *testing.T) {
@@ -58,8 +73,7 @@ func TestKilledServerKeepsItsSessions(t *testing.T) {
 			in.AwaitReady()
 		}
 		program.Pause(in, lifetime(random, i))
-		s.Killed()
-		in.Kill()
+		s.Kill(in.Kill)
 		in.Start()
 	}
 	in.AwaitReady()

@@ -2,6 +2,7 @@ package scene
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -28,8 +29,17 @@ type Options struct {
 	Random  *rand.Rand // all choices come from it
 	Rate    float64    // messages a second of all publishers
 	Rules   history.Rules
+	Cast    func(*Scene)       // Mixture or House; nil: Mixture
 	Before  []history.Event    // what has happened already; the clients go on from there
+	Far     *Far               // nil: no bridge
 	From    func(i int) net.IP // address of client i; nil leaves it to the system
+}
+
+// Far is a broker to which a bridge brings what passes in the house, below a prefix. A client there has to get it all.
+type Far struct {
+	Address string
+	Account Account
+	Prefix  string
 }
 
 // Scene is clients that do everything at once. The names and kinds of its clients do not depend on chance.
@@ -42,6 +52,8 @@ type Scene struct {
 	lingering sync.WaitGroup
 	cancel    context.CancelFunc
 	draining  atomic.Bool
+	storms    atomic.Int64
+	calling   atomic.Bool
 
 	mu         sync.Mutex
 	complaints map[string]int // by text, how often
@@ -50,9 +62,19 @@ type Scene struct {
 // New makes a scene, which does nothing yet.
 func New(o Options) *Scene {
 	s := &Scene{Options: o, Log: history.NewLog(o.Before), complaints: map[string]int{}}
-	s.cast()
+	if o.Cast == nil {
+		o.Cast = Mixture
+	}
+	o.Cast(s)
+	s.add(&client{id: "caller", version: 4, resume: true, caller: true, habits: habits{window: 1},
+		plan: func(*rand.Rand) outgoing { return outgoing{topic: homeTopics + "/caller/1", qos: 1} }})
+	if o.Far != nil {
+		s.Rules.Bridged = "far"
+		s.add(&client{id: "far", version: 5, resume: true, address: o.Far.Address, prefix: o.Far.Prefix, Account: o.Far.Account,
+			filters: map[string]byte{homeTopics + "/#": 2}})
+	}
 	for i, c := range s.clients {
-		c.scene, c.Account, c.random = s, o.Account, rand.New(rand.NewPCG(o.Random.Uint64(), 0))
+		c.scene, c.Account, c.random = s, cmp.Or(c.Account, o.Account), rand.New(rand.NewPCG(o.Random.Uint64(), 0))
 		if o.From != nil {
 			c.source = o.From(i)
 		}
@@ -74,26 +96,40 @@ func (s *Scene) Start(ctx context.Context) {
 	}
 }
 
-// Killed notes that the broker is about to be killed.
-func (s *Scene) Killed() { s.Log.Add(history.Event{Kind: history.Killed}) }
+// Storm ends all connections at once, without a word. Everybody is back as soon as possible.
+func (s *Scene) Storm() { s.storms.Add(1) }
 
-// End lets nothing new be published, waits until everything has come or nothing comes for so long, reads what is retained,
-// ends the clients, and returns the history.
+// Kill notes that the broker is killed, while kill does it and waits until it is gone.
+func (s *Scene) Kill(kill func()) {
+	s.Log.Add(history.Event{Kind: history.Killed})
+	kill()
+	s.Log.Add(history.Event{Kind: history.Killed})
+}
+
+// End lets nothing new be published, waits until everything has come or nothing comes for so long, has one message more
+// published that nearly all must get, reads what is retained, ends the clients, and returns the history.
 func (s *Scene) End(ctx context.Context, silence time.Duration) ([]history.Event, error) {
-	defer func() {
-		s.cancel()
-		s.running.Wait()
-		s.lingering.Wait()
-	}()
+	defer s.Stop()
 	s.draining.Store(true)
 	if err := s.settle(ctx, silence); err != nil {
 		return s.Log.Events(), err
 	}
-	if err := s.readRetained(ctx, min(silence, time.Second)); err != nil {
+	s.calling.Store(true) // who is there and deaf has nothing that is missing yet
+	if err := s.settle(ctx, silence); err != nil {
+		return s.Log.Events(), err
+	}
+	if err := s.readRetained(ctx, min(silence, 500*time.Millisecond)); err != nil {
 		return s.Log.Events(), fmt.Errorf("read what is retained: %w", err)
 	}
 	s.Log.Add(history.Event{Kind: history.Ended})
 	return s.Log.Events(), nil
+}
+
+// Stop ends the clients, wherever they are.
+func (s *Scene) Stop() {
+	s.cancel()
+	s.running.Wait()
+	s.lingering.Wait()
 }
 
 // settle waits until all are connected, nothing is on its way, and nothing is missing, or nothing happens for so long.

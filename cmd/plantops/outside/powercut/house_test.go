@@ -1,0 +1,139 @@
+//go:build linux && amd64
+
+package powercut_test
+
+import (
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/plantops/plantops/cmd/plantops/outside/history"
+	"github.com/plantops/plantops/cmd/plantops/outside/history/scene"
+	"github.com/plantops/plantops/cmd/plantops/outside/program"
+	"github.com/plantops/plantops/cmd/plantops/outside/setting"
+)
+
+// TestPowerCutKeepsSessions records a server while the clients of a house do everything at once, and cuts the power at many
+// points of the record. After each the program starts with the files as a disk could hold them, the clients come back as
+// they were then, and the history checker judges what they got before and afterwards.
+func TestPowerCutKeepsSessions(t *testing.T) {
+	random := setting.Random(t)
+	h := recordHouse(t, random, setting.Duration(t, "PLANTOPS_POWERCUT_LOAD", 700*time.Millisecond))
+	points := chooseCuts(random, h.record.events[h.begin:], setting.Int(t, "PLANTOPS_POWERCUTS_HOUSE", 5))
+	broken := 0
+	h.replay(t, points, newDisk(false), func(point int, faults []history.Fault) bool {
+		if len(faults) > 0 {
+			broken++
+			t.Errorf("cut at event %d of %d:\n%s", point, len(h.record.events), history.Summary(faults, 3))
+		}
+		return true
+	})
+	t.Logf("%d power cuts in a record of %d events and %d of the clients: %d with faults", len(points), len(h.record.events), len(h.events), broken)
+
+	// The control: were the write-ahead log never synced, cuts would have to show. One may leave everything all the same.
+	noticed := false
+	end := len(h.record.events) - h.begin
+	h.replay(t, []int{end / 2, end - 2, end - 1, end, end, end, end, end}, newDisk(true), func(_ int, faults []history.Fault) bool {
+		noticed = len(faults) > 0
+		return !noticed
+	})
+	assert.True(t, noticed, "the harness does not notice that nothing is synced")
+}
+
+// replay cuts the power at points of the record, which are in order, until then returns false.
+func (h *household) replay(t *testing.T, points []int, d *disk, then func(point int, faults []history.Fault) bool) {
+	t.Helper()
+	next := 0
+	for _, point := range points {
+		point += h.begin
+		for ; next < point; next++ {
+			d.advance(h.record.events[next])
+		}
+		if !then(point, h.resume(t, d, point)) {
+			return
+		}
+	}
+}
+
+// household is a record with the history that belongs to it.
+type household struct {
+	record  *recorder
+	begin   int // before this event the accounts were not there
+	certs   string
+	account scene.Account
+	events  []history.Event
+	random  *rand.Rand
+}
+
+var houseRules = history.Rules{Slack: 3 * time.Second}
+
+func recordHouse(t *testing.T, random *rand.Rand, load time.Duration) *household {
+	t.Helper()
+	in := program.Install(t, t.TempDir())
+	h := &household{record: newRecorder(in.Dir), certs: filepath.Join(in.Dir, "certs"), random: random,
+		account: scene.Account{User: "house", Secret: "everything in the house"}}
+	h.record.serve(in)
+	in.AwaitReady()
+	password := filepath.Join(t.TempDir(), "password")
+	require.NoError(t, os.WriteFile(password, []byte(h.account.Secret), 0o600))
+	in.Run("user", "add", h.account.User, "--publish", "#", "--subscribe", "#", "--password-file", password)
+	in.Stop()
+	h.begin = len(h.record.events)
+
+	s := scene.New(scene.Options{Address: in.TCP, Account: h.account, Random: random, Rate: 300, Rules: houseRules, From: deviceAddress})
+	h.record.known = s.Log.Len
+	h.record.serve(in)
+	in.AwaitReady()
+	s.Start(t.Context())
+	program.Pause(in, load)
+	s.Kill(in.Kill)
+	requireFaithful(t, h.record)
+	h.record.serve(in)
+	in.AwaitReady()
+	program.Pause(in, load)
+	h.events = s.Log.Events()
+	in.Kill()
+	requireFaithful(t, h.record)
+	s.Stop()
+	t.Logf("recorded %s: %s", history.Count(h.events), h.record)
+	return h
+}
+
+// known is how much the clients knew when the power was cut before an event.
+func (h *household) known(point int) int {
+	if point < len(h.record.events) {
+		return min(h.record.events[point].known, len(h.events))
+	}
+	return len(h.events)
+}
+
+// resume starts the program with what is left and lets the clients come back.
+func (h *household) resume(t *testing.T, d *disk, point int) []history.Fault {
+	t.Helper()
+	dir := t.TempDir()
+	defer os.RemoveAll(dir)
+	in := program.Install(t, dir)
+	require.NoError(t, d.cut(h.random, in.Dir))
+	certs := filepath.Join(in.Dir, "certs")
+	require.NoError(t, os.CopyFS(certs, os.DirFS(h.certs)))
+	keys, err := filepath.Glob(filepath.Join(certs, "*.key"))
+	require.NoError(t, err)
+	for _, key := range keys {
+		require.NoError(t, os.Chmod(key, 0o600))
+	}
+	in.Start()
+	in.AwaitReady()
+	defer in.Kill()
+	s := scene.New(scene.Options{Address: in.TCP, Account: h.account, Random: h.random, Rate: 100, Rules: houseRules,
+		Before: history.Cut(h.events, h.known(point))})
+	s.Start(t.Context())
+	all, err := s.End(t.Context(), 3*time.Second)
+	require.NoError(t, err)
+	assert.Empty(t, s.Complaints())
+	return history.Check(all, houseRules)
+}
