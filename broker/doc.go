@@ -10,8 +10,8 @@
 //
 //	network/conn.go      Read takes bytes from the socket, through TLS or websocket
 //	link.go              Read has validate/screen.go judge their form, packet by packet
-//	                     mochi decodes one packet after the other
-//	dispatch.go          OnPacketRead, takePublish: may this account publish to this topic? If not, answer.go
+//	loop.go              take has mochi decode one packet after the other
+//	dispatch.go          dispatch, takePublish: may this account publish to this topic? If not, answer.go
 //	receive.go           receive: session/incoming.go gives it a place in the row of acknowledgements, the ticket
 //	subscribers.go       who gets it, and that ingest must store it
 //	receive.go           receiveForIngest makes a receipt, which remembers connection and ticket
@@ -39,7 +39,7 @@
 //
 //	broker.go        Listen, Start, Close and what the program asks of a running broker
 //	options.go       what it must be told; no limit has a default here
-//	hook.go          what mochi asks us, connections as they begin and end
+//	hook.go          connections as they begin and end; a panic
 //	mochilog.go      what mochi logs
 //	auth.go          CONNECT: who a client is and whether it is let in
 //	gate.go          keeps clients out until the program is ready
