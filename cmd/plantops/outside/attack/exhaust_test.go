@@ -251,7 +251,7 @@ func TestV18TailsLeaveTheDiskItsFreeHalf(t *testing.T) {
 	in.Start()
 	in.AwaitReady()
 	g.Meet()
-	fillTail(g, 4000)
+	fillTail(g, 2000)
 	assert.Less(t, databaseBytes(t, in), int64(size)*3/4)
 }
 
