@@ -114,6 +114,36 @@ func (h *household) known(point int) int {
 	return len(h.events)
 }
 
+// before is what had happened when the clients knew so much. What was on its way to one whose session ends with its connection
+// counts as received: the session is gone, and so is, as with a subscriber's, what a share group had given it.
+func (h *household) before(known int) []history.Event {
+	sent, fleeting := map[history.Message]bool{}, map[string]bool{}
+	for _, e := range h.events[:known] {
+		switch e.Kind {
+		case history.Connecting:
+			fleeting[e.Client] = !e.Resume
+		case history.Parted, history.Dropped, history.Replaced:
+			fleeting[e.Client] = false
+		case history.Sending:
+			sent[e.Message] = true
+		}
+	}
+	events := h.events[:known:known]
+	for _, e := range h.events[known:] {
+		switch e.Kind {
+		case history.Killed:
+			return history.Cut(events, len(events))
+		case history.Connecting, history.Parted, history.Dropped, history.Replaced:
+			fleeting[e.Client] = false
+		case history.Got:
+			if fleeting[e.Client] && sent[e.Message] {
+				events = append(events, e)
+			}
+		}
+	}
+	return history.Cut(events, len(events))
+}
+
 // resume starts the program with what is left and lets the clients come back.
 func (h *household) resume(t *testing.T, d *disk, point int) []history.Fault {
 	t.Helper()
@@ -136,7 +166,7 @@ func (h *household) resume(t *testing.T, d *disk, point int) []history.Fault {
 	in.AwaitReady()
 	defer in.Kill()
 	s := scene.New(scene.Options{Address: in.TCP, Account: h.account, Random: h.random, Rate: 100, Rules: houseRules,
-		Before: history.Cut(h.events, h.known(point))})
+		Before: h.before(h.known(point))})
 	s.Start(t.Context())
 	all, err := s.End(t.Context(), 3*time.Second)
 	require.NoError(t, err)
