@@ -199,7 +199,7 @@ func (s *Store) takeFromBroker() error {
 	b := &s.broker
 	b.announced.Store(false)
 	b.fault, b.told, b.ended = nil, b.next, b.ended[:0]
-	if b.taken = b.source.Take(); b.taken == nil || b.taken.Empty() {
+	if b.taken = b.source.Take(); b.taken == nil {
 		return nil
 	}
 	err := s.w.savepoint.run()
