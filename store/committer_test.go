@@ -263,6 +263,32 @@ func TestTheFileIsToldOfNumbersInLargeSteps(t *testing.T) {
 	assert.Greater(t, then, batch)
 }
 
+func TestReadingsDoNotTryWhatTheBrokerWaitsWith(t *testing.T) {
+	s, f := attached(t, Options{})
+	execute(t, s, `CREATE TRIGGER poison BEFORE INSERT ON broker_retained BEGIN SELECT raise(ABORT, 'no'); END`)
+	f.put(oneRetained(1, "a"))
+	s.Announce()
+	require.Error(t, answered(t, f))
+	retry := func(at time.Time) (takes int) {
+		require.NoError(t, s.acquire(t.Context()))
+		defer s.release()
+		s.broker.retry = at
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.takes
+	}
+	before := retry(time.Now().Add(time.Hour))
+	for i := range int64(3) {
+		mustAppend(t, s, telemetry("bed-1", noon+i, Value{"ph", 6}))
+	}
+	execute(t, s, `DROP TRIGGER poison`)
+	assert.Equal(t, before, retry(time.Time{}))
+	s.Announce()
+	for answered(t, f) != nil {
+	}
+	assert.Equal(t, 1, retained(t, s))
+}
+
 func TestWhatIsNobodysWaitsForADiskThatRefuses(t *testing.T) {
 	s, f := attached(t, Options{})
 	mustKeep(t, s, f, &journal.Batch{Number: 1, Queues: []journal.Queue{queue(1, 1, 1)}})
