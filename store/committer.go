@@ -234,7 +234,6 @@ func (s *Store) answerBroker() {
 		}
 		b.began, b.logged, b.wait, b.retry = time.Time{}, time.Time{}, 0, time.Time{}
 	}
-	b.ended = b.ended[:0]
 	if b.source != nil {
 		b.source.Done(batch, err)
 	}
