@@ -322,3 +322,78 @@ func TestOverARestartTimePassesAsFarAsItIsSure(t *testing.T) {
 		require.NoError(t, b.Close())
 	}
 }
+
+// Where the file of a running broker is damaged, it may have lost what the broker still has in memory.
+func TestWhatIsLostOnDiskIsWrittenAgain(t *testing.T) {
+	t.Parallel()
+	s := journaltest.New()
+	b := keeping(t, s, nil)
+	away, present := lasting("bed-1", "away", 5), lasting("bed-1", "present", 5)
+	c := brokertest.Dial(t, b, brokertest.TCP, away)
+	require.Equal(t, byte(1), c.Subscribe("devices/bed-1/commands", 1))
+	require.Equal(t, byte(1), c.Subscribe("devices/bed-1/more", 1))
+	c.Close()
+	require.Equal(t, byte(1), brokertest.Dial(t, b, brokertest.TCP, present).Subscribe("devices/bed-1/commands", 1))
+	sender := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 5))
+	send(t, sender, retain("devices/bed-1/a", "retained"))
+	s.Lose()
+	require.Eventually(t, func() bool { sessions, _, retained, _ := s.Counts(); return sessions == 2 && retained == 1 },
+		brokertest.Patience, time.Millisecond)
+
+	s.Lose() // and a stop before the clock comes round
+	require.NoError(t, b.Close())
+	b = keeping(t, s.Crash(), nil)
+	assert.Equal(t, 1, b.RetainedCount())
+	sender = brokertest.Dial(t, b, brokertest.TCP, b.AsBackend())
+	for _, topic := range []string{"devices/bed-1/commands", "devices/bed-1/more"} {
+		require.Zero(t, sender.Publish(topic, topic, 1))
+	}
+	c, again := brokertest.TryDial(t, b, brokertest.TCP, away)
+	require.True(t, again.SessionPresent)
+	assert.Equal(t, []string{"devices/bed-1/commands", "devices/bed-1/more"}, texts(c, 2))
+	c, again = brokertest.TryDial(t, b, brokertest.TCP, present)
+	require.True(t, again.SessionPresent)
+	assert.Equal(t, []string{"devices/bed-1/commands"}, texts(c, 1))
+}
+
+// A session that is in a batch for two reasons is as it was when the disk refuses that.
+func TestWhatIsAcknowledgedGoesFromTheDiskAfterARefusal(t *testing.T) {
+	t.Parallel()
+	s := journaltest.New()
+	b := keeping(t, s, nil)
+	c := brokertest.Dial(t, b, brokertest.TCP, lasting("bed-1", "esp", 5))
+	require.Equal(t, byte(1), c.Subscribe("devices/bed-1/commands", 1))
+	sender := brokertest.Dial(t, b, brokertest.TCP, b.AsBackend())
+	require.Zero(t, sender.Publish("devices/bed-1/commands", "x", 1))
+	message := c.Await(packets.Publish) // not acknowledged
+	waiting := func() int { _, queues, _, _ := s.Counts(); return queues }
+	require.Equal(t, 1, waiting())
+
+	held, goOn, refused := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	batches := 0
+	s.Before(func(*journal.Batch) error {
+		switch batches++; batches {
+		case 1:
+			close(held)
+			<-goOn
+		case 2:
+			close(refused)
+			return fmt.Errorf("the disk is full")
+		}
+		return nil
+	})
+	other := brokertest.Dial(t, b, brokertest.TCP, as("bed-2", 5))
+	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: 1}, PacketID: 60_000}
+	retain("devices/bed-2/a", "something else")(&pk)
+	other.Send(pk)
+	<-held
+	c.Acknowledge(message)
+	c.Ping()
+	require.Eventually(t, b.LazyDue, brokertest.Patience, time.Millisecond)
+	c.Send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Subscribe, Qos: 1}, PacketID: 60_000,
+		Filters: packets.Subscriptions{{Filter: "devices/bed-1/more", Qos: 1}}})
+	require.Eventually(t, func() bool { return b.Charged()["bed-1"]().Subscriptions > 1 }, brokertest.Patience, time.Millisecond)
+	close(goOn)
+	<-refused
+	require.Eventually(t, func() bool { return waiting() == 0 }, brokertest.Patience, time.Millisecond)
+}

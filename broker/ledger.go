@@ -20,6 +20,7 @@ type ledger struct {
 	storage  journal.Storage // nil: none
 	attached bool            // to it
 	pending  atomic.Int64    // bytes of entries that are not on disk
+	lost     atomic.Bool     // some of what was on disk may not be there any more
 
 	// step is held for reading by what changes several sessions, or sessions and retained messages, at once: it is in one
 	// batch. It comes before all other locks.
@@ -158,6 +159,7 @@ func (g *ledger) tick() {
 	if g.storage == nil {
 		return
 	}
+	g.rewrite()
 	g.mu.Lock()
 	due := len(g.lazy)+len(g.dirty)+len(g.topics)+len(g.ended) > 0
 	g.lazyDue = g.lazyDue || len(g.lazy) > 0
@@ -452,7 +454,7 @@ func (g *ledger) putBack(k *taking) {
 		if s := &one.p.shelf; s.id == one.id {
 			s.stateDue, s.filters = true, append(one.filters, s.filters...)
 			s.pending, s.taken = append(s.taken, s.pending...), nil
-			s.trimmed = one.before
+			s.trimmed = min(s.trimmed, one.before) // it may be there twice
 			g.mu.Lock()
 			if !s.listed {
 				s.listed = true
@@ -474,11 +476,15 @@ func (g *ledger) putBack(k *taking) {
 	g.promises = append(k.promises, g.promises...)
 }
 
+// Rewrite is told by the committer. See journal.Source.
+func (g *ledger) Rewrite() { g.lost.Store(true) }
+
 // close has what has changed last written.
 func (g *ledger) close() error {
 	if g.storage == nil || !g.attached {
 		return nil
 	}
+	g.rewrite()
 	ctx, cancel := context.WithTimeout(context.Background(), closeWait)
 	defer cancel()
 	if err := g.storage.Detach(ctx); err != nil {

@@ -195,6 +195,37 @@ func (g *ledger) inMemory(w *work, p *peer, after uint64, limit int) (entries []
 	return entries, p.state.Newest()
 }
 
+// rewrite has everything that is in memory written again, if some of it may be lost on disk.
+func (g *ledger) rewrite() {
+	if !g.lost.Swap(false) {
+		return
+	}
+	sessions, topics := 0, 0
+	g.r.sessions.each(func(p *peer) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if !p.shelf.written {
+			return
+		}
+		sessions++
+		p.shelf.filters = p.state.AppendFilters(p.shelf.filters)
+		g.markState(p)
+	})
+	t := &g.r.retained
+	for c := session.Everything(); !c.Done(); { // others get the lock in between
+		t.mu.Lock()
+		t.store.Sweep(c, func(k session.Kept) bool {
+			if k.Owner != nil {
+				topics++
+				g.retained(k.Topic)
+			}
+			return false
+		})
+		t.mu.Unlock()
+	}
+	g.r.log.Warn("the database was made anew: sessions and retained messages are written again", "sessions", sessions, "retained", topics)
+}
+
 // restoring takes the state of the broker at a start.
 type restoring struct {
 	r             *router

@@ -165,16 +165,19 @@ func (s *Scene) readRetained(ctx context.Context, silence time.Duration) error {
 		return err
 	}
 	in := bufio.NewReader(conn)
-	for {
-		if err := conn.SetReadDeadline(time.Now().Add(silence)); err != nil {
+	for wait := patience; ; { // for the SUBACK; what is retained comes after it, or just before
+		if err := conn.SetReadDeadline(time.Now().Add(wait)); err != nil {
 			return err
 		}
 		p, err := rawmqtt.Read(in)
-		if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
+		if timeout, ok := err.(net.Error); ok && timeout.Timeout() && wait == silence {
 			return nil
 		}
 		if err != nil {
 			return err
+		}
+		if p.Kind == rawmqtt.Suback {
+			wait = silence
 		}
 		if p.Kind != rawmqtt.Publish || p.Flags&1 == 0 {
 			continue
