@@ -78,7 +78,9 @@ func TestEachQoSHasItsAnswer(t *testing.T) {
 		}
 		for range 2 { // of an id that is released already too
 			w.send(rawmqtt.EncodePubrel(9))
-			require.Equal(t, uint16(9), w.next(rawmqtt.Pubcomp).ID)
+			pubcomp := w.next(rawmqtt.Pubcomp)
+			require.Equal(t, uint16(9), pubcomp.ID)
+			require.Zero(t, pubcomp.Reason)
 		}
 		w.nothing()
 		receive("once")

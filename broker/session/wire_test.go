@@ -28,7 +28,7 @@ func TestPacketsAsOnTheWire(t *testing.T) {
 		"3.1.1 knows no refusal":         {Effect{Kind: Puback, PacketID: 1, Reason: 0x87}, 4, []byte{0x40, 2, 0, 1}},
 		"pubrec":                         {Effect{Kind: Pubrec, PacketID: 513}, 4, []byte{0x50, 2, 2, 1}},
 		"pubrel carries its flag":        {Effect{Kind: Pubrel, PacketID: 1}, 4, []byte{0x62, 2, 0, 1}},
-		"pubcomp of an unknown id":       {Effect{Kind: Pubcomp, PacketID: 1, Reason: PacketIDNotFound}, 5, []byte{0x70, 3, 0, 1, 0x92}},
+		"pubrel of an unknown id":        {Effect{Kind: Pubrel, PacketID: 1, Reason: PacketIDNotFound}, 5, []byte{0x62, 3, 0, 1, 0x92}},
 		"disconnect":                     {Effect{Kind: Close, Reason: QuotaExceeded}, 5, []byte{0xE0, 1, 0x97}},
 		"3.1.1 is closed without a word": {Effect{Kind: Close, Reason: QuotaExceeded}, 4, nil},
 		"no packet":                      {Effect{Kind: Delivered}, 5, nil},
