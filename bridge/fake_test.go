@@ -23,6 +23,7 @@ type fake struct {
 	// published says what to answer to a message; nil: that it is acknowledged. end ends the connection then.
 	published func(p *paho.Publish) (reply []byte, end bool)
 	pinged    func() (reply []byte) // may be nil
+	deaf      chan struct{}         // not nil: after a CONNECT nothing is read until it is closed
 
 	mu   sync.Mutex
 	got  []*paho.Publish
@@ -51,6 +52,9 @@ func (f *fake) start(t *testing.T) {
 
 func (f *fake) serve(c net.Conn) {
 	defer c.Close()
+	if f.deaf != nil {
+		_ = c.(*net.TCPConn).SetReadBuffer(256 << 10)
+	}
 	in := bufio.NewReader(c)
 	for {
 		p, err := paho.ReadPacket(in)
@@ -60,6 +64,9 @@ func (f *fake) serve(c net.Conn) {
 		switch p := p.Content.(type) {
 		case *paho.Connect:
 			_, _ = c.Write(f.connack)
+			if f.deaf != nil {
+				<-f.deaf
+			}
 		case *paho.Subscribe:
 			ack := paho.NewControlPacket(paho.SUBACK)
 			ack.Content.(*paho.Suback).PacketID, ack.Content.(*paho.Suback).Reasons = p.PacketID, make([]byte, len(p.Subscriptions))
@@ -97,6 +104,9 @@ func (f *fake) answer(p *paho.Publish) (reply []byte, end bool) {
 		if reply, end = f.published(p); reply != nil || end {
 			return reply, end
 		}
+	}
+	if p.QoS == 0 {
+		return nil, false
 	}
 	return []byte{map[byte]byte{1: 0x40, 2: 0x50}[p.QoS], 2, byte(p.PacketID >> 8), byte(p.PacketID)}, false
 }
@@ -160,7 +170,7 @@ func TestAMessageForWhichTheConnectionEndsIsLeft(t *testing.T) {
 		}}
 		there.start(t)
 		o := options(here, there.address, bridge.Route{Filter: "#", Direction: bridge.Out, QoS: qos})
-		b, log, stop := start(t, o)
+		b, _, stop := start(t, o)
 		awaitUp(t, b)
 		stop()
 		send := publisher(t, here)
@@ -171,7 +181,7 @@ func TestAMessageForWhichTheConnectionEndsIsLeft(t *testing.T) {
 			}
 			send.Publish(name, text, qos)
 		}
-		b, log, _ = start(t, o)
+		b, log, _ := start(t, o)
 		await(t, b, func(s bridge.Status) bool { return s.Connected && s.Out.Refused == 1 && s.Out.Carried >= 4 })
 		require.Eventually(t, func() bool { return here.Waiting(o.Local.ClientID) == 0 }, brokertest.Patience, 5e6)
 		assert.Equal(t, []string{"1", "2", "x", "3", "4"}, there.payloads())
@@ -264,4 +274,21 @@ func TestANewMessageIsNotTakenForAnOldOneOfItsID(t *testing.T) {
 	}
 	await(t, b, func(bridge.Status) bool { return len(there.payloads()) == 3 })
 	assert.Equal(t, []string{"1", "2", "3"}, there.payloads())
+}
+
+// Messages of QoS 0 do not wait for ever for a broker that takes nothing.
+func TestQoS0IsDroppedForABrokerThatTakesNothing(t *testing.T) {
+	here := brokertest.Start(t)
+	there := &fake{connack: accepted, deaf: make(chan struct{})}
+	defer close(there.deaf)
+	there.start(t)
+	b, log, _ := start(t, options(here, there.address, bridge.Route{Filter: "#", Direction: bridge.Out, QoS: 0}))
+	awaitUp(t, b)
+	send := publisher(t, here)
+	s := await(t, b, func(s bridge.Status) bool { // until sockets and bridge are full
+		send.Publish("n", string(make([]byte, 200_000)), 0)
+		return s.Out.Dropped > 0
+	})
+	assert.True(t, s.Connected)
+	require.Eventually(t, func() bool { return len(log.Lines("QoS 0 messages are dropped", "topic=n")) == 1 }, brokertest.Patience, 5e6)
 }

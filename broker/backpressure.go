@@ -22,9 +22,9 @@ const (
 
 	// On a machine with two cores and a load of 15, a client that reads at full speed took nothing for 1.5 s now and then. Looks
 	// are counted, not time: when this process gets no time to run, that says nothing about a client.
-	stuckAfter    = 5 * time.Second
+	stuckAfter    = 3 * time.Second
 	progressEvery = stuckAfter / stuckLooks
-	stuckLooks    = 20
+	stuckLooks    = 12
 	// lookAgain is how often a client that is stuck is looked at when there is something for it.
 	lookAgain = 10 * time.Millisecond
 	// readingsWait is how long what ingest stores waits for others in all, and for one of them from when it fell behind until

@@ -105,7 +105,12 @@ func TestASubscriberThatTakesSomethingAgainIsWaitedForAgain(t *testing.T) {
 	b := brokertest.Start(t, brokertest.Device("bed-1"))
 	slow := subscribeReader(t, b, as("bed-1", 4), flooded)
 	sender := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 4))
-	go sender.SendBytes(flood(t, flooded, 10*floodMessages)) // the end of the test ends it
+	all := flood(t, flooded, floodMessages)
+	go func() {
+		for !sender.Ended() { // by the end of the test
+			sender.SendBytes(all)
+		}
+	}()
 	require.Eventually(t, func() bool { return b.Stats().Dropped > 0 && b.Waited() == 0 }, brokertest.Patience, time.Millisecond)
 	tick := time.NewTicker(8 * time.Millisecond)
 	defer tick.Stop()

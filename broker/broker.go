@@ -113,7 +113,7 @@ func serverOptions(limits Limits, log *slog.Logger) *mqtt.Options {
 	caps.Compatibilities.NoInheritedPropertiesOnAck = true
 	return &mqtt.Options{
 		Capabilities:             caps,
-		ClientNetReadBufferSize:  4096,
+		ClientNetReadBufferSize:  1,                 // loop.go reads
 		ClientNetWriteBufferSize: 1,                 // everything goes to our writer at once, which coalesces
 		SysTopicResendInterval:   100 * 365 * 86400, // seconds; it cannot be turned off, and stops the program to count memory
 		Logger:                   slog.New(mochiLog{log.Handler()}),
@@ -204,13 +204,14 @@ func (b *Broker) establish(c *network.Conn) error {
 	l := newLink(b.hook, c)
 	b.hook.router.traffic.sockets.Add(1)
 	l.screen.Limit = b.maxPacketBytes
+	var err error
 	panicked := true
 	defer func() {
 		defer dieOfPanic()
-		b.hook.connectionEnded(l, panicked)
+		b.hook.connectionEnded(l, err, panicked)
 		b.hook.sessions.release(l)
 	}()
-	err := b.server.EstablishConnection(c.Kind(), readLoop{l})
+	err = l.serve()
 	panicked = false
 	return err
 }

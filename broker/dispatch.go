@@ -3,7 +3,6 @@ package broker
 import (
 	"strings"
 
-	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/plantops/plantops/broker/refusal"
@@ -12,50 +11,31 @@ import (
 	"github.com/plantops/plantops/broker/validate"
 )
 
-// nothing is what mochi gets in place of a packet that was dealt with: an acknowledgement of packet id 0, which is
-// never in flight.
-var nothing = packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puback}}
-
-// OnPacketRead takes every packet that a client sends, after decoding and before mochi acts on it. The only error that mochi
-// heeds is ErrRejectPacket, which closes the connection.
-func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
+// dispatch takes every packet that a client sends. An error ends the connection.
+func (l *clientLink) dispatch(pk *packets.Packet) error {
 	defer dieOfPanic()
-	l := linkOf(cl)
-	if l == nil {
-		return pk, packets.ErrRejectPacket
-	}
+	h := l.hook
 	h.router.traffic.packetsIn.Add(1)
-	if l.client == nil { // validate's Screen has made sure that it is a CONNECT
-		l.client = cl
-		pk.Connect.ClientIdentifier = strings.Clone(pk.Connect.ClientIdentifier) // the session keeps it, not the packet
-		if l.emptyWill = pk.Connect.WillFlag && len(pk.Connect.WillPayload) == 0; l.emptyWill {
-			pk.Connect.WillPayload = []byte{0} // mochi refuses a will without a payload, which may be sent
-		}
-		if pk.ProtocolVersion == 3 {
-			pk.ReservedBit = 0 // it means nothing there
-		}
-		pk.Connect.WillRetain = pk.Connect.WillRetain && pk.Connect.WillFlag // mochi refuses the one without the other in MQTT 3.1 too
-		if len(pk.Connect.Password) == 0 {
-			pk.Connect.PasswordFlag = false // identify in auth.go has a word for it
-		}
-		return pk, nil
-	}
-	if l.peer == nil {
-		return pk, nil
-	}
 	switch pk.FixedHeader.Type {
+	case packets.Connect: // validate's Screen has made sure that it is the first, and that nothing else is
+		return h.connect(l, pk)
 	case packets.Publish:
-		return nothing, h.takePublish(l, &pk)
+		return h.takePublish(l, pk)
 	case packets.Puback, packets.Pubrec, packets.Pubrel, packets.Pubcomp:
-		return nothing, h.router.acknowledged(l, &pk)
+		return h.router.acknowledged(l, pk)
 	case packets.Subscribe:
-		return nothing, h.takeSubscribe(l, &pk)
+		return h.takeSubscribe(l, pk)
 	case packets.Unsubscribe:
-		return nothing, h.takeUnsubscribe(l, &pk)
-	case packets.Disconnect:
-		return pk, h.leave(l, &pk)
+		return h.takeUnsubscribe(l, pk)
+	case packets.Pingreq:
+		h.router.traffic.packetsOut.Add(1)
+		_, err := l.Write([]byte{packets.Pingresp << 4, 0})
+		return err
 	}
-	return pk, nil
+	if err := h.leave(l, pk); err != nil {
+		return err
+	}
+	return errLeft
 }
 
 // takePublish decides what becomes of a message: it goes on to the router, or it is refused and answered, or the

@@ -1,7 +1,8 @@
 // Package broker is the MQTT broker: identity and access, sessions, routing and quotas around the embedded mochi server. mochi
-// speaks MQTT; who gets a message and what becomes of it is decided here. What is in it is for others:
-// the broker stores nothing. Sockets are in package network, the form of packets in validate, rules in access, the words of
-// refusals in refusal, the table of subscriptions in route, one client's session in session, the syntax of topics in topic.
+// speaks MQTT; who gets a message and what becomes of it is decided here. What is in it is for others: the broker stores nothing
+// but its own state, through journal.Storage. Sockets are in package network, the form of packets in validate, rules in
+// access, the words of refusals in refusal, the table of subscriptions in route, one client's session in session, the syntax
+// of topics in topic.
 //
 // # The way of a reading
 //
@@ -9,8 +10,8 @@
 //
 //	network/conn.go      Read takes bytes from the socket, through TLS or websocket
 //	link.go              Read has validate/screen.go judge their form, packet by packet
-//	                     mochi decodes one packet after the other
-//	dispatch.go          OnPacketRead, takePublish: may this account publish to this topic? If not, answer.go
+//	loop.go              take has mochi decode one packet after the other
+//	dispatch.go          dispatch, takePublish: may this account publish to this topic? If not, answer.go
 //	receive.go           receive: session/incoming.go gives it a place in the row of acknowledgements, the ticket
 //	subscribers.go       who gets it, and that ingest must store it
 //	receive.go           receiveForIngest makes a receipt, which remembers connection and ticket
@@ -26,6 +27,11 @@
 //	loop.go              endRound, of ingest's reader, flushes that queue
 //	network/writer.go    writeAll takes it from the queue, and writeBatch writes it to the socket
 //
+// Whatever else the acknowledgement promises is waited for in the same way: the receipt counts what must be on disk (owe in
+// router.go), ledger.go hands it to the storage as a batch, and release in work.go goes on when that is committed. One
+// publish step is in one batch, whole. What a client may see only then (QoS 2, SUBACK) waits in its outbox (work.go). Messages for
+// which a session has no room in memory are its tail: restore.go loads them when the client can take them.
+//
 // When ingest does not acknowledge in time, the clock in attach.go has router.go's sweep end the sender's connection. A message that
 // nobody must store is complete as soon as it is in the sessions of its subscribers.
 //
@@ -33,7 +39,7 @@
 //
 //	broker.go        Listen, Start, Close and what the program asks of a running broker
 //	options.go       what it must be told; no limit has a default here
-//	hook.go          what mochi asks us, connections as they begin and end
+//	hook.go          connections as they begin and end; a panic
 //	mochilog.go      what mochi logs
 //	auth.go          CONNECT: who a client is and whether it is let in
 //	gate.go          keeps clients out until the program is ready

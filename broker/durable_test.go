@@ -143,6 +143,52 @@ func TestSharedMessagesSurviveACrash(t *testing.T) {
 	assert.Equal(t, want, got)
 }
 
+// What waits on disk for a member whose session ends, and what it was sent and has not acknowledged, others get.
+func TestSharedMessagesOfAMemberThatIsGoneGoToOthers(t *testing.T) {
+	t.Parallel()
+	s := journaltest.New()
+	b := keeping(t, s, nil)
+	login := lasting("bed-1", "gone", 5)
+	login.Properties.ReceiveMaximum = 5
+	gone := brokertest.Dial(t, b, brokertest.TCP, login)
+	require.Equal(t, byte(1), gone.Subscribe(sharedJobs, 1))
+	sender := brokertest.Dial(t, b, brokertest.TCP, b.AsBackend())
+	const messages = 200
+	want := map[string]bool{}
+	for i := range messages {
+		want[fmt.Sprint(i)] = true
+		require.Zero(t, sender.Publish(jobs, fmt.Sprint(i), 1))
+	}
+	for i := range 3 {
+		require.Equal(t, fmt.Sprint(i), string(gone.Receive().Payload))
+		delete(want, fmt.Sprint(i))
+	}
+	gone.Ping()
+	gone.Close()
+	require.Eventually(t, func() bool { return b.Stats().Connected == 1 }, brokertest.Patience, time.Millisecond)
+	for _, crashed := range []bool{false, true} {
+		if crashed {
+			b, s = crash(t, b, s, nil)
+		}
+		other := worker(t, b, "other", 1000, 1)
+		if crashed {
+			brokertest.Dial(t, b, brokertest.TCP, withID("bed-1", "gone")).Disconnect() // its session ends
+			got := map[string]bool{}
+			require.Eventually(t, func() bool {
+				for other.Has(packets.Publish) {
+					got[string(other.Receive().Payload)] = true
+				}
+				return len(got) >= len(want)
+			}, brokertest.Patience, time.Millisecond, "%d", len(got))
+			for text := range want {
+				require.True(t, got[text], "message %s", text)
+			}
+		}
+		other.Disconnect()
+	}
+	require.Eventually(t, func() bool { sessions, _, _, _ := s.Counts(); return sessions == 0 }, brokertest.Patience, time.Millisecond)
+}
+
 func TestASessionThatEndsLeavesNothing(t *testing.T) {
 	t.Parallel()
 	s := journaltest.New()
@@ -240,4 +286,63 @@ func TestWhatAnAdministratorTakesAwayStaysAway(t *testing.T) {
 	assert.Positive(t, list[0].DiskBytes)
 	c := brokertest.Dial(t, b, brokertest.TCP, lasting("bed-1", "stays", 5))
 	assert.Empty(t, c.Receive().Payload, "it is told that the message was cleared")
+}
+
+func TestADelayedWillSurvivesACrash(t *testing.T) {
+	t.Parallel()
+	s := journaltest.New()
+	b := keeping(t, s, nil)
+	watching := lasting("bed-2", "watcher", 5)
+	c := brokertest.Dial(t, b, brokertest.TCP, watching)
+	c.Subscribe("devices/bed-2/status", 1)
+	for _, back := range []bool{false, true} {
+		login := lasting("bed-2", fmt.Sprint("mortal-", back), 5)
+		login.Will = &brokertest.Will{Topic: "devices/bed-2/status", Payload: fmt.Sprint("offline, ", back), QoS: 1,
+			Properties: packets.Properties{WillDelayInterval: 4}}
+		brokertest.Dial(t, b, brokertest.TCP, login).Close()
+	}
+	require.Eventually(t, func() bool { return b.Stats().Away == 2 }, brokertest.Patience, time.Millisecond)
+	sender := brokertest.Dial(t, b, brokertest.TCP, as("bed-2", 5)) // whose message is in a later batch
+	require.Zero(t, sender.Publish("devices/bed-2/status", "before", 1))
+	b, _ = crash(t, b, s, nil)
+	brokertest.Dial(t, b, brokertest.TCP, lasting("bed-2", "mortal-true", 5))
+	c = brokertest.Dial(t, b, brokertest.TCP, watching)
+	assert.Equal(t, []string{"before", "offline, false"}, texts(c, 2))
+	c.AwaitNoMessage()
+}
+
+// What was left of a lifetime goes on where it was, by the clock of the day; while that is unsure, nothing has passed.
+func TestOverARestartTimePassesAsFarAsItIsSure(t *testing.T) {
+	t.Parallel()
+	for _, unsure := range []bool{false, true} {
+		s := journaltest.New()
+		now := time.Now()
+		b := keeping(t, s, func(o *broker.Options) { o.Now = func() time.Time { return now } })
+		login := lasting("bed-1", "esp", 5)
+		login.Properties.SessionExpiryInterval = 3 * 3600
+		c := brokertest.Dial(t, b, brokertest.TCP, login)
+		c.Subscribe("devices/bed-1/x", 1)
+		c.Disconnect()
+		short := lasting("bed-1", "short", 5)
+		short.Properties.SessionExpiryInterval = 3600
+		brokertest.Dial(t, b, brokertest.TCP, short).Disconnect()
+		sender := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 5))
+		send(t, sender, func(pk *packets.Packet) {
+			pk.TopicName, pk.Payload, pk.ProtocolVersion = "devices/bed-1/x", []byte("an hour"), 5
+			pk.Properties.MessageExpiryInterval = 3600
+		})
+		require.Zero(t, sender.Publish("devices/bed-1/x", "for ever", 1))
+		b, _ = crash(t, b, s, func(o *broker.Options) {
+			o.Now, o.Unsure = func() time.Time { return now.Add(2 * time.Hour) }, func() bool { return unsure }
+		})
+		_, present := brokertest.TryDial(t, b, brokertest.TCP, short)
+		assert.Equal(t, unsure, present.SessionPresent)
+		c, present = brokertest.TryDial(t, b, brokertest.TCP, login)
+		assert.True(t, present.SessionPresent)
+		if unsure {
+			assert.Equal(t, "an hour", string(c.Receive().Payload))
+		}
+		assert.Equal(t, "for ever", string(c.Receive().Payload))
+		require.NoError(t, b.Close())
+	}
 }

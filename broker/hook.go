@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"runtime/debug"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -18,8 +19,8 @@ import (
 	"github.com/plantops/plantops/broker/refusal"
 )
 
-// hook is everything mochi asks us: the only hook attached, because of several a single yes would be enough.
-// Its methods run in the goroutine of the connection that they are about, unless said otherwise.
+// hook is everything that a connection asks, and what mochi asks us. Its methods run in the goroutine of the connection that they
+// are about, unless said otherwise.
 type hook struct {
 	mqtt.HookBase
 	server    *mqtt.Server
@@ -47,15 +48,10 @@ type hook struct {
 func (h *hook) ID() string { return "plantops" }
 
 func (h *hook) Provides(event byte) bool {
-	switch event {
-	case mqtt.OnConnect, mqtt.OnConnectAuthenticate, mqtt.OnSessionEstablish, mqtt.OnSessionEstablished, mqtt.OnDisconnect,
-		mqtt.OnPacketRead, mqtt.OnPacketEncode, mqtt.OnPacketSent, mqtt.OnACLCheck, mqtt.OnPublish:
-		return true
-	}
-	return false
+	return event == mqtt.OnPacketEncode || event == mqtt.OnPacketSent
 }
 
-// dieOfPanic is deferred where mochi calls us. A panic of ours ends the program with a stack: the lock that it may hold would
+// dieOfPanic is deferred where a connection's reader does what is ours. A panic of ours ends the program with a stack: the lock that it may hold would
 // stop everybody for ever, and nothing would say so. One of mochi's, which decodes what strangers send and holds nothing of
 // ours, ends the connection only (run in network/conn.go). It must come before what is deferred further out, which may want
 // that lock.
@@ -67,67 +63,70 @@ func dieOfPanic() {
 	}
 }
 
-// OnConnect does everything about a CONNECT: mochi has checked its form and nothing else. A refusal is answered here,
-// because mochi would close the connection without a CONNACK.
-func (h *hook) OnConnect(cl *mqtt.Client, pk packets.Packet) error {
-	defer dieOfPanic()
-	l := linkOf(cl)
-	if l == nil {
-		return packets.ErrNotAuthorized
+// connect takes a CONNECT. An error ends the connection.
+func (h *hook) connect(l *clientLink, pk *packets.Packet) error {
+	connect := &pk.Connect
+	connect.ClientIdentifier = strings.Clone(connect.ClientIdentifier) // the session keeps it, not the packet
+	if l.emptyWill = connect.WillFlag && len(connect.WillPayload) == 0; l.emptyWill {
+		connect.WillPayload = []byte{0} // mochi refuses a will without a payload, which may be sent
 	}
-	err := h.admit(l, pk)
-	if r, ok := err.(refusal.Refusal); ok {
-		h.refuseConnect(l, pk, r)
+	if pk.ProtocolVersion == 3 {
+		pk.ReservedBit = 0 // it means nothing there
 	}
-	return err
-}
-
-// OnConnectAuthenticate is mochi's question after OnConnect, which has found out who the client is or returned an error.
-func (h *hook) OnConnectAuthenticate(cl *mqtt.Client, _ packets.Packet) bool {
-	l := linkOf(cl)
-	return l != nil && l.account.Name != ""
-}
-
-// OnSessionEstablish is the moment before CONNACK.
-func (h *hook) OnSessionEstablish(cl *mqtt.Client, pk packets.Packet) {
-	defer dieOfPanic()
-	h.router.attach(linkOf(cl), &pk)
-}
-
-func (h *hook) OnSessionEstablished(cl *mqtt.Client, pk packets.Packet) {
-	defer dieOfPanic()
-	l := linkOf(cl)
+	connect.WillRetain = connect.WillRetain && connect.WillFlag // mochi refuses the one without the other in MQTT 3.1 too
+	if len(connect.Password) == 0 {
+		connect.PasswordFlag = false // identify in auth.go has a word for it
+	}
+	cl := h.server.NewClient(l, l.Kind(), "", false)
+	cl.ParseConnect(l.Kind(), *pk)
+	l.client = cl
+	if code := pk.ConnectValidate(); code != packets.CodeSuccess {
+		_ = h.server.SendConnack(cl, code, false, nil) // the connection is closed either way
+		return code
+	}
+	if err := h.admit(l, *pk); err != nil {
+		if r, ok := err.(refusal.Refusal); ok {
+			h.refuseConnect(l, *pk, r)
+		}
+		return err
+	}
+	h.router.attach(l, pk)
+	if err := h.server.SendConnack(cl, packets.CodeSuccess, l.present, nil); err != nil {
+		return fmt.Errorf("send CONNACK: %w", err)
+	}
 	l.established.Store(true)
 	h.accepted.Add(1)
 	h.router.start(l)
 	h.log.Info("client connected", append(l.attrs(), "version", cl.Properties.ProtocolVersion,
-		"clean", cl.Properties.Clean, "keepalive", cl.State.Keepalive, "will", pk.Connect.WillFlag)...)
-	cl.State.Keepalive = 0 // mochi asks for the time at each packet otherwise; the deadline is ours
+		"clean", cl.Properties.Clean, "keepalive", cl.State.Keepalive, "will", connect.WillFlag)...)
 	if h.gate.isClosed() && !h.isIngest(l) {
 		h.sessions.end(l, packets.ErrServerShuttingDown) // it passed the gate while DisconnectDevices was looking around
 	}
+	return nil
 }
 
-func (h *hook) OnDisconnect(cl *mqtt.Client, err error, _ bool) {
-	defer dieOfPanic()
-	if l := linkOf(cl); l != nil {
-		if r, broken := brokenPacket(err); broken && !l.lost && l.because(r.Reason) {
-			h.refused(l, r, "")
-		}
-		h.log.Info("client disconnected", append(l.attrs(), "reason", endReason(l, err))...)
+// disconnected says why a connection has ended.
+func (h *hook) disconnected(l *clientLink, err error) {
+	if r, broken := brokenPacket(err); broken && !l.lost && l.because(r.Reason) {
+		h.refused(l, r, "")
 	}
+	h.log.Info("client disconnected", append(l.attrs(), "reason", endReason(l, err))...)
 }
 
-// connectionEnded ends a connection's session when mochi has let go of the connection, in whatever way.
-func (h *hook) connectionEnded(l *clientLink, panicked bool) {
+// connectionEnded ends a connection's session when its reader has let go of the connection, in whatever way.
+func (h *hook) connectionEnded(l *clientLink, err error, panicked bool) {
 	defer dieOfPanic()
-	if panicked && l.peer != nil {
-		if l.because(refusal.MalformedPacket.Reason) {
+	if panicked {
+		err = packets.ErrMalformedPacket
+		if l.peer != nil && l.because(refusal.MalformedPacket.Reason) {
 			h.refused(l, refusal.MalformedPacket, "")
 		}
-		if l.established.Load() {
-			h.OnDisconnect(l.client, packets.ErrMalformedPacket, false)
-		}
+	}
+	if l.client != nil {
+		l.client.Stop(err)
+	}
+	if l.established.Load() {
+		h.disconnected(l, err)
 	}
 	l.forgetAliases()
 	h.router.detach(l)
@@ -135,17 +134,6 @@ func (h *hook) connectionEnded(l *clientLink, panicked bool) {
 
 // OnPacketSent counts the packets that mochi sends.
 func (h *hook) OnPacketSent(*mqtt.Client, packets.Packet, []byte) { h.router.traffic.packetsOut.Add(1) }
-
-// OnPublish is a guard that must never fire: OnPacketRead has taken every message. What mochi would publish would be
-// acknowledged before it is stored.
-func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
-	h.log.Error("a message went past the router", "client", cl.ID, "topic", refusal.Clip(pk.TopicName))
-	h.refusals.Count(refusal.PastRouter, 1, refusal.Source{})
-	return pk, packets.ErrRejectPacket
-}
-
-// OnACLCheck is a guard like OnPublish: takeSubscribe has taken every SUBSCRIBE.
-func (h *hook) OnACLCheck(*mqtt.Client, string, bool) bool { return false }
 
 // brokenPacket is the refusal of a packet that mochi could not read or would not take, when that is why it ended a connection.
 func brokenPacket(err error) (refusal.Refusal, bool) {

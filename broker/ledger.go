@@ -170,6 +170,9 @@ func (g *ledger) tick() {
 // enqueue takes an entry of a session's queue. The caller holds p.mu.
 func (g *ledger) enqueue(w *work, p *peer, e *session.Effect) {
 	k := keptEntry{Entry: e.Entry()}
+	if t, shared := k.Token.(*lent); shared {
+		k.Group = t.group.filter
+	}
 	g.pending.Add(int64(k.Cost()))
 	if g.storage == nil {
 		p.shelf.pending = append(p.shelf.pending, k)
@@ -232,6 +235,7 @@ func (g *ledger) endSession(w *work, p *peer) journal.SessionID {
 	s := &p.shelf
 	for _, list := range [][]keptEntry{s.taken, s.pending} {
 		for i := range list {
+			w.handBack(p, &list[i])
 			g.clear(w, &list[i])
 		}
 	}

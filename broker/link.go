@@ -17,8 +17,7 @@ import (
 )
 
 // clientLink is one connection as the core sees it: the network's Conn, mochi's client, and who is behind them. mochi holds
-// it, in a readLoop, as cl.Net.Conn. Everything about it happens in its reader's goroutine (mochi's hooks are called there),
-// except where a field says otherwise.
+// it as cl.Net.Conn. Everything about it happens in its reader's goroutine, except where a field says otherwise.
 type clientLink struct {
 	*network.Conn
 	hook  *hook
@@ -48,6 +47,7 @@ type clientLink struct {
 	noWill          bool                  // the will is that of a bridge, and ignored
 	stateSaid       bool                  // that is logged
 	bridge          validate.BridgeBit    // whether it is a bridge of Mosquitto's
+	partial         partial               // of what was read last
 	aliases         *aliases              // nil: no topic has a number yet
 	lastTopic       string                // the topic that it published to last, judged and found right
 	lastSubscribers *subscribers          // of that topic
@@ -76,8 +76,8 @@ func (l *clientLink) Read(p []byte) (int, error) {
 		return 0, l.wrong
 	}
 	n, err := l.Conn.Read(p)
-	if l.work != nil {
-		l.now, l.lost = l.hook.now(), err != nil
+	if l.work != nil && (n > 0 || err != network.ErrNoInput) {
+		l.now, l.lost = l.hook.now(), err != nil && err != network.ErrNoInput
 	}
 	if l.screen.Version == 0 {
 		l.bridge.Take(p[:n])

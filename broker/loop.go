@@ -2,7 +2,11 @@ package broker
 
 import (
 	"errors"
+	"fmt"
+	"net"
 	"os"
+	"slices"
+	"sync"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -11,23 +15,166 @@ import (
 	"github.com/plantops/plantops/broker/validate"
 )
 
-// readLoop is a connection as mochi's loop reads from it. mochi decodes the packets of what was read, gives each to the
-// hooks, and asks for more when none is left. Between two rounds it has no hook, only this call.
-type readLoop struct{ *clientLink }
+// roundBytes are read at most before what came of them is sent.
+const roundBytes = 4 << 10
 
-// Read ends a round and begins the next one. Where a packet of wrong form comes, it answers and the loop ends.
-func (l readLoop) Read(p []byte) (int, error) {
-	if l.work != nil {
-		l.endRound()
+// round is what a reader has while it has something to do. An idle connection has none.
+type round struct {
+	in      [roundBytes]byte
+	packet  packets.Packet
+	scratch work // only its slices
+}
+
+var rounds = sync.Pool{New: func() any { return new(round) }}
+
+// errLeft ends the loop of a client that has said goodbye.
+var errLeft = errors.New("the client has left")
+
+// serve reads from a connection until it ends, and returns why; nil when the client said goodbye.
+func (l *clientLink) serve() error {
+	for {
+		l.AwaitInput()
+		switch err := l.round(); err {
+		case nil:
+		case errLeft:
+			return nil
+		default:
+			return err
+		}
 	}
-	n, err := l.clientLink.Read(p)
-	if err == network.ErrDrained && n > 0 {
-		return n, nil // these first: it comes again
+}
+
+// round deals with everything that has come. Where the network waits in Read, on websockets, it does not return while all is well.
+func (l *clientLink) round() (err error) {
+	r := rounds.Get().(*round)
+	l.work.borrow(&r.scratch)
+	read := 0
+	for {
+		if read >= roundBytes || read > 0 && l.Kind() == network.WebSocket {
+			l.endRound()
+			read = 0
+		}
+		n, failed := l.Read(r.in[:])
+		if err = l.take(r.in[:n], &r.packet); err != nil {
+			break
+		}
+		if read += n; failed == network.ErrNoInput {
+			break
+		}
+		if failed != nil && (n == 0 || failed != network.ErrDrained) { // which comes again
+			l.endReading(failed)
+			err = failed
+			break
+		}
 	}
-	if err != nil {
-		l.endReading(err)
+	l.endRound()
+	r.packet = packets.Packet{}
+	l.work.giveBack(&r.scratch)
+	rounds.Put(r)
+	return err
+}
+
+// borrow takes the slices of another work.
+func (w *work) borrow(from *work) {
+	if w != nil {
+		w.out, w.after, w.dirty, w.buf = from.out[:0], from.after[:0], from.dirty[:0], from.buf[:0]
 	}
-	return n, err
+}
+
+// giveBack leaves w without any.
+func (w *work) giveBack(to *work) {
+	if w != nil {
+		to.borrow(w)
+		w.out, w.after, w.dirty, w.buf = nil, nil, nil, nil
+	}
+}
+
+// partial is a packet that has not come completely.
+type partial struct {
+	began bool
+	first byte
+	shift int // of the length's next byte; negative: the length is known
+	left  int // the length, then what is missing of the body
+	body  []byte
+}
+
+// take decodes the packets in what was read and acts on each. Their form has been judged: a length has four bytes at most.
+func (l *clientLink) take(p []byte, pk *packets.Packet) error {
+	u := &l.partial
+	for len(p) > 0 {
+		switch {
+		case !u.began:
+			*u = partial{began: true, first: p[0]}
+			p = p[1:]
+			continue
+		case u.shift >= 0:
+			u.left |= int(p[0]&0x7f) << u.shift
+			if u.shift += 7; p[0] < 0x80 {
+				u.shift = -1
+			}
+			if p = p[1:]; u.shift >= 0 || u.left > 0 {
+				continue
+			}
+		default: // mochi's packets lie in the bytes that they are decoded from, and messages stay
+			n := min(u.left, len(p))
+			if u.body == nil && n < u.left {
+				u.body = make([]byte, 0, u.left)
+			}
+			if u.body == nil {
+				u.body = slices.Clone(p[:n])
+			} else {
+				u.body = append(u.body, p[:n]...)
+			}
+			p = p[n:]
+			if u.left -= n; u.left > 0 {
+				continue
+			}
+		}
+		first, body := u.first, u.body
+		*u = partial{}
+		if err := l.decode(first, body, pk); err != nil {
+			return err
+		}
+		if err := l.dispatch(pk); err != nil {
+			return err
+		}
+		if l.evicted.Load() || l.revoked.Load() { // else what was read is dealt with, though we have ended the connection
+			return net.ErrClosed
+		}
+	}
+	return nil
+}
+
+// decode has mochi take a packet apart. It may panic, see dieOfPanic.
+func (l *clientLink) decode(first byte, body []byte, pk *packets.Packet) error {
+	*pk = packets.Packet{ProtocolVersion: l.screen.Version}
+	if err := pk.FixedHeader.Decode(first); err != nil {
+		return err
+	}
+	pk.FixedHeader.Remaining = len(body)
+	switch pk.FixedHeader.Type {
+	case packets.Connect:
+		return pk.ConnectDecode(body)
+	case packets.Publish:
+		return pk.PublishDecode(body)
+	case packets.Puback:
+		return pk.PubackDecode(body)
+	case packets.Pubrec:
+		return pk.PubrecDecode(body)
+	case packets.Pubrel:
+		return pk.PubrelDecode(body)
+	case packets.Pubcomp:
+		return pk.PubcompDecode(body)
+	case packets.Subscribe:
+		return pk.SubscribeDecode(body)
+	case packets.Unsubscribe:
+		return pk.UnsubscribeDecode(body)
+	case packets.Disconnect:
+		return pk.DisconnectDecode(body)
+	case packets.Pingreq:
+		return nil
+	}
+	return fmt.Errorf("packet of type %d", pk.FixedHeader.Type)
 }
 
 // endReading tells the client why nothing more is read from it, if we can and it does not know.
@@ -49,12 +196,14 @@ func (l *clientLink) endReading(err error) {
 // deliveries, with one write for each connection. Then the publisher waits for a subscriber that cannot follow.
 func (l *clientLink) endRound() {
 	defer dieOfPanic()
-	l.work.flush()
-	l.work.waitForFull(l)
+	if l.work != nil {
+		l.work.flush()
+		l.work.waitForFull(l)
+	}
 }
 
 // linkOf returns nil for a client without a connection of ours.
 func linkOf(cl *mqtt.Client) *clientLink {
-	l, _ := cl.Net.Conn.(readLoop)
-	return l.clientLink
+	l, _ := cl.Net.Conn.(*clientLink)
+	return l
 }

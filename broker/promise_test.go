@@ -262,22 +262,28 @@ func TestSendersWaitForCredits(t *testing.T) {
 // A queue that is as long as the store is fast is no stall, whoever fills it.
 func TestAStoreThatIsSlowEndsNoConnection(t *testing.T) {
 	t.Parallel()
-	b := withIngest(t, time.Second, brokertest.Device("bed-1"), brokertest.Device("bed-2"))
+	b := withIngest(t, 2*time.Second, brokertest.Device("bed-1"), brokertest.Device("bed-2"))
 	subscriber := ingest(t, b, 5)
-	const flood, devices, each = 1500, 50, 40
+	const flood, devices, each = 6000, 50, 100
 	var all []*brokertest.Client
 	for range devices {
 		all = append(all, brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 4)))
 	}
 	brokertest.Dial(t, b, brokertest.TCP, as("bed-2", 4)).SendBytes(readingsOf(t, 4, "devices/bed-2/telemetry", 0, flood))
+	for before := int64(-1); before != b.Stats().Ingest.Pending || before == 0; { // until the flood gets no further
+		before = b.Stats().Ingest.Pending
+		for _, device := range all {
+			device.Ping()
+		}
+	}
 	for i, device := range all {
 		device.SendBytes(readingsOf(t, 4, telemetry, byte(i%2), each))
 	}
-	tick := time.NewTicker(20 * time.Millisecond) // a store of 1000 messages a second
+	tick := time.NewTicker(20 * time.Millisecond) // a store of 2000 messages a second
 	defer tick.Stop()
-	for range (flood + devices*each) / 20 {
+	for range (flood + devices*each) / 40 {
 		<-tick.C
-		for range 20 {
+		for range 40 {
 			subscriber.Acknowledge(subscriber.Await(packets.Publish))
 		}
 	}

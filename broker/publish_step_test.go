@@ -49,14 +49,27 @@ func TestWhoSubscribesWhileAMessageIsKeptGetsIt(t *testing.T) {
 	}
 }
 
-// Of two who publish to one topic, everybody has the same one's message last, the store too.
+// Of several who publish to one topic, everybody has the same one's message last, the store too.
 func TestAllAgreeAboutTheLastMessageOfATopic(t *testing.T) {
 	b := brokertest.Start(t, brokertest.Device("bed-1"))
 	dial := func() *brokertest.Client { return brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 4)) }
-	const topic, rounds = "devices/bed-1/light", 300
-	senders := []*brokertest.Client{dial(), dial()}
-	readers := []*brokertest.Client{dial(), dial(), dial(), dial()}
-	for _, c := range readers {
+	const topic, rounds = "devices/bed-1/light", 600
+	senders := []*brokertest.Client{dial(), dial(), dial(), dial()}
+	readers := make([]*brokertest.Client, 8)
+	for i := range readers {
+		readers[i] = dial()
+	}
+	between := func() { // it takes a while to come from the first readers to the last
+		for i := range 100 {
+			c := brokertest.Dial(t, b, brokertest.TCP, lasting("bed-1", fmt.Sprint("away-", i), 5))
+			require.Equal(t, byte(0), c.Subscribe(topic, 0))
+			c.Disconnect()
+		}
+	}
+	for i, c := range readers {
+		if i == len(readers)/2 {
+			between()
+		}
 		require.Equal(t, byte(1), c.Subscribe(topic, 1))
 	}
 	late := dial()
@@ -71,7 +84,9 @@ func TestAllAgreeAboutTheLastMessageOfATopic(t *testing.T) {
 		both.Wait()
 		last := map[string]bool{}
 		for _, c := range readers {
-			c.Receive()
+			for range senders[1:] {
+				c.Receive()
+			}
 			last[string(c.Receive().Payload)] = true
 		}
 		require.Equal(t, byte(1), late.Subscribe(topic, 1))

@@ -169,6 +169,7 @@ func (r *router) receiveForIngest(l *clientLink, pk *packets.Packet) error {
 			r.notTaken(w, c, p)
 			return nil // what else was read with it is dealt with too
 		}
+		l.now = r.now() // what was read with it has waited too, and begins to wait for the store now
 	}
 	c.tally.received.Add(1)
 	pub.message, pub.receipt = &c.message, c

@@ -370,7 +370,6 @@ var notDriven = map[string]string{
 	"answer to a failed login delayed": "TestOnlyWrongPasswordsWait", // counted beside the reason
 	"invalid topic":                    "none: a second look, what is invalid is found before",
 	"previous connection did not end":  "none: it takes a fault of ours",
-	"past the router":                  "none: it takes a fault of ours",
 }
 
 func storing(o *broker.Options) {

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -151,6 +152,11 @@ func (r *router) decode(p *peer, stored []journal.Stored, after, onDisk uint64) 
 		}
 		upTo = max(upTo, stored[i].Last)
 	}
+	for i := range entries {
+		if e := &entries[i]; e.Group != "" {
+			e.Token = r.shares.lent(e)
+		}
+	}
 	if len(stored) == 0 {
 		upTo = onDisk
 	}
@@ -245,6 +251,7 @@ func (r *router) restore(ctx context.Context) error {
 	}
 	r.ledger.lastID, r.ledger.next = next.Session-1, max(next.Batch, 1)
 	r.ledger.done = r.ledger.next - 1
+	slices.SortFunc(t.sessions, func(a, b journal.Session) int { return cmp.Compare(b.ID, a.ID) }) // of two the newer counts
 	for _, s := range t.sessions {
 		gone, err := t.restore(s)
 		if err != nil {
@@ -320,4 +327,90 @@ func (t *restoring) restore(s journal.Session) (gone bool, err error) {
 		t.w.enter(p, sub)
 	}
 	return false, errors.Join(damaged...)
+}
+
+// lent is the token for an entry that was read from disk; nil when its group is no more.
+func (s *shares) lent(e *session.Entry) any {
+	s.mu.Lock()
+	g := s.byFilter[e.Group]
+	s.mu.Unlock()
+	if g == nil {
+		return nil
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return &lent{group: g, Shared: g.queue.Number(e.Message)}
+}
+
+// handBack gives a message of the tail of a session that has ended back to its group. The caller holds p.mu.
+func (w *work) handBack(p *peer, k *keptEntry) {
+	if t, shared := k.Token.(*lent); shared && k.Message != nil {
+		end := session.Effect{Kind: session.Dropped, Drop: session.DropEnded, Token: t}
+		w.after = append(w.after, consequence{from: p, Effect: end})
+	}
+}
+
+// rest is where the messages of its groups are on disk of a session that has ended: those above tail, and those whose sending
+// at QoS 1 had begun.
+type rest struct {
+	peer        *peer
+	id          journal.SessionID
+	after, upTo uint64
+	tail        uint64
+	begun       map[uint64]struct{}
+}
+
+// restOf returns nil when there can be none. It is called with the effects of the session's end in w.out, before the ledger
+// forgets it. The caller holds p.mu.
+func (w *work) restOf(p *peer, ended *session.Effect) *rest {
+	s := &p.shelf
+	if w.r.ledger.storage == nil || s.onDisk < s.trimmed || !sharesAny(ended.Subscriptions) {
+		return nil
+	}
+	t := &rest{peer: p, upTo: s.onDisk, tail: ended.Seq, begun: map[uint64]struct{}{}}
+	t.after = max(s.trimmed, 1) - 1
+	for i := range w.out {
+		if e := &w.out[i]; e.Kind == session.Dropped && e.Token == nil && e.PacketID > 0 && e.QoS == 1 {
+			t.begun[e.Seq] = struct{}{}
+		}
+	}
+	if len(t.begun) == 0 && t.upTo <= t.tail {
+		return nil
+	}
+	return t
+}
+
+func sharesAny(filters map[string]session.Subscription) bool {
+	for _, sub := range filters {
+		if sub.Shared() {
+			return true
+		}
+	}
+	return false
+}
+
+// rescue reads them and gives them to other members; then nothing of the session need stay on disk. What cannot be read stays
+// there.
+func (r *router) rescue(t *rest) {
+	w := r.begin()
+	defer w.finish()
+	for after := t.after; after < t.upTo; {
+		stored, err := r.ledger.storage.Read(context.Background(), t.id, after, loadBytes, nil)
+		if err != nil {
+			r.log.Error("messages of a share group that waited for one that is gone could not be read",
+				"client", t.peer.id, "user", t.peer.account, "err", err)
+			return
+		}
+		entries, upTo := r.decode(t.peer, stored, after, t.upTo)
+		for i := range entries {
+			_, begun := t.begun[entries[i].Seq]
+			if token, shared := entries[i].Token.(*lent); shared && (begun || entries[i].Seq > t.tail) {
+				r.returned(w, token, &session.Effect{Drop: session.DropEnded})
+			}
+		}
+		w.settle()
+		w.flush()
+		after = upTo
+	}
+	r.ledger.sayEnded(t.id)
 }

@@ -291,7 +291,7 @@ func (r *router) resolve(w *work, c *consequence) {
 	switch token := c.Token.(type) {
 	case *lent:
 		if c.Kind == session.Dropped {
-			r.returned(w, token, c.Drop)
+			r.returned(w, token, &c.Effect)
 		}
 	case *receipt:
 		if c.Kind == session.Dropped {

@@ -11,13 +11,14 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/plantops/plantops/broker/journal/journaltest"
 	"github.com/plantops/plantops/broker/network"
 	"github.com/plantops/plantops/broker/route"
 	"github.com/plantops/plantops/broker/session"
 )
 
 // idle returns the router of a broker that serves nobody.
-func idle(t *testing.T) *router {
+func idle(t testing.TB) *router {
 	t.Helper()
 	b, err := Listen(complete(Options{Backend: Backend{Username: "backend", Password: "secret", ClientID: "ingest"}}))
 	require.NoError(t, err)
@@ -294,5 +295,52 @@ func TestNothingIsStoredOfASenderWhoseEarlierMessageWasNot(t *testing.T) {
 		l.work.pub = publication{to: to, from: l.peer, link: l, account: l.peer.usage, now: r.now()}
 		require.NoError(t, r.receiveForIngest(l, pk))
 		assert.Equal(t, untaken, to.tally.received.Load() == 0)
+	}
+}
+
+// A client that comes back subscribes to all that it has already: neither routes nor the disk notice.
+func TestWhatIsSubscribedToAgainChangesNothing(t *testing.T) {
+	r, u := idle(t), newUsage("bed-1")
+	u.quotas.onDisk = true
+	r.ledger.storage, r.ledger.attached = journaltest.New(), true
+	w, p := &work{r: r}, newPeer("hass", u, false)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.state.Connect(r.now(), session.Connection{Expiry: time.Hour}, nil)
+	require.True(t, p.state.Lasting())
+	sub := session.Subscription{Filter: "devices/#", QoS: 1}
+	changed := func() bool {
+		n, of := len(p.shelf.filters), route.Route[recipient]{Topic: "devices/a"}
+		r.routes.table.Refresh(&of)
+		w.enter(p, sub)
+		return r.routes.table.Refresh(&of) || len(p.shelf.filters) > n
+	}
+	assert.True(t, changed())
+	assert.False(t, changed())
+	sub.QoS = 2
+	assert.True(t, changed())
+	r.ledger.storage = nil
+}
+
+func BenchmarkPublishStep(b *testing.B) {
+	for _, n := range []int{1, 100, 10_000} {
+		b.Run(fmt.Sprint("subscribers=", n), func(b *testing.B) {
+			r, w, u := idle(b), &work{}, newUsage("bed-1")
+			w.r = r
+			for i := range n {
+				p := newPeer(fmt.Sprint("s", i), u, false)
+				p.state.Connect(r.now(), session.Connection{Expiry: time.Hour}, nil)
+				p.state.Disconnect(r.now(), session.Lost, nil) // what is QoS 0 goes no further
+				w.enter(p, session.Subscription{Filter: "devices/#"})
+			}
+			m := &session.Message{Topic: "devices/bed-1/light", Payload: []byte("on")}
+			to := r.subscribersOf(m.Topic)
+			b.ReportAllocs()
+			for b.Loop() {
+				w.pub = publication{to: to, message: m, now: r.now()}
+				r.route(w)
+				w.settle()
+			}
+		})
 	}
 }

@@ -195,12 +195,6 @@ func (s *sessions) release(l *clientLink) {
 		}
 		l.peer.owner = &clientLink{ended: l.ended} // the session may stay long, and what hangs on l is some 10 kB
 	}
-	if l.client == nil {
-		return
-	}
-	if stored, ok := s.router.server.Clients.Get(l.client.ID); ok && stored == l.client {
-		s.router.server.Clients.Delete(l.client.ID)
-	}
 	if l.peer != nil {
 		s.forgetEnded(l.peer)
 	}

@@ -57,7 +57,6 @@ type member struct {
 type lent struct {
 	group *shareGroup
 	session.Shared
-	exact bool // at QoS 2
 }
 
 // regroup notes that the session may have joined or left the share group of a filter. The caller holds p.mu.
@@ -67,7 +66,7 @@ func (w *work) regroup(p *peer, filter string) {
 
 // wakeGroups tells the groups that have found the client not able to take a message that it is now. The caller holds p.mu.
 func (w *work) wakeGroups(p *peer) {
-	if len(p.waiting) == 0 || p.state.Room() == 0 {
+	if len(p.waiting) == 0 || !p.state.TakesMore() {
 		return
 	}
 	for _, g := range p.waiting {
@@ -174,19 +173,27 @@ func (r *router) share(w *work, g *shareGroup, m *session.Message, now time.Time
 }
 
 // leave gives a message that no member can be sent now to one in whose session it waits: to one whose session lasts, where it
-// is on disk, or to any when the group has no room. The caller holds mu.
+// is on disk, or to any when the group has no room. Of those who are there, or else of all, it is the one with the least
+// that waits: one that does not read gets little. The caller holds mu.
 func (g *shareGroup) leave(w *work, s session.Shared, now time.Time, lasting bool) bool {
 	for _, online := range []bool{true, false} {
+		var best *peer
+		least := 0
 		for p := range g.members {
 			if p.online.Load() != online {
 				continue
 			}
 			p.mu.Lock()
-			fits := !lasting || p.state.Lasting()
+			waits, _ := p.state.Backlog()
+			tail, _, _ := p.state.Tail()
+			fits := p.state.Subscribed(g.filter) && (!lasting || p.state.Lasting())
 			p.mu.Unlock()
-			if fits && g.offer(w, p, s, now, true) != session.TakesNever {
-				return true
+			if waits += tail; fits && (best == nil || waits < least) {
+				best, least = p, waits
 			}
+		}
+		if best != nil && g.offer(w, best, s, now, true) != session.TakesNever {
+			return true
 		}
 	}
 	return false
@@ -284,7 +291,7 @@ func (g *shareGroup) offer(w *work, p *peer, s session.Shared, now time.Time, wa
 	}
 	qos := min(o.QoS, s.Message.QoS)
 	if o.Scarce = false; qos > 0 {
-		o.Token = &lent{group: g, Shared: s, exact: qos == 2 && taking == session.TakesNow}
+		o.Token = &lent{group: g, Shared: s}
 	}
 	w.out = p.state.Deliver(now, s.Message, o, w.out[:0])
 	w.apply(p)
@@ -294,22 +301,40 @@ func (g *shareGroup) offer(w *work, p *peer, s session.Shared, now time.Time, wa
 
 // returned takes back a message that a member does not get after all. Others get it, unless the member has refused it
 // [MQTT-4.8.2-6], or may have it: then it would come twice at QoS 2 [MQTT-4.8.2-5].
-func (r *router) returned(w *work, t *lent, why session.Drop) {
-	if why == session.DropRefused || why == session.DropExpired {
+func (r *router) returned(w *work, t *lent, end *session.Effect) {
+	if end.Drop == session.DropRefused || end.Drop == session.DropExpired || end.QoS == 2 && end.PacketID > 0 {
 		return
 	}
-	g := t.group
-	g.mu.Lock()
+	g := r.shares.alive(t.group)
+	if g == nil {
+		return
+	}
 	defer g.mu.Unlock()
-	if g.dead || t.exact {
-		return
-	}
-	if why == session.DropQueueFull { // of a member for which a large message was to wait
+	full := g.queue.Len() >= maxWaiting
+	switch now := r.now(); {
+	case end.Drop == session.DropQueueFull: // of a member for which a large message was to wait
 		g.lose(w)
-		return
+	case g.queue.Len() == 0 && g.give(w, t.Shared, now), g.leave(w, t.Shared, now, !full):
+	case full:
+		g.lose(w)
+	default:
+		g.queue.Put(t.Shared)
+		g.giveAll(w)
 	}
-	g.queue.Put(t.Shared)
-	g.giveAll(w)
+}
+
+// alive locks a group, or the one that has taken its place; nil when there is none.
+func (s *shares) alive(g *shareGroup) *shareGroup {
+	for g != nil {
+		if g.mu.Lock(); !g.dead {
+			return g
+		}
+		g.mu.Unlock()
+		s.mu.Lock()
+		g = s.byFilter[g.filter]
+		s.mu.Unlock()
+	}
+	return nil
 }
 
 // online reports whether a member is connected. The caller holds mu.

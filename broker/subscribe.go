@@ -2,6 +2,7 @@ package broker
 
 import (
 	"encoding/binary"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -41,6 +42,7 @@ func (h *hook) takeSubscribe(l *clientLink, pk *packets.Packet) error {
 		to := min(from+filterStep, len(codes))
 		h.subscribe(l, pk.Filters[from:to], codes[from:to])
 		w.settle()
+		runtime.Gosched() // publishers wait for the session's lock
 	}
 	if l.peer.ingest {
 		h.router.intake.setReady(true)
@@ -114,6 +116,7 @@ func (h *hook) takeUnsubscribe(l *clientLink, pk *packets.Packet) error {
 		p.charge()
 		p.mu.Unlock()
 		w.settle()
+		runtime.Gosched()
 	}
 	w.answerFilters(l, packets.Unsuback, pk.PacketID, codes)
 	return nil
@@ -122,6 +125,10 @@ func (h *hook) takeUnsubscribe(l *clientLink, pk *packets.Packet) error {
 // enter gives a session a subscription: nowhere else it gets one. It reports whether there was one to the same filter. From
 // then on the session is in every route, as a share group is a moment later, by settle. The caller holds p.mu.
 func (w *work) enter(p *peer, sub session.Subscription) (existed bool) {
+	before, existed := p.state.Subscription(sub.Filter)
+	if existed && before == sub { // as a client says that comes back
+		return true
+	}
 	existed = p.state.Subscribe(sub)
 	w.r.ledger.subscribed(p, sub.Filter)
 	if sub.Shared() {

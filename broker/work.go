@@ -159,7 +159,12 @@ func (w *work) note(p *peer, e *session.Effect, before int) {
 	case session.Ended:
 		p.ended = !p.state.Connected()
 		w.removeAll(p, e.Subscriptions)
+		rest := w.restOf(p, e)
 		ended := w.r.ledger.endSession(w, p)
+		if rest != nil && ended != 0 {
+			rest.id, ended = ended, 0
+			w.r.walks.Go(func() { w.r.rescue(rest) })
+		}
 		for i := range w.after[before:] {
 			if will := &w.after[before+i]; will.Kind == session.WillDue {
 				will.ended, ended = ended, 0 // both in one batch
@@ -302,7 +307,7 @@ func (w *work) settle() {
 	}
 	clear(w.after)
 	clear(w.kept)
-	w.after, w.kept = w.after[:0], w.kept[:0]
+	w.after, w.kept, w.pub = w.after[:0], w.kept[:0], publication{}
 }
 
 // flush lets the connections write.

@@ -110,6 +110,23 @@ func (c *Conn) failed(why refusal.Refusal, err error) error {
 	return err
 }
 
+// AwaitInput waits until there is something to read, or Read has an error to tell. From then on Read gives what has come and, where it
+// would have to wait, ErrNoInput. Call it at first, when it does not wait, for TLS may hold what came with the handshake, and then
+// after ErrNoInput only. On a websocket nothing of this holds, there Read waits.
+func (c *Conn) AwaitInput() {
+	if c.kind == WebSocket || c.closing.Load() {
+		return
+	}
+	c.readMu.Lock()
+	defer c.readMu.Unlock()
+	c.startRead()
+	if !c.noWait {
+		c.noWait = true
+		return
+	}
+	c.awaitErr = c.awaitInput()
+}
+
 // Read reads what the client sent. Before the login it refuses a first packet that is too large as soon as it is
 // announced, so nobody allocates memory for it.
 func (c *Conn) Read(p []byte) (int, error) {
@@ -121,7 +138,12 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if c.closing.Load() {
 		return 0, net.ErrClosed
 	}
-	c.startRead()
+	if c.awaitErr != nil {
+		return 0, c.awaitErr
+	}
+	if !c.noWait {
+		c.startRead()
+	}
 	n, err := c.stream.Read(p)
 	c.n.received.Add(int64(n))
 	if err != nil && c.readErr != nil {

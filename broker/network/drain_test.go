@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"io"
 	"net"
+	"os"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/plantops/plantops/broker/refusal"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -116,4 +119,77 @@ func TestWhatAClientSaidIsReadAfterAWriteToItHasFailed(t *testing.T) {
 	require.NoError(t, client.Close())
 	close(gone)
 	assert.Equal(t, words, (<-ended).said)
+}
+
+// patiently reads as the broker does: it waits in AwaitInput and takes what Read gives, until Read fails. It returns what it has read.
+func patiently(c *Conn, got func(n int)) heard {
+	var h heard
+	for some := make([]byte, 1000); ; {
+		c.AwaitInput()
+		for h.err = nil; h.err == nil; {
+			var n int
+			n, h.err = c.Read(some)
+			h.said = append(h.said, some[:n]...)
+			if n > 0 {
+				got(len(h.said))
+			}
+		}
+		if h.err != ErrNoInput {
+			return h
+		}
+	}
+}
+
+func TestAReaderThatWaitsForInputGetsAllOfIt(t *testing.T) {
+	for _, kind := range listenerKinds {
+		for _, end := range []string{"close", "drain", "silence", "abort"} {
+			conns, arrived, ended := make(chan *Conn, 1), make(chan struct{}), make(chan heard, 1)
+			want := slices.Clone(connectPacket)
+			for i := range 60 { // one byte, some records, and what fills our buffer to the last byte
+				want = append(want, bytes.Repeat([]byte{byte(i)}, []int{1, 17, aheadBytes, 3*aheadBytes + 7}[i%4])...)
+			}
+			total := len(want)
+			n := newTestNet(t, Limits{}).start(t, kind, func(c *Conn) error {
+				c.Admitted("")
+				conns <- c
+				ended <- patiently(c, func(n int) {
+					if n == total {
+						close(arrived)
+					}
+				})
+				return nil
+			})
+			client := n.dial(t)
+			for p := want; len(p) > 0; {
+				k := min(len(p), 1+len(p)%5000)
+				_, err := client.Write(p[:k])
+				require.NoError(t, err)
+				p = p[k:]
+			}
+			<-arrived
+			switch c := <-conns; end {
+			case "close":
+				client.Close()
+			case "drain":
+				c.Drain()
+			case "silence":
+				c.SetReadTimeout(10 * time.Millisecond)
+				_, err := client.Write([]byte("last"))
+				require.NoError(t, err)
+				want = append(want, "last"...)
+			case "abort":
+				c.abort(refusal.SlowConsumer, nil)
+			}
+			got := <-ended
+			assert.Equal(t, want, got.said, "%s, %s", kind, end)
+			switch end {
+			case "drain":
+				assert.Equal(t, ErrDrained, got.err, kind)
+			case "silence":
+				assert.ErrorIs(t, got.err, os.ErrDeadlineExceeded, kind)
+			case "abort":
+				assert.ErrorIs(t, got.err, net.ErrClosed, kind)
+			}
+		}
+	}
 }

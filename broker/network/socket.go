@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -25,12 +26,16 @@ type socket struct {
 	writeLate    atomic.Bool   // a Write ran into it; websocket hides that
 	written      atomic.Int64  // bytes
 
-	lastBytes int       // bytes read since draining began; only the reader uses these seven
+	noWait    bool      // Read gives what AwaitInput has read; only the reader uses these eleven
+	ahead     *[]byte   // that; nil: nothing is left of it
+	aheadAt   int       // so much of it is given
+	lastBytes int       // bytes read since draining began
 	lastBy    time.Time // until then more is waited for
 	readStart time.Time // when the reader last asked
 	begun     time.Time // a packet that is not complete
 	packetBy  time.Time // when it must be; zero: there is none
 	readBy    time.Time // the armed read deadline
+	awaitErr  error     // that of awaitInput
 	readErr   error     // the last Read's, as TLS and websocket hide or replace it
 	writeBy   time.Time // the armed write deadline; only the writer uses it
 }
@@ -74,6 +79,15 @@ func (s *socket) readDeadline() time.Time {
 
 // Read reads until readDeadline.
 func (s *socket) Read(p []byte) (int, error) {
+	switch {
+	case s.ahead != nil:
+		return s.takeAhead(p), nil
+	case s.draining.Load():
+		return s.readLast(p)
+	case s.noWait:
+		s.readErr = ErrNoInput
+		return 0, ErrNoInput
+	}
 	deadline := s.readDeadline()
 	for {
 		if s.draining.Load() {
@@ -100,12 +114,8 @@ func (s *socket) Read(p []byte) (int, error) {
 // goroutine: what TLS, websocket and MQTT need, some ten kilobytes, is made for those who speak. io.EOF means that the
 // client has gone without a word.
 func (s *socket) awaitBytes() error {
-	t, ok := s.Conn.(syscall.Conn)
-	if !ok {
-		return nil
-	}
-	raw, err := t.SyscallConn()
-	if err != nil {
+	raw, err := s.raw()
+	if err != nil || raw == nil {
 		return err
 	}
 	var peeked [1]byte
@@ -119,6 +129,93 @@ func (s *socket) awaitBytes() error {
 		err = io.EOF
 	}
 	return err
+}
+
+// noInput is temporary for crypto/tls, which goes on where it was.
+type noInput struct{}
+
+func (noInput) Error() string   { return "nothing has come" }
+func (noInput) Timeout() bool   { return false }
+func (noInput) Temporary() bool { return true }
+
+// ErrNoInput is the error of Read, after AwaitInput, where it would have to wait.
+var ErrNoInput net.Error = noInput{}
+
+// aheadBytes are read at a time.
+const aheadBytes = 16 << 10
+
+var aheads = sync.Pool{New: func() any { b := make([]byte, aheadBytes); return &b }}
+
+// awaitInput waits until the client has sent something, or no more will come, which Read tells. The buffer that it is read into
+// is there when it is, and the stack is flat meanwhile: an idle connection costs little more than what TLS keeps.
+func (s *socket) awaitInput() error {
+	raw, err := s.raw()
+	if err != nil || raw == nil {
+		return err
+	}
+	deadline := s.readDeadline()
+	for !s.draining.Load() && !s.closing.Load() {
+		if !deadline.IsZero() && (s.readBy.IsZero() || s.readBy.After(deadline)) {
+			s.armRead(deadline)
+		}
+		err := raw.Read(s.readAhead)
+		switch {
+		case err == nil && s.readErr == nil:
+			return nil
+		case !errors.Is(cmp.Or(err, s.readErr), os.ErrDeadlineExceeded):
+			s.readErr = cmp.Or(err, s.readErr)
+			return s.readErr
+		case s.draining.Load() || s.closing.Load():
+		case s.readBy.Equal(deadline):
+			s.readErr = err
+			return err
+		default:
+			if s.readBy = (time.Time{}); deadline.IsZero() {
+				s.armRead(deadline)
+			}
+		}
+	}
+	return nil
+}
+
+// readAhead reads what has come into a buffer. It reports whether it need not be called again.
+func (s *socket) readAhead(fd uintptr) (done bool) {
+	ahead := aheads.Get().(*[]byte)
+	n, err := syscall.Read(int(fd), (*ahead)[:aheadBytes])
+	if n > 0 {
+		*ahead = (*ahead)[:n]
+		s.ahead, s.aheadAt, s.readErr = ahead, 0, nil
+		return true
+	}
+	aheads.Put(ahead)
+	if err == syscall.EAGAIN || err == syscall.EINTR {
+		return false
+	}
+	if s.readErr = err; err == nil {
+		s.readErr = io.EOF
+	}
+	return true
+}
+
+// takeAhead gives what was read ahead.
+func (s *socket) takeAhead(p []byte) int {
+	n := copy(p, (*s.ahead)[s.aheadAt:])
+	s.aheadAt += n
+	if s.readErr = nil; s.aheadAt == len(*s.ahead) {
+		*s.ahead = (*s.ahead)[:aheadBytes]
+		aheads.Put(s.ahead)
+		s.ahead = nil
+	}
+	return n
+}
+
+// raw is nil for what is no socket.
+func (s *socket) raw() (syscall.RawConn, error) {
+	t, ok := s.Conn.(syscall.Conn)
+	if !ok {
+		return nil, nil
+	}
+	return t.SyscallConn()
 }
 
 func (s *socket) read(p []byte) (int, error) {
@@ -181,13 +278,9 @@ func (s *socket) readLast(p []byte) (n int, err error) {
 
 // readNow does not wait.
 func (s *socket) readNow(p []byte) (n int, err error) {
-	t, ok := s.Conn.(syscall.Conn)
-	if !ok || s.lastBytes >= drainBytes || len(p) == 0 {
-		return 0, ErrDrained
-	}
-	raw, err := t.SyscallConn()
-	if err != nil {
-		return 0, err
+	raw, err := s.raw()
+	if raw == nil || s.lastBytes >= drainBytes || len(p) == 0 {
+		return 0, cmp.Or(err, ErrDrained)
 	}
 	var failed error
 	err = raw.Read(func(fd uintptr) (done bool) {
@@ -249,7 +342,7 @@ func (s *socket) Progress() Progress {
 
 // peerGone says that the client has ended its side.
 func (s *socket) peerGone() bool {
-	return s.readErr != nil && !errors.Is(s.readErr, os.ErrDeadlineExceeded) && s.readErr != ErrDrained
+	return s.readErr != nil && !errors.Is(s.readErr, os.ErrDeadlineExceeded) && s.readErr != ErrDrained && s.readErr != ErrNoInput
 }
 
 // limitWrite is the last write deadline.

@@ -141,5 +141,4 @@ var (
 // What is counted beside the refusals.
 var (
 	AnswerDelayed = Refusal{Reason: "answer to a failed login delayed"} // beside the reason that it was refused for
-	PastRouter    = Refusal{Reason: "past the router"}                  // a fault of ours, see OnPublish in hook.go of package broker
 )

@@ -112,7 +112,7 @@ func (s *Session) dropFirst(queue *ring[entry], why Drop, out []Effect) []Effect
 // that up, where reusing the id would make the next message look like a repetition.
 func (s *Session) dropFlight(f *flight, why Drop, reason Reason, out []Effect) []Effect {
 	s.takeBack(f)
-	out = s.drop(&f.entry, why, reason, out)
+	out = s.dropBegun(f, why, reason, out)
 	if f.qos == 1 {
 		s.outgoing.flights.remove(f)
 		return out
@@ -123,12 +123,21 @@ func (s *Session) dropFlight(f *flight, why Drop, reason Reason, out []Effect) [
 	return append(out, Effect{Kind: Pubrel, PacketID: f.id})
 }
 
+// dropBegun drops a message whose sending has begun, and says so.
+func (s *Session) dropBegun(f *flight, why Drop, reason Reason, out []Effect) []Effect {
+	n := len(out)
+	if out = s.drop(&f.entry, why, reason, out); len(out) > n {
+		out[n].QoS, out[n].PacketID = f.qos, f.id
+	}
+	return out
+}
+
 // dropAll gives every token back: those on the way first, in their order. Those of the tail are with the router.
 func (s *Session) dropAll(out []Effect) []Effect {
 	b := &s.outgoing
 	for _, id := range b.flights.resendOrder() {
 		if f := b.flights.find(id); f.holds() {
-			out = s.drop(&f.entry, DropEnded, 0, out)
+			out = s.dropBegun(f, DropEnded, 0, out)
 		}
 	}
 	for b.queue.n > 0 {

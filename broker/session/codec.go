@@ -135,6 +135,7 @@ const (
 	flagSure
 	flagExpires
 	flagIDs
+	flagGroup
 )
 
 func flag(set bool, f byte) byte {
@@ -190,7 +191,8 @@ type Entry struct {
 	QoS             byte // 1 or 2
 	Retain          bool
 	SubscriptionIDs []uint32
-	Token           any // see Offer; not written
+	Group           string // the filter of the share group that it came through; "" for none
+	Token           any    // see Offer; not written
 }
 
 // Cost is what an entry is charged with.
@@ -242,13 +244,16 @@ func AppendEntries(dst []byte, entries []Entry, p *Pack) []byte {
 		e := &entries[i]
 		dst = binary.AppendUvarint(dst, e.Seq-last)
 		last = e.Seq
-		dst = append(dst, e.QoS|flag(e.Retain, flagRetain)|flag(len(e.SubscriptionIDs) > 0, flagIDs))
+		dst = append(dst, e.QoS|flag(e.Retain, flagRetain)|flag(len(e.SubscriptionIDs) > 0, flagIDs)|flag(e.Group != "", flagGroup))
 		dst = binary.AppendUvarint(dst, p.place(e.Message))
 		if len(e.SubscriptionIDs) > 0 {
 			dst = binary.AppendUvarint(dst, uint64(len(e.SubscriptionIDs)))
 			for _, id := range e.SubscriptionIDs {
 				dst = binary.AppendUvarint(dst, uint64(id))
 			}
+		}
+		if e.Group != "" {
+			dst = appendBytes(dst, e.Group)
 		}
 	}
 	return seal(dst, start)
@@ -274,6 +279,9 @@ func ReadEntries(dst []Entry, blob, pack []byte, after uint64, t Moment) ([]Entr
 			for ids := r.number(); ids > 0 && !r.bad; ids-- {
 				e.SubscriptionIDs = append(e.SubscriptionIDs, uint32(r.number()))
 			}
+		}
+		if flags&flagGroup > 0 {
+			e.Group = string(r.bytes())
 		}
 		if seq <= after || r.bad {
 			continue

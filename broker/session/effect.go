@@ -18,12 +18,14 @@ const (
 	// nil where only the end of the entry Seq is to be told.
 	Delivered
 	// Dropped: the message of Token will not be delivered, because of Drop
-	// (and Reason, when the subscriber refused it); Token may be nil, too.
+	// (and Reason, when the subscriber refused it); Token may be nil, too. With
+	// a PacketID its sending had begun, at this QoS.
 	Dropped
 	// WillDue: check the publisher's access, then route Message.
 	WillDue
 	// Ended: the session's state is gone. Take the filters in Subscriptions
-	// out of the table; if the session is not connected, forget it.
+	// out of the table; if the session is not connected, forget it. Entries
+	// above Seq were in the tail.
 	Ended
 	// Enqueued: Entry returns what must be kept until it is Delivered or
 	// Dropped (in a lasting session), or until it is given to Load.
@@ -63,7 +65,7 @@ type Effect struct {
 	SubscriptionIDs []uint32
 	Token           any
 	Subscriptions   map[string]Subscription
-	Seq             uint64 // of the entry, in a lasting session; 0: none
+	Seq             uint64 // of the entry, in a lasting session; 0: none. See Ended
 }
 
 // Entry is what an Enqueued is about.

@@ -120,7 +120,10 @@ func (t *flights) remove(f *flight) {
 	}
 	t.n--
 	*f = flight{}
-	if t.removed++; t.removed >= len(t.slots) {
+	switch t.removed++; {
+	case t.n == 0 && len(t.slots) > keepSlots:
+		t.slots, t.removed = nil, 0
+	case t.removed >= len(t.slots):
 		t.shrink()
 	}
 }

@@ -73,7 +73,7 @@ func TestTheEndSettlesEverything(t *testing.T) {
 			deliver(s, "e", 0)
 			assert.Equal(t, []string{"dropped e: offline"}, show(s.Disconnect(noon, Lost, nil)))
 			out := end(s)
-			assert.Equal(t, []string{"will w", "dropped b: session ended", "dropped c: session ended", "dropped d: session ended", "ended"}, show(out))
+			assert.Equal(t, []string{"will w", "dropped id=2 b: session ended", "dropped id=3 c: session ended", "dropped d: session ended", "ended"}, show(out))
 			assert.Contains(t, out[len(out)-1].Subscriptions, "a/#")
 			assert.False(t, s.Subscriptions() > 0)
 			assert.Equal(t, 0, s.Stats().Queued+s.Stats().InFlight+s.Stats().Bytes)

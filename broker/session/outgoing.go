@@ -237,7 +237,7 @@ func (s *Session) tooLarge(now time.Time, e *entry) bool {
 // messages are delivered at the connection's pace by offering no more.
 func (s *Session) Room() int {
 	b := &s.outgoing
-	if !s.connected || s.paused {
+	if !s.connected || s.paused || b.loaded != b.seq { // what is in the tail goes first
 		return 0
 	}
 	return max(0, s.window-b.flights.outstanding())

@@ -264,7 +264,7 @@ func TestTooLargeForTheNextConnection(t *testing.T) {
 	deliver(s, "0123456789x", 1)
 	s.Disconnect(noon, Lost, nil)
 	small := func(c *Connection) { c.MaximumPacketSize = 14 }
-	assert.Equal(t, []string{"dropped 0123456789: too large", "PUBREL id=1", "PUBLISH a id=2 dup", "dropped 0123456789x: too large"},
+	assert.Equal(t, []string{"dropped id=1 0123456789: too large", "PUBREL id=1", "PUBLISH a id=2 dup", "dropped id=3 0123456789x: too large"},
 		connect(s, small), "the client may know the QoS 2 id, so it is released")
 	assert.Equal(t, 2, s.Stats().InFlight)
 	s.Pubcomp(noon, 1, nil)
@@ -277,7 +277,7 @@ func TestWhatIsReleasedUnreceivedKeepsItsPlace(t *testing.T) {
 	deliver(s, "a", 2)
 	s.Pubrec(noon, 2, 0, nil)
 	s.Disconnect(noon, Lost, nil)
-	assert.Equal(t, []string{"PUBREL id=2", "dropped 0123456789: too large", "PUBREL id=1"},
+	assert.Equal(t, []string{"PUBREL id=2", "dropped id=1 0123456789: too large", "PUBREL id=1"},
 		connect(s, func(c *Connection) { c.MaximumPacketSize = 14 }))
 	s.Disconnect(noon, Lost, nil)
 	assert.Equal(t, []string{"PUBREL id=2", "PUBREL id=1"}, connect(s, nil))
@@ -358,4 +358,39 @@ func TestNothingHappensWithoutAConnection(t *testing.T) {
 	assert.Empty(t, s.Disconnect(noon, Lost, nil))
 	assert.Zero(t, s.Room())
 	assert.Equal(t, []string{"PUBLISH a id=1 dup", "PUBLISH b id=2 dup"}, connect(s, nil))
+}
+
+func TestTheTableShrinksAfterABurst(t *testing.T) {
+	for name, left := range map[string]int{"empty": 0, "one is never answered": 1} {
+		t.Run(name, func(t *testing.T) {
+			s := online(t, Options{Window: 4096}, nil)
+			burst := func() (ids []uint16) {
+				for range 4000 {
+					for _, e := range s.Deliver(noon, &Message{Topic: "t", QoS: 1}, Offer{QoS: 1}, nil) {
+						ids = append(ids, e.PacketID)
+					}
+				}
+				return ids
+			}
+			deliver(s, "stays", 2)
+			for range 4 {
+				for _, id := range burst() {
+					s.Puback(noon, id, Success, nil)
+				}
+			}
+			if left == 0 {
+				s.Pubrec(noon, 1, Success, nil)
+				assert.Equal(t, pastBytes, s.StateBytes())
+				s.Pubcomp(noon, 1, nil)
+			}
+			for range 16 { // little goes on
+				s.Puback(noon, s.Deliver(noon, &Message{Topic: "t", QoS: 1}, Offer{QoS: 1}, nil)[0].PacketID, Success, nil)
+			}
+			for range 8192 * left { // who has something in use for long is looked at now and then
+				s.Puback(noon, s.Deliver(noon, &Message{Topic: "t", QoS: 1}, Offer{QoS: 1}, nil)[0].PacketID, Success, nil)
+			}
+			assert.LessOrEqual(t, len(s.outgoing.flights.slots), keepSlots)
+			assert.Equal(t, left, s.Stats().InFlight)
+		})
+	}
 }

@@ -273,8 +273,9 @@ func (s *Session) End(now time.Time, out []Effect) []Effect {
 // comes before its delay [MQTT-3.1.3-9].
 func (s *Session) end(now time.Time, out []Effect) []Effect {
 	out = s.publishWill(now, out)
+	tail := max(s.outgoing.sent, s.outgoing.loaded)
 	out = s.dropAll(out)
-	out = append(out, Effect{Kind: Ended, Subscriptions: s.filters})
+	out = append(out, Effect{Kind: Ended, Subscriptions: s.filters, Seq: tail})
 	s.incoming = incoming{}
 	s.filters = nil
 	s.expires = time.Time{}

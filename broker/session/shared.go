@@ -105,3 +105,6 @@ func (s *Session) Takes(now time.Time, m *Message, o Offer) Taking {
 	}
 	return TakesNow
 }
+
+// TakesMore reports whether the session may have room where Takes has said that it has none.
+func (s *Session) TakesMore() bool { return s.Room() > 0 && s.outgoing.loaded == s.outgoing.seq }

@@ -29,3 +29,23 @@ func TestEnvironmentDecidesAboutMemoryBeforeWeDo(t *testing.T) {
 	assert.Less(t, limitNow, int64(math.MaxInt64))
 	assert.Greater(t, limitNow, int64(64<<20), "a quarter of this machine")
 }
+
+func TestMemoryIsGivenBackWhenItIsQuiet(t *testing.T) {
+	const mib = 1 << 20
+	for name, c := range map[string]struct {
+		allocated, live, resident uint64
+		want                      bool
+	}{
+		"after a storm":     {10 * mib, 50 * mib, 200 * mib, true},
+		"in a storm":        {500 * mib, 50 * mib, 200 * mib, false},
+		"little is spare":   {10 * mib, 50 * mib, 70 * mib, false},
+		"an ordinary heap":  {mib, 4 * mib, 19 * mib, false},
+		"a small one, calm": {mib, 4 * mib, 40 * mib, true},
+	} {
+		before := heapState{allocated: 1000 * mib}
+		assert.Equal(t, c.want, isSpare(before, heapState{1000*mib + c.allocated, c.live, c.resident}), name)
+	}
+	now := readHeap()
+	assert.NotZero(t, now.allocated)
+	assert.GreaterOrEqual(t, now.resident, now.live/2)
+}

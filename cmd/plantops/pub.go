@@ -33,16 +33,17 @@ const (
 
 // mqttFlags say which broker, and as whom: those of mosquitto_pub and mosquitto_sub.
 type mqttFlags struct {
-	host, user, password, clientID, version string
-	port, keepAlive                         int
-	tls, insecure                           bool
-	caFile, cert, key                       string
-	qos                                     int
-	keep                                    bool
-	expiry                                  uint32
-	will                                    mqttcli.Message
-	willPayload                             string
-	willQoS                                 int
+	host, user, clientID, version string
+	password, passwordFile        string
+	port, keepAlive               int
+	tls, insecure                 bool
+	caFile, cert, key             string
+	qos                           int
+	keep                          bool
+	expiry                        uint32
+	will                          mqttcli.Message
+	willPayload                   string
+	willQoS                       int
 }
 
 func (f *mqttFlags) add(cmd *cobra.Command, qos int) {
@@ -51,7 +52,8 @@ func (f *mqttFlags) add(cmd *cobra.Command, qos int) {
 	flags.StringVarP(&f.host, "host", "h", "", "broker (default: the server of this data directory, with TLS and an account of its own)")
 	flags.IntVarP(&f.port, "port", "p", 0, "port (default 1883, with TLS 8883)")
 	flags.StringVarP(&f.user, "username", "u", "", "user name")
-	flags.StringVarP(&f.password, "pw", "P", "", "password; others on this machine can see it in the list of processes")
+	flags.StringVarP(&f.password, "pw", "P", "", "password; others on this machine can read it in the list of processes: better use --password-file")
+	flags.StringVar(&f.passwordFile, "password-file", "", "read the password from `FILE`")
 	flags.StringVarP(&f.clientID, "id", "i", "", "client id (default: one at random)")
 	flags.StringVarP(&f.version, "protocol-version", "V", "", "31, 311 or 5 (default 5, or 311 where the broker does not speak it)")
 	flags.IntVarP(&f.keepAlive, "keepalive", "k", 60, "seconds between signs of life; 0: none")
@@ -84,6 +86,10 @@ func (f *mqttFlags) check() error {
 		return fmt.Errorf("--keepalive %d: use 0 to 65535", f.keepAlive)
 	case f.port < 0 || f.port > 65535:
 		return fmt.Errorf("--port %d: use 1 to 65535", f.port)
+	case f.password != "" && f.passwordFile != "":
+		return errors.New("use --pw or --password-file, not both")
+	case (f.password != "" || f.passwordFile != "") && f.user == "":
+		return errors.New("a password needs --username")
 	case f.keep && f.clientID == "":
 		return errors.New("--disable-clean-session needs --id, by which the session is known")
 	case f.expiry > 0 && !f.keep:
@@ -108,6 +114,12 @@ func (f *mqttFlags) local() bool { return f.host == "" && f.port == 0 && !f.uses
 func (f *mqttFlags) dial(ctx context.Context, a *app) (*mqttcli.Conn, error) {
 	o := mqttcli.Options{Version: versions[f.version], Username: f.user, Password: f.password, ClientID: f.clientID, Keep: f.keep,
 		KeepAlive: time.Duration(f.keepAlive) * time.Second}
+	if f.passwordFile != "" {
+		var err error
+		if o.Password, err = passwordFromFile(f.passwordFile); err != nil {
+			return nil, err
+		}
+	}
 	if f.keep {
 		if o.Expiry = f.expiry; o.Expiry == 0 {
 			o.Expiry = 0xFFFFFFFF
@@ -238,7 +250,7 @@ func mqttError(err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, mqttcli.ErrUnauthorized):
-		return control.KindOf(control.ErrUnauthorized, control.WithHint(err, "-u USER and -P PASSWORD name an account that may"))
+		return control.KindOf(control.ErrUnauthorized, control.WithHint(err, "-u USER and --password-file FILE name an account that may"))
 	case errors.As(err, &verify):
 		return control.WithHint(err, "--cafile FILE names the CA that signed the broker's certificate")
 	case errors.Is(err, mqttcli.ErrUnavailable), errors.As(err, &network), errors.Is(err, context.DeadlineExceeded):

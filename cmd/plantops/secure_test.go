@@ -107,7 +107,8 @@ func TestFilesAreForTheirOwnerWhateverTheUmask(t *testing.T) {
 	}
 }
 
-// A password on a command line can be read by everybody on the machine.
+// A password on a command line can be read by everybody on the machine. -P of pub and sub, which people know of mosquitto_pub, says
+// so, and there is --password-file.
 func TestNoCommandTakesASecretAsAnArgument(t *testing.T) {
 	secret := regexp.MustCompile(`(?i)pass|secret|token|credential|psk|key`)
 	var look func(cmd *cobra.Command)

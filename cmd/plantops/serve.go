@@ -189,6 +189,7 @@ func (s *service) serve(ctx context.Context) (err error) {
 		}
 	}
 	life.start("salvage", db.Regain)
+	life.start("memory", giveBackMemory)
 	life.start("dating", w.clock.date)
 	life.start("disk space", watchSpace(cfg.StorePath(), db.Space, log))
 	s.proof = &endToEnd{probe: ingestProgress{subscriber.Stats}, stats: subscriber.Stats, bound: cfg.Ingest.StallTimeout, log: log}

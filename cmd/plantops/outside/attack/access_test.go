@@ -13,6 +13,7 @@ import (
 
 	"github.com/plantops/plantops/broker/brokertest/rawmqtt"
 	"github.com/plantops/plantops/cmd/plantops/outside/door"
+	"github.com/plantops/plantops/cmd/plantops/outside/setting"
 	"github.com/plantops/plantops/cmd/plantops/outside/siege"
 )
 
@@ -194,5 +195,30 @@ func TestV11SharedSubscriptionsObeyTheSameRules(t *testing.T) {
 		_, err = victim.Publish("devices/bed-2/notes", "private")
 		require.NoError(t, err)
 		assert.False(t, a.Comes("private", 0))
+	}
+}
+
+func TestV08ANameIsKeptForTheAccountToCome(t *testing.T) {
+	for _, stays := range []bool{true, false} {
+		g := siege.Begin(t)
+		squat := g.As("bed-1")
+		squat.ClientID, squat.Resume = "exact", true
+		squatter := g.Enter(g.Doors[0], squat)
+		if !stays {
+			squatter.Close() // its session stays
+		}
+		g.AddExact()
+		for _, d := range g.Doors {
+			owner := g.Enter(d, g.As("exact"))
+			code, err := owner.Subscribe("home/exact")
+			require.NoError(t, err)
+			assert.Less(t, code, byte(0x80))
+			g.Refused(d, squat)
+			owner.Close()
+		}
+		if stays {
+			assert.True(t, squatter.Ended(setting.Patience))
+		}
+		g.ServesAll()
 	}
 }

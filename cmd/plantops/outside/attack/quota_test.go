@@ -165,3 +165,27 @@ func isOverQuota(g *siege.Siege, d door.Door, client string, resume bool) {
 		assert.Equal(g.T, want, code, "CONNACK of version %d over %s", version, d.Kind)
 	}
 }
+
+func TestV18OthersThatHaveEverythingLeaveAnAccountItsShare(t *testing.T) {
+	g := siege.Begin(t, "PLANTOPS_LIMITS_MAX_CONNECTIONS=24", "PLANTOPS_LIMITS_MAX_SESSIONS=30")
+	for _, d := range g.Doors {
+		var all []*door.Intruder
+		for i := range 24 {
+			l := g.As([]string{"bed-1", "bed-3"}[i%2])
+			l.ClientID, l.Resume = fmt.Sprint(l.User, "-", i), true
+			a, _, err := d.Enter(t, l)
+			require.NoError(t, err)
+			all = append(all, a)
+		}
+		for range 3 {
+			honest := g.Enter(d, g.As("bed-2"))
+			code, err := honest.Publish("devices/bed-2/notes", "served")
+			require.NoError(t, err)
+			assert.Less(t, code, byte(0x80))
+			honest.Close()
+		}
+		for _, a := range all {
+			a.Close()
+		}
+	}
+}
