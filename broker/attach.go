@@ -109,6 +109,7 @@ func sessionConnection(l *clientLink, pk *packets.Packet) session.Connection {
 		Clean:             pk.Connect.Clean,
 		ReceiveMaximum:    pk.Properties.ReceiveMaximum,
 		MaximumPacketSize: pk.Properties.MaximumPacketSize,
+		TopicAliasMaximum: pk.Properties.TopicAliasMaximum,
 		Will:              willOf(l, pk),
 	}
 	if c.Version >= 5 {

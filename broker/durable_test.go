@@ -233,6 +233,30 @@ func TestNothingIsAcknowledgedThatIsNotOnDisk(t *testing.T) {
 	assert.Equal(t, []string{"1", "1"}, texts(c, 2), "what nobody was told of may come all the same")
 }
 
+// The client may use the id for another message as soon as it has a PUBCOMP, so that is not sent, not the second time either, before
+// the end of the message before is on disk.
+func TestNoPubcompLeavesBeforeTheReleaseIsOnDisk(t *testing.T) {
+	t.Parallel()
+	s := journaltest.New()
+	b := keeping(t, s, nil)
+	login := lasting("bed-1", "esp", 5)
+	c := brokertest.Dial(t, b, brokertest.TCP, login)
+	c.SendPublish("devices/bed-1/x", "1", 2)
+	id := c.Await(packets.Pubrec).PacketID
+	pubrel := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Pubrel, Qos: 1}, PacketID: id}
+	full := make(chan struct{})
+	s.Before(func(*journal.Batch) error { <-full; return nil })
+	for range 2 {
+		c.Send(pubrel)
+		c.AwaitNone(packets.Pubcomp)
+		c.Close()
+		c = brokertest.Dial(t, b, brokertest.TCP, login)
+	}
+	c.Send(pubrel)
+	close(full)
+	assert.Zero(t, c.Await(packets.Pubcomp).ReasonCode)
+}
+
 func TestWhatAnAdministratorTakesAwayStaysAway(t *testing.T) {
 	t.Parallel()
 	s := journaltest.New()

@@ -100,6 +100,7 @@ func TestMessagesWaitForAGroupThatIsAway(t *testing.T) {
 	away := brokertest.Dial(t, b, brokertest.TCP, lasting("bed-1", "away", 5))
 	require.Equal(t, byte(1), away.Subscribe(sharedJobs, 1))
 	away.Disconnect()
+	awaitHeld(t, b, "bed-1", broker.Held{Sessions: 1, Subscriptions: 1}) // what it was sent until then would wait for its return
 	sender := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 4))
 	for i := range 40 {
 		require.Zero(t, sender.Publish(jobs, fmt.Sprintf("%02d", i), 1))
