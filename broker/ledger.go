@@ -240,6 +240,8 @@ func (g *ledger) endSession(w *work, p *peer) journal.SessionID {
 		}
 	}
 	id := s.id
+	g.mu.Lock() // Take may be about to take it off its lists
+	defer g.mu.Unlock()
 	*s = shelf{listed: s.listed, lazyListed: s.lazyListed, outbox: s.outbox, loading: s.loading}
 	return id
 }

@@ -121,8 +121,8 @@ func (r *router) loadSome(ctx context.Context, w *work, p *peer) error {
 		if err != nil {
 			return err
 		}
-		if _, _, now := p.state.Tail(); p.shelf.id != id || now != after {
-			entries, upTo = nil, after // it has begun anew meanwhile
+		if _, _, now := p.state.Tail(); p.shelf.id != id || now != after || !p.state.WantsLoad() {
+			entries, upTo = nil, after // it has begun anew meanwhile, or is away
 		}
 	}
 	now, l := r.now(), p.link
@@ -131,7 +131,7 @@ func (r *router) loadSome(ctx context.Context, w *work, p *peer) error {
 		w.apply(p)
 		r.ledger.markLazily(p) // what is in memory of a session that does not last need not be on disk
 	}
-	if p.shelf.loading = false; p.state.WantsLoad() && upTo > after {
+	if p.shelf.loading = false; p.state.WantsLoad() { // who came back meanwhile was told that it is loading
 		r.loader.want(p)
 	}
 	if l != nil && p.state.Paused() {
