@@ -63,9 +63,17 @@ func (s *Session) Load(now time.Time, entries []Entry, upTo uint64, out []Effect
 	}
 	b.loaded = max(b.loaded, upTo)
 	for seq, id := range b.bare {
-		if seq <= b.loaded {
-			out = s.dropFlight(b.flights.find(id), DropLost, 0, out)
+		if seq > b.loaded {
+			continue
 		}
+		f := b.flights.find(id)
+		s.takeBack(f)
+		if out = s.dropBegun(f, DropLost, 0, out); f.qos == 1 {
+			b.flights.remove(f)
+			continue
+		}
+		b.flights.letGo(f)
+		f.state = waitsReleasing // Resume sends the PUBREL: CONNACK comes first
 	}
 	if b.loaded == b.seq {
 		b.tail, b.tailBytes = 0, 0
