@@ -1,11 +1,14 @@
 package broker_test
 
 import (
+	"bytes"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/mochi-mqtt/server/v2/packets"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -93,4 +96,41 @@ func TestRightsThatChangedWhileNothingRan(t *testing.T) {
 	require.Len(t, b.Log.Lines("subscription ended", "client=reader", "filter=devices/bed-1/secret"), 1)
 	b, _ = crash(t, b, s, nil) // with its old rights
 	assert.Equal(t, 1, b.Sessions()[0].Subscriptions, "what has ended stays so")
+}
+
+// While the disk does not answer nothing that a client asks for grows without a bound.
+func TestWhoAsksOnWhileTheDiskDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	long := "devices/bed-1/" + strings.Repeat("x", 10_000)
+	for name, ask := range map[string]func(c *brokertest.Client, i int){
+		"what waits to be sent": func(c *brokertest.Client, i int) {
+			c.SendBytes(bytes.Repeat([]byte{0x62, 2, 1, byte(i)}, 1000)) // PUBREL of nothing
+		},
+		"changes of filters": func(c *brokertest.Client, i int) {
+			filters := packets.Subscriptions{{Filter: fmt.Sprint(long, i/2), Qos: 1}}
+			kind := packets.Subscribe
+			if i%2 == 1 {
+				kind = packets.Unsubscribe
+			}
+			c.Send(packets.Packet{FixedHeader: packets.FixedHeader{Type: kind, Qos: 1}, PacketID: 1, Filters: filters})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := journaltest.New()
+			b := keeping(t, s, func(o *broker.Options) { o.StallTimeout = 500 * time.Millisecond })
+			c := brokertest.Dial(t, b, brokertest.TCP, lasting("bed-1", "asks", 5))
+			hold := make(chan struct{})
+			s.Before(func(*journal.Batch) error { <-hold; return nil })
+			defer close(hold)
+			c.Send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Subscribe, Qos: 1}, PacketID: 1,
+				Filters: packets.Subscriptions{{Filter: "devices/bed-1/y", Qos: 1}}})
+			deadline := time.Now().Add(brokertest.Patience)
+			for i := 0; !c.Ended(); i++ {
+				require.True(t, time.Now().Before(deadline), "nobody ends it")
+				ask(c, i)
+			}
+			assert.NotEmpty(t, b.Log.Lines("not stored in time", "client=asks"))
+		})
+	}
 }
