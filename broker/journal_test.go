@@ -134,3 +134,23 @@ func TestWhoAsksOnWhileTheDiskDoesNotAnswer(t *testing.T) {
 		})
 	}
 }
+
+// The lifetime of a session whose client was there at a crash does not begin anew at each start.
+func TestALifetimeGoesOnOverSeveralStarts(t *testing.T) {
+	t.Parallel()
+	s := journaltest.New()
+	now := time.Now()
+	at := func(hours int) func(*broker.Options) {
+		return func(o *broker.Options) { o.Now = func() time.Time { return now.Add(time.Duration(hours) * time.Hour) } }
+	}
+	b := keeping(t, s, at(0))
+	login := lasting("bed-1", "esp", 5)
+	login.Properties.SessionExpiryInterval = 3 * 3600
+	brokertest.Dial(t, b, brokertest.TCP, login)
+	b, s = crash(t, b, s, at(1)) // its connection was lost now
+	require.Eventually(t, func() bool { _, _, _, batches := s.Counts(); return batches > 0 }, brokertest.Patience, time.Millisecond)
+	b, s = crash(t, b, s, at(3))
+	require.Len(t, b.Sessions(), 1)
+	b, _ = crash(t, b, s, at(5))
+	require.Eventually(t, func() bool { return len(b.Sessions()) == 0 }, brokertest.Patience, time.Millisecond)
+}

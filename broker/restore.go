@@ -313,7 +313,8 @@ func (t *restoring) restore(s journal.Session) (gone bool, err error) {
 	u := r.sessions.usageOf(s.Account)
 	p := newPeer(s.Client, u, false)
 	waiting := t.waiting[s.ID]
-	if err := p.state.Restore(s.State, waiting.Last, t.moment); err != nil {
+	renew, err := p.state.Restore(s.State, waiting.Last, t.moment)
+	if err != nil {
 		return true, err
 	}
 	if !p.state.Worth() {
@@ -331,6 +332,9 @@ func (t *restoring) restore(s journal.Session) (gone bool, err error) {
 	r.sessions.byID[s.Client] = p
 	u.sessions++
 	p.charge()
+	if renew {
+		r.ledger.markState(p)
+	}
 	if !p.state.Deadline().IsZero() {
 		r.sleepers.add(p)
 	}

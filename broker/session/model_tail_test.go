@@ -108,7 +108,8 @@ func (w *world) restart() {
 		newest = e.Seq
 		bytes += e.Cost()
 	}
-	w.must(w.s.Restore(blob, newest, moment) == nil, "restored")
+	_, err := w.s.Restore(blob, newest, moment)
+	w.must(err == nil, "restored")
 	if w.ghost {
 		w.endsAt = w.willAt
 		w.seq = w.s.Newest()
