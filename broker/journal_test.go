@@ -3,6 +3,7 @@ package broker_test
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -153,4 +154,43 @@ func TestALifetimeGoesOnOverSeveralStarts(t *testing.T) {
 	require.Len(t, b.Sessions(), 1)
 	b, _ = crash(t, b, s, at(5))
 	require.Eventually(t, func() bool { return len(b.Sessions()) == 0 }, brokertest.Patience, time.Millisecond)
+}
+
+// What a client was sent and has not acknowledged waits on disk too when it goes.
+func TestWhatWasSentIsInTheDiskQuotaOfWhoGoes(t *testing.T) {
+	t.Parallel()
+	s := journaltest.New()
+	b := keeping(t, s, func(o *broker.Options) { o.Limits = brokertest.Limits(broker.Limits{MaxDiskBytesPerAccount: 60_000}) })
+	login := lasting("bed-1", "hoards", 5)
+	c := brokertest.Dial(t, b, brokertest.TCP, login)
+	c.Subscribe("devices/bed-1/x", 1)
+	sender := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 5))
+	publish := func(n int) {
+		for range n {
+			require.Zero(t, sender.Publish("devices/bed-1/x", string(make([]byte, 4000)), 1))
+			c.Await(packets.Publish) // not acknowledged
+		}
+	}
+	of := func() broker.SessionInfo {
+		all := b.Sessions()
+		if i := slices.IndexFunc(all, func(i broker.SessionInfo) bool { return i.Client == "hoards" }); i >= 0 {
+			return all[i]
+		}
+		return broker.SessionInfo{}
+	}
+	publish(10)
+	c.Disconnect()
+	c.AwaitClosed()
+	require.Eventually(t, func() bool { return !of().Connected }, brokertest.Patience, time.Millisecond)
+	assert.Equal(t, 10, of().OnDisk)
+	assert.Greater(t, of().DiskBytes, 40_000)
+	c = brokertest.Dial(t, b, brokertest.TCP, login)
+	for range 10 {
+		c.Await(packets.Publish)
+	}
+	assert.Zero(t, of().DiskBytes, "it is in memory")
+	publish(10)
+	c.Disconnect()
+	require.Eventually(t, func() bool { return of().Client == "" }, brokertest.Patience, time.Millisecond)
+	assert.NotEmpty(t, b.Log.Lines("session ended", "client=hoards", "dropped=20"))
 }

@@ -115,7 +115,7 @@ func (w *world) restart() {
 		w.seq = w.s.Newest()
 		return
 	}
-	w.s.Waiting(len(w.pending), bytes)
+	w.s.Waiting(len(w.pending)+len(w.flying), bytes)
 	for _, p := range w.pending {
 		p.doubt = p.doubt || was
 	}

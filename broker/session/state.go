@@ -201,6 +201,6 @@ func (s *Session) restoreOutgoing(r *reader, newest uint64, was bool) error {
 func (s *Session) Waiting(messages, bytes int) {
 	b := &s.outgoing
 	if b.loaded < b.seq {
-		b.tail, b.tailBytes = min(messages, int(b.seq-b.loaded)), bytes
+		b.tail, b.tailBytes = max(0, min(messages, int(b.seq-b.loaded))-len(b.bare)), bytes
 	}
 }

@@ -8,9 +8,11 @@ const loadShare = 4
 // Lasting reports whether the session outlives its connection and the router keeps it on disk, see Options.Kept.
 func (s *Session) Lasting() bool { return s.lasting }
 
-// Tail returns what waits with the router: how many entries, what they are charged with, and the number above which they are.
+// Tail returns what waits with the router: how many entries, those of flights included of which the message is there, what they
+// are charged with, and the number above which they are.
 func (s *Session) Tail() (messages, bytes int, after uint64) {
-	return s.outgoing.tail, s.outgoing.tailBytes, s.outgoing.loaded
+	b := &s.outgoing
+	return b.tail + len(b.bare), b.tailBytes + b.bareBytes, b.loaded
 }
 
 // Newest is the number of the newest entry.
@@ -48,9 +50,9 @@ func (s *Session) Load(now time.Time, entries []Entry, upTo uint64, out []Effect
 		}
 		if id, flies := b.bare[e.seq]; flies {
 			f := b.flights.find(id)
-			f.entry = e
+			s.takeBack(f)
+			f.entry, f.bareBytes = e, 0
 			b.bytes += e.costBytes()
-			delete(b.bare, e.seq)
 			continue
 		}
 		if e.seq <= b.sent { // settled before
@@ -96,7 +98,9 @@ func (s *Session) unload() {
 			b.bare = map[uint64]uint16{}
 		}
 		b.bare[f.seq] = f.id
-		b.bytes -= f.costBytes()
+		f.bareBytes = uint32(f.costBytes())
+		b.bytes -= int(f.bareBytes)
+		b.bareBytes += int(f.bareBytes)
 		f.entry = entry{seq: f.seq, qos: f.qos}
 	}
 	for b.queue.n > 0 {
