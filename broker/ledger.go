@@ -13,6 +13,9 @@ import (
 // maxPendingBytes may wait for the disk: publishers wait when it is more.
 const maxPendingBytes = 32 << 20
 
+// filterBytes is what a change of a subscription costs beside its filter, until it is on disk.
+const filterBytes = 64
+
 // ledger is what the broker's state must have on disk and has not yet. It is the journal.Source of the committer. Without a
 // storage nothing is taken: what is pending stays in memory.
 type ledger struct {
@@ -119,6 +122,7 @@ func (g *ledger) subscribed(p *peer, filter string) int64 {
 		return 0
 	}
 	p.shelf.filters = append(p.shelf.filters, filter)
+	p.shelf.filterBytes += len(filter) + filterBytes
 	g.identify(p)
 	return g.mark(p)
 }
@@ -242,6 +246,8 @@ func (g *ledger) endSession(w *work, p *peer) journal.SessionID {
 		}
 	}
 	id := s.id
+	g.mu.Lock() // Take may be about to take it off its lists
+	defer g.mu.Unlock()
 	*s = shelf{listed: s.listed, lazyListed: s.lazyListed, outbox: s.outbox, loading: s.loading}
 	return id
 }
@@ -342,7 +348,7 @@ func (k *taking) take(p *peer, t session.Moment) {
 			one.subs = append(one.subs, sub)
 		}
 	}
-	s.filters = nil
+	s.filters, s.filterBytes = nil, 0
 	if n := len(s.pending); n > 0 {
 		one.last = s.pending[n-1].Seq
 		for i := range s.pending {
@@ -453,6 +459,9 @@ func (g *ledger) putBack(k *taking) {
 		one.p.mu.Lock()
 		if s := &one.p.shelf; s.id == one.id {
 			s.stateDue, s.filters = true, append(one.filters, s.filters...)
+			for _, filter := range one.filters {
+				s.filterBytes += len(filter) + filterBytes
+			}
 			s.pending, s.taken = append(s.taken, s.pending...), nil
 			s.trimmed = min(s.trimmed, one.before) // it may be there twice
 			g.mu.Lock()

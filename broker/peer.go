@@ -72,12 +72,14 @@ type shelf struct {
 	stateDue bool              // its state has changed
 	lazyDue  bool              // the same, and it may wait
 	filters  []string          // subscriptions that have changed
-	pending  []keptEntry       // to be taken, by number
-	taken    []keptEntry       // with the committer
-	onDisk   uint64            // entries up to here are on disk, or settled
-	trimmed  uint64            // those below are not, any more
-	outbox   outbox
-	loading  bool // it is the loader's turn
+
+	filterBytes int         // of those
+	pending     []keptEntry // to be taken, by number
+	taken       []keptEntry // with the committer
+	onDisk      uint64      // entries up to here are on disk, or settled
+	trimmed     uint64      // those below are not, any more
+	outbox      outbox
+	loading     bool // it is the loader's turn
 }
 
 func (p *peer) stats() session.Stats {

@@ -192,6 +192,10 @@ func (w *work) exactly(e *session.Effect) bool {
 	return w.routing && w.pub.exact && e.Kind == session.Publish && e.QoS != 1 && e.Message == w.pub.message
 }
 
+// maxOutboxBytes, and some messages, may wait in it: a session pauses long before that, but who asks more and more while the disk
+// does not answer has no claim to memory.
+const maxOutboxBytes = 1 << 20
+
 // outbox holds packets back until a batch is on disk, and all that follow them.
 type outbox struct {
 	number int64 // of the batch that the newest of them waits for; 0: nothing is held back
@@ -257,7 +261,13 @@ func (w *work) write(l *clientLink, p, tail []byte) {
 		w.put(l, p, tail)
 		return
 	}
-	box.bytes += len(p) + len(tail)
+	if box.bytes += len(p) + len(tail); box.bytes > maxOutboxBytes+4*w.r.quotas.limits.MaxPacketBytes {
+		if !l.over {
+			w.r.endedBySession(l, session.QuotaExceeded)
+		}
+		box.parts = nil // it is sent again on the next connection
+		return
+	}
 	if n := len(box.parts); n > 0 && box.parts[n-1].number == box.number && box.parts[n-1].tail == nil {
 		last := &box.parts[n-1]
 		last.head, last.tail = append(last.head, p...), tail

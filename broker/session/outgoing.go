@@ -48,6 +48,7 @@ type outgoing struct {
 	tail      int    // entries in the tail
 	tailBytes int
 	bare      map[uint64]uint16 // flights whose messages are with the router: ids by number; see unload
+	bareBytes int               // of those
 	expires   time.Time         // nothing in the queue before that
 }
 

@@ -26,6 +26,8 @@ type Storage struct {
 	batches int
 	reads   int
 	refuse  error // of Read
+
+	beforeRead func()
 }
 
 type state struct {
@@ -68,6 +70,13 @@ func (s *Storage) RefuseReads(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.refuse = err
+}
+
+// BeforeRead sets what is called before each Read; it may wait.
+func (s *Storage) BeforeRead(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.beforeRead = f
 }
 
 // Crash returns what a new process finds. Nothing is committed here any more, and nobody hears of what was.
@@ -298,6 +307,12 @@ func (s *Storage) Announce() {
 
 // Read is journal.Storage's.
 func (s *Storage) Read(_ context.Context, id journal.SessionID, after uint64, limit int, dst []journal.Stored) ([]journal.Stored, error) {
+	s.mu.Lock()
+	wait := s.beforeRead
+	s.mu.Unlock()
+	if wait != nil {
+		wait()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.reads++
