@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/plantops/plantops/broker/journal"
 	"github.com/plantops/plantops/broker/journal/journaltest"
 	"github.com/plantops/plantops/broker/network"
 	"github.com/plantops/plantops/broker/route"
@@ -342,5 +343,20 @@ func BenchmarkPublishStep(b *testing.B) {
 				w.settle()
 			}
 		})
+	}
+}
+
+func TestNobodyWaitsForAGroupThatHasADisk(t *testing.T) {
+	r := idle(t)
+	for _, disk := range []journal.Storage{nil, journaltest.New()} {
+		r.ledger.storage = disk
+		for qos := range byte(3) {
+			g, w := &shareGroup{router: r}, &work{r: r}
+			for range waitMessages + 1 {
+				g.queue.Put(g.queue.Number(&session.Message{Topic: "t", QoS: qos}))
+			}
+			g.crowded(w, &session.Message{Topic: "t", QoS: qos})
+			assert.Equal(t, disk == nil || qos == 0, w.slowGroup == g, "disk %t, QoS %d", disk != nil, qos)
+		}
 	}
 }

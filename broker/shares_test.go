@@ -13,6 +13,7 @@ import (
 
 	"github.com/plantops/plantops/broker"
 	"github.com/plantops/plantops/broker/brokertest"
+	"github.com/plantops/plantops/broker/journal/journaltest"
 )
 
 const jobs, sharedJobs = "devices/bed-1/jobs", "$share/g/devices/bed-1/jobs"
@@ -229,4 +230,52 @@ func TestMembersThatKeepUpTakeTurns(t *testing.T) {
 		}
 		c.AwaitNoMessage()
 	}
+}
+
+// A message that is acknowledged waits for a member that can have it: not for one that is away and gets it at QoS 0, or that may
+// not read it.
+func TestMessagesDoNotWaitWithAMemberThatWouldNotGetThem(t *testing.T) {
+	b := brokertest.Start(t, brokertest.Device("bed-1"))
+	for i := range 3 {
+		away := brokertest.Dial(t, b, brokertest.TCP, lasting("bed-1", fmt.Sprint("away-", i), 5))
+		require.Equal(t, byte(0), away.Subscribe(sharedJobs, 0))
+		away.Disconnect()
+	}
+	sender := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 4))
+	require.Zero(t, sender.Publish(jobs, "nobody would get it", 1))
+	small := worker(t, b, "small", 1, 1)
+	const n = 50
+	for i := range n {
+		require.Zero(t, sender.Publish(jobs, fmt.Sprintf("%02d", i), 1))
+	}
+	for i := range n {
+		pk := small.Receive()
+		require.Equal(t, fmt.Sprintf("%02d", i), string(pk.Payload))
+		small.Acknowledge(pk)
+	}
+	small.AwaitNoMessage()
+	assert.Zero(t, b.Stats().Dropped)
+}
+
+// What a group has no room for waits in the session of a member, which has a disk, and comes in order.
+func TestAGroupWithoutRoomUsesTheDiskInOrder(t *testing.T) {
+	t.Parallel()
+	b := keeping(t, journaltest.New(), nil)
+	slow := worker(t, b, "slow", 1, 1)
+	const n = 12_000 // a group's queue holds 8,192
+	sender := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 4))
+	sender.SendBytes(brokertest.Record(t, 4, func(c *brokertest.Client) {
+		for i := range n {
+			c.SendPublish(jobs, fmt.Sprint(i), 1)
+		}
+	}))
+	for range n {
+		sender.Await(packets.Puback)
+	}
+	for i := range n {
+		pk := slow.Receive()
+		require.Equal(t, fmt.Sprint(i), string(pk.Payload))
+		slow.Acknowledge(pk)
+	}
+	assert.Zero(t, b.Stats().Dropped)
 }
