@@ -3,6 +3,7 @@ package broker_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -235,7 +236,8 @@ func TestMembersThatKeepUpTakeTurns(t *testing.T) {
 // A message that is acknowledged waits for a member that can have it: not for one that is away and gets it at QoS 0, or that may
 // not read it.
 func TestMessagesDoNotWaitWithAMemberThatWouldNotGetThem(t *testing.T) {
-	b := brokertest.Start(t, brokertest.Device("bed-1"))
+	t.Parallel()
+	b := keeping(t, journaltest.New(), nil)
 	for i := range 3 {
 		away := brokertest.Dial(t, b, brokertest.TCP, lasting("bed-1", fmt.Sprint("away-", i), 5))
 		require.Equal(t, byte(0), away.Subscribe(sharedJobs, 0))
@@ -278,4 +280,35 @@ func TestAGroupWithoutRoomUsesTheDiskInOrder(t *testing.T) {
 		slow.Acknowledge(pk)
 	}
 	assert.Zero(t, b.Stats().Dropped)
+}
+
+// Where a message must wait with a member whose session is on disk, it is one that can take it, and not only the least busy.
+func TestMessagesWaitWithAMemberThatCanTakeThem(t *testing.T) {
+	t.Parallel()
+	s := journaltest.New()
+	b := keeping(t, s, nil)
+	small, big := lasting("bed-1", "small", 5), lasting("bed-1", "big", 5)
+	small.Properties.MaximumPacketSize, small.Properties.ReceiveMaximum = 100, 1
+	big.Properties.ReceiveMaximum = 1
+	for _, login := range []brokertest.Login{small, big} {
+		require.Equal(t, byte(1), brokertest.Dial(t, b, brokertest.TCP, login).Subscribe(sharedJobs, 1))
+	}
+	sender := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 4))
+	var want []string
+	for i := range 5 { // the first two make them busy
+		text := fmt.Sprint(i)
+		if i >= 2 {
+			text += strings.Repeat("x", 500)
+			want = append(want, text)
+		}
+		require.Zero(t, sender.Publish(jobs, text, 1))
+	}
+	b, _ = crash(t, b, s, nil)
+	c := brokertest.Dial(t, b, brokertest.TCP, big)
+	c.Acknowledge(c.Receive())
+	for _, text := range want {
+		pk := c.Receive()
+		require.Equal(t, text, string(pk.Payload))
+		c.Acknowledge(pk)
+	}
 }
