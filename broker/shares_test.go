@@ -294,10 +294,11 @@ func TestMessagesWaitWithAMemberThatCanTakeThem(t *testing.T) {
 		require.Equal(t, byte(1), brokertest.Dial(t, b, brokertest.TCP, login).Subscribe(sharedJobs, 1))
 	}
 	sender := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 4))
-	var want []string
-	for i := range 5 { // the first two make them busy
+	const tiny = 4 // two are sent, and for two more there is no room
+	var want, got []string
+	for i := range tiny + 3 {
 		text := fmt.Sprint(i)
-		if i >= 2 {
+		if i >= tiny {
 			text += strings.Repeat("x", 500)
 			want = append(want, text)
 		}
@@ -305,10 +306,11 @@ func TestMessagesWaitWithAMemberThatCanTakeThem(t *testing.T) {
 	}
 	b, _ = crash(t, b, s, nil)
 	c := brokertest.Dial(t, b, brokertest.TCP, big)
-	c.Acknowledge(c.Receive())
-	for _, text := range want {
+	for len(got) < len(want) {
 		pk := c.Receive()
-		require.Equal(t, text, string(pk.Payload))
-		c.Acknowledge(pk)
+		if c.Acknowledge(pk); len(pk.Payload) > 1 {
+			got = append(got, string(pk.Payload))
+		}
 	}
+	assert.Equal(t, want, got)
 }
