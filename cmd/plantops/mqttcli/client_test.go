@@ -135,6 +135,14 @@ func TestASubscriptionEndsWhileMessagesCome(t *testing.T) {
 		return true, nil
 	}))
 	assert.Equal(t, 2, got)
+	for _, name := range []string{"home/a", "home/b"} {
+		require.NoError(t, p.Publish(t.Context(), Message{Topic: name, QoS: 1}))
+	}
+	require.NoError(t, p.Finish(t.Context()))
+	require.NoError(t, c.Listen(ctx, nil, nil, func() bool { return true }, func(m Message) (bool, error) {
+		assert.Equal(t, "home/b", m.Topic)
+		return false, nil
+	}))
 }
 
 func TestAMessageThatIsTooLargeForTheBroker(t *testing.T) {
