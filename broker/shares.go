@@ -44,7 +44,7 @@ type shareGroup struct {
 	lost    int64
 	warned  time.Time // when a line about it was written
 
-	given    uint64        // messages to members
+	given       uint64        // messages to members
 	released    chan struct{} // publishers wait for it, see waitForGroup; nil: they need not
 	behindSince time.Time     // for so long
 	givenUp     bool          // nobody waits, until little does in the queue
@@ -437,7 +437,7 @@ func (g *shareGroup) lose(w *work) {
 // from when the group fell behind.
 func (w *work) waitForGroup(l *clientLink) {
 	g := w.slowGroup
-	w.slowGroup = nil
+	w.slowGroup, w.urgent = nil, false
 	if g == nil || l.peer.ingest {
 		return
 	}
@@ -468,6 +468,12 @@ func (w *work) waitForGroup(l *clientLink) {
 		}
 	}
 }
+
+// From here on a publisher waits for a group at the end of its round, and a little later before its next message.
+const (
+	waitMessages, waitBytes     = maxWaiting / 2, maxWaitingBytes / 2
+	urgentMessages, urgentBytes = maxWaiting * 3 / 4, maxWaitingBytes * 3 / 4
+)
 
 // release lets the publishers that wait go on. The caller holds mu.
 func (g *shareGroup) release() {
