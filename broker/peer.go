@@ -32,9 +32,7 @@ type peer struct {
 	narrowed     bool          // it may have subscriptions to what it may not read any more
 	due          walks         // of retained messages
 	waiting      []*shareGroup // that wait for it to take messages
-	smallWindow  bool          // the client takes few messages at a time
 	backpressure backpressure
-	full         full
 	lost         uint64    // of state.Overflowed, that has been counted
 	warned       time.Time // when a line about it was written
 	charged      int       // units of session.FreeBytes, that its account is charged
