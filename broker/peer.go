@@ -17,7 +17,7 @@ type peer struct {
 	account string
 	ingest  bool // it is the backend's subscriber
 
-	owner *clientLink // the newest connection of the id, which may have ended; guarded by sessions.mu
+	owner *clientLink // the newest connection of the id, which may have ended; nil: it has; guarded by sessions.mu
 	usage *usage      // of its account; changed under sessions.mu and mu
 
 	online     atomic.Bool  // attached

@@ -351,8 +351,6 @@ func (t *restoring) restore(s journal.Session) (gone bool, err error) {
 	if !p.state.Worth() {
 		return true, nil
 	}
-	p.owner = &clientLink{ended: make(chan struct{})}
-	close(p.owner.ended)
 	p.ended, p.rights, p.away = false, access.RightsOf(account, s.Client), r.now()
 	p.shelf.id, p.shelf.written, p.shelf.onDisk = s.ID, true, max(waiting.Last, p.state.Newest())
 	p.shelf.trimmed = waiting.First
