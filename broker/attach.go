@@ -210,7 +210,7 @@ func (r *router) run(stop <-chan struct{}) {
 		r.retained.expire(now, r)
 		r.ledger.tick()
 		r.loader.retry()
-		r.quotas.lookAround()
+		r.quotas.lookAround(r.ledger.pending.Load())
 		if now.Sub(system) >= systemEvery {
 			system = now
 			r.updateSystem(now)

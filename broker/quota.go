@@ -41,11 +41,11 @@ type quotas struct {
 
 	onDisk bool         // there is a storage
 	disk   diskUse      // of all accounts
-	free   atomic.Int64 // bytes that the file system has left
-	space  func() int64 // asks for that; nil: nobody knows
+	room   atomic.Int64 // bytes that the file system had left a moment ago, with what waited there then
+	space  func() int64 // asks for what is left; nil: nobody knows
 }
 
-// spaceShare of what is free, and of what waits on disk, may wait there: the readings need the rest.
+// One in spaceShare bytes of what is free, with what waits on disk, may wait there: the readings need the rest.
 const spaceShare = 2
 
 // waitingOnDisk is what waits on disk for clients.
@@ -150,16 +150,16 @@ func (u *usage) overfull() (rule string, is bool) {
 		return fmt.Sprintf("limits.max_disk_messages_per_account %d", q.limits.MaxDiskMessagesPerAccount), true
 	case bytes > int64(q.limits.MaxDiskBytesPerAccount):
 		return fmt.Sprintf("limits.max_disk_bytes_per_account %d", q.limits.MaxDiskBytesPerAccount), true
-	case q.space != nil && bytes > assuredBytes && q.disk.bytes.Load() > (q.free.Load()+q.disk.bytes.Load())/spaceShare:
+	case q.space != nil && bytes > assuredBytes && q.disk.bytes.Load() > q.room.Load()/spaceShare:
 		return "free space", true
 	}
 	return "", false
 }
 
-// lookAround is called by the clock.
-func (q *quotas) lookAround() {
+// lookAround is called by the clock. Of what waits on disk, pending bytes are still on their way there.
+func (q *quotas) lookAround(pending int64) {
 	if q.space != nil {
-		q.free.Store(q.space())
+		q.room.Store(q.space() + max(q.disk.bytes.Load()-pending, 0))
 	}
 }
 

@@ -328,7 +328,7 @@ func (r *router) restore(ctx context.Context) error {
 		r.log.Error("some of what was kept is damaged and lost", "count", len(t.damaged), "err", err)
 	}
 	t.w.finish()
-	r.quotas.lookAround()
+	r.quotas.lookAround(0)
 	r.ledger.storage.Attach(&r.ledger)
 	r.ledger.attached = true
 	return nil
