@@ -123,7 +123,7 @@ func (c *Conn) read(r *bufio.Reader) {
 	var err error
 	for err == nil {
 		if keep := c.options.KeepAlive; keep > 0 {
-			err = c.conn.SetReadDeadline(time.Now().Add(keep + keep/2)) // ping asks for an answer before
+			_ = c.conn.SetReadDeadline(time.Now().Add(keep + keep/2)) // ping asks for an answer before; its error, the read has too
 		}
 		var pk packets.Packet
 		if pk, err = readPacket(r, c.options.Version); err == nil {
