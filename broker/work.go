@@ -407,6 +407,9 @@ func (g *ledger) awaitRoom(l *clientLink, bound time.Duration) bool {
 	return true
 }
 
+// releaseAtOnce is about how many messages are acknowledged before that is sent. Those of one sender stand together.
+const releaseAtOnce = 512
+
 // release acknowledges and sends what waited for the disk. It ends with stop.
 func (g *ledger) release(stop <-chan struct{}) {
 	for {
@@ -422,8 +425,12 @@ func (g *ledger) release(stop <-chan struct{}) {
 		g.gated = nil
 		g.mu.Unlock()
 		w := g.r.begin()
-		for _, c := range kept {
+		for i, c := range kept {
 			g.r.fulfil(w, c)
+			if i%releaseAtOnce == releaseAtOnce-1 { // the first senders go on while the others are acknowledged
+				w.settle()
+				w.flush()
+			}
 		}
 		var still []*peer
 		for _, p := range gated {
