@@ -219,15 +219,11 @@ func (r *router) endOverfull(w *work, p *peer, rule string) {
 	}
 }
 
-// nearQuota says that half of what may wait for the account waits, and urgent that three quarters do: time for publishers to
-// wait, so that a burst to many clients of one account that read is not cut off.
-func (u *usage) nearQuota() (is, urgent bool) {
+// nearQuota says that half of what may wait for the account waits: time for publishers to wait, so that a burst to many clients of one account that read is not cut off.
+func (u *usage) nearQuota() bool {
 	limits, queued := &u.quotas.limits, u.queued.Load()
-	used := 4 * queued / int64(limits.MaxQueuedBytesPerAccount)
-	if queued >= assuredBytes {
-		used = max(used, 4*u.quotas.queued.Load()/int64(limits.MaxQueuedBytes))
-	}
-	return used >= 2, used >= 3
+	return 2*queued >= int64(limits.MaxQueuedBytesPerAccount) ||
+		queued >= assuredBytes && 2*u.quotas.queued.Load() >= int64(limits.MaxQueuedBytes)
 }
 
 // overflowed counts what there was no room for, in the session or in what its account may have waiting; p.mu is held. A

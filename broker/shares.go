@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"slices"
 	"sync"
 	"time"
@@ -43,9 +44,10 @@ type shareGroup struct {
 	lost    int64
 	warned  time.Time // when a line about it was written
 
-	given    uint64        // messages to members
-	released chan struct{} // publishers wait for it, see waitForGroup; nil: they need not
-	givenUp  bool          // nobody waits, until little does in the queue
+	given       uint64        // messages to members
+	released    chan struct{} // publishers wait for it, see waitForGroup; nil: they need not
+	behindSince time.Time     // for so long
+	givenUp     bool          // nobody waits, until little does in the queue
 }
 
 type member struct {
@@ -159,40 +161,62 @@ func (r *router) share(w *work, g *shareGroup, m *session.Message, now time.Time
 	}
 	full := g.queue.Len() >= maxWaiting || g.queue.Len() > 0 && g.queue.Bytes()+len(m.Payload) > maxWaitingBytes || g.exhausted()
 	switch {
-	case g.dead, m.QoS == 0 && !g.online(): // nobody is there for whom it would wait
+	case g.dead || !g.awaits(m): // nobody is there for whom it would wait
 		return
-	case m.QoS > 0 && g.leave(w, s, now, !full):
+	case m.QoS > 0 && g.leave(w, s, now, true):
 		return
 	case full:
-		g.lose(w)
-		return
+		g.makeRoom(w, now)
 	}
 	g.queue.Put(s)
 	g.charge()
-	g.crowded(w)
+	g.crowded(w, m)
+}
+
+// makeRoom takes the first message out of a queue that is full: it waits in the session of a member from now on, which has
+// the disk for that. The caller holds mu.
+func (g *shareGroup) makeRoom(w *work, now time.Time) {
+	first, ok := g.queue.First()
+	if !ok { // the account has too much elsewhere
+		return
+	}
+	g.queue.Pop()
+	if first.Message.QoS == 0 || !g.leave(w, first, now, false) {
+		g.lose(w)
+	}
 }
 
 // leave gives a message that no member can be sent now to one in whose session it waits: to one whose session lasts, where it
-// is on disk, or to any when the group has no room. Of those who are there, or else of all, it is the one with the least
+// is on disk, or to any. Those who are there are asked first, and then those with the least
 // that waits: one that does not read gets little. The caller holds mu.
 func (g *shareGroup) leave(w *work, s session.Shared, now time.Time, lasting bool) bool {
-	for _, online := range []bool{true, false} {
-		var best *peer
-		least := 0
-		for p := range g.members {
-			if p.online.Load() != online {
-				continue
-			}
-			p.mu.Lock()
-			waits, _ := p.state.Backlog()
-			tail, _, _ := p.state.Tail()
-			fits := p.state.Subscribed(g.filter) && (!lasting || p.state.Lasting())
-			p.mu.Unlock()
-			if waits += tail; fits && (best == nil || waits < least) {
-				best, least = p, waits
-			}
+	type candidate struct {
+		*peer
+		away  bool
+		waits int
+	}
+	var all []candidate
+	for p := range g.members {
+		p.mu.Lock()
+		waits, _ := p.state.Backlog()
+		tail, _, _ := p.state.Tail()
+		fits := !lasting || p.state.Lasting()
+		p.mu.Unlock()
+		if fits {
+			all = append(all, candidate{p, !p.online.Load(), waits + tail})
 		}
-		if best != nil && g.offer(w, best, s, now, true) != session.TakesNever {
+	}
+	slices.SortFunc(all, func(a, b candidate) int {
+		if a.away != b.away {
+			if b.away {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Compare(a.waits, b.waits)
+	})
+	for _, c := range all {
+		if g.offer(w, c.peer, s, now, true) != session.TakesNever {
 			return true
 		}
 	}
@@ -282,14 +306,16 @@ func (g *shareGroup) offer(w *work, p *peer, s session.Shared, now time.Time, wa
 	if sub.ID > 0 {
 		o.SubscriptionIDs = []uint32{sub.ID}
 	}
-	taking := p.state.Takes(now, s.Message, o)
+	taking, qos := p.state.Takes(now, s.Message, o), min(o.QoS, s.Message.QoS)
+	if wait && qos == 0 && !p.state.Connected() { // there it would not wait
+		return session.TakesNever
+	}
 	if taking == session.TakesNever || taking == session.TakesLater && !wait {
 		if taking == session.TakesLater && !slices.Contains(p.waiting, g) {
 			p.waiting = append(p.waiting, g)
 		}
 		return taking
 	}
-	qos := min(o.QoS, s.Message.QoS)
 	if o.Scarce = false; qos > 0 {
 		o.Token = &lent{group: g, Shared: s}
 	}
@@ -337,10 +363,17 @@ func (s *shares) alive(g *shareGroup) *shareGroup {
 	return nil
 }
 
-// online reports whether a member is connected. The caller holds mu.
-func (g *shareGroup) online() bool {
+// awaits reports whether there is a member for which a message may wait: one that is connected or, at QoS 1 and 2, comes
+// back. The caller holds mu.
+func (g *shareGroup) awaits(m *session.Message) bool {
 	for p := range g.members {
 		if p.online.Load() {
+			return true
+		}
+		p.mu.Lock()
+		sub, is := p.state.Subscription(g.filter)
+		p.mu.Unlock()
+		if is && min(sub.QoS, m.QoS) > 0 {
 			return true
 		}
 	}
@@ -400,22 +433,22 @@ func (g *shareGroup) lose(w *work) {
 }
 
 // waitForGroup makes a publisher wait for the members of a group that has much waiting, as long as they take anything. Who is a
-// member must read its own acknowledgements. A message for ingest waits no longer than readingsWait.
+// member must read its own acknowledgements. A message for ingest waits no longer than readingsWait,
+// from when the group fell behind.
 func (w *work) waitForGroup(l *clientLink) {
 	g := w.slowGroup
-	w.slowGroup = nil
+	w.slowGroup, w.urgent = nil, false
 	if g == nil || l.peer.ingest {
 		return
 	}
 	w.flush()
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
-	began := time.Now()
-	taken, since := uint64(0), began
+	taken, since := uint64(0), time.Now()
 	reading := l.lastSubscribers != nil && l.lastSubscribers.ingest
 	for {
 		g.mu.Lock()
-		released, one := g.released, g.members[l.peer] != nil
+		released, one, behind := g.released, g.members[l.peer] != nil, w.r.now().Sub(g.behindSince)
 		if g.given != taken {
 			taken, since = g.given, time.Now()
 		} else if time.Since(since) >= stuckAfter {
@@ -423,7 +456,7 @@ func (w *work) waitForGroup(l *clientLink) {
 			g.release()
 		}
 		g.mu.Unlock()
-		if released == nil || one || reading && time.Since(began) >= readingsWait {
+		if released == nil || one || reading && behind >= readingsWait {
 			return
 		}
 		select {
@@ -436,6 +469,12 @@ func (w *work) waitForGroup(l *clientLink) {
 	}
 }
 
+// From here on a publisher waits for a group at the end of its round, and a little later before its next message.
+const (
+	waitMessages, waitBytes     = maxWaiting / 2, maxWaitingBytes / 2
+	urgentMessages, urgentBytes = maxWaiting * 3 / 4, maxWaitingBytes * 3 / 4
+)
+
 // release lets the publishers that wait go on. The caller holds mu.
 func (g *shareGroup) release() {
 	if g.released != nil {
@@ -444,14 +483,14 @@ func (g *shareGroup) release() {
 	}
 }
 
-// crowded makes the publisher of a message wait when much waits. The caller holds mu.
-func (g *shareGroup) crowded(w *work) {
+// crowded makes the publisher of a message wait when much waits, unless there is a disk for what does. The caller holds mu.
+func (g *shareGroup) crowded(w *work, m *session.Message) {
 	messages, bytes := g.queue.Len(), g.queue.Bytes()
-	if g.givenUp || messages <= waitMessages && bytes <= waitBytes {
+	if m.QoS > 0 && w.r.ledger.storage != nil || g.givenUp || messages <= waitMessages && bytes <= waitBytes {
 		return
 	}
 	if g.released == nil {
-		g.released = make(chan struct{})
+		g.released, g.behindSince = make(chan struct{}), w.r.now()
 	}
 	w.slowGroup, w.urgent = g, w.urgent || messages > urgentMessages || bytes > urgentBytes
 }

@@ -210,7 +210,7 @@ func (s *Scene) readRetained(ctx context.Context, silence time.Duration) error {
 		return err
 	}
 	in := bufio.NewReader(conn)
-	for wait := patience; ; {
+	for wait := patience; ; { // for the SUBACK; what is retained comes after it, or just before
 		if err := conn.SetReadDeadline(time.Now().Add(wait)); err != nil {
 			return err
 		}
@@ -222,7 +222,7 @@ func (s *Scene) readRetained(ctx context.Context, silence time.Duration) error {
 			return err
 		}
 		if p.Kind == rawmqtt.Suback {
-			wait = silence // now what is retained comes, or there is nothing
+			wait = silence
 		}
 		if p.Kind != rawmqtt.Publish || p.Flags&1 == 0 {
 			continue
