@@ -117,11 +117,13 @@ func (h *household) known(point int) int {
 // before is what had happened when the clients knew so much. What was on its way to one whose session ends with its connection
 // counts as received: the session is gone, and so is, as with a subscriber's, what a share group had given it.
 func (h *household) before(known int) []history.Event {
-	sent, fleeting := map[history.Message]bool{}, map[string]bool{}
+	sent, clean, fleeting := map[history.Message]bool{}, map[string]bool{}, map[string]bool{}
 	for _, e := range h.events[:known] {
 		switch e.Kind {
 		case history.Connecting:
-			fleeting[e.Client] = !e.Resume
+			clean[e.Client], fleeting[e.Client] = !e.Resume, false
+		case history.Connected:
+			fleeting[e.Client] = clean[e.Client]
 		case history.Parted, history.Dropped, history.Replaced:
 			fleeting[e.Client] = false
 		case history.Sending:

@@ -152,50 +152,24 @@ func (s *Scene) settle(ctx context.Context, silence time.Duration) error {
 		if quiet >= silence {
 			return nil
 		}
-		if events := s.Log.Events(); quiet >= 4*look && s.atRest(events) && history.Expected(events, s.Rules) == 0 {
+		if events := s.Log.Events(); quiet >= 4*look && s.allThere(events) && history.Expected(events, s.Rules) == 0 {
 			return nil
 		}
 	}
 }
 
-// atRest says that all clients are connected, and that all they have published is acknowledged.
-func (s *Scene) atRest(events []history.Event) bool {
-	connected, flights := map[string]bool{}, map[string]map[history.Message]bool{}
+// allThere says that every client has connected itself, or tries to: for those history.Expected waits.
+func (s *Scene) allThere(events []history.Event) bool {
+	there := map[string]bool{}
 	for _, e := range events {
 		switch e.Kind {
 		case history.Connecting:
-			connected[e.Client] = false
-			if !e.Resume {
-				delete(flights, e.Client)
-			}
-		case history.Connected:
-			connected[e.Client] = true
-			if !e.Present {
-				delete(flights, e.Client)
-			}
+			there[e.Client] = true
 		case history.Parted, history.Dropped, history.Replaced:
-			connected[e.Client] = false
-		case history.Sending:
-			if e.QoS > 0 && flights[e.Client] == nil {
-				flights[e.Client] = map[history.Message]bool{}
-			}
-			if e.QoS > 0 {
-				flights[e.Client][e.Message] = true
-			}
-		case history.Completed, history.Refused:
-			delete(flights[e.Client], e.Message)
-		case history.Taken:
-			if e.QoS < 2 {
-				delete(flights[e.Client], e.Message)
-			}
+			there[e.Client] = false
 		}
 	}
-	for _, c := range s.clients {
-		if !connected[c.id] || len(flights[c.id]) > 0 {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(s.clients, func(c *client) bool { return !there[c.id] })
 }
 
 // readRetained asks as a stranger for everything that is retained.
