@@ -53,6 +53,8 @@ type shareGroup struct {
 type member struct {
 	usage *usage
 	takes bool // it is among the takers
+	// lasts says that its session outlived the connection when it was last looked at: what it is sent is on disk.
+	lasts bool
 }
 
 // lent is the token of a message that a member was sent.
@@ -236,6 +238,10 @@ func (g *shareGroup) take(w *work, p *peer) {
 	if m == nil {
 		return
 	}
+	p.mu.Lock()
+	sub, _ := p.state.Subscription(g.filter)
+	m.lasts = p.state.Lasting() && sub.QoS > 0
+	p.mu.Unlock()
 	if !m.takes {
 		m.takes = true
 		g.takers = append(g.takers, p)
@@ -260,7 +266,7 @@ func (g *shareGroup) giveAll(w *work) {
 // give gives a message to the first member in turn that can be sent it, and reports whether that settles it. Who cannot does
 // not take part until it has room again. The caller holds mu.
 func (g *shareGroup) give(w *work, s session.Shared, now time.Time) bool {
-	if s.Message.Expired(now) {
+	if s.Message.Expired(now) || s.Message.QoS > 0 && g.giveLasting(w, s, now) {
 		return true
 	}
 	tooLarge := 0
@@ -279,6 +285,29 @@ func (g *shareGroup) give(w *work, s session.Shared, now time.Time) bool {
 		}
 	}
 	return tooLarge > 0 && g.giveLarge(w, s, now)
+}
+
+// giveLasting gives an acknowledged message to the first member in turn whose session lasts. One that ends with its connection
+// has it in memory only, and when the power goes there would be members left that could have had it. The caller holds mu.
+func (g *shareGroup) giveLasting(w *work, s session.Shared, now time.Time) bool {
+	for tried := len(g.takers); tried > 0 && len(g.takers) > 0; tried-- {
+		g.turn %= len(g.takers)
+		p := g.takers[g.turn]
+		if m := g.members[p]; m == nil || !m.lasts {
+			g.turn++
+			continue
+		}
+		switch g.offer(w, p, s, now, false) {
+		case session.TakesNow:
+			g.turn++
+			return true
+		case session.TakesLater:
+			g.rest(g.turn)
+		case session.TakesNever:
+			g.turn++
+		}
+	}
+	return false
 }
 
 // giveLarge gives a message that is too large for those who have room to one who has none: in its own queue it does not hold

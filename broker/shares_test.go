@@ -315,3 +315,24 @@ func TestMessagesWaitWithAMemberThatCanTakeThem(t *testing.T) {
 	}
 	assert.Equal(t, want, got)
 }
+
+// A member whose session ends with its connection has what it was sent in memory only.
+func TestWhatAGroupWasSentIsOnDiskWhereAMemberLasts(t *testing.T) {
+	t.Parallel()
+	s := journaltest.New()
+	b := keeping(t, s, nil)
+	worker(t, b, "clean", 1000, 1)
+	member := lasting("bed-1", "member", 5)
+	require.Equal(t, byte(1), brokertest.Dial(t, b, brokertest.TCP, member).Subscribe(sharedJobs, 1))
+	worker(t, b, "clean too", 1000, 1)
+	sender := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 4))
+	var want []string
+	for i := range 20 { // nobody acknowledges any
+		want = append(want, fmt.Sprintf("%02d", i))
+		require.Zero(t, sender.Publish(jobs, want[i], 1))
+	}
+	b, _ = crash(t, b, s, nil)
+	c, again := brokertest.TryDial(t, b, brokertest.TCP, member)
+	require.True(t, again.SessionPresent)
+	assert.Equal(t, want, texts(c, len(want)))
+}
