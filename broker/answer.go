@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 
+	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/plantops/plantops/broker/refusal"
@@ -22,9 +23,9 @@ import (
 func (l *clientLink) isTold() bool { return l.screen.Version >= 5 }
 
 // refuseConnect counts, logs and answers a refused CONNECT.
-func (h *hook) refuseConnect(l *clientLink, pk packets.Packet, r refusal.Refusal) {
+func (h *hook) refuseConnect(l *clientLink, cl *mqtt.Client, pk packets.Packet, r refusal.Refusal) {
 	l.cause.CompareAndSwap(nil, &r.Reason)
-	attrs := []slog.Attr{slog.String("user", refusal.Clip(string(pk.Connect.Username))), slog.String("client", refusal.Clip(l.client.ID)),
+	attrs := []slog.Attr{slog.String("user", refusal.Clip(string(pk.Connect.Username))), slog.String("client", refusal.Clip(l.id)),
 		slog.String("listener", l.Kind()), slog.String("remote", l.RemoteAddr().String())}
 	if pk.Connect.WillFlag && (r == refusal.WillNotAllowed || r == refusal.InvalidWillTopic) {
 		attrs = append(attrs, slog.String("topic", refusal.Clip(pk.Connect.WillTopic)))
@@ -49,7 +50,7 @@ func (h *hook) refuseConnect(l *clientLink, pk packets.Packet, r refusal.Refusal
 	if !l.isTold() {
 		code = packets.Code{Code: r.V3, Reason: r.Reason}
 	}
-	_ = h.server.SendConnack(l.client, code, false, nil) // the connection is closed either way
+	_ = h.server.SendConnack(cl, code, false, nil) // the connection is closed either way
 }
 
 // refusePublish answers a message that its sender may not publish, or that cannot be published. The answer takes its place
@@ -107,7 +108,7 @@ func (h *hook) refuseConnection(l *clientLink, f *validate.PacketFault, topic st
 	case l.work == nil && f.V3 > 0:
 		_, _ = l.Write([]byte{packets.Connack << 4, 2, 0, f.V3})
 	case l.work != nil && l.isTold():
-		_ = l.client.WritePacket(packets.Packet{
+		_ = l.mochi().WritePacket(packets.Packet{
 			FixedHeader: packets.FixedHeader{Type: packets.Disconnect},
 			ReasonCode:  f.V5.Code,
 			Properties:  packets.Properties{ReasonString: f.Error()},
@@ -123,7 +124,7 @@ func (h *hook) refuseElsewhere(l *clientLink, r refusal.Refusal) {
 		h.refused(l, r, "")
 	}
 	if l.isTold() { // the connection is closed either way
-		_ = l.client.WritePacket(packets.Packet{
+		_ = l.mochi().WritePacket(packets.Packet{
 			FixedHeader: packets.FixedHeader{Type: packets.Disconnect},
 			ReasonCode:  r.V5.Code,
 			Properties:  packets.Properties{ReasonString: r.Reason},
@@ -154,7 +155,7 @@ func (h *hook) refused(l *clientLink, r refusal.Refusal, topic string, more ...s
 	var attrs []slog.Attr
 	if l.account.Name != "" {
 		from.Account, from.Proved = l.account.Name, true
-		attrs = append(attrs, slog.String("user", l.account.Name), slog.String("client", l.client.ID))
+		attrs = append(attrs, slog.String("user", l.account.Name), slog.String("client", l.id))
 	}
 	attrs = append(attrs, slog.String("listener", l.Kind()), slog.String("remote", l.RemoteAddr().String()))
 	h.refusals.Add(r, from, append(aboutRefusal(attrs, r, topic), more...)...)

@@ -6,7 +6,6 @@ import (
 	"sync"
 	"time"
 
-	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/plantops/plantops/broker/access"
@@ -104,7 +103,7 @@ func (r *router) detach(l *clientLink) {
 // sessionConnection says what a CONNECT asks of the session.
 func sessionConnection(l *clientLink, pk *packets.Packet) session.Connection {
 	c := session.Connection{
-		Version:           l.client.Properties.ProtocolVersion,
+		Version:           l.asked.version,
 		Clean:             pk.Connect.Clean,
 		ReceiveMaximum:    pk.Properties.ReceiveMaximum,
 		MaximumPacketSize: pk.Properties.MaximumPacketSize,
@@ -123,9 +122,8 @@ func expiry(seconds uint32) time.Duration {
 	return min(time.Duration(seconds)*time.Second, maxSessionExpiry)
 }
 
-// willOf takes the will over from mochi.
+// willOf is the will of a CONNECT.
 func willOf(l *clientLink, pk *packets.Packet) *session.Will {
-	l.client.Properties.Will = mqtt.Will{}
 	if !pk.Connect.WillFlag || l.noWill {
 		return nil
 	}
@@ -139,7 +137,7 @@ func willOf(l *clientLink, pk *packets.Packet) *session.Will {
 	if l.emptyWill {
 		t.Message.Payload = nil
 	}
-	if l.client.Properties.ProtocolVersion >= 5 {
+	if l.asked.version >= 5 {
 		properties := &pk.Connect.WillProperties
 		t.Message.Properties = appendProperties(nil, properties)
 		t.Delay = time.Duration(properties.WillDelayInterval) * time.Second

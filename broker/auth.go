@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/plantops/plantops/broker/access"
@@ -21,8 +22,8 @@ import (
 var everything = []string{"#"}
 
 // admit lets a client in or says why not. When it returns nil the client owns its client id and has passed the gate.
-func (h *hook) admit(l *clientLink, pk packets.Packet) error {
-	keepalive := normalise(l.client)
+func (h *hook) admit(l *clientLink, cl *mqtt.Client, pk packets.Packet) error {
+	keepalive := normalise(cl)
 	asks := func(u packets.UserProperty) bool { return u.Key == h.name.Key }
 	l.asksName = h.name.Key != "" && slices.ContainsFunc(pk.Properties.User, asks)
 	if pk.Connect.WillFlag {
@@ -34,7 +35,7 @@ func (h *hook) admit(l *clientLink, pk packets.Packet) error {
 		if err != nil {
 			return err
 		}
-		l.account, l.rights, l.since = account, access.RightsOf(account, l.client.ID), h.now()
+		l.account, l.rights, l.since = account, access.RightsOf(account, l.id), h.now()
 		l.rights.Internal = h.isIngest(l)
 		if err := h.checkWill(l, pk); err != nil {
 			return err
@@ -63,7 +64,7 @@ func (h *hook) admit(l *clientLink, pk packets.Packet) error {
 
 // identify finds out who the client is.
 func (h *hook) identify(l *clientLink, pk packets.Packet) (access.Account, error) {
-	user, clientID := string(pk.Connect.Username), l.client.ID
+	user, clientID := string(pk.Connect.Username), l.id
 	switch {
 	case pk.Properties.AuthenticationMethod != "":
 		return access.Account{}, refusal.UnknownAuthMethod
@@ -102,7 +103,7 @@ func (h *hook) checkPassword(l *clientLink, user string, password []byte) (acces
 	err := error(refusal.TooManyFailedLogins)
 	if ok {
 		var account access.Account
-		if account, err = h.authenticate(user, l.client.ID, password, wait); err == nil {
+		if account, err = h.authenticate(user, l.id, password, wait); err == nil {
 			try.Right()
 			return account, nil
 		}
@@ -222,7 +223,7 @@ func (h *hook) mayUseClientID(user, clientID string) bool {
 }
 
 func (h *hook) isIngest(l *clientLink) bool {
-	return l.account.Name == h.backend.Username && l.client.ID == h.backend.ClientID
+	return l.account.Name == h.backend.Username && l.id == h.backend.ClientID
 }
 
 // checkWill applies the rules for publishing to the will, which mochi would send unseen.

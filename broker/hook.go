@@ -79,14 +79,16 @@ func (h *hook) connect(l *clientLink, pk *packets.Packet) error {
 	}
 	cl := h.server.NewClient(l, l.Kind(), "", false)
 	cl.ParseConnect(l.Kind(), *pk)
-	l.client = cl
+	l.id = cl.ID
+	props := &cl.Properties.Props
+	l.asked = asked{cl.Properties.ProtocolVersion, props.RequestProblemInfoFlag && props.RequestProblemInfo == 0, props.MaximumPacketSize}
 	if code := pk.ConnectValidate(); code != packets.CodeSuccess {
 		_ = h.server.SendConnack(cl, code, false, nil) // the connection is closed either way
 		return code
 	}
-	if err := h.admit(l, *pk); err != nil {
+	if err := h.admit(l, cl, *pk); err != nil {
 		if r, ok := err.(refusal.Refusal); ok {
-			h.refuseConnect(l, *pk, r)
+			h.refuseConnect(l, cl, *pk, r)
 		}
 		return err
 	}
@@ -122,9 +124,7 @@ func (h *hook) connectionEnded(l *clientLink, err error, panicked bool) {
 			h.refused(l, refusal.MalformedPacket, "")
 		}
 	}
-	if l.client != nil {
-		l.client.Stop(err)
-	}
+	_ = l.Close() // it always closes
 	if l.established.Load() {
 		h.disconnected(l, err)
 	}

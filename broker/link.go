@@ -16,15 +16,15 @@ import (
 	"github.com/plantops/plantops/broker/validate"
 )
 
-// clientLink is one connection as the core sees it: the network's Conn, mochi's client, and who is behind them. mochi holds
-// it as cl.Net.Conn. Everything about it happens in its reader's goroutine, except where a field says otherwise.
+// clientLink is one connection as the core sees it: the network's Conn, and who is behind it. Everything about it happens in its reader's goroutine, except where a field says otherwise.
 type clientLink struct {
 	*network.Conn
 	hook  *hook
 	ended chan struct{} // closed when mochi has let go of the connection
 
 	// Written before sessions.claim and only read afterwards, by anybody.
-	client    *mqtt.Client
+	id        string // the client id, once there is a CONNECT
+	asked     asked
 	account   access.Account
 	rights    access.Rights
 	since     time.Time
@@ -58,6 +58,22 @@ type clientLink struct {
 	evicted     atomic.Bool            // nothing of its session may stay
 	revoked     atomic.Bool            // its certificate is: no will
 	cause       atomic.Pointer[string] // why we ended it, for the log
+}
+
+// asked is what the CONNECT has said of the packets that the client gets.
+type asked struct {
+	version   byte   // of the protocol
+	noReasons bool   // in words
+	maxPacket uint32 // bytes; 0: no limit
+}
+
+// mochi makes what mochi writes a packet with. It costs more than a kilobyte, which is why nobody keeps it.
+func (l *clientLink) mochi() *mqtt.Client {
+	cl := l.hook.server.NewClient(l, l.Kind(), l.id, false)
+	cl.Properties.ProtocolVersion = l.asked.version
+	cl.Properties.Props.MaximumPacketSize = l.asked.maxPacket
+	cl.Properties.Props.RequestProblemInfoFlag = l.asked.noReasons // what is asked is 0
+	return cl
 }
 
 // defaultPacketTimeout, and another second for each KiB, is how long the rest of a packet may take. TCP doubles its
@@ -127,7 +143,7 @@ func (l *clientLink) because(reason string) bool { return l.cause.CompareAndSwap
 
 // attrs says which connection a log line is about.
 func (l *clientLink) attrs() []any {
-	return []any{"user", l.account.Name, "client", l.client.ID, "listener", l.Kind(), "remote", l.RemoteAddr().String()}
+	return []any{"user", l.account.Name, "client", l.id, "listener", l.Kind(), "remote", l.RemoteAddr().String()}
 }
 
 // endReason puts why a connection ended into words: our reason, else the client's goodbye, else what the socket said.

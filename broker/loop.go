@@ -187,7 +187,7 @@ func (l *clientLink) endReading(err error) {
 	case err == network.ErrDrained:
 		l.hook.sessions.end(l, packets.ErrSessionTakenOver)
 	case errors.Is(err, os.ErrDeadlineExceeded) && l.work != nil && l.isTold() && !l.IsClosing(): // [MQTT-3.1.2-22]
-		_ = l.client.WritePacket(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Disconnect},
+		_ = l.mochi().WritePacket(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Disconnect},
 			ReasonCode: packets.ErrKeepAliveTimeout.Code}) // the connection ends either way
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -34,7 +33,7 @@ func newUsage(account string) *usage {
 func TestASessionEndsAlsoWhenItsConnectionWasNeverAttachedOrIsJustDetached(t *testing.T) {
 	r := idle(t)
 	l := newLink(nil, new(network.Conn))
-	l.client, l.account.Name = &mqtt.Client{ID: "esp"}, "bed-1"
+	l.id, l.account.Name = "esp", "bed-1"
 	require.NoError(t, r.sessions.claim(l, r.sessions.evictionCount(), false))
 	l.peer.state.Connect(r.now(), session.Connection{Expiry: time.Hour}, nil)
 	l.peer.state.Disconnect(r.now(), session.Lost, nil) // what it has is of a connection before

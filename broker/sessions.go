@@ -54,9 +54,9 @@ func (s *sessions) claim(l *clientLink, evictions uint64, ingest bool) error {
 			s.mu.Unlock()
 			return errEvicted
 		}
-		p := s.byID[l.client.ID]
+		p := s.byID[l.id]
 		foreign := p != nil && p.account != l.account.Name
-		if foreign && l.client.ID != l.account.Name {
+		if foreign && l.id != l.account.Name {
 			s.mu.Unlock()
 			return refusal.ForeignSession
 		}
@@ -124,7 +124,7 @@ func (s *sessions) take(l *clientLink, p *peer, ingest bool) (tooMany *clientLin
 	}
 	switch {
 	case p == nil:
-		p = newPeer(l.client.ID, u, ingest)
+		p = newPeer(l.id, u, ingest)
 		s.byID[p.id] = p
 		u.sessions++
 	case p.usage != u: // the account was removed and made again while the old session was being forgotten: it is empty
@@ -256,7 +256,7 @@ func (s *sessions) end(l *clientLink, code packets.Code) {
 		_ = l.Close() // nothing may precede the CONNACK; its establish ends by itself
 		return
 	}
-	_ = s.router.server.DisconnectClient(l.client, code) // its only error is the code itself
+	_ = s.router.server.DisconnectClient(l.mochi(), code) // its only error is the code itself
 }
 
 // live returns the connections that have not ended.

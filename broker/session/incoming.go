@@ -87,7 +87,7 @@ func (s *Session) Receive(id uint16, qos byte, out []Effect) (Ticket, Verdict, [
 	if qos == 0 || !s.connected {
 		return Ticket{}, Route, out
 	}
-	in := &s.incoming
+	in := s.in()
 	var h *held
 	if qos == 2 {
 		h, out = s.heldFor(id, out)
@@ -128,7 +128,7 @@ func (s *Session) Receive(id uint16, qos byte, out []Effect) (Ticket, Verdict, [
 // Routed says that the message of a QoS 2 ticket is with its subscribers: from here on its id is kept on disk with their
 // entries. It reports whether it is to be kept at all.
 func (s *Session) Routed(t Ticket) bool {
-	h := s.incoming.held[t.id]
+	h := s.in().held[t.id]
 	if t.qos != 2 || h == nil || h.ticket != t {
 		return false
 	}
@@ -139,10 +139,10 @@ func (s *Session) Routed(t Ticket) bool {
 // repeat answers a PUBLISH that came twice on one connection: the PUBREC that
 // is still to come serves both.
 func (s *Session) repeat(h *held, out []Effect) []Effect {
-	if s.incoming.pubrecs.at(h.place) != nil {
+	if s.in().pubrecs.at(h.place) != nil {
 		return out
 	}
-	h.place = s.incoming.pubrecs.add(place{id: h.ticket.id})
+	h.place = s.in().pubrecs.add(place{id: h.ticket.id})
 	return s.leave(h, out)
 }
 
@@ -151,7 +151,7 @@ func (s *Session) repeat(h *held, out []Effect) []Effect {
 // now due. It may come in any order and from any connection's time: what was
 // owed on a connection that is gone is not sent on the next.
 func (s *Session) Complete(t Ticket, reason Reason, out []Effect) []Effect {
-	in := &s.incoming
+	in := s.in()
 	switch t.qos {
 	case 1:
 		p := in.pubacks.at(t.place)
@@ -180,7 +180,7 @@ func (s *Session) Complete(t Ticket, reason Reason, out []Effect) []Effect {
 // message is routed again when the client repeats it: to all, or, once it was
 // Routed, to who must store it.
 func (s *Session) Abandon(t Ticket, out []Effect) []Effect {
-	in := &s.incoming
+	in := s.in()
 	waits := s.connected && t.epoch == s.epoch
 	switch t.qos {
 	case 1:
@@ -217,7 +217,7 @@ func (s *Session) Pubrel(id uint16, out []Effect) []Effect {
 	if !s.connected {
 		return out
 	}
-	in := &s.incoming
+	in := s.in()
 	h := in.held[id]
 	if h == nil {
 		s.stats.Stray++
@@ -235,7 +235,7 @@ func (s *Session) Pubrel(id uint16, out []Effect) []Effect {
 
 // owed reports whether the current connection waits for h's PUBREC.
 func (s *Session) owed(h *held) bool {
-	return s.connected && h.epoch == s.epoch && s.incoming.pubrecs.at(h.place) != nil
+	return s.connected && h.epoch == s.epoch && s.in().pubrecs.at(h.place) != nil
 }
 
 // leave lets h's PUBREC go when it is due and its turn.
@@ -243,25 +243,25 @@ func (s *Session) leave(h *held, out []Effect) []Effect {
 	if !h.done || !s.owed(h) {
 		return out
 	}
-	p := s.incoming.pubrecs.at(h.place)
+	p := s.in().pubrecs.at(h.place)
 	p.due, p.reason = true, h.reason
 	return s.releasePubrecs(out)
 }
 
 func (s *Session) releasePubacks(out []Effect) []Effect {
 	for {
-		p, ok := s.incoming.pubacks.next()
+		p, ok := s.in().pubacks.next()
 		if !ok {
 			return out
 		}
-		s.incoming.open--
-		s.incoming.acknowledged(p.id, s.incoming.pubacks.first-1)
+		s.in().open--
+		s.in().acknowledged(p.id, s.in().pubacks.first-1)
 		out = append(out, Effect{Kind: Puback, PacketID: p.id, Reason: p.reason})
 	}
 }
 
 func (s *Session) releasePubrecs(out []Effect) []Effect {
-	in := &s.incoming
+	in := s.in()
 	for {
 		p, ok := in.pubrecs.next()
 		if !ok {
@@ -278,8 +278,29 @@ func (s *Session) releasePubrecs(out []Effect) []Effect {
 	}
 }
 
-// connectionLost forgets what was owed; QoS 2 ids stay.
-func (in *incoming) connectionLost() {
+// in is s.incoming, which most sessions do without: of clients that only subscribe, and those that are away.
+func (s *Session) in() *incoming {
+	if s.incoming == nil {
+		s.incoming = new(incoming)
+	}
+	return s.incoming
+}
+
+// heldIDs are the QoS 2 ids from PUBLISH to PUBREL.
+func (s *Session) heldIDs() map[uint16]*held {
+	if s.incoming == nil {
+		return nil
+	}
+	return s.incoming.held
+}
+
+// incomingLost forgets what was owed; QoS 2 ids stay.
+func (s *Session) incomingLost() {
+	in := s.incoming
+	if in == nil || len(in.held) == 0 {
+		s.incoming = nil
+		return
+	}
 	in.pubacks, in.pubrecs, in.open, in.spare, in.said, in.fresh = row{}, row{}, 0, nil, nil, fresh{}
 }
 

@@ -60,7 +60,7 @@ func (w *world) balance() {
 			w.must(slices.ContainsFunc(w.kept, func(e Entry) bool { return e.Seq == p.seq && e.Message == p.m }), "it is with the router")
 		}
 	}
-	w.must(len(w.s.incoming.held) == len(w.held), "held QoS 2 ids")
+	w.must(len(w.s.heldIDs()) == len(w.held), "held QoS 2 ids")
 	w.must(w.s.Deadline().Equal(w.deadline()), fmt.Sprint("deadline ", w.s.Deadline(), w.deadline(), w.willAt, w.endsAt, w.s.willDue, w.s.expires))
 }
 

@@ -1,6 +1,8 @@
 package session
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -202,7 +204,36 @@ func TestSubscriptions(t *testing.T) {
 	assert.False(t, s.Unsubscribe("a/b"))
 	_, found := s.Subscription("a/b")
 	assert.False(t, found)
-	assert.Len(t, s.filters, 2)
+	assert.Equal(t, 2, s.filters.count())
+}
+
+func TestManySubscriptionsAreAsFewOnes(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 20 {
+		var s filters
+		want := map[string]Subscription{}
+		for range 200 {
+			sub := Subscription{Filter: fmt.Sprint("a/", random.IntN(1+random.IntN(30))), ID: random.Uint32()}
+			_, there := want[sub.Filter]
+			if random.IntN(2) == 0 {
+				assert.Equal(t, there, s.put(sub))
+				want[sub.Filter] = sub
+			} else {
+				assert.Equal(t, there, s.remove(sub.Filter))
+				delete(want, sub.Filter)
+			}
+			got, found := s.get(sub.Filter)
+			assert.Equal(t, want[sub.Filter], got)
+			_, there = want[sub.Filter]
+			assert.Equal(t, there, found)
+			assert.Equal(t, len(want), s.count())
+			for sub := range s.all {
+				assert.Equal(t, want[sub.Filter], sub)
+			}
+		}
+		assert.Subset(t, want, s.byName())
+		assert.Len(t, s.byName(), len(want))
+	}
 }
 
 func TestRetainHandling(t *testing.T) {

@@ -100,6 +100,22 @@ func enqueued(e *entry) Effect {
 	return Effect{Kind: Enqueued, Seq: e.seq, Message: e.message, QoS: e.qos, Retain: e.retain, SubscriptionIDs: e.ids, Token: e.token}
 }
 
+// trim gives back the room of what is empty: a client may be away for long.
+func (b *outgoing) trim() {
+	if b.queue.n == 0 {
+		b.queue = ring[entry]{}
+	}
+	if b.queue0.n == 0 {
+		b.queue0 = ring[entry]{}
+	}
+	if b.flights.n == 0 {
+		b.flights.slots, b.flights.removed = nil, 0
+	}
+	if len(b.resend) == 0 {
+		b.resend = nil
+	}
+}
+
 func (s *Session) deliverAtMostOnce(now time.Time, e *entry, scarce bool, out []Effect) []Effect {
 	b := &s.outgoing
 	switch {

@@ -21,7 +21,7 @@ func (s *Session) Repeated(id uint16, qos byte, print uint64) bool {
 	if qos == 0 || !s.connected {
 		return false
 	}
-	in := &s.incoming
+	in := s.in()
 	if before, there := in.said[id]; qos == 1 && there && before.print == print {
 		return true
 	}
@@ -32,7 +32,7 @@ func (s *Session) Repeated(id uint16, qos byte, print uint64) bool {
 // heldFor returns the QoS 2 message that a PUBLISH is, nil if it is a new one. One that says something else is forgotten: its
 // client does not speak of it any more.
 func (s *Session) heldFor(id uint16, out []Effect) (*held, []Effect) {
-	in := &s.incoming
+	in := s.in()
 	h := in.held[id]
 	if f := in.fresh; h == nil || !h.known || !f.known || f.id != id || f.print == h.print {
 		return h, out

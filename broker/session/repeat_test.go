@@ -22,7 +22,7 @@ func TestAMessageSentAgainBeforeItsPubackIsTheSame(t *testing.T) {
 	assert.Equal(t, []string{"PUBACK id=7", "PUBACK id=8"}, complete(s, first, 0))
 	third := says(t, s, 7, 1, 10)
 	assert.Equal(t, []string{"PUBACK id=7"}, complete(s, third, 0), "after the PUBACK the id is free")
-	assert.Empty(t, s.incoming.said)
+	assert.Empty(t, s.in().said)
 }
 
 func TestAnotherMessageOnAnIDThatWaitsIsAnother(t *testing.T) {
@@ -32,7 +32,7 @@ func TestAnotherMessageOnAnIDThatWaitsIsAnother(t *testing.T) {
 	assert.Equal(t, []string{"PUBACK id=7"}, complete(s, first, 0))
 	assert.True(t, s.Repeated(7, 1, 20), "the second still waits")
 	assert.Equal(t, []string{"PUBACK id=7"}, complete(s, second, 0))
-	assert.Empty(t, s.incoming.said)
+	assert.Empty(t, s.in().said)
 }
 
 func TestAnotherMessageOnAQoS2IDIsAnother(t *testing.T) {
@@ -46,7 +46,7 @@ func TestAnotherMessageOnAQoS2IDIsAnother(t *testing.T) {
 	third := says(t, s, 7, 2, 30)
 	assert.Equal(t, []string{"PUBREC id=7"}, complete(s, third, 0), "also between PUBREC and PUBREL")
 	assert.Equal(t, []string{"PUBCOMP id=7"}, show(s.Pubrel(7, nil)))
-	assert.Zero(t, s.incoming.open, "nothing counts against Receive Maximum any more")
+	assert.Zero(t, s.in().open, "nothing counts against Receive Maximum any more")
 }
 
 func TestAnotherConnectionHasNothingToRepeat(t *testing.T) {

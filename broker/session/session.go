@@ -79,10 +79,10 @@ type Session struct {
 	will     *Will
 	willDue  time.Time // while disconnected; zero: not waiting
 	leaving  *Will     // published, see WillRouted
-	filters  map[string]Subscription
+	filters  filters
 	stats    Stats
 	outgoing outgoing
-	incoming incoming
+	incoming *incoming // see in
 }
 
 // Stats are counted since New; the first three are current.
@@ -129,11 +129,11 @@ const (
 
 // StateBytes is what the exchanges are charged with of which only the ids are left.
 func (s *Session) StateBytes() int {
-	return pastBytes*(s.outgoing.flights.past+len(s.outgoing.bare)) + heldBytes*len(s.incoming.held)
+	return pastBytes*(s.outgoing.flights.past+len(s.outgoing.bare)) + heldBytes*len(s.heldIDs())
 }
 
 // HeldBytes is what of that is for messages of the client that it has not released.
-func (s *Session) HeldBytes() int { return heldBytes * len(s.incoming.held) }
+func (s *Session) HeldBytes() int { return heldBytes * len(s.heldIDs()) }
 
 // Backlog0 returns how many QoS 0 messages wait to be sent, and their bytes.
 func (s *Session) Backlog0() (messages, bytes int) { return s.outgoing.queue0.n, s.outgoing.bytes0 }
@@ -212,7 +212,7 @@ func (s *Session) Disconnect(now time.Time, cause Cause, out []Effect) []Effect 
 		return out
 	}
 	s.connected, s.aliases = false, aliases{}
-	s.incoming.connectionLost()
+	s.incomingLost()
 	s.outgoing.flights.connectionLost()
 	for s.outgoing.queue0.n > 0 {
 		out = s.dropFirst(&s.outgoing.queue0, DropOffline, out)
@@ -227,6 +227,7 @@ func (s *Session) Disconnect(now time.Time, cause Cause, out []Effect) []Effect 
 	if s.lasting {
 		s.unload()
 	}
+	s.outgoing.trim()
 	return out
 }
 
@@ -275,9 +276,9 @@ func (s *Session) end(now time.Time, out []Effect) []Effect {
 	out = s.publishWill(now, out)
 	tail := max(s.outgoing.sent, s.outgoing.loaded)
 	out = s.dropAll(out)
-	out = append(out, Effect{Kind: Ended, Subscriptions: s.filters, Seq: tail})
-	s.incoming = incoming{}
-	s.filters = nil
+	out = append(out, Effect{Kind: Ended, Subscriptions: s.filters.byName(), Seq: tail})
+	s.incoming = nil
+	s.filters = filters{}
 	s.expires = time.Time{}
 	s.exists, s.lasting, s.lasted, s.ghost = false, false, false, false
 	return out

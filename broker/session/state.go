@@ -78,11 +78,11 @@ func (s *Session) AppendState(dst []byte, t Moment) []byte {
 		}
 	}
 	held := 0
-	for _, h := range s.incoming.held {
+	for _, h := range s.heldIDs() {
 		held += btoi(h.routed)
 	}
 	dst = binary.AppendUvarint(dst, uint64(held))
-	for id, h := range s.incoming.held {
+	for id, h := range s.heldIDs() {
 		if !h.routed {
 			continue
 		}
@@ -152,7 +152,7 @@ func (s *Session) Restore(blob []byte, newest uint64, t Moment) (renew bool, err
 		h.print = binary.LittleEndian.Uint64(r.b)
 		r.b = r.b[8:]
 		h.ticket.id = id
-		if s.incoming.held == nil {
+		if s.in().held == nil {
 			s.incoming.held = map[uint16]*held{}
 		}
 		s.incoming.held[id] = h

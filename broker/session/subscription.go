@@ -1,6 +1,10 @@
 package session
 
-import "github.com/plantops/plantops/broker/topic"
+import (
+	"slices"
+
+	"github.com/plantops/plantops/broker/topic"
+)
 
 // Subscription is one granted subscription.
 type Subscription struct {
@@ -27,36 +31,27 @@ func (s *Session) Subscribe(sub Subscription) (existed bool) {
 	if !s.exists {
 		return false
 	}
-	if s.filters == nil {
-		s.filters = make(map[string]Subscription)
-	}
-	_, existed = s.filters[sub.Filter]
-	s.filters[sub.Filter] = sub
-	return existed
+	return s.filters.put(sub)
 }
 
 // Unsubscribe removes a subscription and reports whether there was one.
 // Messages that already wait for the client stay.
-func (s *Session) Unsubscribe(filter string) (existed bool) {
-	_, existed = s.filters[filter]
-	delete(s.filters, filter)
-	return existed
-}
+func (s *Session) Unsubscribe(filter string) (existed bool) { return s.filters.remove(filter) }
 
 // AppendFilters appends the filters of all subscriptions to dst.
 func (s *Session) AppendFilters(dst []string) []string {
-	for filter := range s.filters {
-		dst = append(dst, filter)
+	for sub := range s.filters.all {
+		dst = append(dst, sub.Filter)
 	}
 	return dst
 }
 
 // Subscriptions returns how many there are.
-func (s *Session) Subscriptions() int { return len(s.filters) }
+func (s *Session) Subscriptions() int { return s.filters.count() }
 
 // SharedSubscriptions returns how many of them are shared. It walks every filter.
 func (s *Session) SharedSubscriptions() (n int) {
-	for _, sub := range s.filters {
+	for sub := range s.filters.all {
 		if sub.Shared() {
 			n++
 		}
@@ -66,12 +61,92 @@ func (s *Session) SharedSubscriptions() (n int) {
 
 // Subscription returns the subscription with this very filter, if there is one.
 func (s *Session) Subscription(filter string) (sub Subscription, ok bool) {
-	sub, ok = s.filters[filter]
-	return sub, ok
+	return s.filters.get(filter)
 }
 
 // Subscribed reports whether there is a subscription with this very filter.
 func (s *Session) Subscribed(filter string) bool {
-	_, ok := s.filters[filter]
+	_, ok := s.filters.get(filter)
 	return ok
+}
+
+// filters are subscriptions. Most sessions have one or two: a map would be ten times as large.
+type filters struct {
+	few  []Subscription
+	many map[string]Subscription // nil: they are few
+}
+
+// mostFew is how many are looked through one by one.
+const mostFew = 8
+
+func (f *filters) find(filter string) int {
+	return slices.IndexFunc(f.few, func(sub Subscription) bool { return sub.Filter == filter })
+}
+
+func (f *filters) get(filter string) (sub Subscription, ok bool) {
+	if f.many != nil {
+		sub, ok = f.many[filter]
+	} else if i := f.find(filter); i >= 0 {
+		return f.few[i], true
+	}
+	return sub, ok
+}
+
+// put reports whether it replaces one.
+func (f *filters) put(sub Subscription) (existed bool) {
+	if f.many == nil {
+		if i := f.find(sub.Filter); i >= 0 {
+			f.few[i] = sub
+			return true
+		}
+		if len(f.few) < mostFew {
+			f.few = append(f.few, sub)
+			return false
+		}
+		f.many, f.few = f.byName(), nil
+	}
+	_, existed = f.many[sub.Filter]
+	f.many[sub.Filter] = sub
+	return existed
+}
+
+func (f *filters) remove(filter string) (existed bool) {
+	if f.many != nil {
+		_, existed = f.many[filter]
+		delete(f.many, filter)
+		return existed
+	}
+	i := f.find(filter)
+	if i >= 0 {
+		f.few = slices.Delete(f.few, i, i+1)
+	}
+	return i >= 0
+}
+
+func (f *filters) count() int { return len(f.few) + len(f.many) }
+
+// all visits each.
+func (f *filters) all(yield func(Subscription) bool) {
+	for _, sub := range f.few {
+		if !yield(sub) {
+			return
+		}
+	}
+	for _, sub := range f.many {
+		if !yield(sub) {
+			return
+		}
+	}
+}
+
+// byName returns them as a map; nil where there are none.
+func (f *filters) byName() map[string]Subscription {
+	if f.many != nil || len(f.few) == 0 {
+		return f.many
+	}
+	all := make(map[string]Subscription, len(f.few))
+	for _, sub := range f.few {
+		all[sub.Filter] = sub
+	}
+	return all
 }
