@@ -13,6 +13,9 @@ import (
 // maxPendingBytes may wait for the disk: publishers wait when it is more.
 const maxPendingBytes = 32 << 20
 
+// filterBytes is what a change of a subscription costs beside its filter, until it is on disk.
+const filterBytes = 64
+
 // ledger is what the broker's state must have on disk and has not yet. It is the journal.Source of the committer. Without a
 // storage nothing is taken: what is pending stays in memory.
 type ledger struct {
@@ -20,6 +23,7 @@ type ledger struct {
 	storage  journal.Storage // nil: none
 	attached bool            // to it
 	pending  atomic.Int64    // bytes of entries that are not on disk
+	lost     atomic.Bool     // some of what was on disk may not be there any more
 
 	// step is held for reading by what changes several sessions, or sessions and retained messages, at once: it is in one
 	// batch. It comes before all other locks.
@@ -118,6 +122,7 @@ func (g *ledger) subscribed(p *peer, filter string) int64 {
 		return 0
 	}
 	p.shelf.filters = append(p.shelf.filters, filter)
+	p.shelf.filterBytes += len(filter) + filterBytes
 	g.identify(p)
 	return g.mark(p)
 }
@@ -158,6 +163,7 @@ func (g *ledger) tick() {
 	if g.storage == nil {
 		return
 	}
+	g.rewrite()
 	g.mu.Lock()
 	due := len(g.lazy)+len(g.dirty)+len(g.topics)+len(g.ended) > 0
 	g.lazyDue = g.lazyDue || len(g.lazy) > 0
@@ -272,6 +278,8 @@ func (g *ledger) endSession(w *work, p *peer) journal.SessionID {
 		}
 	}
 	id := s.id
+	g.mu.Lock() // Take may be about to take it off its lists
+	defer g.mu.Unlock()
 	*s = shelf{listed: s.listed, lazyListed: s.lazyListed, outbox: s.outbox, loading: s.loading}
 	return id
 }
@@ -372,7 +380,7 @@ func (k *taking) take(p *peer, t session.Moment) {
 			one.subs = append(one.subs, sub)
 		}
 	}
-	s.filters = nil
+	s.filters, s.filterBytes = nil, 0
 	if n := len(s.pending); n > 0 {
 		one.last = s.pending[n-1].Seq
 		if spare, _ := spareEntries.Get().(*[]session.Entry); spare != nil {
@@ -505,8 +513,11 @@ func (g *ledger) putBack(k *taking) {
 		one.p.mu.Lock()
 		if s := &one.p.shelf; s.id == one.id {
 			s.stateDue, s.filters = true, append(one.filters, s.filters...)
+			for _, filter := range one.filters {
+				s.filterBytes += len(filter) + filterBytes
+			}
 			s.pending, s.taken = append(s.taken, s.pending...), nil
-			s.trimmed = one.before
+			s.trimmed = min(s.trimmed, one.before) // it may be there twice
 			g.mu.Lock()
 			if !s.listed {
 				s.listed = true
@@ -528,11 +539,15 @@ func (g *ledger) putBack(k *taking) {
 	g.promises = append(k.promises, g.promises...)
 }
 
+// Rewrite is told by the committer. See journal.Source.
+func (g *ledger) Rewrite() { g.lost.Store(true) }
+
 // close has what has changed last written.
 func (g *ledger) close() error {
 	if g.storage == nil || !g.attached {
 		return nil
 	}
+	g.rewrite()
 	ctx, cancel := context.WithTimeout(context.Background(), closeWait)
 	defer cancel()
 	if err := g.storage.Detach(ctx); err != nil {

@@ -24,6 +24,10 @@ func (c *Conn) write(pk packets.Packet) error {
 	if err := encode(&pk, &buf); err != nil {
 		return fmt.Errorf("make %s: %w", packets.PacketNames[pk.FixedHeader.Type], err)
 	}
+	if pk.FixedHeader.Type == packets.Publish && buf.Len() > c.largest { // a broker would end the connection, or leave it out
+		return fmt.Errorf("publish to %s: it is a packet of %d bytes, and the broker at %s takes at most %d", pk.TopicName, buf.Len(),
+			c.options.Address, c.largest)
+	}
 	c.writing.Lock()
 	defer c.writing.Unlock()
 	_, err := c.conn.Write(buf.Bytes())
