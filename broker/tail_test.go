@@ -72,6 +72,58 @@ func TestWhoFallsFarBehindGetsEverythingInOrder(t *testing.T) {
 	}
 }
 
+// Batches whose messages are those of two sessions: one reads all of its tail at once and is trimmed, the other comes back again
+// and again in the middle of a batch, over crashes of the broker too.
+func TestTailsThatShareBatchesAreReadAtTheirOwnPace(t *testing.T) {
+	t.Parallel()
+	s := journaltest.New()
+	b := keeping(t, s, nil)
+	const topic, messages = "devices/bed-1/x", 12_000
+	stays, returns := lasting("bed-1", "stays", 5), lasting("bed-1", "returns", 5)
+	returns.Properties.ReceiveMaximum = 100
+	for _, login := range []brokertest.Login{stays, returns} {
+		c := brokertest.Dial(t, b, brokertest.TCP, login)
+		c.Subscribe(topic, 1)
+		c.Disconnect()
+	}
+	flow(brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 4)), topic, 0, messages)
+	c := brokertest.Dial(t, b, brokertest.TCP, returns)
+	got := 0
+	read := func(n int) {
+		for range n {
+			require.Equal(t, fmt.Sprint(got), string(c.Receive().Payload))
+			got++
+		}
+		c.Ping() // its acknowledgements have come
+	}
+	read(1777)
+	reader := brokertest.Dial(t, b, brokertest.TCP, stays)
+	for i := range messages {
+		require.Equal(t, fmt.Sprint(i), string(reader.Receive().Payload))
+		if i%1777 == 0 && got < messages/2 {
+			c = brokertest.Dial(t, b, brokertest.TCP, returns) // over the one before
+			read(777)
+		}
+	}
+	reader.Ping()
+	for _, enough := range []int{got + 500, got + 1500, messages} {
+		c.Disconnect()
+		reader.Close()
+		b, s = crash(t, b, s, nil)
+		c = brokertest.Dial(t, b, brokertest.TCP, returns)
+		for got < enough {
+			var n int
+			_, err := fmt.Sscan(string(c.Receive().Payload), &n)
+			require.NoError(t, err)
+			require.LessOrEqual(t, n, got, "acknowledgements may be lost with the crash, messages may not")
+			got = max(got, n+1)
+		}
+		c.Ping()
+	}
+	c.AwaitNoMessage()
+	assert.Zero(t, b.Stats().Dropped)
+}
+
 func TestTheSessionForWhichTooMuchWaitsEnds(t *testing.T) {
 	t.Parallel()
 	for name, limits := range map[string]broker.Limits{
