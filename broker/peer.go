@@ -87,7 +87,7 @@ func (p *peer) stats() session.Stats {
 }
 
 func newPeer(id string, u *usage, ingest bool) *peer {
-	o := session.Options{Window: window, MaxQueued: maxWaiting, MaxQueuedBytes: maxWaitingBytes, ReceiveMaximum: receiveMaximum,
+	o := session.Options{Window: window, MaxQueued: 4 * maxWaiting, MaxQueuedBytes: maxWaitingBytes, ReceiveMaximum: receiveMaximum,
 		Kept: u.quotas.onDisk && !ingest}
 	if ingest { // what waits for it is bounded by credits; nothing of it is dropped
 		o.Window, o.MaxQueued, o.MaxQueuedBytes = 65535, math.MaxInt32, math.MaxInt32

@@ -250,7 +250,9 @@ func (r *router) acknowledgedBundle(l *clientLink) {
 	}
 }
 
-func isLarge(e *session.Effect) bool { return e.Kind == session.Publish && len(e.Message.Payload) >= shareBytes }
+func isLarge(e *session.Effect) bool {
+	return e.Kind == session.Publish && len(e.Message.Payload) >= shareBytes
+}
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
