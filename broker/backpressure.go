@@ -203,8 +203,8 @@ func (w *work) waitForReader(l *clientLink, p *peer, until time.Time) bool {
 	}
 }
 
-// What follows is for QoS 1 and 2, whose messages wait in memory only: a subscriber that reads at full speed is waited for, for
-// a moment, so as not to lose what it was acknowledged for. One that is slower than that loses the newest messages.
+// What follows is for QoS 1 and 2: a subscriber that reads at full speed is waited for, for a moment, before messages for it go to
+// disk, which costs several times as much. What waits for one that is slower than that goes there; nobody waits for it.
 const (
 	// From here on a publisher waits at the end of its round, and a little later before its next message.
 	waitMessages, waitBytes     = maxWaiting / 2, maxWaitingBytes / 2
@@ -234,9 +234,6 @@ type full struct {
 
 // checkFull is called after each change of a session, with p.mu held.
 func (w *work) checkFull(p *peer) {
-	if p.usage.quotas.onDisk { // what the head has no room for waits there
-		return
-	}
 	messages, bytes := p.state.Backlog()
 	messages0, bytes0 := p.state.Backlog0()
 	messages, bytes = messages-messages0, bytes-bytes0

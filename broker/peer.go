@@ -55,6 +55,8 @@ const (
 	// The bounds of what waits for one client in memory; beyond them it waits on disk.
 	maxWaiting      = 8192
 	maxWaitingBytes = 8 << 20
+	// headMessages of a session, where they are small: what a thousand publishers have read when they are told to wait.
+	headMessages = 4 * maxWaiting
 )
 
 // keptEntry is an entry of a session that is not known to be on disk, and who waits for that.
@@ -87,7 +89,7 @@ func (p *peer) stats() session.Stats {
 }
 
 func newPeer(id string, u *usage, ingest bool) *peer {
-	o := session.Options{Window: window, MaxQueued: 4 * maxWaiting, MaxQueuedBytes: maxWaitingBytes, ReceiveMaximum: receiveMaximum,
+	o := session.Options{Window: window, MaxQueued: headMessages, MaxQueuedBytes: maxWaitingBytes, ReceiveMaximum: receiveMaximum,
 		Kept: u.quotas.onDisk && !ingest}
 	if ingest { // what waits for it is bounded by credits; nothing of it is dropped
 		o.Window, o.MaxQueued, o.MaxQueuedBytes = 65535, math.MaxInt32, math.MaxInt32
