@@ -95,8 +95,7 @@ func (p *peer) isBehind(messages, bytes int) bool {
 	case messages > behindMessages || bytes > behindBytes:
 		return true
 	case bytes > quotaWaitBytes:
-		near, _ := p.usage.nearQuota()
-		return near
+		return p.usage.nearQuota()
 	}
 	return bytes > session.FreeBytes/2 && p.exhausted()
 }
@@ -200,128 +199,5 @@ func (w *work) waitForReader(l *clientLink, p *peer, until time.Time) bool {
 		case <-l.Done():
 			return false
 		}
-	}
-}
-
-// What follows is for QoS 1 and 2: a subscriber that reads at full speed is waited for, for a moment, before messages for it go to
-// disk, which costs several times as much. What waits for one that is slower than that goes there; nobody waits for it.
-const (
-	// From here on a publisher waits at the end of its round, and a little later before its next message.
-	waitMessages, waitBytes     = maxWaiting / 2, maxWaitingBytes / 2
-	urgentMessages, urgentBytes = maxWaiting * 3 / 4, maxWaitingBytes * 3 / 4
-	// Down to roomyMessages and roomyBytes the subscriber has fullChecks, and it must be sent something before each of them.
-	fullChecks = 3
-	fullEvery  = 100 * time.Millisecond
-	// A backlog that has grown for longer than longestBurst, while less left the session than now waits in it, is no burst
-	// of a fast reader's: the reader does not read, and nobody waits for it even once.
-	longestBurst = time.Second
-	// smallWindow: who takes fewer messages at a time does not read at full speed.
-	smallWindow = 32
-)
-
-// full says whether publishers wait for a session at QoS 1 and 2. It is guarded by the mu of its peer.
-type full struct {
-	released   chan struct{} // closed when there is room again or nobody need wait any more; nil when nobody has to
-	givenUp    bool          // nobody waits, until nothing waits in the session
-	sent       uint64        // messages sent to the client
-	sentBefore uint64        // of them, at the last check of progress
-	checksLeft int
-	byQuota    bool // because of its account: over when there is room for that
-
-	grows     time.Time // since then the backlog has not been small; zero: it is
-	grewAfter uint64    // messages sent before that
-}
-
-// checkFull is called after each change of a session, with p.mu held.
-func (w *work) checkFull(p *peer) {
-	messages, bytes := p.state.Backlog()
-	messages0, bytes0 := p.state.Backlog0()
-	messages, bytes = messages-messages0, bytes-bytes0
-	var byQuota, urgent bool
-	if bytes > quotaWaitBytes && messages > 0 && !p.ingest {
-		byQuota, urgent = p.usage.nearQuota()
-	}
-	switch c := &p.full; {
-	case p.link == nil || !byQuota && messages <= roomyMessages && bytes <= roomyBytes:
-		c.release()
-		c.grows = time.Time{}
-		if messages == 0 {
-			c.givenUp = false
-		}
-	case p.ingest || p.smallWindow || c.givenUp:
-	case !byQuota && messages <= waitMessages && bytes <= waitBytes:
-		if c.byQuota {
-			c.release()
-		}
-		if c.grows.IsZero() {
-			c.grows, c.grewAfter = w.r.now(), c.sent
-		}
-	default:
-		if c.released == nil && c.isStuck(w.r.now(), messages) {
-			c.givenUp = true
-			return
-		}
-		if c.released == nil {
-			c.released, c.sentBefore, c.checksLeft, c.byQuota = make(chan struct{}), c.sent, fullChecks, byQuota
-			p.checkFullAgain(c.released)
-		}
-		w.fullReader, w.urgent = p, urgent || messages > urgentMessages || bytes > urgentBytes
-	}
-}
-
-// checkFullAgain lets publishers wait as long as the subscriber makes progress, but not for ever.
-func (p *peer) checkFullAgain(released chan struct{}) {
-	time.AfterFunc(fullEvery, func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		c := &p.full
-		if c.released != released {
-			return
-		}
-		if c.checksLeft--; c.checksLeft <= 0 || c.sent == c.sentBefore {
-			c.givenUp = true
-			c.release()
-			return
-		}
-		c.sentBefore = c.sent
-		p.checkFullAgain(released)
-	})
-}
-
-// isStuck reports whether the client has taken next to nothing while its backlog grew.
-func (b *full) isStuck(now time.Time, messages int) bool {
-	return !b.grows.IsZero() && now.Sub(b.grows) > longestBurst && b.sent-b.grewAfter < uint64(messages)
-}
-
-// release lets the publishers that wait go on.
-func (b *full) release() {
-	if b.released != nil {
-		close(b.released)
-		b.released = nil
-	}
-}
-
-// waitForFull makes a publisher wait for the subscriber that w has found full, if any. It is called by the publisher's
-// reader, at the end of a round or, where it is urgent, after a message.
-func (w *work) waitForFull(l *clientLink) {
-	w.waitForGroup(l)
-	p := w.fullReader
-	w.fullReader, w.urgent = nil, false
-	if p == nil {
-		return
-	}
-	if p == l.peer || l.peer.ingest { // it must read its own acknowledgements; everybody waits for those of ingest
-		return
-	}
-	p.mu.Lock()
-	released := p.full.released
-	p.mu.Unlock()
-	if released == nil {
-		return
-	}
-	w.flush()
-	select {
-	case <-released:
-	case <-l.Done():
 	}
 }

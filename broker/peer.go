@@ -17,7 +17,7 @@ type peer struct {
 	account string
 	ingest  bool // it is the backend's subscriber
 
-	owner *clientLink // the newest connection of the id, which may have ended; guarded by sessions.mu
+	owner *clientLink // the newest connection of the id, which may have ended; nil: it has; guarded by sessions.mu
 	usage *usage      // of its account; changed under sessions.mu and mu
 
 	online     atomic.Bool  // attached
@@ -32,9 +32,7 @@ type peer struct {
 	narrowed     bool          // it may have subscriptions to what it may not read any more
 	due          walks         // of retained messages
 	waiting      []*shareGroup // that wait for it to take messages
-	smallWindow  bool          // the client takes few messages at a time
 	backpressure backpressure
-	full         full
 	lost         uint64    // of state.Overflowed, that has been counted
 	warned       time.Time // when a line about it was written
 	charged      int       // units of session.FreeBytes, that its account is charged
@@ -55,8 +53,6 @@ const (
 	// The bounds of what waits for one client in memory; beyond them it waits on disk.
 	maxWaiting      = 8192
 	maxWaitingBytes = 8 << 20
-	// headMessages of a session, where they are small: what a thousand publishers have read when they are told to wait.
-	headMessages = 4 * maxWaiting
 )
 
 // keptEntry is an entry of a session that is not known to be on disk, and who waits for that.
@@ -74,12 +70,14 @@ type shelf struct {
 	stateDue bool              // its state has changed
 	lazyDue  bool              // the same, and it may wait
 	filters  []string          // subscriptions that have changed
-	pending  []keptEntry       // to be taken, by number
-	taken    []keptEntry       // with the committer
-	onDisk   uint64            // entries up to here are on disk, or settled
-	trimmed  uint64            // those below are not, any more
-	outbox   outbox
-	loading  bool // it is the loader's turn
+
+	filterBytes int         // of those
+	pending     []keptEntry // to be taken, by number
+	taken       []keptEntry // with the committer
+	onDisk      uint64      // entries up to here are on disk, or settled
+	trimmed     uint64      // those below are not, any more
+	outbox      outbox
+	loading     bool // it is the loader's turn
 }
 
 func (p *peer) stats() session.Stats {
@@ -89,7 +87,7 @@ func (p *peer) stats() session.Stats {
 }
 
 func newPeer(id string, u *usage, ingest bool) *peer {
-	o := session.Options{Window: window, MaxQueued: headMessages, MaxQueuedBytes: maxWaitingBytes, ReceiveMaximum: receiveMaximum,
+	o := session.Options{Window: window, MaxQueued: maxWaiting, MaxQueuedBytes: maxWaitingBytes, ReceiveMaximum: receiveMaximum,
 		Kept: u.quotas.onDisk && !ingest}
 	if ingest { // what waits for it is bounded by credits; nothing of it is dropped
 		o.Window, o.MaxQueued, o.MaxQueuedBytes = 65535, math.MaxInt32, math.MaxInt32
