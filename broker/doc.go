@@ -50,7 +50,7 @@
 //	link.go          one connection as the core sees it
 //	loop.go          what is done between two reads
 //	dispatch.go      every packet of a client, and what may be published
-//	receive.go       messages and acknowledgements that come in
+//	receive.go       messages and acknowledgements that come in, one by one or as a bundle
 //	subscribe.go     SUBSCRIBE and UNSUBSCRIBE: where a session gets subscriptions and loses them
 //	answer.go        what a client is told when it is refused
 //	router.go        from publishers' sessions to subscribers', and acknowledgements back

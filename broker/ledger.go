@@ -184,7 +184,7 @@ func (g *ledger) enqueue(w *work, p *peer, e *session.Effect) {
 		p.shelf.pending = append(p.shelf.pending, k)
 		return
 	}
-	k.receipt = w.owe()
+	k.receipt = w.owe(k.Message)
 	p.shelf.pending = appendKept(p.shelf.pending, k)
 	g.identify(p)
 	g.mark(p)

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/plantops/plantops/broker/network"
+	"github.com/plantops/plantops/broker/session"
 	"github.com/plantops/plantops/broker/validate"
 )
 
@@ -78,6 +80,7 @@ func (l *clientLink) round() (err error) {
 func (w *work) borrow(from *work) {
 	if w != nil {
 		w.out, w.after, w.dirty, w.buf = from.out[:0], from.after[:0], from.dirty[:0], from.buf[:0]
+		w.bundle.messages, w.bundle.acks = from.bundle.messages[:0], from.bundle.acks[:0]
 	}
 }
 
@@ -85,7 +88,7 @@ func (w *work) borrow(from *work) {
 func (w *work) giveBack(to *work) {
 	if w != nil {
 		to.borrow(w)
-		w.out, w.after, w.dirty, w.buf = nil, nil, nil, nil
+		w.out, w.after, w.dirty, w.buf, w.bundle = nil, nil, nil, nil, bundle{}
 	}
 }
 
@@ -104,6 +107,14 @@ func (l *clientLink) take(p []byte, pk *packets.Packet) error {
 	for len(p) > 0 {
 		switch {
 		case !u.began:
+			n, err := l.takePlain(p)
+			if err != nil {
+				return err
+			}
+			if n > 0 {
+				p = p[n:]
+				continue
+			}
 			*u = partial{began: true, first: p[0]}
 			p = p[1:]
 			continue
@@ -132,6 +143,9 @@ func (l *clientLink) take(p []byte, pk *packets.Packet) error {
 		}
 		first, body := u.first, u.body
 		*u = partial{}
+		if err := l.takeBundle(); err != nil {
+			return err
+		}
 		if err := l.decode(first, body, pk); err != nil {
 			return err
 		}
@@ -142,7 +156,106 @@ func (l *clientLink) take(p []byte, pk *packets.Packet) error {
 			return net.ErrClosed
 		}
 	}
-	return nil
+	return l.takeBundle()
+}
+
+// takePlain puts the packet that p begins with into the bundle, when it is what most packets are: a PUBLISH to the topic of the
+// last one with nothing but a payload, which need not be stored, or a PUBACK without a reason. It returns the packet's length,
+// 0 for all others. mochi decodes them to the same, see FuzzPlain.
+func (l *clientLink) takePlain(p []byte) (n int, err error) {
+	if l.work == nil || len(p) < 4 {
+		return 0, nil
+	}
+	b, first := &l.work.bundle, p[0]
+	if first == packets.Puback<<4 {
+		if p[1] != 2 {
+			return 0, nil
+		}
+		if len(b.messages) > 0 || len(b.acks) == maxBundle {
+			if err = l.takeBundle(); err != nil {
+				return 0, err
+			}
+		}
+		b.acks = append(b.acks, binary.BigEndian.Uint16(p[2:]))
+		return 4, nil
+	}
+	id, payload, n := plainPublish(p, l.lastTopic, l.screen.Version)
+	if n == 0 {
+		return 0, nil
+	}
+	r, qos := l.work.r, first>>1&3
+	to := r.subscribersFor(l, l.lastTopic)
+	if to.ingest || r.ledger.full() || r.waited.Load() > 0 { // it may have to wait for something
+		return 0, nil
+	}
+	if len(b.acks) > 0 || len(b.messages) > 0 && !b.takes(to, qos, id) {
+		if err = l.takeBundle(); err != nil {
+			return 0, err
+		}
+	}
+	m := &session.Message{Topic: to.topic, Payload: slices.Clone(payload), Publisher: l.peer.id, Created: l.now, QoS: qos}
+	b.to, b.qos, b.bytes = to, qos, b.bytes+len(payload)
+	b.messages = append(b.messages, bundled{message: m, id: id})
+	return n, nil
+}
+
+// plainPublish takes apart a PUBLISH of QoS 0 or 1 to a topic, without DUP, RETAIN and properties. n is its length; 0: it is
+// another packet, or not complete.
+func plainPublish(p []byte, topic string, version byte) (id uint16, payload []byte, n int) {
+	const long = 2 // bytes of the topic's length and of a packet id
+	if p[0]&^2 != packets.Publish<<4 || topic == "" {
+		return 0, nil, 0
+	}
+	at, n := 2, 2+int(p[1])
+	if p[1] >= 0x80 {
+		if p[2] >= 0x80 {
+			return 0, nil, 0
+		}
+		at, n = 3, 3+int(p[1]&0x7f)+int(p[2])<<7
+	}
+	if n > len(p) || n < at+long+len(topic) || int(binary.BigEndian.Uint16(p[at:])) != len(topic) {
+		return 0, nil, 0
+	}
+	at += long
+	if string(p[at:at+len(topic)]) != topic {
+		return 0, nil, 0
+	}
+	at += len(topic)
+	if p[0]&2 != 0 {
+		if n < at+long {
+			return 0, nil, 0
+		}
+		id = binary.BigEndian.Uint16(p[at:])
+		if at += long; id == 0 {
+			return 0, nil, 0
+		}
+	}
+	if version == 5 {
+		if n == at || p[at] != 0 {
+			return 0, nil, 0
+		}
+		at++
+	}
+	return id, p[at:n], n
+}
+
+// takeBundle deals with what takePlain has put aside.
+func (l *clientLink) takeBundle() (err error) {
+	if l.work == nil || len(l.work.bundle.messages)+len(l.work.bundle.acks) == 0 {
+		return nil
+	}
+	defer dieOfPanic()
+	b, r := &l.work.bundle, l.hook.router
+	r.traffic.packetsIn.Add(int64(len(b.messages) + len(b.acks)))
+	if len(b.acks) > 0 {
+		r.acknowledgedBundle(l)
+	} else {
+		err = r.receiveBundle(l)
+	}
+	if err == nil && (l.evicted.Load() || l.revoked.Load()) {
+		err = net.ErrClosed
+	}
+	return err
 }
 
 // decode has mochi take a packet apart. It may panic, see dieOfPanic.

@@ -105,6 +105,155 @@ func (r *router) takeTicket(l *clientLink, pk *packets.Packet) (t session.Ticket
 	return t, verdict, nil
 }
 
+// maxBundle packets are dealt with in one go.
+const maxBundle = 128
+
+// bundle is what a client sent in a row and is dealt with in one go, with one look at each session: messages of one topic and
+// one QoS, which need no receipt and are not retained, or the ids of PUBACKs. What comes of it is the same as one after the
+// other.
+type bundle struct {
+	to       *subscribers
+	qos      byte // 0 or 1
+	bytes    int  // of payloads
+	messages []bundled
+	acks     []uint16
+	owing    int // the message that something was owed for last
+}
+
+// bundled is a message of a bundle.
+type bundled struct {
+	message *session.Message
+	id      uint16
+	ticket  session.Ticket
+	pledge  *receipt
+}
+
+// takes reports whether another message fits into a bundle that has one already.
+func (b *bundle) takes(to *subscribers, qos byte, id uint16) bool {
+	last := len(b.messages) - 1
+	return b.to == to && b.qos == qos && last+1 < maxBundle && (qos == 0 || b.messages[last].id+1 == id)
+}
+
+// receiveBundle does what receive does, for all messages of a bundle. They have ids of their own.
+func (r *router) receiveBundle(l *clientLink) error {
+	w, p, now := l.work, l.peer, l.now
+	b := &w.bundle
+	r.received.Add(int64(len(b.messages)))
+	r.traffic.payloadIn.Add(int64(b.bytes))
+	w.pub = publication{to: b.to, from: p, account: p.usage, now: now}
+	var err error
+	known := true
+	if b.qos > 0 {
+		w.pub.link = l
+		known, err = r.takeTickets(l, b)
+	}
+	unread := r.routeBundle(w)
+	reason := session.Success
+	for range b.messages {
+		if r.nobodyReads(l, unread, false) {
+			reason = session.NobodyReads
+		}
+	}
+	if b.qos > 0 {
+		r.completeBundle(w, p, reason, known)
+	}
+	w.clearBundle()
+	w.settle()
+	if w.urgent {
+		w.waitForGroup(l)
+	}
+	return err
+}
+
+// takeTickets does what takeTicket does, for a bundle. It reports whether the session knows what stands in each message: where
+// nothing of the client waits for a PUBACK that is not worth while, as most have theirs when the bundle is routed.
+func (r *router) takeTickets(l *clientLink, b *bundle) (known bool, err error) {
+	w, p := l.work, l.peer
+	p.mu.Lock()
+	known = p.state.OwesPubacks()
+	out, rest := w.out[:0], b.messages[:0]
+	for _, m := range b.messages {
+		if known && p.state.Repeated(m.id, b.qos, fingerprint(m.message.Topic, m.message.Payload)) {
+			continue
+		}
+		var verdict session.Verdict
+		if m.ticket, verdict, out = p.state.Receive(m.id, b.qos, out); verdict == session.TooMany {
+			err = packets.ErrRejectPacket
+			break
+		}
+		rest = append(rest, m)
+	}
+	clear(b.messages[len(rest):])
+	b.messages, w.out = rest, out
+	w.apply(p)
+	p.mu.Unlock()
+	if err != nil {
+		r.reportPublish(l.account.Name, refusal.ReceiveMaximumExceeded)
+	}
+	return known, err
+}
+
+// completeBundle acknowledges the messages of a bundle as far as they need not wait for the disk.
+func (r *router) completeBundle(w *work, p *peer, reason session.Reason, known bool) {
+	b := &w.bundle
+	p.mu.Lock()
+	out := w.out[:0]
+	for i := range b.messages {
+		if m := &b.messages[i]; m.pledge == nil {
+			out = p.state.Complete(m.ticket, reason, out)
+		}
+	}
+	w.out = out
+	w.apply(p)
+	for i := range b.messages {
+		if m := &b.messages[i]; !known && p.state.OwesPuback(m.ticket) {
+			p.state.Remember(m.ticket, fingerprint(m.message.Topic, m.message.Payload))
+		}
+	}
+	p.mu.Unlock()
+	for i := range b.messages {
+		if c := b.messages[i].pledge; c != nil {
+			c.reason = reason
+			r.intake.list(c)
+			r.fulfil(w, c)
+		}
+	}
+}
+
+func (w *work) clearBundle() {
+	b := &w.bundle
+	clear(b.messages)
+	b.to, b.bytes, b.owing, b.messages, b.acks = nil, 0, 0, b.messages[:0], b.acks[:0]
+}
+
+// acknowledgedBundle takes PUBACKs.
+func (r *router) acknowledgedBundle(l *clientLink) {
+	w, p, now := l.work, l.peer, l.now
+	p.mu.Lock()
+	out := w.out[:0]
+	for _, id := range w.bundle.acks {
+		out = p.state.Puback(now, id, session.Success, out)
+		if n := len(out); n > 0 && (out[n-1].Kind == session.Close || isLarge(&out[n-1])) {
+			w.out = out
+			w.apply(p) // which may find that there is enough in the connection's queue
+			out = w.out[:0]
+		}
+	}
+	w.out = out
+	w.apply(p)
+	retained := p.due.waiting()
+	p.mu.Unlock()
+	w.clearBundle()
+	w.settle()
+	if retained {
+		w.deliverRetained(p, now)
+	}
+}
+
+func isLarge(e *session.Effect) bool {
+	return e.Kind == session.Publish && len(e.Message.Payload) >= shareBytes
+}
+
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // fingerprint is one of what a PUBLISH says. It is kept on disk with the id of a message of QoS 2, so it is the same in each

@@ -122,24 +122,34 @@ func (r *router) routed(w *work, pub *publication, done bool) {
 		}
 	case done && p.state.Routed(pub.ticket):
 		g.markState(p)
-		g.promise(w.owe())
+		g.promise(w.owe(pub.message))
 	}
 }
 
 // owe returns the receipt of the publication that is routed, for one thing more that must be on disk before its sender is
-// acknowledged; nil when nobody waits.
-func (w *work) owe() *receipt {
+// acknowledged; nil when nobody waits. m is its message, or one of the bundle.
+func (w *work) owe(m *session.Message) *receipt {
 	pub := &w.pub
 	if !w.routing || pub.link == nil || w.r.ledger.storage == nil {
 		return nil
 	}
 	c := pub.receipt
 	if c == nil {
-		if pub.pledge == nil {
-			pub.pledge = &receipt{link: pub.link, ticket: pub.ticket, account: pub.from.account, since: pub.now}
-			pub.pledge.left.Store(1)
+		pledge, ticket := &pub.pledge, pub.ticket
+		if b := &w.bundle; len(b.messages) > 0 {
+			for range b.messages { // m is mostly the next one; none where a share group gives older ones away
+				if b.messages[b.owing].message == m {
+					break
+				}
+				b.owing = (b.owing + 1) % len(b.messages)
+			}
+			pledge, ticket = &b.messages[b.owing].pledge, b.messages[b.owing].ticket
 		}
-		c = pub.pledge
+		if *pledge == nil {
+			*pledge = &receipt{link: pub.link, ticket: ticket, account: pub.from.account, since: pub.now}
+			(*pledge).left.Store(1)
+		}
+		c = *pledge
 	}
 	c.left.Add(1)
 	return c
@@ -178,7 +188,7 @@ func (r *router) publish(w *work, pub publication) (o outcome) {
 	}
 	if kept && m.Retain && (pub.account != nil || len(m.Payload) == 0) && !pub.storeOnly {
 		r.ledger.retained(m.Topic)
-		r.ledger.promise(w.owe())
+		r.ledger.promise(w.owe(m))
 	}
 	if o.why, o.refused = why, !kept; o.refused && receipt == nil {
 		return o
@@ -220,6 +230,63 @@ func (r *router) publish(w *work, pub publication) (o outcome) {
 		o.unread = to
 	}
 	return o
+}
+
+// routeBundle is route and publish for the messages of a bundle: it is one publish step. It returns outcome.unread.
+func (r *router) routeBundle(w *work) (unread *subscribers) {
+	pub, messages := &w.pub, w.bundle.messages
+	r.ledger.step.RLock()
+	defer r.ledger.step.RUnlock()
+	w.routing = true
+	defer func() { w.routing = false }()
+	s := pub.to.shard
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	to := r.routes.current(pub.to)
+	defer r.routes.release(to)
+	for i := range to.route.To {
+		t := &to.route.To[i]
+		if t.Who.group != nil {
+			for k := range messages {
+				r.share(w, t.Who.group, messages[k].message, pub.now)
+			}
+			continue
+		}
+		offer, wanted := t.Offer(), true
+		if t.Who.peer == pub.from {
+			offer, wanted = t.Own()
+		}
+		if wanted {
+			w.deliverBundle(t.Who.peer, offerOf(offer), pub.now)
+		}
+	}
+	if to.ofDevices && !to.readBy(pub.from) {
+		to.lookNearby(r.ingestTopics)
+		unread = to
+	}
+	return unread
+}
+
+// deliverBundle puts the messages of a bundle into one session.
+func (w *work) deliverBundle(p *peer, o session.Offer, now time.Time) {
+	messages := w.bundle.messages
+	p.mu.Lock()
+	if p.exhausted() {
+		p.mu.Unlock()
+		for i := range messages { // each is weighed
+			w.deliver(p, messages[i].message, o, now)
+		}
+		return
+	}
+	if !p.narrowed || p.rights.MayRead(w.bundle.to.topic) {
+		out := w.out[:0]
+		for i := range messages {
+			out = p.state.Deliver(now, messages[i].message, o, out)
+		}
+		w.out = out
+		w.apply(p)
+	}
+	p.mu.Unlock()
 }
 
 // deliver puts a message into one session.

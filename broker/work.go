@@ -28,6 +28,7 @@ type work struct {
 	dirty []*network.Conn  // given something and not flushed
 	buf   []byte
 
+	bundle  bundle      // what a client sent in a row
 	pub     publication // that is routed, see route
 	routing bool
 	kept    []*receipt // one thing that each of them waited for has come
