@@ -194,3 +194,30 @@ func TestWhatWasSentIsInTheDiskQuotaOfWhoGoes(t *testing.T) {
 	require.Eventually(t, func() bool { return of().Client == "" }, brokertest.Patience, time.Millisecond)
 	assert.NotEmpty(t, b.Log.Lines("session ended", "client=hoards", "dropped=20"))
 }
+
+// Where space is short, the session goes for which most waits, whoever it is that finds out.
+func TestForFreeSpaceTheLargestSessionOfAllEnds(t *testing.T) {
+	t.Parallel()
+	free := atomic.Int64{}
+	free.Store(1 << 30)
+	b := keeping(t, journaltest.New(), func(o *broker.Options) {
+		o.FreeBytes, o.StallTimeout = free.Load, 100*time.Millisecond // of which a tenth is a tick
+	})
+	fill := func(device string, bytes int) {
+		c := brokertest.Dial(t, b, brokertest.TCP, lasting(device, device+"-away", 5))
+		c.Subscribe("devices/"+device+"/x", 1)
+		c.Disconnect()
+		sender := brokertest.Dial(t, b, brokertest.TCP, as(device, 5))
+		for sent := 0; sent < bytes; sent += 20_000 {
+			require.Zero(t, sender.Publish("devices/"+device+"/x", string(make([]byte, 20_000)), 1))
+		}
+	}
+	fill("bed-1", 1<<20)
+	fill("bed-2", 300<<10)
+	free.Store(1)
+	sender := brokertest.Dial(t, b, brokertest.TCP, as("bed-2", 5))
+	for len(b.Log.Lines("session ended")) == 0 {
+		require.Less(t, sender.Publish("devices/bed-2/x", "1", 1), byte(0x80))
+	}
+	assert.Len(t, b.Log.Lines("session ended", "client=bed-1-away"), 1)
+}
