@@ -2,6 +2,7 @@ package broker_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -220,4 +221,46 @@ func TestForFreeSpaceTheLargestSessionOfAllEnds(t *testing.T) {
 		require.Less(t, sender.Publish("devices/bed-2/x", "1", 1), byte(0x80))
 	}
 	assert.Len(t, b.Log.Lines("session ended", "client=bed-1-away"), 1)
+}
+
+// What need not stay on disk goes from there, also when the batch that says so fails at first.
+func TestAFailedBatchDeletesLater(t *testing.T) {
+	t.Parallel()
+	s := journaltest.New()
+	b := keeping(t, s, nil)
+	login := lasting("bed-1", "reader", 5)
+	c := brokertest.Dial(t, b, brokertest.TCP, login)
+	c.Subscribe("devices/bed-1/x", 1)
+	c.Disconnect()
+	c.AwaitClosed()
+	other := brokertest.Dial(t, b, brokertest.TCP, lasting("bed-1", "other", 5))
+	sender := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 5))
+	require.Zero(t, sender.Publish("devices/bed-1/x", "1", 1))
+	refused := make(chan struct{}, 1)
+	var fail atomic.Bool
+	s.Before(func(batch *journal.Batch) error {
+		if fail.Load() && len(batch.Trims)+len(batch.Ended) > 1 {
+			select {
+			case refused <- struct{}{}:
+			default:
+			}
+			return errors.New("the disk is full")
+		}
+		if fail.Load() {
+			return errors.New("the disk is full")
+		}
+		return nil
+	})
+	fail.Store(true)
+	c = brokertest.Dial(t, b, brokertest.TCP, login)
+	assert.Equal(t, "1", string(c.Receive().Payload))
+	c.Ping()
+	c.Disconnect()
+	c.AwaitClosed()
+	assert.True(t, b.EndSession("other"))
+	other.AwaitClosed()
+	<-refused
+	fail.Store(false)
+	require.Eventually(t, func() bool { sessions, queues, _, _ := s.Counts(); return sessions == 1 && queues == 0 },
+		brokertest.Patience, time.Millisecond)
 }
