@@ -259,7 +259,11 @@ func TestAFailedBatchDeletesLater(t *testing.T) {
 	c.AwaitClosed()
 	assert.True(t, b.EndSession("other"))
 	other.AwaitClosed()
-	<-refused
+	select {
+	case <-refused:
+	case <-time.After(brokertest.Patience):
+		t.Fatal("no batch that deletes")
+	}
 	fail.Store(false)
 	require.Eventually(t, func() bool { sessions, queues, _, _ := s.Counts(); return sessions == 1 && queues == 0 },
 		brokertest.Patience, time.Millisecond)
