@@ -94,7 +94,11 @@ func (l *clientLink) Read(p []byte) (int, error) {
 	return good, err
 }
 
+// hasEnded reports whether mochi has let go of the connection, or there is none.
 func (l *clientLink) hasEnded() bool {
+	if l == nil {
+		return true
+	}
 	select {
 	case <-l.ended:
 		return true
@@ -105,6 +109,9 @@ func (l *clientLink) hasEnded() bool {
 
 // endsWithin waits until mochi has let go of the connection, at most d, and reports whether it has.
 func (l *clientLink) endsWithin(d time.Duration) bool {
+	if l.hasEnded() {
+		return true
+	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

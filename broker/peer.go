@@ -17,7 +17,7 @@ type peer struct {
 	account string
 	ingest  bool // it is the backend's subscriber
 
-	owner *clientLink // the newest connection of the id, which may have ended; guarded by sessions.mu
+	owner *clientLink // the newest connection of the id, which may have ended; nil: it has; guarded by sessions.mu
 	usage *usage      // of its account; changed under sessions.mu and mu
 
 	online     atomic.Bool  // attached
@@ -32,9 +32,7 @@ type peer struct {
 	narrowed     bool          // it may have subscriptions to what it may not read any more
 	due          walks         // of retained messages
 	waiting      []*shareGroup // that wait for it to take messages
-	smallWindow  bool          // the client takes few messages at a time
 	backpressure backpressure
-	full         full
 	lost         uint64    // of state.Overflowed, that has been counted
 	warned       time.Time // when a line about it was written
 	charged      int       // units of session.FreeBytes, that its account is charged

@@ -210,6 +210,37 @@ func (g *ledger) inMemory(w *work, p *peer, after uint64, limit int) (entries []
 	return entries, p.state.Newest()
 }
 
+// rewrite has everything that is in memory written again, if some of it may be lost on disk.
+func (g *ledger) rewrite() {
+	if !g.lost.Swap(false) {
+		return
+	}
+	sessions, topics := 0, 0
+	g.r.sessions.each(func(p *peer) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if !p.shelf.written {
+			return
+		}
+		sessions++
+		p.shelf.filters = p.state.AppendFilters(p.shelf.filters)
+		g.markState(p)
+	})
+	t := &g.r.retained
+	for c := session.Everything(); !c.Done(); { // others get the lock in between
+		t.mu.Lock()
+		t.store.Sweep(c, func(k session.Kept) bool {
+			if k.Owner != nil {
+				topics++
+				g.retained(k.Topic)
+			}
+			return false
+		})
+		t.mu.Unlock()
+	}
+	g.r.log.Warn("the database was made anew: sessions and retained messages are written again", "sessions", sessions, "retained", topics)
+}
+
 // restoring takes the state of the broker at a start.
 type restoring struct {
 	r             *router
@@ -297,7 +328,7 @@ func (r *router) restore(ctx context.Context) error {
 		r.log.Error("some of what was kept is damaged and lost", "count", len(t.damaged), "err", err)
 	}
 	t.w.finish()
-	r.quotas.lookAround()
+	r.quotas.lookAround(0)
 	r.ledger.storage.Attach(&r.ledger)
 	r.ledger.attached = true
 	return nil
@@ -320,8 +351,6 @@ func (t *restoring) restore(s journal.Session) (gone bool, err error) {
 	if !p.state.Worth() {
 		return true, nil
 	}
-	p.owner = &clientLink{ended: make(chan struct{})}
-	close(p.owner.ended)
 	p.ended, p.rights, p.away = false, access.RightsOf(account, s.Client), r.now()
 	p.shelf.id, p.shelf.written, p.shelf.stored = s.ID, true, true
 	p.shelf.onDisk = max(waiting.Last, p.state.Newest())

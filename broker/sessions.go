@@ -91,7 +91,10 @@ func (s *sessions) dispossess(p *peer) {
 	s.mu.Lock()
 	l := p.owner
 	stored := l.hasEnded()
-	if l.evicted.Store(true); stored && s.byID[p.id] == p {
+	switch {
+	case !stored:
+		l.evicted.Store(true)
+	case s.byID[p.id] == p:
 		s.endStored(w, p)
 	}
 	s.mu.Unlock()
@@ -155,7 +158,7 @@ func (s *sessions) makeRoom(u *usage) (tooMany *clientLink, err error) {
 	}
 	if u.connections < share(limit) && most.connections > share(limit) {
 		for _, p := range s.byID {
-			if p.usage == most && !p.ingest && !p.owner.IsClosing() && (tooMany == nil || p.owner.since.After(tooMany.since)) {
+			if p.usage == most && !p.ingest && !p.owner.hasEnded() && !p.owner.IsClosing() && (tooMany == nil || p.owner.since.After(tooMany.since)) {
 				tooMany = p.owner
 			}
 		}
@@ -193,7 +196,7 @@ func (s *sessions) release(l *clientLink) {
 		if !l.peer.ingest {
 			s.connected--
 		}
-		l.peer.owner = &clientLink{ended: l.ended} // the session may stay long, and what hangs on l is some 10 kB
+		l.peer.owner = nil // the session may stay long, and what hangs on l is some 10 kB
 	}
 	if l.peer != nil {
 		s.forgetEnded(l.peer)
@@ -294,7 +297,8 @@ func (s *sessions) evict(account string, code packets.Code, wait time.Duration) 
 		if p.account != account {
 			continue
 		}
-		if p.owner.evicted.Store(true); !p.owner.hasEnded() {
+		if !p.owner.hasEnded() {
+			p.owner.evicted.Store(true)
 			live = append(live, p.owner)
 			continue
 		}
@@ -325,7 +329,8 @@ func (s *sessions) endPicked(picks func(*peer) bool, code packets.Code, wait tim
 			continue
 		}
 		ended++
-		if p.owner.evicted.Store(true); !p.owner.hasEnded() {
+		if !p.owner.hasEnded() {
+			p.owner.evicted.Store(true)
 			live = append(live, p.owner)
 			continue
 		}

@@ -43,6 +43,14 @@ func (s *Session) Unsubscribe(filter string) (existed bool) {
 	return existed
 }
 
+// AppendFilters appends the filters of all subscriptions to dst.
+func (s *Session) AppendFilters(dst []string) []string {
+	for filter := range s.filters {
+		dst = append(dst, filter)
+	}
+	return dst
+}
+
 // Subscriptions returns how many there are.
 func (s *Session) Subscriptions() int { return len(s.filters) }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"slices"
@@ -208,9 +209,11 @@ func (s *service) changeBridges(loaded config.Loaded) error {
 }
 
 const (
-	// giveBackEvery is how often serve looks whether memory can be given back, spareBytes from how much on.
-	giveBackEvery = time.Minute
-	spareBytes    = 16 << 20
+	// giveBackEvery is how often serve looks whether memory can be given back, quietBytes what it may allocate in between
+	// when it is quiet, and spareBytes from how much on it is worth a collection.
+	giveBackEvery = 3 * time.Second
+	quietBytes    = 1 << 20
+	spareBytes    = 3 << 20
 )
 
 // giveBackMemory is a part that gives memory back to the system when it is quiet after a storm: the collector keeps five times
@@ -218,15 +221,19 @@ const (
 func giveBackMemory(ctx context.Context) error {
 	tick := time.NewTicker(giveBackEvery)
 	defer tick.Stop()
-	for before := readHeap(); ; {
+	before := readHeap()
+	for given := before; ; {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
 		now := readHeap()
-		if isSpare(before, now) {
+		if isSpare(before, now, given) {
+			runtime.GC() // what lies in a pool goes with the second
 			debug.FreeOSMemory()
+			now = readHeap()
+			given = now
 		}
 		before = now
 	}
@@ -236,9 +243,13 @@ func giveBackMemory(ctx context.Context) error {
 // what is in memory.
 type heapState struct{ allocated, live, resident uint64 }
 
-// isSpare reports whether the heap is much larger than what lives in it, and hardly used.
-func isSpare(before, now heapState) bool {
-	return now.allocated-before.allocated < max(now.live, spareBytes) && now.resident > now.live+max(now.live/2, spareBytes)
+// isSpare reports whether the heap is larger than what lives in it, and hardly used. What was left when memory was given back
+// last cannot be given back: it lies between what lives.
+func isSpare(before, now, given heapState) bool {
+	spare := max(now.live/8, spareBytes)
+	quiet := now.allocated-before.allocated < max(now.live/16, quietBytes)
+	changed := now.resident > given.resident+spare || now.live+spare < given.live
+	return quiet && changed && now.resident > now.live+spare
 }
 
 func readHeap() heapState {

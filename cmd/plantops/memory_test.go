@@ -34,16 +34,20 @@ func TestMemoryIsGivenBackWhenItIsQuiet(t *testing.T) {
 	const mib = 1 << 20
 	for name, c := range map[string]struct {
 		allocated, live, resident uint64
+		given                     heapState
 		want                      bool
 	}{
-		"after a storm":     {10 * mib, 50 * mib, 200 * mib, true},
-		"in a storm":        {500 * mib, 50 * mib, 200 * mib, false},
-		"little is spare":   {10 * mib, 50 * mib, 70 * mib, false},
-		"an ordinary heap":  {mib, 4 * mib, 19 * mib, false},
-		"a small one, calm": {mib, 4 * mib, 40 * mib, true},
+		"after a storm":               {mib, 50 * mib, 200 * mib, heapState{live: 4 * mib, resident: 8 * mib}, true},
+		"in a storm":                  {50 * mib, 50 * mib, 200 * mib, heapState{live: 4 * mib, resident: 8 * mib}, false},
+		"little is spare":             {mib, 50 * mib, 54 * mib, heapState{live: 4 * mib, resident: 8 * mib}, false},
+		"holes, which stay":           {mib, 50 * mib, 70 * mib, heapState{live: 50 * mib, resident: 69 * mib}, false},
+		"a small one that grows":      {mib / 2, 4 * mib, 12 * mib, heapState{live: 4 * mib, resident: 8 * mib}, true},
+		"a small one, as it was":      {mib / 2, 4 * mib, 9 * mib, heapState{live: 4 * mib, resident: 8 * mib}, false},
+		"a small one that is used":    {2 * mib, 4 * mib, 19 * mib, heapState{live: 4 * mib, resident: 8 * mib}, false},
+		"when who was there has left": {mib / 2, 10 * mib, 70 * mib, heapState{live: 50 * mib, resident: 69 * mib}, true},
 	} {
 		before := heapState{allocated: 1000 * mib}
-		assert.Equal(t, c.want, isSpare(before, heapState{1000*mib + c.allocated, c.live, c.resident}), name)
+		assert.Equal(t, c.want, isSpare(before, heapState{1000*mib + c.allocated, c.live, c.resident}, c.given), name)
 	}
 	now := readHeap()
 	assert.NotZero(t, now.allocated)

@@ -139,6 +139,15 @@ func (s *Storage) Damage(which func(what string, of journal.SessionID) bool) {
 	}
 }
 
+// Lose forgets everything, and says so.
+func (s *Storage) Lose() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state = state{s.state.next, map[journal.SessionID]journal.Session{}, map[journal.SessionID]map[string][]byte{},
+		map[journal.SessionID][]journal.Stored{}, map[string]journal.Retained{}}
+	s.source.Rewrite()
+}
+
 // Load is journal.Storage's.
 func (s *Storage) Load(_ context.Context, l journal.Loader) (journal.Next, error) {
 	s.mu.Lock()

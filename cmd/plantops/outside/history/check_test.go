@@ -191,3 +191,25 @@ func TestPayloadsAreRead(t *testing.T) {
 		assert.False(t, ok, text)
 	}
 }
+
+func TestADrainWaitsForWhatIsUnderWay(t *testing.T) {
+	var h events
+	for i, step := range []struct {
+		then events
+		want int
+	}{
+		{enter("p", true, false)[:1], 1},
+		{enter("p", true, false)[1:], 0},
+		{send(1, 1), 1},
+		{send(2, 0), 1},
+		{events{{Kind: history.Dropped, Client: "p"}}, 0},
+		{enter("p", true, true), 0},
+		{send(1, 1), 1},
+		{taken(1), 0},
+		{send(3, 2), 1},
+		{events{{Kind: history.Refused, Client: "p", Message: msg(3)}}, 0},
+	} {
+		h = append(h, step.then...)
+		assert.Equal(t, step.want, history.Expected(h, history.Rules{}), i)
+	}
+}

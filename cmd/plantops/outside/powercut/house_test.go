@@ -3,6 +3,7 @@
 package powercut_test
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -20,7 +21,8 @@ import (
 
 // TestPowerCutKeepsSessions records a server while the clients of a house do everything at once, and cuts the power at many
 // points of the record. After each the program starts with the files as a disk could hold them, the clients come back as
-// they were then, and the history checker judges what they got before and afterwards.
+// they were then, and the history checker judges what they got before and afterwards. PLANTOPS_HISTORY_TRACE begins the names of
+// files for the histories with faults, and of directories with what was on the disk.
 func TestPowerCutKeepsSessions(t *testing.T) {
 	random := setting.Random(t)
 	h := recordHouse(t, random, setting.Duration(t, "PLANTOPS_POWERCUT_LOAD", 700*time.Millisecond))
@@ -119,6 +121,10 @@ func (h *household) resume(t *testing.T, d *disk, point int) []history.Fault {
 	defer os.RemoveAll(dir)
 	in := program.Install(t, dir)
 	require.NoError(t, d.cut(h.random, in.Dir))
+	image, trace := filepath.Join(dir, "image"), os.Getenv("PLANTOPS_HISTORY_TRACE")
+	if trace != "" {
+		require.NoError(t, os.CopyFS(image, os.DirFS(in.Dir)))
+	}
 	certs := filepath.Join(in.Dir, "certs")
 	require.NoError(t, os.CopyFS(certs, os.DirFS(h.certs)))
 	keys, err := filepath.Glob(filepath.Join(certs, "*.key"))
@@ -135,5 +141,11 @@ func (h *household) resume(t *testing.T, d *disk, point int) []history.Fault {
 	all, err := s.End(t.Context(), 3*time.Second)
 	require.NoError(t, err)
 	assert.Empty(t, s.Complaints())
-	return history.Check(all, houseRules)
+	faults := history.Check(all, houseRules)
+	if trace != "" && len(faults) > 0 {
+		at := fmt.Sprintf("%s-%d", trace, point)
+		require.NoError(t, history.Write(at, all))
+		require.NoError(t, os.CopyFS(at+"-disk", os.DirFS(image)))
+	}
+	return faults
 }
