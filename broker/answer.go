@@ -123,7 +123,7 @@ func (h *hook) refuseElsewhere(l *clientLink, r refusal.Refusal) {
 	if l.because(r.Reason) {
 		h.refused(l, r, "")
 	}
-	if l.isTold() { // the connection is closed either way
+	if l.isTold() && l.established.Load() { // the connection is closed either way; nothing may precede the CONNACK
 		_ = l.mochi().WritePacket(packets.Packet{
 			FixedHeader: packets.FixedHeader{Type: packets.Disconnect},
 			ReasonCode:  r.V5.Code,

@@ -36,7 +36,7 @@ func (r *router) attach(l *clientLink, pk *packets.Packet) {
 	w.apply(p)
 	p.ended, p.narrowed = false, p.narrowed && l.present
 	l.lasting = p.state.Lasting()
-	number, promised := int64(0), !l.present && p.state.Lasting() || c.Will != nil
+	number, promised := int64(0), !p.shelf.stored && p.state.Lasting() || c.Will != nil
 	if promised || p.shelf.written {
 		number = r.ledger.markState(p)
 	}
@@ -45,6 +45,11 @@ func (r *router) attach(l *clientLink, pk *packets.Packet) {
 	r.traffic.joined()
 	w.settle()
 	if w.flush(); promised && !r.ledger.await(l, number) {
+		code := refusal.NotStoredInTime.V5
+		if !l.isTold() {
+			code.Code = refusal.NotStoredInTime.V3
+		}
+		_ = r.server.SendConnack(l.mochi(), code, false, nil) // in place of the one to come
 		r.refuseElsewhere(l, refusal.NotStoredInTime.With(r.stallText()))
 	}
 }

@@ -224,10 +224,11 @@ func TestNothingIsAcknowledgedThatIsNotOnDisk(t *testing.T) {
 		assert.Equal(t, byte(0x97), sender.AwaitClosed())
 		assert.False(t, sender.Has(packets.Puback) || sender.Has(packets.Pubrec))
 	}
-	newcomer := brokertest.Open(t, b, brokertest.TCP, nil)
-	newcomer.SendConnect(lasting("bed-1", "another", 5))
-	newcomer.AwaitClosed()
-	assert.False(t, newcomer.Has(packets.Connack), "nor a session")
+	for version, code := range map[byte]byte{4: 3, 5: 0x97} { // nor a session
+		_, ack := brokertest.TryDial(t, b, brokertest.TCP, lasting("bed-1", "another", version))
+		assert.Equal(t, code, ack.ReasonCode, "not a DISCONNECT before any CONNACK [MQTT-3.2.0-1]")
+		assert.False(t, ack.SessionPresent)
+	}
 	s.Before(nil)
 	c = brokertest.Dial(t, b, brokertest.TCP, login)
 	assert.Equal(t, []string{"1", "1"}, texts(c, 2), "what nobody was told of may come all the same")

@@ -2,6 +2,7 @@ package broker_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -193,4 +194,77 @@ func TestWhatWasSentIsInTheDiskQuotaOfWhoGoes(t *testing.T) {
 	c.Disconnect()
 	require.Eventually(t, func() bool { return of().Client == "" }, brokertest.Patience, time.Millisecond)
 	assert.NotEmpty(t, b.Log.Lines("session ended", "client=hoards", "dropped=20"))
+}
+
+// Where space is short, the session goes for which most waits, whoever it is that finds out.
+func TestForFreeSpaceTheLargestSessionOfAllEnds(t *testing.T) {
+	t.Parallel()
+	free := atomic.Int64{}
+	free.Store(1 << 30)
+	b := keeping(t, journaltest.New(), func(o *broker.Options) {
+		o.FreeBytes, o.StallTimeout = free.Load, 100*time.Millisecond // of which a tenth is a tick
+	})
+	fill := func(device string, bytes int) {
+		c := brokertest.Dial(t, b, brokertest.TCP, lasting(device, device+"-away", 5))
+		c.Subscribe("devices/"+device+"/x", 1)
+		c.Disconnect()
+		sender := brokertest.Dial(t, b, brokertest.TCP, as(device, 5))
+		for sent := 0; sent < bytes; sent += 20_000 {
+			require.Zero(t, sender.Publish("devices/"+device+"/x", string(make([]byte, 20_000)), 1))
+		}
+	}
+	fill("bed-1", 1<<20)
+	fill("bed-2", 300<<10)
+	free.Store(1)
+	sender := brokertest.Dial(t, b, brokertest.TCP, as("bed-2", 5))
+	for len(b.Log.Lines("session ended")) == 0 {
+		require.Less(t, sender.Publish("devices/bed-2/x", "1", 1), byte(0x80))
+	}
+	assert.Len(t, b.Log.Lines("session ended", "client=bed-1-away"), 1)
+}
+
+// What need not stay on disk goes from there, also when the batch that says so fails at first.
+func TestAFailedBatchDeletesLater(t *testing.T) {
+	t.Parallel()
+	s := journaltest.New()
+	b := keeping(t, s, nil)
+	login := lasting("bed-1", "reader", 5)
+	c := brokertest.Dial(t, b, brokertest.TCP, login)
+	c.Subscribe("devices/bed-1/x", 1)
+	c.Disconnect()
+	c.AwaitClosed()
+	other := brokertest.Dial(t, b, brokertest.TCP, lasting("bed-1", "other", 5))
+	sender := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 5))
+	require.Zero(t, sender.Publish("devices/bed-1/x", "1", 1))
+	refused := make(chan struct{}, 1)
+	var fail atomic.Bool
+	s.Before(func(batch *journal.Batch) error {
+		if fail.Load() && len(batch.Trims)+len(batch.Ended) > 1 {
+			select {
+			case refused <- struct{}{}:
+			default:
+			}
+			return errors.New("the disk is full")
+		}
+		if fail.Load() {
+			return errors.New("the disk is full")
+		}
+		return nil
+	})
+	fail.Store(true)
+	c = brokertest.Dial(t, b, brokertest.TCP, login)
+	assert.Equal(t, "1", string(c.Receive().Payload))
+	c.Ping()
+	c.Disconnect()
+	c.AwaitClosed()
+	assert.True(t, b.EndSession("other"))
+	other.AwaitClosed()
+	select {
+	case <-refused:
+	case <-time.After(brokertest.Patience):
+		t.Fatal("no batch that deletes")
+	}
+	fail.Store(false)
+	require.Eventually(t, func() bool { sessions, queues, _, _ := s.Counts(); return sessions == 1 && queues == 0 },
+		brokertest.Patience, time.Millisecond)
 }

@@ -69,6 +69,7 @@ type takenPeer struct {
 	p       *peer
 	id      journal.SessionID
 	state   []byte // nil: not among what is taken
+	whole   bool   // it was
 	filters []string
 	subs    []journal.Subscription
 	entries []session.Entry
@@ -366,7 +367,7 @@ func (k *taking) take(p *peer, t session.Moment) {
 	whole := s.stateDue || s.lazyDue && k.lazies
 	if whole {
 		if s.written || p.state.Worth() {
-			one.state, s.written = p.state.AppendState(nil, t), true
+			one.state, one.whole, s.written = p.state.AppendState(nil, t), true, true
 		}
 		s.stateDue, s.lazyDue = false, s.lazyDue && !k.lazies
 	}
@@ -475,7 +476,7 @@ func (g *ledger) Done(_ *journal.Batch, err error) {
 				}
 			}
 			freeKept(s.taken)
-			s.taken, s.onDisk = nil, max(s.onDisk, one.last)
+			s.taken, s.onDisk, s.stored = nil, max(s.onDisk, one.last), s.stored || one.whole
 			if one.p.state.WantsLoad() {
 				g.r.loader.want(one.p)
 			}

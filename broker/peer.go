@@ -67,6 +67,7 @@ type shelf struct {
 
 	id       journal.SessionID // of its session; 0: nothing of it is on disk or shall be
 	written  bool              // as a session, not only entries
+	stored   bool              // and that is known to be on disk
 	stateDue bool              // its state has changed
 	lazyDue  bool              // the same, and it may wait
 	filters  []string          // subscriptions that have changed

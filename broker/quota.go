@@ -45,6 +45,9 @@ type quotas struct {
 	space  func() int64 // asks for what is left; nil: nobody knows
 }
 
+// freeSpace is the rule by which sessions end when too little is left.
+const freeSpace = "free space"
+
 // One in spaceShare bytes of what is free, with what waits on disk, may wait there: the readings need the rest.
 const spaceShare = 2
 
@@ -151,7 +154,7 @@ func (u *usage) overfull() (rule string, is bool) {
 	case bytes > int64(q.limits.MaxDiskBytesPerAccount):
 		return fmt.Sprintf("limits.max_disk_bytes_per_account %d", q.limits.MaxDiskBytesPerAccount), true
 	case q.space != nil && bytes > assuredBytes && q.disk.bytes.Load() > q.room.Load()/spaceShare:
-		return "free space", true
+		return freeSpace, true
 	}
 	return "", false
 }
@@ -176,8 +179,8 @@ func (w *work) checkQuota(p *peer) {
 	}
 }
 
-// endLargest ends the sessions for which most waits, of those of p's account, until there is room: no other one loses
-// anything.
+// endLargest ends the sessions for which most waits, of those of p's account, or of all where the space is that of all, until
+// there is room: no other one loses anything.
 func (r *router) endLargest(w *work, p *peer) {
 	s := r.sessions
 	s.mu.Lock()
@@ -187,7 +190,7 @@ func (r *router) endLargest(w *work, p *peer) {
 	for rule, is := u.overfull(); is; rule, is = u.overfull() {
 		var largest *peer
 		for _, other := range s.byID {
-			if bytes := other.tailBytes.Load(); other.usage == u && bytes > 0 && (largest == nil || bytes > largest.tailBytes.Load()) {
+			if bytes := other.tailBytes.Load(); (other.usage == u || rule == freeSpace) && bytes > 0 && (largest == nil || bytes > largest.tailBytes.Load()) {
 				largest = other
 			}
 		}

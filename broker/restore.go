@@ -352,7 +352,8 @@ func (t *restoring) restore(s journal.Session) (gone bool, err error) {
 		return true, nil
 	}
 	p.ended, p.rights, p.away = false, access.RightsOf(account, s.Client), r.now()
-	p.shelf.id, p.shelf.written, p.shelf.onDisk = s.ID, true, max(waiting.Last, p.state.Newest())
+	p.shelf.id, p.shelf.written, p.shelf.stored = s.ID, true, true
+	p.shelf.onDisk = max(waiting.Last, p.state.Newest())
 	p.shelf.trimmed = waiting.First
 	p.state.Waiting(int(waiting.Messages), int(waiting.Bytes))
 	if before := r.sessions.byID[s.Client]; before != nil { // there can only be one

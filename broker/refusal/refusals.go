@@ -106,7 +106,7 @@ var (
 	AuthDataWithoutMethod  = Refusal{Reason: "authentication data without a method", V5: packets.ErrProtocolViolation}
 	ReceiveMaximumExceeded = Refusal{Reason: "more unacknowledged messages than announced", V5: packets.ErrReceiveMaximum}
 	WrongAcknowledgement   = Refusal{Reason: "acknowledgement of the wrong kind", V5: packets.ErrProtocolViolation}
-	NotStoredInTime        = Refusal{Reason: "not stored in time", V5: packets.ErrQuotaExceeded}
+	NotStoredInTime        = Refusal{Reason: "not stored in time", V5: packets.ErrQuotaExceeded, V3: v3ServerUnavailable}
 	SubscriberTooSlow      = Refusal{Reason: "too slow for what it subscribed to"} // a message to the account was dropped
 )
 

@@ -29,7 +29,11 @@ type incoming struct {
 	spare   []*held          // let go, to be used again
 	said    map[uint16]said  // by QoS 1 ids that wait for their PUBACK
 	fresh   fresh
+	most    int // that were held, since held was made
 }
+
+// keepSpare is how many held are kept to be used again: what is beyond that, a burst has left.
+const keepSpare = 64
 
 // held is one QoS 2 packet id. It outlives the connection.
 type held struct {
@@ -321,7 +325,13 @@ func (in *incoming) hold() *held {
 // forget lets an id go.
 func (in *incoming) forget(id uint16) {
 	h := in.held[id]
-	*h = held{}
-	in.spare = append(in.spare, h)
+	if len(in.spare) < keepSpare {
+		*h = held{}
+		in.spare = append(in.spare, h)
+	}
 	delete(in.held, id)
+	in.most = max(in.most, len(in.held))
+	if len(in.held) == 0 && in.most > keepSpare { // a map does not shrink
+		in.held, in.most = nil, 0
+	}
 }

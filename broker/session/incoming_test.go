@@ -220,3 +220,19 @@ func TestARoutedMessageThatStorageLostIsForStorageOnly(t *testing.T) {
 	assert.Equal(t, StoreOnly, verdict)
 	assert.Equal(t, []string{"PUBREC id=7"}, complete(s, ticket, Success))
 }
+
+func TestABurstOfQoS2LeavesNothing(t *testing.T) {
+	s := online(t, Options{}, nil)
+	for round := range 3 {
+		for id := uint16(1); id <= 1000; id++ {
+			ticket, verdict, _ := s.Receive(id, 2, nil)
+			require.Equal(t, Route, verdict, round)
+			s.Complete(ticket, Success, nil)
+		}
+		for id := uint16(1); id <= 1000; id++ {
+			require.Equal(t, []Effect{{Kind: Pubcomp, PacketID: id}}, s.Pubrel(id, nil))
+		}
+		assert.LessOrEqual(t, len(s.incoming.spare), keepSpare)
+		assert.Nil(t, s.incoming.held)
+	}
+}
