@@ -134,3 +134,80 @@ func (p *peer) exhausted() bool {
 	_, is := p.usage.exhausted()
 	return is
 }
+
+// A queue that grows fast has thousands of entries in each batch: their room goes from one batch to the next.
+const fewKept, mostKept = 64, 16384
+
+var spareKept, spareEntries sync.Pool // of []keptEntry and []session.Entry, behind pointers
+
+// appendKept is append.
+func appendKept(list []keptEntry, k keptEntry) []keptEntry {
+	if n := len(list); n == cap(list) && n >= fewKept {
+		if spare, _ := spareKept.Get().(*[]keptEntry); spare != nil && cap(*spare) > n {
+			list = append(*spare, list...)
+		}
+	}
+	return append(list, k)
+}
+
+// freeKept gives the room of a list back, of which nothing is needed any more.
+func freeKept(list []keptEntry) {
+	if n := cap(list); n >= 2*fewKept && n <= mostKept {
+		clear(list)
+		list = list[:0]
+		spareKept.Put(&list)
+	}
+}
+
+func freeEntries(list []session.Entry) {
+	if n := cap(list); n > 0 && n <= mostKept {
+		clear(list)
+		list = list[:0]
+		spareEntries.Put(&list)
+	}
+}
+
+// settle takes notice that the entry of a lasting session is settled: where it is not on disk, it need not get there. The
+// caller holds p.mu.
+func (g *ledger) settle(w *work, p *peer, seq uint64) {
+	s := &p.shelf
+	if !g.drop(w, s.pending, seq) {
+		g.drop(w, s.taken, seq)
+	}
+	for len(s.pending) > 0 && s.pending[0].Message == nil {
+		s.pending[0] = keptEntry{}
+		s.pending = s.pending[1:]
+	}
+	g.markLazily(p)
+}
+
+// drop reports whether seq is within entries.
+func (g *ledger) drop(w *work, entries []keptEntry, seq uint64) bool {
+	if len(entries) == 0 || seq < entries[0].Seq {
+		return false
+	}
+	low, high := 0, len(entries)
+	for low < high {
+		if middle := (low + high) / 2; entries[middle].Seq < seq {
+			low = middle + 1
+		} else {
+			high = middle
+		}
+	}
+	if low < len(entries) && entries[low].Seq == seq {
+		g.clear(w, &entries[low])
+	}
+	return true
+}
+
+// clear ends the wait for an entry.
+func (g *ledger) clear(w *work, k *keptEntry) {
+	if k.Message == nil {
+		return
+	}
+	g.pending.Add(-int64(k.Cost()))
+	if k.receipt != nil {
+		w.kept = append(w.kept, k.receipt)
+	}
+	*k = keptEntry{Entry: session.Entry{Seq: k.Seq}}
+}
