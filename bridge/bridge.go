@@ -25,6 +25,7 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -45,6 +46,27 @@ type Bridge struct {
 	in     memory
 	primed bool // our subscriptions at the local broker were made in a run that did not reach the remote one
 	known  bool // there is a session at the local broker
+	// gone are filters of a bridge before this one, by direction, that its sessions may still be subscribed to.
+	gone [Out + In][]string
+}
+
+// succeed takes over the sessions of a bridge that has ended, which had the same name.
+func (b *Bridge) succeed(before *Bridge) {
+	for _, way := range []Direction{Out, In} {
+		if r, other := &b.o.Remote, &before.o.Remote; way == In && (r.Address != other.Address || r.ClientID != other.ClientID) {
+			continue
+		}
+		gone := before.gone[way]
+		for _, f := range before.o.filters(way) {
+			gone = append(gone, f.text)
+		}
+		for _, text := range gone {
+			kept := slices.ContainsFunc(b.o.filters(way), func(f filter) bool { return f.text == text })
+			if !kept && !slices.Contains(b.gone[way], text) {
+				b.gone[way] = append(b.gone[way], text)
+			}
+		}
+	}
 }
 
 // New checks the options and returns a bridge that does nothing until Run.
@@ -123,6 +145,11 @@ func (b *Bridge) prime(ctx context.Context) error {
 		return err
 	}
 	defer local.close()
+	if gone := b.gone[Out]; len(gone) > 0 {
+		if err := local.sendNow(unsubscribePacket(gone)); err != nil {
+			return &endError{&b.o.Local, err, false}
+		}
+	}
 	if err := local.subscribeNow(subscribePacket(filters, retainedNever)); err != nil {
 		return err
 	}

@@ -514,3 +514,42 @@ func TestTooLargeMessagesAreLeft(t *testing.T) {
 	assert.Equal(t, "large", s.Last.Topic)
 	assert.Equal(t, "it is larger than 2000 bytes", s.Last.Reason)
 }
+
+// What is not carried any more is not subscribed to any more, at neither broker: it would wait there, and come for nothing.
+func TestSubscriptionsEndWithTheTopicsOfABridge(t *testing.T) {
+	here, there := brokertest.Start(t, guest), brokertest.Start(t, guest)
+	filtersAt := func(b *brokertest.Broker, id string) int {
+		for _, s := range b.Sessions() {
+			if s.Client == id {
+				return s.Subscriptions
+			}
+		}
+		return -1
+	}
+	var group bridge.Group
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = group.Run(ctx) }()
+	defer func() { cancel(); <-ended }()
+	o := options(here, there.Addrs().TCP.String())
+	apply := func(address string, filters ...string) {
+		o := o
+		o.Remote.Address, o.Log = address, nil
+		for _, f := range filters {
+			o.Routes = append(o.Routes, bridge.Route{Filter: f, Direction: bridge.In | bridge.Out, QoS: 1})
+		}
+		require.NoError(t, group.Apply([]bridge.Options{o}, func(string) bool { return false }))
+	}
+	are := func(atHere, atThere int) {
+		t.Helper()
+		require.Eventually(t, func() bool {
+			return filtersAt(here, o.Local.ClientID) == atHere && filtersAt(there, o.Remote.ClientID) == atThere
+		}, brokertest.Patience, 5*time.Millisecond)
+	}
+	apply(o.Remote.Address, "a/#", "b/#", "c/#")
+	are(3, 3)
+	apply(o.Remote.Address, "a/#", "d/#")
+	are(2, 2)
+	apply("127.0.0.1:1", "d/#") // which is not there
+	are(1, 2)
+}

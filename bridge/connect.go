@@ -16,9 +16,10 @@ const (
 	dialTimeout = 10 * time.Second
 	// receiveMaximum is announced to either broker: so many of its messages may be on their way to the other one.
 	receiveMaximum = 128
-	// subscribeID is the packet id of our SUBSCRIBE. The other ids are those under which messages come, and go on; brokers give
-	// the last one out as the last.
-	subscribeID = 65535
+	// subscribeID is the packet id of our SUBSCRIBE, unsubscribeID that of our UNSUBSCRIBE. The other ids are those under which messages come, and go on; brokers give
+	// the last ones out as the last.
+	subscribeID   = 65535
+	unsubscribeID = subscribeID - 1
 
 	retainedAlways byte = packets.RetainSendOnSubscribe
 	retainedNew    byte = packets.RetainSendOnSubscribeIfNew
@@ -137,6 +138,14 @@ func subscribePacket(filters []filter, retained byte) *packets.ControlPacket {
 		s.Subscriptions = append(s.Subscriptions, packets.SubOptions{Topic: f.text, QoS: f.qos, RetainHandling: retained,
 			NoLocal: true, RetainAsPublished: true})
 	}
+	return p
+}
+
+// unsubscribePacket asks for no more of some filters.
+func unsubscribePacket(filters []string) *packets.ControlPacket {
+	p := packets.NewControlPacket(packets.UNSUBSCRIBE)
+	u := p.Content.(*packets.Unsubscribe)
+	u.PacketID, u.Topics = unsubscribeID, filters
 	return p
 }
 

@@ -14,8 +14,8 @@ const (
 	// fullBytes is how much may wait for a broker's socket before messages of QoS 0 wait; messages of QoS 1 and 2 are bounded by
 	// receiveMaximum.
 	fullBytes = 1 << 20
-	// longestWait is how long a message of QoS 0 waits for a broker that takes nothing. It holds up the acknowledgements
-	// behind it, so it must end.
+	// longestWait is how long a message of QoS 0 waits for a broker that takes nothing; those after it do not wait. It holds up
+	// the acknowledgements behind it, and those who publish at the other broker.
 	longestWait = time.Second
 	// farewell is how long a connection may take to end in order.
 	farewell = time.Second
@@ -44,6 +44,7 @@ type end struct {
 	waiting []byte        // to be written
 	wake    chan struct{} // there is something in waiting
 	room    chan struct{} // closed and made anew when waiting was taken
+	deaf    bool          // a message has waited for room in vain, and nothing was taken since
 	over    bool          // cut
 	leaving bool          // what waits is the last
 	written chan struct{} // write has ended
@@ -94,17 +95,23 @@ func (e *end) rouse() {
 func (e *end) offer(data []byte) bool {
 	for {
 		e.mu.Lock()
-		full, room := len(e.waiting) >= fullBytes && !e.over, e.room
+		full, room, deaf := len(e.waiting) >= fullBytes && !e.over, e.room, e.deaf
 		e.mu.Unlock()
-		if !full {
+		switch {
+		case !full:
 			e.send(data)
 			return true
+		case deaf:
+			return false
 		}
 		late := time.NewTimer(longestWait)
 		select {
 		case <-room:
 			late.Stop()
 		case <-late.C:
+			e.mu.Lock()
+			e.deaf = true
+			e.mu.Unlock()
 			return false
 		}
 	}
@@ -139,6 +146,9 @@ func (e *end) write() error {
 			if err := e.writeNow(part); err != nil {
 				return err
 			}
+			e.mu.Lock()
+			e.deaf = false
+			e.mu.Unlock()
 		}
 		if leaving {
 			return net.ErrClosed

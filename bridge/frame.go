@@ -69,7 +69,7 @@ func unexpected(err error) error {
 func fromServer(kind byte) bool {
 	switch kind {
 	case packets.CONNACK, packets.PUBLISH, packets.PUBACK, packets.PUBREC, packets.PUBREL, packets.PUBCOMP,
-		packets.SUBACK, packets.PINGRESP, packets.DISCONNECT:
+		packets.SUBACK, packets.UNSUBACK, packets.PINGRESP, packets.DISCONNECT:
 		return true
 	}
 	return false

@@ -3,6 +3,7 @@ package bridge
 import (
 	"bufio"
 	"bytes"
+	"fmt"
 	"testing"
 
 	"github.com/eclipse/paho.golang/packets"
@@ -40,4 +41,29 @@ func FuzzReadPacket(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Where somebody takes away the mark of a box, a circle ends by the number of the others.
+func TestAMessageWithTooManyMarksGoesNoFurther(t *testing.T) {
+	o := Options{Box: "here", Routes: []Route{{Filter: "#", Direction: In | Out}}}
+	p := &packets.Publish{Topic: "a", Properties: &packets.Properties{}}
+	for n := range maxHops + 1 {
+		for _, way := range []Direction{In, Out} {
+			_, fate := o.translate(way, p, &Broker{}, "")
+			assert.Equal(t, n >= maxHops, fate == looped, "%d marks", n)
+		}
+		p.Properties.User = append(p.Properties.User, packets.User{Key: HopProperty, Value: fmt.Sprint("box ", n)})
+	}
+}
+
+// A broker that sends more than it was allowed to is left: what waits for the other one is bounded.
+func TestABrokerMustNotSendMoreThanItMay(t *testing.T) {
+	o := Options{Box: "here", Routes: []Route{{Filter: "#", Direction: Out, QoS: 1}}}
+	to := newEnd(&Broker{}, nil, 0)
+	to.window = 1
+	d := newDirection(&Bridge{o: o}, Out, newEnd(&Broker{}, nil, 0), to)
+	for id := uint16(1); id <= receiveMaximum; id++ {
+		require.NoError(t, d.published(&packets.Publish{Topic: "a", QoS: 1, PacketID: id, Properties: &packets.Properties{}}))
+	}
+	assert.Error(t, d.published(&packets.Publish{Topic: "a", QoS: 1, PacketID: receiveMaximum + 1, Properties: &packets.Properties{}}))
 }

@@ -40,8 +40,10 @@ func (g *Group) Apply(list []Options, same func(name string) bool) error {
 	before := g.members
 	g.members = made
 	for _, m := range before {
-		if g.member(m.o.Name) != m {
-			m.stop()
+		if now := g.member(m.o.Name); now != m {
+			if m.stop(); now != nil {
+				now.succeed(m.Bridge)
+			}
 		}
 	}
 	for _, m := range made {

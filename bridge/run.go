@@ -66,6 +66,9 @@ func (r *run) serve(ctx context.Context) error {
 // subscribe asks both brokers for what is to be carried. Retained messages are wanted when they are new to the other side.
 func (r *run) subscribe() {
 	ask := func(d *direction, anew bool) {
+		if gone := r.gone[d.way]; len(gone) > 0 {
+			d.from.send(encode(unsubscribePacket(gone)))
+		}
 		filters := r.o.filters(d.way)
 		if len(filters) == 0 {
 			return
@@ -101,6 +104,8 @@ func (r *run) read(e *end, from, to *direction) error {
 			err = to.completed(c.PacketID)
 		case *packets.Suback:
 			r.subscribed(e, from.way, c)
+		case *packets.Unsuback:
+			r.gone[from.way] = nil // a filter that it refuses to take away stays, and what comes of it is not carried
 		case *packets.Pingresp:
 		case *packets.Disconnect:
 			to.blamed(c.ReasonCode)

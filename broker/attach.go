@@ -32,7 +32,6 @@ func (r *router) attach(l *clientLink, pk *packets.Packet) {
 	}
 	p.narrowed = p.narrowed || !p.rights.ReadsLike(l.rights) // as yet only for a session that is present
 	p.link, p.rights = l, l.rights
-	p.smallWindow = c.ReceiveMaximum > 0 && c.ReceiveMaximum < smallWindow
 	l.present, w.out = p.state.Connect(r.now(), c, w.out[:0])
 	w.apply(p)
 	p.ended, p.narrowed = false, p.narrowed && l.present
@@ -108,6 +107,7 @@ func sessionConnection(l *clientLink, pk *packets.Packet) session.Connection {
 		Clean:             pk.Connect.Clean,
 		ReceiveMaximum:    pk.Properties.ReceiveMaximum,
 		MaximumPacketSize: pk.Properties.MaximumPacketSize,
+		TopicAliasMaximum: pk.Properties.TopicAliasMaximum,
 		Will:              willOf(l, pk),
 	}
 	if c.Version >= 5 {
@@ -208,7 +208,7 @@ func (r *router) run(stop <-chan struct{}) {
 		r.retained.expire(now, r)
 		r.ledger.tick()
 		r.loader.retry()
-		r.quotas.lookAround()
+		r.quotas.lookAround(r.ledger.pending.Load())
 		if now.Sub(system) >= systemEvery {
 			system = now
 			r.updateSystem(now)

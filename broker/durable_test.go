@@ -233,6 +233,30 @@ func TestNothingIsAcknowledgedThatIsNotOnDisk(t *testing.T) {
 	assert.Equal(t, []string{"1", "1"}, texts(c, 2), "what nobody was told of may come all the same")
 }
 
+// The client may use the id for another message as soon as it has a PUBCOMP, so that is not sent, not the second time either, before
+// the end of the message before is on disk.
+func TestNoPubcompLeavesBeforeTheReleaseIsOnDisk(t *testing.T) {
+	t.Parallel()
+	s := journaltest.New()
+	b := keeping(t, s, nil)
+	login := lasting("bed-1", "esp", 5)
+	c := brokertest.Dial(t, b, brokertest.TCP, login)
+	c.SendPublish("devices/bed-1/x", "1", 2)
+	id := c.Await(packets.Pubrec).PacketID
+	pubrel := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Pubrel, Qos: 1}, PacketID: id}
+	full := make(chan struct{})
+	s.Before(func(*journal.Batch) error { <-full; return nil })
+	for range 2 {
+		c.Send(pubrel)
+		c.AwaitNone(packets.Pubcomp)
+		c.Close()
+		c = brokertest.Dial(t, b, brokertest.TCP, login)
+	}
+	c.Send(pubrel)
+	close(full)
+	assert.Zero(t, c.Await(packets.Pubcomp).ReasonCode)
+}
+
 func TestWhatAnAdministratorTakesAwayStaysAway(t *testing.T) {
 	t.Parallel()
 	s := journaltest.New()
@@ -321,4 +345,79 @@ func TestOverARestartTimePassesAsFarAsItIsSure(t *testing.T) {
 		assert.Equal(t, "for ever", string(c.Receive().Payload))
 		require.NoError(t, b.Close())
 	}
+}
+
+// Where the file of a running broker is damaged, it may have lost what the broker still has in memory.
+func TestWhatIsLostOnDiskIsWrittenAgain(t *testing.T) {
+	t.Parallel()
+	s := journaltest.New()
+	b := keeping(t, s, nil)
+	away, present := lasting("bed-1", "away", 5), lasting("bed-1", "present", 5)
+	c := brokertest.Dial(t, b, brokertest.TCP, away)
+	require.Equal(t, byte(1), c.Subscribe("devices/bed-1/commands", 1))
+	require.Equal(t, byte(1), c.Subscribe("devices/bed-1/more", 1))
+	c.Close()
+	require.Equal(t, byte(1), brokertest.Dial(t, b, brokertest.TCP, present).Subscribe("devices/bed-1/commands", 1))
+	sender := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 5))
+	send(t, sender, retain("devices/bed-1/a", "retained"))
+	s.Lose()
+	require.Eventually(t, func() bool { sessions, _, retained, _ := s.Counts(); return sessions == 2 && retained == 1 },
+		brokertest.Patience, time.Millisecond)
+
+	s.Lose() // and a stop before the clock comes round
+	require.NoError(t, b.Close())
+	b = keeping(t, s.Crash(), nil)
+	assert.Equal(t, 1, b.RetainedCount())
+	sender = brokertest.Dial(t, b, brokertest.TCP, b.AsBackend())
+	for _, topic := range []string{"devices/bed-1/commands", "devices/bed-1/more"} {
+		require.Zero(t, sender.Publish(topic, topic, 1))
+	}
+	c, again := brokertest.TryDial(t, b, brokertest.TCP, away)
+	require.True(t, again.SessionPresent)
+	assert.Equal(t, []string{"devices/bed-1/commands", "devices/bed-1/more"}, texts(c, 2))
+	c, again = brokertest.TryDial(t, b, brokertest.TCP, present)
+	require.True(t, again.SessionPresent)
+	assert.Equal(t, []string{"devices/bed-1/commands"}, texts(c, 1))
+}
+
+// A session that is in a batch for two reasons is as it was when the disk refuses that.
+func TestWhatIsAcknowledgedGoesFromTheDiskAfterARefusal(t *testing.T) {
+	t.Parallel()
+	s := journaltest.New()
+	b := keeping(t, s, nil)
+	c := brokertest.Dial(t, b, brokertest.TCP, lasting("bed-1", "esp", 5))
+	require.Equal(t, byte(1), c.Subscribe("devices/bed-1/commands", 1))
+	sender := brokertest.Dial(t, b, brokertest.TCP, b.AsBackend())
+	require.Zero(t, sender.Publish("devices/bed-1/commands", "x", 1))
+	message := c.Await(packets.Publish) // not acknowledged
+	waiting := func() int { _, queues, _, _ := s.Counts(); return queues }
+	require.Equal(t, 1, waiting())
+
+	held, goOn, refused := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	batches := 0
+	s.Before(func(*journal.Batch) error {
+		switch batches++; batches {
+		case 1:
+			close(held)
+			<-goOn
+		case 2:
+			close(refused)
+			return fmt.Errorf("the disk is full")
+		}
+		return nil
+	})
+	other := brokertest.Dial(t, b, brokertest.TCP, as("bed-2", 5))
+	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: 1}, PacketID: 60_000}
+	retain("devices/bed-2/a", "something else")(&pk)
+	other.Send(pk)
+	<-held
+	c.Acknowledge(message)
+	c.Ping()
+	require.Eventually(t, b.LazyDue, brokertest.Patience, time.Millisecond)
+	c.Send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Subscribe, Qos: 1}, PacketID: 60_000,
+		Filters: packets.Subscriptions{{Filter: "devices/bed-1/more", Qos: 1}}})
+	require.Eventually(t, func() bool { return b.Charged()["bed-1"]().Subscriptions > 1 }, brokertest.Patience, time.Millisecond)
+	close(goOn)
+	<-refused
+	require.Eventually(t, func() bool { return waiting() == 0 }, brokertest.Patience, time.Millisecond)
 }

@@ -94,6 +94,14 @@ func (p *peer) memoryTail() int {
 	return bytes
 }
 
+// LazyDue reports whether the next batch takes what may wait.
+func (b *Broker) LazyDue() bool {
+	g := &b.hook.router.ledger
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.lazyDue
+}
+
 // Waited returns how many sessions publishers wait for.
 func (b *Broker) Waited() int { return int(b.hook.router.waited.Load()) }
 

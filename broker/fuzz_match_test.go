@@ -69,6 +69,8 @@ func text(s string) bool {
 func FuzzOutgoingMessages(f *testing.F) {
 	f.Add(byte(4), byte(0), byte(0), uint16(0), uint32(0), uint32(0), "a/b", []byte("hi"), "", "", []byte(nil), "", "")
 	f.Add(byte(5), byte(1), byte(1), uint16(1), uint32(60), uint32(1), "a/b", []byte("hi"), "text/plain", "re/ply", []byte{0, 1}, "key", "value")
+	f.Add(byte(5), byte(0), byte(16), uint16(1), uint32(0), uint32(0), "a/b/c", []byte("hi"), "", "", []byte(nil), "", "")
+	f.Add(byte(5), byte(2), byte(48), uint16(16), uint32(5), uint32(3), "a/b/c", []byte("hi"), "", "re/ply", []byte(nil), "k", "v")
 	f.Add(byte(5), byte(2), byte(2), uint16(65535), uint32(1<<32-1), uint32(268_435_455), "/", bytes.Repeat([]byte{0}, 20_000), "", "", []byte{}, "", "v")
 	f.Fuzz(func(t *testing.T, version, qos, flags byte, id uint16, expiry, subscription uint32, name string, payload []byte,
 		contentType, responseTopic string, correlation []byte, key, value string) {
@@ -93,6 +95,10 @@ func FuzzOutgoingMessages(f *testing.F) {
 		if version < 5 {
 			want = packets.Properties{}
 		} else {
+			if flags&16 != 0 {
+				e.Alias, e.TopicKnown = id|1, flags&32 != 0
+				want.TopicAlias, want.TopicAliasFlag = e.Alias, true
+			}
 			want.MessageExpiryInterval = expiry
 			for _, id := range e.SubscriptionIDs {
 				want.SubscriptionIdentifier = append(want.SubscriptionIdentifier, int(id))
@@ -101,7 +107,11 @@ func FuzzOutgoingMessages(f *testing.F) {
 
 		got := readBack(t, e.AppendPacket(nil, version), version)
 		require.Equal(t, packets.FixedHeader{Type: packets.Publish, Qos: qos, Dup: e.DUP, Retain: e.Retain, Remaining: got.FixedHeader.Remaining}, got.FixedHeader)
-		require.Equal(t, name, got.TopicName)
+		if e.TopicKnown {
+			require.Empty(t, got.TopicName)
+		} else {
+			require.Equal(t, name, got.TopicName)
+		}
 		require.True(t, bytes.Equal(payload, got.Payload))
 		require.Equal(t, qos > 0, got.PacketID != 0)
 		if qos > 0 {

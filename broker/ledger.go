@@ -13,6 +13,9 @@ import (
 // maxPendingBytes may wait for the disk: publishers wait when it is more.
 const maxPendingBytes = 32 << 20
 
+// filterBytes is what a change of a subscription costs beside its filter, until it is on disk.
+const filterBytes = 64
+
 // ledger is what the broker's state must have on disk and has not yet. It is the journal.Source of the committer. Without a
 // storage nothing is taken: what is pending stays in memory.
 type ledger struct {
@@ -20,6 +23,7 @@ type ledger struct {
 	storage  journal.Storage // nil: none
 	attached bool            // to it
 	pending  atomic.Int64    // bytes of entries that are not on disk
+	lost     atomic.Bool     // some of what was on disk may not be there any more
 
 	// step is held for reading by what changes several sessions, or sessions and retained messages, at once: it is in one
 	// batch. It comes before all other locks.
@@ -118,6 +122,7 @@ func (g *ledger) subscribed(p *peer, filter string) int64 {
 		return 0
 	}
 	p.shelf.filters = append(p.shelf.filters, filter)
+	p.shelf.filterBytes += len(filter) + filterBytes
 	g.identify(p)
 	return g.mark(p)
 }
@@ -158,6 +163,7 @@ func (g *ledger) tick() {
 	if g.storage == nil {
 		return
 	}
+	g.rewrite()
 	g.mu.Lock()
 	due := len(g.lazy)+len(g.dirty)+len(g.topics)+len(g.ended) > 0
 	g.lazyDue = g.lazyDue || len(g.lazy) > 0
@@ -179,9 +185,41 @@ func (g *ledger) enqueue(w *work, p *peer, e *session.Effect) {
 		return
 	}
 	k.receipt = w.owe()
-	p.shelf.pending = append(p.shelf.pending, k)
+	p.shelf.pending = appendKept(p.shelf.pending, k)
 	g.identify(p)
 	g.mark(p)
+}
+
+// A queue that grows fast has thousands of entries in each batch: their room goes from one batch to the next.
+const fewKept, mostKept = 64, 16384
+
+var spareKept, spareEntries sync.Pool // of []keptEntry and []session.Entry, behind pointers
+
+// appendKept is append.
+func appendKept(list []keptEntry, k keptEntry) []keptEntry {
+	if n := len(list); n == cap(list) && n >= fewKept {
+		if spare, _ := spareKept.Get().(*[]keptEntry); spare != nil && cap(*spare) > n {
+			list = append(*spare, list...)
+		}
+	}
+	return append(list, k)
+}
+
+// freeKept gives the room of a list back, of which nothing is needed any more.
+func freeKept(list []keptEntry) {
+	if n := cap(list); n >= 2*fewKept && n <= mostKept {
+		clear(list)
+		list = list[:0]
+		spareKept.Put(&list)
+	}
+}
+
+func freeEntries(list []session.Entry) {
+	if n := cap(list); n > 0 && n <= mostKept {
+		clear(list)
+		list = list[:0]
+		spareEntries.Put(&list)
+	}
 }
 
 // settle takes notice that the entry of a lasting session is settled: where it is not on disk, it need not get there. The
@@ -240,6 +278,8 @@ func (g *ledger) endSession(w *work, p *peer) journal.SessionID {
 		}
 	}
 	id := s.id
+	g.mu.Lock() // Take may be about to take it off its lists
+	defer g.mu.Unlock()
 	*s = shelf{listed: s.listed, lazyListed: s.lazyListed, outbox: s.outbox, loading: s.loading}
 	return id
 }
@@ -340,14 +380,19 @@ func (k *taking) take(p *peer, t session.Moment) {
 			one.subs = append(one.subs, sub)
 		}
 	}
-	s.filters = nil
+	s.filters, s.filterBytes = nil, 0
 	if n := len(s.pending); n > 0 {
 		one.last = s.pending[n-1].Seq
+		if spare, _ := spareEntries.Get().(*[]session.Entry); spare != nil {
+			one.entries = *spare
+		}
 		for i := range s.pending {
 			if s.pending[i].Message != nil {
 				one.entries = append(one.entries, s.pending[i].Entry)
-				s.taken = append(s.taken, s.pending[i])
 			}
+		}
+		if s.taken = s.pending; len(one.entries) == 0 {
+			s.taken = nil
 		}
 		s.pending = nil
 	}
@@ -359,9 +404,24 @@ func (k *taking) take(p *peer, t session.Moment) {
 	k.peers = append(k.peers, one)
 }
 
+// newPack returns one with room for the messages of the longest queue, which has most of them.
+func (k *taking) newPack(t session.Moment) *session.Pack {
+	var longest []session.Entry
+	queues := 0
+	for i := range k.peers {
+		if n := len(k.peers[i].entries); n > 0 {
+			queues++
+			if n > len(longest) {
+				longest = k.peers[i].entries
+			}
+		}
+	}
+	return session.NewPack(t, longest, queues > 1)
+}
+
 // encode writes what was taken into b.
 func (k *taking) encode(b *journal.Batch, retained map[string]session.Kept, t session.Moment) {
-	pack := session.NewPack(t)
+	pack := k.newPack(t)
 	for i := range k.peers {
 		one := &k.peers[i]
 		if one.state != nil {
@@ -379,6 +439,7 @@ func (k *taking) encode(b *journal.Batch, retained map[string]session.Kept, t se
 		if one.trim > 0 {
 			b.Trims = append(b.Trims, journal.Trim{Session: one.id, Before: one.trim})
 		}
+		freeEntries(one.entries)
 		one.state, one.subs, one.entries = nil, nil, nil
 	}
 	b.Messages = pack.Bytes
@@ -413,6 +474,7 @@ func (g *ledger) Done(_ *journal.Batch, err error) {
 					kept = append(kept, e.receipt)
 				}
 			}
+			freeKept(s.taken)
 			s.taken, s.onDisk = nil, max(s.onDisk, one.last)
 			if one.p.state.WantsLoad() {
 				g.r.loader.want(one.p)
@@ -451,8 +513,11 @@ func (g *ledger) putBack(k *taking) {
 		one.p.mu.Lock()
 		if s := &one.p.shelf; s.id == one.id {
 			s.stateDue, s.filters = true, append(one.filters, s.filters...)
+			for _, filter := range one.filters {
+				s.filterBytes += len(filter) + filterBytes
+			}
 			s.pending, s.taken = append(s.taken, s.pending...), nil
-			s.trimmed = one.before
+			s.trimmed = min(s.trimmed, one.before) // it may be there twice
 			g.mu.Lock()
 			if !s.listed {
 				s.listed = true
@@ -474,11 +539,15 @@ func (g *ledger) putBack(k *taking) {
 	g.promises = append(k.promises, g.promises...)
 }
 
+// Rewrite is told by the committer. See journal.Source.
+func (g *ledger) Rewrite() { g.lost.Store(true) }
+
 // close has what has changed last written.
 func (g *ledger) close() error {
 	if g.storage == nil || !g.attached {
 		return nil
 	}
+	g.rewrite()
 	ctx, cancel := context.WithTimeout(context.Background(), closeWait)
 	defer cancel()
 	if err := g.storage.Detach(ctx); err != nil {

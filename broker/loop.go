@@ -193,12 +193,12 @@ func (l *clientLink) endReading(err error) {
 }
 
 // endRound sends what came of the packets that were read together: acknowledgements, also those of other publishers, and
-// deliveries, with one write for each connection. Then the publisher waits for a subscriber that cannot follow.
+// deliveries, with one write for each connection. Then the publisher waits for a share group that cannot follow.
 func (l *clientLink) endRound() {
 	defer dieOfPanic()
 	if l.work != nil {
 		l.work.flush()
-		l.work.waitForFull(l)
+		l.work.waitForGroup(l)
 	}
 }
 

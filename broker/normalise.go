@@ -24,7 +24,7 @@ func normalise(cl *mqtt.Client) time.Duration {
 	// the quota never gives it back. With a quota of 0 mochi sends without one.
 	cl.Properties.Props.ReceiveMaximum = 0
 	cl.State.Inflight.ResetSendQuota(0)
-	// An alias that mochi hands out and then drops with its message leaves the client with messages of no topic.
+	// The session hands out the aliases, and mochi none: it does so for messages that it then drops.
 	cl.Properties.Props.TopicAliasMaximum = 0
 	cl.Properties.Props.User, cl.Properties.Username = nil, bytes.Clone(cl.Properties.Username)
 	cl.Properties.Props.AuthenticationData = nil

@@ -32,9 +32,7 @@ type peer struct {
 	narrowed     bool          // it may have subscriptions to what it may not read any more
 	due          walks         // of retained messages
 	waiting      []*shareGroup // that wait for it to take messages
-	smallWindow  bool          // the client takes few messages at a time
 	backpressure backpressure
-	full         full
 	lost         uint64    // of state.Overflowed, that has been counted
 	warned       time.Time // when a line about it was written
 	charged      int       // units of session.FreeBytes, that its account is charged
@@ -76,12 +74,14 @@ type shelf struct {
 	stateDue bool              // its state has changed
 	lazyDue  bool              // the same, and it may wait
 	filters  []string          // subscriptions that have changed
-	pending  []keptEntry       // to be taken, by number
-	taken    []keptEntry       // with the committer
-	onDisk   uint64            // entries up to here are on disk, or settled
-	trimmed  uint64            // those below are not, any more
-	outbox   outbox
-	loading  bool // it is the loader's turn
+
+	filterBytes int         // of those
+	pending     []keptEntry // to be taken, by number
+	taken       []keptEntry // with the committer
+	onDisk      uint64      // entries up to here are on disk, or settled
+	trimmed     uint64      // those below are not, any more
+	outbox      outbox
+	loading     bool // it is the loader's turn
 }
 
 func (p *peer) stats() session.Stats {

@@ -41,11 +41,11 @@ type quotas struct {
 
 	onDisk bool         // there is a storage
 	disk   diskUse      // of all accounts
-	free   atomic.Int64 // bytes that the file system has left
-	space  func() int64 // asks for that; nil: nobody knows
+	room   atomic.Int64 // bytes that the file system had left a moment ago, with what waited there then
+	space  func() int64 // asks for what is left; nil: nobody knows
 }
 
-// spaceShare of what is free, and of what waits on disk, may wait there: the readings need the rest.
+// One in spaceShare bytes of what is free, with what waits on disk, may wait there: the readings need the rest.
 const spaceShare = 2
 
 // waitingOnDisk is what waits on disk for clients.
@@ -150,16 +150,16 @@ func (u *usage) overfull() (rule string, is bool) {
 		return fmt.Sprintf("limits.max_disk_messages_per_account %d", q.limits.MaxDiskMessagesPerAccount), true
 	case bytes > int64(q.limits.MaxDiskBytesPerAccount):
 		return fmt.Sprintf("limits.max_disk_bytes_per_account %d", q.limits.MaxDiskBytesPerAccount), true
-	case q.space != nil && bytes > assuredBytes && q.disk.bytes.Load() > (q.free.Load()+q.disk.bytes.Load())/spaceShare:
+	case q.space != nil && bytes > assuredBytes && q.disk.bytes.Load() > q.room.Load()/spaceShare:
 		return "free space", true
 	}
 	return "", false
 }
 
-// lookAround is called by the clock.
-func (q *quotas) lookAround() {
+// lookAround is called by the clock. Of what waits on disk, pending bytes are still on their way there.
+func (q *quotas) lookAround(pending int64) {
 	if q.space != nil {
-		q.free.Store(q.space())
+		q.room.Store(q.space() + max(q.disk.bytes.Load()-pending, 0))
 	}
 }
 
@@ -219,15 +219,11 @@ func (r *router) endOverfull(w *work, p *peer, rule string) {
 	}
 }
 
-// nearQuota says that half of what may wait for the account waits, and urgent that three quarters do: time for publishers to
-// wait, so that a burst to many clients of one account that read is not cut off.
-func (u *usage) nearQuota() (is, urgent bool) {
+// nearQuota says that half of what may wait for the account waits: time for publishers to wait, so that a burst to many clients of one account that read is not cut off.
+func (u *usage) nearQuota() bool {
 	limits, queued := &u.quotas.limits, u.queued.Load()
-	used := 4 * queued / int64(limits.MaxQueuedBytesPerAccount)
-	if queued >= assuredBytes {
-		used = max(used, 4*u.quotas.queued.Load()/int64(limits.MaxQueuedBytes))
-	}
-	return used >= 2, used >= 3
+	return 2*queued >= int64(limits.MaxQueuedBytesPerAccount) ||
+		queued >= assuredBytes && 2*u.quotas.queued.Load() >= int64(limits.MaxQueuedBytes)
 }
 
 // overflowed counts what there was no room for, in the session or in what its account may have waiting; p.mu is held. A

@@ -55,7 +55,7 @@ func (r *router) receive(l *clientLink, pk *packets.Packet) error {
 	}
 	w.settle()
 	if w.urgent {
-		w.waitForFull(l)
+		w.waitForGroup(l)
 	}
 	return nil
 }
@@ -179,7 +179,7 @@ func (r *router) receiveForIngest(l *clientLink, pk *packets.Packet) error {
 	r.fulfil(w, c)
 	w.settle()
 	if w.urgent {
-		w.waitForFull(l)
+		w.waitForGroup(l)
 	}
 	return nil
 }

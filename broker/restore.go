@@ -11,6 +11,7 @@ import (
 
 	"github.com/plantops/plantops/broker/access"
 	"github.com/plantops/plantops/broker/journal"
+	"github.com/plantops/plantops/broker/refusal"
 	"github.com/plantops/plantops/broker/session"
 )
 
@@ -121,9 +122,12 @@ func (r *router) loadSome(ctx context.Context, w *work, p *peer) error {
 		if err != nil {
 			return err
 		}
-		if _, _, now := p.state.Tail(); p.shelf.id != id || now != after {
-			entries, upTo = nil, after // it has begun anew meanwhile
+		if _, _, now := p.state.Tail(); p.shelf.id != id || now != after || !p.state.WantsLoad() {
+			entries, upTo = nil, after // it has begun anew meanwhile, or is away
 		}
+	}
+	if p.narrowed {
+		entries = w.readable(p, entries)
 	}
 	now, l := r.now(), p.link
 	if upTo > after {
@@ -131,7 +135,7 @@ func (r *router) loadSome(ctx context.Context, w *work, p *peer) error {
 		w.apply(p)
 		r.ledger.markLazily(p) // what is in memory of a session that does not last need not be on disk
 	}
-	if p.shelf.loading = false; p.state.WantsLoad() && upTo > after {
+	if p.shelf.loading = false; p.state.WantsLoad() { // who came back meanwhile was told that it is loading
 		r.loader.want(p)
 	}
 	if l != nil && p.state.Paused() {
@@ -140,6 +144,17 @@ func (r *router) loadSome(ctx context.Context, w *work, p *peer) error {
 		p.mu.Lock()
 	}
 	return nil
+}
+
+// readable leaves out what the client may not read any more. The caller holds p.mu.
+func (w *work) readable(p *peer, entries []session.Entry) []session.Entry {
+	return slices.DeleteFunc(entries, func(e session.Entry) bool {
+		may := p.rights.MayRead(e.Message.Topic)
+		if !may {
+			w.handBack(p, &keptEntry{Entry: e})
+		}
+		return !may
+	})
 }
 
 // decode makes entries of what was read above after. Where nothing was read, there is nothing up to onDisk any more.
@@ -195,6 +210,37 @@ func (g *ledger) inMemory(w *work, p *peer, after uint64, limit int) (entries []
 	return entries, p.state.Newest()
 }
 
+// rewrite has everything that is in memory written again, if some of it may be lost on disk.
+func (g *ledger) rewrite() {
+	if !g.lost.Swap(false) {
+		return
+	}
+	sessions, topics := 0, 0
+	g.r.sessions.each(func(p *peer) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if !p.shelf.written {
+			return
+		}
+		sessions++
+		p.shelf.filters = p.state.AppendFilters(p.shelf.filters)
+		g.markState(p)
+	})
+	t := &g.r.retained
+	for c := session.Everything(); !c.Done(); { // others get the lock in between
+		t.mu.Lock()
+		t.store.Sweep(c, func(k session.Kept) bool {
+			if k.Owner != nil {
+				topics++
+				g.retained(k.Topic)
+			}
+			return false
+		})
+		t.mu.Unlock()
+	}
+	g.r.log.Warn("the database was made anew: sessions and retained messages are written again", "sessions", sessions, "retained", topics)
+}
+
 // restoring takes the state of the broker at a start.
 type restoring struct {
 	r             *router
@@ -203,6 +249,7 @@ type restoring struct {
 	subscriptions map[journal.SessionID][]journal.Subscription
 	waiting       map[journal.SessionID]journal.Waiting
 	damaged       []error
+	judge         publishers
 	w             *work
 }
 
@@ -231,7 +278,12 @@ func (t *restoring) Retained(of journal.Retained) error {
 		t.r.ledger.retained(of.Topic)
 		return nil
 	}
-	if t.r.retained.set(m, &t.r.sessions.usageOf(of.Account).owner) != session.Stored {
+	owner := &t.r.sessions.usageOf(of.Account).owner
+	if !t.judge.may(session.Kept{Message: m, Owner: owner}) { // rights can change while nothing runs
+		t.r.ledger.retained(of.Topic)
+		return nil
+	}
+	if t.r.retained.set(m, owner) != session.Stored {
 		t.damaged = append(t.damaged, fmt.Errorf("retained message of %q: there is no room for it", of.Topic))
 		t.r.ledger.retained(of.Topic)
 	}
@@ -244,7 +296,7 @@ func (r *router) restore(ctx context.Context) error {
 		return nil
 	}
 	t := &restoring{r: r, moment: r.ledger.moment(), subscriptions: map[journal.SessionID][]journal.Subscription{},
-		waiting: map[journal.SessionID]journal.Waiting{}, w: r.begin()}
+		waiting: map[journal.SessionID]journal.Waiting{}, judge: publishers{router: r}, w: r.begin()}
 	next, err := r.ledger.storage.Load(ctx, t)
 	if err != nil {
 		return fmt.Errorf("read sessions and retained messages: %w", err)
@@ -276,7 +328,7 @@ func (r *router) restore(ctx context.Context) error {
 		r.log.Error("some of what was kept is damaged and lost", "count", len(t.damaged), "err", err)
 	}
 	t.w.finish()
-	r.quotas.lookAround()
+	r.quotas.lookAround(0)
 	r.ledger.storage.Attach(&r.ledger)
 	r.ledger.attached = true
 	return nil
@@ -292,7 +344,8 @@ func (t *restoring) restore(s journal.Session) (gone bool, err error) {
 	u := r.sessions.usageOf(s.Account)
 	p := newPeer(s.Client, u, false)
 	waiting := t.waiting[s.ID]
-	if err := p.state.Restore(s.State, waiting.Last, t.moment); err != nil {
+	renew, err := p.state.Restore(s.State, waiting.Last, t.moment)
+	if err != nil {
 		return true, err
 	}
 	if !p.state.Worth() {
@@ -308,6 +361,9 @@ func (t *restoring) restore(s journal.Session) (gone bool, err error) {
 	r.sessions.byID[s.Client] = p
 	u.sessions++
 	p.charge()
+	if renew {
+		r.ledger.markState(p)
+	}
 	if !p.state.Deadline().IsZero() {
 		r.sleepers.add(p)
 	}
@@ -319,6 +375,13 @@ func (t *restoring) restore(s journal.Session) (gone bool, err error) {
 		sub, err := session.ReadSubscription(of.Filter, of.Options)
 		if err != nil {
 			damaged = append(damaged, fmt.Errorf("%q: %w", of.Filter, err))
+			continue
+		}
+		if !p.rights.MayRead(sub.Filter) { // as SUBSCRIBE would be told now; rights can change while nothing runs
+			p.narrowed = true
+			p.shelf.filters = append(p.shelf.filters, sub.Filter)
+			r.ledger.mark(p)
+			r.log.Warn("subscription ended", "reason", refusal.SubscribeNotAllowed.Reason, "user", s.Account, "client", s.Client, "filter", refusal.Clip(sub.Filter))
 			continue
 		}
 		p.usage.subscriptions.Add(weight(sub.Filter))

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/plantops/plantops/broker/journal"
 	"github.com/plantops/plantops/broker/journal/journaltest"
 	"github.com/plantops/plantops/broker/network"
 	"github.com/plantops/plantops/broker/route"
@@ -44,49 +45,12 @@ func TestASessionEndsAlsoWhenItsConnectionWasNeverAttachedOrIsJustDetached(t *te
 	assert.Zero(t, r.sessions.count())
 }
 
-func TestIngestWaitsForNoSubscriber(t *testing.T) {
-	slow := newPeer("slow", newUsage("bed-1"), false)
-	slow.full.released = make(chan struct{})
-	w := &work{fullReader: slow, urgent: true}
-	w.waitForFull(&clientLink{peer: newPeer("ingest", newUsage("backend"), true)})
-	assert.Nil(t, w.fullReader)
-}
-
-func TestNobodyWaitsForASubscriberThatTakesNothingWhileItsBacklogGrows(t *testing.T) {
-	for name, c := range map[string]struct {
-		growth time.Duration // from the first waiting messages to the point where publishers wait
-		taken  uint64        // messages sent to the subscriber meanwhile
-		waits  bool
-	}{
-		"a burst":                     {growth: 50 * time.Millisecond, waits: true},
-		"stuck for long":              {growth: 3 * time.Second},
-		"reads, only slower than all": {growth: 3 * time.Second, taken: 1_000_000, waits: true},
-		"a trickle":                   {growth: 3 * time.Second, taken: 30},
-	} {
-		t.Run(name, func(t *testing.T) {
-			r := idle(t)
-			clock := r.now()
-			r.now = func() time.Time { return clock }
-			w, p := &work{r: r}, newPeer("sub", newUsage("bed-1"), false)
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			defer p.full.release()
-			p.link = newLink(nil, nil)
-			p.state.Connect(clock, session.Connection{}, nil) // paused: whatever is delivered waits
-			deliver := func(messages int) {
-				for range messages {
-					p.state.Deliver(clock, &session.Message{Topic: "t", QoS: 1}, session.Offer{QoS: 1}, nil)
-				}
-				w.checkFull(p)
-			}
-			deliver(roomyMessages + 1)
-			clock = clock.Add(c.growth)
-			p.full.sent += c.taken
-			deliver(waitMessages)
-			assert.Equal(t, c.waits, w.fullReader == p)
-			assert.Equal(t, !c.waits, p.full.givenUp)
-		})
-	}
+func TestIngestWaitsForNoGroup(t *testing.T) {
+	g := &shareGroup{released: make(chan struct{})}
+	w := &work{slowGroup: g, urgent: true}
+	w.waitForGroup(&clientLink{peer: newPeer("ingest", newUsage("backend"), true)})
+	assert.Nil(t, w.slowGroup)
+	assert.False(t, w.urgent)
 }
 
 func TestTheEndOfAnOldSessionDoesNotMakeIngestUnready(t *testing.T) {
@@ -341,5 +305,20 @@ func BenchmarkPublishStep(b *testing.B) {
 				w.settle()
 			}
 		})
+	}
+}
+
+func TestNobodyWaitsForAGroupThatHasADisk(t *testing.T) {
+	r := idle(t)
+	for _, disk := range []journal.Storage{nil, journaltest.New()} {
+		r.ledger.storage = disk
+		for qos := range byte(3) {
+			g, w := &shareGroup{router: r}, &work{r: r}
+			for range waitMessages + 1 {
+				g.queue.Put(g.queue.Number(&session.Message{Topic: "t", QoS: qos}))
+			}
+			g.crowded(w, &session.Message{Topic: "t", QoS: qos})
+			assert.Equal(t, disk == nil || qos == 0, w.slowGroup == g, "disk %t, QoS %d", disk != nil, qos)
+		}
 	}
 }

@@ -143,6 +143,24 @@ func TestSubscribingOverAndOverDoesNotPileUpRetainedMessages(t *testing.T) {
 	c.AwaitNoMessage()
 }
 
+func TestRetainedMessagesEndWithTheSubscription(t *testing.T) {
+	b := brokertest.Start(t)
+	sender := backend(t, b, 4)
+	for _, topic := range []string{"r/1", "r/2", "r/3"} {
+		send(t, sender, retain(topic, "x"))
+	}
+	login := b.AsBackend()
+	login.Version, login.Properties.ReceiveMaximum = 5, 1
+	c := brokertest.Dial(t, b, brokertest.TCP, login)
+	require.Equal(t, byte(1), c.Subscribe("r/+", 1))
+	first := c.Await(packets.Publish)
+	c.Send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Unsubscribe, Qos: 1}, PacketID: 9,
+		Filters: packets.Subscriptions{{Filter: "r/+"}}})
+	c.Await(packets.Unsuback)
+	c.Acknowledge(first)
+	c.AwaitNoMessage()
+}
+
 func TestASubscriberThatNeverReadsSlowsNobodyDown(t *testing.T) {
 	t.Parallel()
 	for qos := range byte(3) {

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"slices"
 	"sync"
 	"time"
@@ -43,14 +44,17 @@ type shareGroup struct {
 	lost    int64
 	warned  time.Time // when a line about it was written
 
-	given    uint64        // messages to members
-	released chan struct{} // publishers wait for it, see waitForGroup; nil: they need not
-	givenUp  bool          // nobody waits, until little does in the queue
+	given       uint64        // messages to members
+	released    chan struct{} // publishers wait for it, see waitForGroup; nil: they need not
+	behindSince time.Time     // for so long
+	givenUp     bool          // nobody waits, until little does in the queue
 }
 
 type member struct {
 	usage *usage
 	takes bool // it is among the takers
+	// lasts says that its session outlived the connection when it was last looked at: what it is sent is on disk.
+	lasts bool
 }
 
 // lent is the token of a message that a member was sent.
@@ -159,40 +163,62 @@ func (r *router) share(w *work, g *shareGroup, m *session.Message, now time.Time
 	}
 	full := g.queue.Len() >= maxWaiting || g.queue.Len() > 0 && g.queue.Bytes()+len(m.Payload) > maxWaitingBytes || g.exhausted()
 	switch {
-	case g.dead, m.QoS == 0 && !g.online(): // nobody is there for whom it would wait
+	case g.dead || !g.awaits(m): // nobody is there for whom it would wait
 		return
-	case m.QoS > 0 && g.leave(w, s, now, !full):
+	case m.QoS > 0 && g.leave(w, s, now, true):
 		return
 	case full:
-		g.lose(w)
-		return
+		g.makeRoom(w, now)
 	}
 	g.queue.Put(s)
 	g.charge()
-	g.crowded(w)
+	g.crowded(w, m)
+}
+
+// makeRoom takes the first message out of a queue that is full: it waits in the session of a member from now on, which has
+// the disk for that. The caller holds mu.
+func (g *shareGroup) makeRoom(w *work, now time.Time) {
+	first, ok := g.queue.First()
+	if !ok { // the account has too much elsewhere
+		return
+	}
+	g.queue.Pop()
+	if first.Message.QoS == 0 || !g.leave(w, first, now, false) {
+		g.lose(w)
+	}
 }
 
 // leave gives a message that no member can be sent now to one in whose session it waits: to one whose session lasts, where it
-// is on disk, or to any when the group has no room. Of those who are there, or else of all, it is the one with the least
+// is on disk, or to any. Those who are there are asked first, and then those with the least
 // that waits: one that does not read gets little. The caller holds mu.
 func (g *shareGroup) leave(w *work, s session.Shared, now time.Time, lasting bool) bool {
-	for _, online := range []bool{true, false} {
-		var best *peer
-		least := 0
-		for p := range g.members {
-			if p.online.Load() != online {
-				continue
-			}
-			p.mu.Lock()
-			waits, _ := p.state.Backlog()
-			tail, _, _ := p.state.Tail()
-			fits := p.state.Subscribed(g.filter) && (!lasting || p.state.Lasting())
-			p.mu.Unlock()
-			if waits += tail; fits && (best == nil || waits < least) {
-				best, least = p, waits
-			}
+	type candidate struct {
+		*peer
+		away  bool
+		waits int
+	}
+	var all []candidate
+	for p := range g.members {
+		p.mu.Lock()
+		waits, _ := p.state.Backlog()
+		tail, _, _ := p.state.Tail()
+		fits := !lasting || p.state.Lasting()
+		p.mu.Unlock()
+		if fits {
+			all = append(all, candidate{p, !p.online.Load(), waits + tail})
 		}
-		if best != nil && g.offer(w, best, s, now, true) != session.TakesNever {
+	}
+	slices.SortFunc(all, func(a, b candidate) int {
+		if a.away != b.away {
+			if b.away {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Compare(a.waits, b.waits)
+	})
+	for _, c := range all {
+		if g.offer(w, c.peer, s, now, true) != session.TakesNever {
 			return true
 		}
 	}
@@ -212,6 +238,10 @@ func (g *shareGroup) take(w *work, p *peer) {
 	if m == nil {
 		return
 	}
+	p.mu.Lock()
+	sub, _ := p.state.Subscription(g.filter)
+	m.lasts = p.state.Lasting() && sub.QoS > 0
+	p.mu.Unlock()
 	if !m.takes {
 		m.takes = true
 		g.takers = append(g.takers, p)
@@ -236,7 +266,7 @@ func (g *shareGroup) giveAll(w *work) {
 // give gives a message to the first member in turn that can be sent it, and reports whether that settles it. Who cannot does
 // not take part until it has room again. The caller holds mu.
 func (g *shareGroup) give(w *work, s session.Shared, now time.Time) bool {
-	if s.Message.Expired(now) {
+	if s.Message.Expired(now) || s.Message.QoS > 0 && g.giveLasting(w, s, now) {
 		return true
 	}
 	tooLarge := 0
@@ -255,6 +285,29 @@ func (g *shareGroup) give(w *work, s session.Shared, now time.Time) bool {
 		}
 	}
 	return tooLarge > 0 && g.giveLarge(w, s, now)
+}
+
+// giveLasting gives an acknowledged message to the first member in turn whose session lasts. One that ends with its connection
+// has it in memory only, and when the power goes there would be members left that could have had it. The caller holds mu.
+func (g *shareGroup) giveLasting(w *work, s session.Shared, now time.Time) bool {
+	for tried := len(g.takers); tried > 0 && len(g.takers) > 0; tried-- {
+		g.turn %= len(g.takers)
+		p := g.takers[g.turn]
+		if m := g.members[p]; m == nil || !m.lasts {
+			g.turn++
+			continue
+		}
+		switch g.offer(w, p, s, now, false) {
+		case session.TakesNow:
+			g.turn++
+			return true
+		case session.TakesLater:
+			g.rest(g.turn)
+		case session.TakesNever:
+			g.turn++
+		}
+	}
+	return false
 }
 
 // giveLarge gives a message that is too large for those who have room to one who has none: in its own queue it does not hold
@@ -282,14 +335,16 @@ func (g *shareGroup) offer(w *work, p *peer, s session.Shared, now time.Time, wa
 	if sub.ID > 0 {
 		o.SubscriptionIDs = []uint32{sub.ID}
 	}
-	taking := p.state.Takes(now, s.Message, o)
+	taking, qos := p.state.Takes(now, s.Message, o), min(o.QoS, s.Message.QoS)
+	if wait && qos == 0 && !p.state.Connected() { // there it would not wait
+		return session.TakesNever
+	}
 	if taking == session.TakesNever || taking == session.TakesLater && !wait {
 		if taking == session.TakesLater && !slices.Contains(p.waiting, g) {
 			p.waiting = append(p.waiting, g)
 		}
 		return taking
 	}
-	qos := min(o.QoS, s.Message.QoS)
 	if o.Scarce = false; qos > 0 {
 		o.Token = &lent{group: g, Shared: s}
 	}
@@ -337,10 +392,17 @@ func (s *shares) alive(g *shareGroup) *shareGroup {
 	return nil
 }
 
-// online reports whether a member is connected. The caller holds mu.
-func (g *shareGroup) online() bool {
+// awaits reports whether there is a member for which a message may wait: one that is connected or, at QoS 1 and 2, comes
+// back. The caller holds mu.
+func (g *shareGroup) awaits(m *session.Message) bool {
 	for p := range g.members {
 		if p.online.Load() {
+			return true
+		}
+		p.mu.Lock()
+		sub, is := p.state.Subscription(g.filter)
+		p.mu.Unlock()
+		if is && min(sub.QoS, m.QoS) > 0 {
 			return true
 		}
 	}
@@ -400,22 +462,22 @@ func (g *shareGroup) lose(w *work) {
 }
 
 // waitForGroup makes a publisher wait for the members of a group that has much waiting, as long as they take anything. Who is a
-// member must read its own acknowledgements. A message for ingest waits no longer than readingsWait.
+// member must read its own acknowledgements. A message for ingest waits no longer than readingsWait,
+// from when the group fell behind.
 func (w *work) waitForGroup(l *clientLink) {
 	g := w.slowGroup
-	w.slowGroup = nil
+	w.slowGroup, w.urgent = nil, false
 	if g == nil || l.peer.ingest {
 		return
 	}
 	w.flush()
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
-	began := time.Now()
-	taken, since := uint64(0), began
+	taken, since := uint64(0), time.Now()
 	reading := l.lastSubscribers != nil && l.lastSubscribers.ingest
 	for {
 		g.mu.Lock()
-		released, one := g.released, g.members[l.peer] != nil
+		released, one, behind := g.released, g.members[l.peer] != nil, w.r.now().Sub(g.behindSince)
 		if g.given != taken {
 			taken, since = g.given, time.Now()
 		} else if time.Since(since) >= stuckAfter {
@@ -423,7 +485,7 @@ func (w *work) waitForGroup(l *clientLink) {
 			g.release()
 		}
 		g.mu.Unlock()
-		if released == nil || one || reading && time.Since(began) >= readingsWait {
+		if released == nil || one || reading && behind >= readingsWait {
 			return
 		}
 		select {
@@ -436,6 +498,12 @@ func (w *work) waitForGroup(l *clientLink) {
 	}
 }
 
+// From here on a publisher waits for a group at the end of its round, and a little later before its next message.
+const (
+	waitMessages, waitBytes     = maxWaiting / 2, maxWaitingBytes / 2
+	urgentMessages, urgentBytes = maxWaiting * 3 / 4, maxWaitingBytes * 3 / 4
+)
+
 // release lets the publishers that wait go on. The caller holds mu.
 func (g *shareGroup) release() {
 	if g.released != nil {
@@ -444,14 +512,14 @@ func (g *shareGroup) release() {
 	}
 }
 
-// crowded makes the publisher of a message wait when much waits. The caller holds mu.
-func (g *shareGroup) crowded(w *work) {
+// crowded makes the publisher of a message wait when much waits, unless there is a disk for what does. The caller holds mu.
+func (g *shareGroup) crowded(w *work, m *session.Message) {
 	messages, bytes := g.queue.Len(), g.queue.Bytes()
-	if g.givenUp || messages <= waitMessages && bytes <= waitBytes {
+	if m.QoS > 0 && w.r.ledger.storage != nil || g.givenUp || messages <= waitMessages && bytes <= waitBytes {
 		return
 	}
 	if g.released == nil {
-		g.released = make(chan struct{})
+		g.released, g.behindSince = make(chan struct{}), w.r.now()
 	}
 	w.slowGroup, w.urgent = g, w.urgent || messages > urgentMessages || bytes > urgentBytes
 }

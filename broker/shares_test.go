@@ -3,6 +3,7 @@ package broker_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/plantops/plantops/broker"
 	"github.com/plantops/plantops/broker/brokertest"
+	"github.com/plantops/plantops/broker/journal/journaltest"
 )
 
 const jobs, sharedJobs = "devices/bed-1/jobs", "$share/g/devices/bed-1/jobs"
@@ -100,6 +102,7 @@ func TestMessagesWaitForAGroupThatIsAway(t *testing.T) {
 	away := brokertest.Dial(t, b, brokertest.TCP, lasting("bed-1", "away", 5))
 	require.Equal(t, byte(1), away.Subscribe(sharedJobs, 1))
 	away.Disconnect()
+	awaitHeld(t, b, "bed-1", broker.Held{Sessions: 1, Subscriptions: 1}) // what it was sent until then would wait for its return
 	sender := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 4))
 	for i := range 40 {
 		require.Zero(t, sender.Publish(jobs, fmt.Sprintf("%02d", i), 1))
@@ -229,4 +232,107 @@ func TestMembersThatKeepUpTakeTurns(t *testing.T) {
 		}
 		c.AwaitNoMessage()
 	}
+}
+
+// A message that is acknowledged waits for a member that can have it: not for one that is away and gets it at QoS 0, or that may
+// not read it.
+func TestMessagesDoNotWaitWithAMemberThatWouldNotGetThem(t *testing.T) {
+	t.Parallel()
+	b := keeping(t, journaltest.New(), nil)
+	for i := range 3 {
+		away := brokertest.Dial(t, b, brokertest.TCP, lasting("bed-1", fmt.Sprint("away-", i), 5))
+		require.Equal(t, byte(0), away.Subscribe(sharedJobs, 0))
+		away.Disconnect()
+	}
+	sender := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 4))
+	require.Zero(t, sender.Publish(jobs, "nobody would get it", 1))
+	small := worker(t, b, "small", 1, 1)
+	const n = 50
+	for i := range n {
+		require.Zero(t, sender.Publish(jobs, fmt.Sprintf("%02d", i), 1))
+	}
+	for i := range n {
+		pk := small.Receive()
+		require.Equal(t, fmt.Sprintf("%02d", i), string(pk.Payload))
+		small.Acknowledge(pk)
+	}
+	small.AwaitNoMessage()
+	assert.Zero(t, b.Stats().Dropped)
+}
+
+// What a group has no room for waits in the session of a member, which has a disk, and comes in order.
+func TestAGroupWithoutRoomUsesTheDiskInOrder(t *testing.T) {
+	t.Parallel()
+	b := keeping(t, journaltest.New(), nil)
+	slow := worker(t, b, "slow", 1, 1)
+	const n = 12_000 // a group's queue holds 8,192
+	sender := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 4))
+	sender.SendBytes(brokertest.Record(t, 4, func(c *brokertest.Client) {
+		for i := range n {
+			c.SendPublish(jobs, fmt.Sprint(i), 1)
+		}
+	}))
+	for range n {
+		sender.Await(packets.Puback)
+	}
+	for i := range n {
+		pk := slow.Receive()
+		require.Equal(t, fmt.Sprint(i), string(pk.Payload))
+		slow.Acknowledge(pk)
+	}
+	assert.Zero(t, b.Stats().Dropped)
+}
+
+// Where a message must wait with a member whose session is on disk, it is one that can take it, and not only the least busy.
+func TestMessagesWaitWithAMemberThatCanTakeThem(t *testing.T) {
+	t.Parallel()
+	s := journaltest.New()
+	b := keeping(t, s, nil)
+	small, big := lasting("bed-1", "small", 5), lasting("bed-1", "big", 5)
+	small.Properties.MaximumPacketSize, small.Properties.ReceiveMaximum = 100, 1
+	big.Properties.ReceiveMaximum = 1
+	for _, login := range []brokertest.Login{small, big} {
+		require.Equal(t, byte(1), brokertest.Dial(t, b, brokertest.TCP, login).Subscribe(sharedJobs, 1))
+	}
+	sender := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 4))
+	const tiny = 4 // two are sent, and for two more there is no room
+	var want, got []string
+	for i := range tiny + 3 {
+		text := fmt.Sprint(i)
+		if i >= tiny {
+			text += strings.Repeat("x", 500)
+			want = append(want, text)
+		}
+		require.Zero(t, sender.Publish(jobs, text, 1))
+	}
+	b, _ = crash(t, b, s, nil)
+	c := brokertest.Dial(t, b, brokertest.TCP, big)
+	for len(got) < len(want) {
+		pk := c.Receive()
+		if c.Acknowledge(pk); len(pk.Payload) > 1 {
+			got = append(got, string(pk.Payload))
+		}
+	}
+	assert.Equal(t, want, got)
+}
+
+// A member whose session ends with its connection has what it was sent in memory only.
+func TestWhatAGroupWasSentIsOnDiskWhereAMemberLasts(t *testing.T) {
+	t.Parallel()
+	s := journaltest.New()
+	b := keeping(t, s, nil)
+	worker(t, b, "clean", 1000, 1)
+	member := lasting("bed-1", "member", 5)
+	require.Equal(t, byte(1), brokertest.Dial(t, b, brokertest.TCP, member).Subscribe(sharedJobs, 1))
+	worker(t, b, "clean too", 1000, 1)
+	sender := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 4))
+	var want []string
+	for i := range 20 { // nobody acknowledges any
+		want = append(want, fmt.Sprintf("%02d", i))
+		require.Zero(t, sender.Publish(jobs, want[i], 1))
+	}
+	b, _ = crash(t, b, s, nil)
+	c, again := brokertest.TryDial(t, b, brokertest.TCP, member)
+	require.True(t, again.SessionPresent)
+	assert.Equal(t, want, texts(c, len(want)))
 }

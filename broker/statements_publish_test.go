@@ -78,7 +78,9 @@ func TestEachQoSHasItsAnswer(t *testing.T) {
 		}
 		for range 2 { // of an id that is released already too
 			w.send(rawmqtt.EncodePubrel(9))
-			require.Equal(t, uint16(9), w.next(rawmqtt.Pubcomp).ID)
+			pubcomp := w.next(rawmqtt.Pubcomp)
+			require.Equal(t, uint16(9), pubcomp.ID)
+			require.Zero(t, pubcomp.Reason)
 		}
 		w.nothing()
 		receive("once")
@@ -266,7 +268,7 @@ func TestSubscriptionIdentifiersOfAllFiltersComeAlong(t *testing.T) {
 
 func TestAMessageKeepsItsProperties(t *testing.T) {
 	b := brokertest.Start(t)
-	w := admitted(t, b, rawmqtt.Login{ClientID: "got", Properties: []byte("\x22\x00\x0a")}) // it would take aliases
+	w := admitted(t, b, rawmqtt.Login{ClientID: "got"})
 	w.subscribe(5, 2, "a")
 	const all = "\x01\x01" + "\x08\x00\x05reply" + "\x09\x00\x03\x00\x01\x02" + "\x03\x00\x02ct" +
 		"\x26\x00\x01b\x00\x011" + "\x26\x00\x01a\x00\x012" + "\x26\x00\x01b\x00\x013"

@@ -36,7 +36,7 @@ func (h *hook) takeSubscribe(l *clientLink, pk *packets.Packet) error {
 		codes[i] = h.judgeSubscribe(l, &pk.Filters[i])
 	}
 	for from := 0; from < len(codes); from += filterStep {
-		if l.IsClosing() {
+		if l.IsClosing() || !h.router.awaitFilters(l) {
 			return packets.ErrRejectPacket
 		}
 		to := min(from+filterStep, len(codes))
@@ -61,6 +61,28 @@ func (h *hook) takeSubscribe(l *clientLink, pk *packets.Packet) error {
 	w.answerFilters(l, packets.Suback, pk.PacketID, codes)
 	w.deliverRetained(l.peer, l.now)
 	return nil
+}
+
+// maxFilterBytes of a session's changes of filters may wait for the disk.
+const maxFilterBytes = 256 << 10
+
+// awaitFilters makes who changes filters faster than the disk takes them wait for it. It reports false when the connection is to
+// end.
+func (r *router) awaitFilters(l *clientLink) bool {
+	p, number := l.peer, int64(0)
+	p.mu.Lock()
+	if p.shelf.filterBytes > maxFilterBytes {
+		number = r.ledger.mark(p)
+	}
+	p.mu.Unlock()
+	if number == 0 {
+		return true
+	}
+	if l.work.flush(); r.ledger.await(l, number) {
+		return true
+	}
+	r.refuseElsewhere(l, refusal.NotStoredInTime.With(r.stallText()))
+	return false
 }
 
 // judgeSubscribe returns the code for a filter of a SUBSCRIBE, as far as it can be told without the session. A filter that is
@@ -107,6 +129,9 @@ func (h *hook) takeUnsubscribe(l *clientLink, pk *packets.Packet) error {
 	}
 	p, w, codes := l.peer, l.work, make([]byte, len(pk.Filters))
 	for from := 0; from < len(codes); from += filterStep {
+		if l.IsClosing() || !h.router.awaitFilters(l) {
+			return packets.ErrRejectPacket
+		}
 		p.mu.Lock()
 		for i := from; i < min(from+filterStep, len(codes)); i++ {
 			if filter := pk.Filters[i].Filter; !w.remove(p, filter) {
@@ -143,7 +168,7 @@ func (w *work) enter(p *peer, sub session.Subscription) (existed bool) {
 // else. It reports whether there was one. The caller holds p.mu.
 func (w *work) remove(p *peer, filter string) (existed bool) {
 	if existed = p.state.Unsubscribe(filter); existed {
-		w.r.ledger.subscribed(p, filter)
+		w.r.ledger.subscribed(p, strings.Clone(filter)) // not to keep the packet
 		w.removed(p, filter)
 	}
 	return existed

@@ -2,10 +2,10 @@ package broker
 
 import (
 	"hash/maphash"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"unsafe"
 
 	"github.com/plantops/plantops/broker/route"
 	"github.com/plantops/plantops/broker/session"
@@ -46,9 +46,10 @@ const (
 	maxRouteBytes = 8 << 20
 	// maxCachedTopicBytes: the route of a longer topic is not kept.
 	maxCachedTopicBytes = 256
-	// routeBytes is what a route costs besides its topic and its subscribers.
-	routeBytes = int(unsafe.Sizeof(subscribers{})) + 64
 )
+
+// routeBytes is what a route costs besides its topic and its subscribers.
+var routeBytes = int(reflect.TypeFor[subscribers]().Size()) + 64
 
 // shard is a part of all topics. Of those one message at a time is published: see publish in router.go.
 type shard struct {

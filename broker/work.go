@@ -32,9 +32,8 @@ type work struct {
 	routing bool
 	kept    []*receipt // one thing that each of them waited for has come
 
-	fullReader *peer       // that publishers should wait for, see checkFull; nil: none
-	slowGroup  *shareGroup // the same, see waitForGroup in shares.go
-	urgent     bool        // before the next message of the round
+	slowGroup *shareGroup // that publishers should wait for, see waitForGroup; nil: none
+	urgent    bool        // before the next message of the round
 }
 
 // consequence is an effect that leads away from the session that it came from.
@@ -56,7 +55,7 @@ func (r *router) begin() *work {
 func (w *work) finish() {
 	w.settle()
 	w.flush()
-	w.fullReader, w.slowGroup, w.urgent = nil, nil, false
+	w.slowGroup, w.urgent = nil, false
 	spareWork.Put(w)
 }
 
@@ -119,7 +118,6 @@ func (w *work) apply(p *peer) {
 	if sent > 0 {
 		w.r.sent.Add(sent)
 		w.r.traffic.payloadOut.Add(payload)
-		p.full.sent += uint64(sent)
 		if box := &p.shelf.outbox; l.QueuedBytes()+box.bytes > pauseBytes {
 			p.state.Pause()
 			w.awaitDrain(p)
@@ -132,7 +130,6 @@ func (w *work) apply(p *peer) {
 	}
 	w.wakeGroups(p)
 	w.checkBackpressure(p)
-	w.checkFull(p)
 	if lost := p.state.Overflowed(); lost != p.lost {
 		w.r.overflowed(p, int64(lost-p.lost))
 		p.lost = lost
@@ -191,6 +188,10 @@ func (p *peer) awaitsCommit(e *session.Effect) bool {
 func (w *work) exactly(e *session.Effect) bool {
 	return w.routing && w.pub.exact && e.Kind == session.Publish && e.QoS != 1 && e.Message == w.pub.message
 }
+
+// maxOutboxBytes, and some messages, may wait in it: a session pauses long before that, but who asks more and more while the disk
+// does not answer has no claim to memory.
+const maxOutboxBytes = 1 << 20
 
 // outbox holds packets back until a batch is on disk, and all that follow them.
 type outbox struct {
@@ -257,7 +258,13 @@ func (w *work) write(l *clientLink, p, tail []byte) {
 		w.put(l, p, tail)
 		return
 	}
-	box.bytes += len(p) + len(tail)
+	if box.bytes += len(p) + len(tail); box.bytes > maxOutboxBytes+4*w.r.quotas.limits.MaxPacketBytes {
+		if !l.over {
+			w.r.endedBySession(l, session.QuotaExceeded)
+		}
+		box.parts = nil // it is sent again on the next connection
+		return
+	}
 	if n := len(box.parts); n > 0 && box.parts[n-1].number == box.number && box.parts[n-1].tail == nil {
 		last := &box.parts[n-1]
 		last.head, last.tail = append(last.head, p...), tail
@@ -400,6 +407,9 @@ func (g *ledger) awaitRoom(l *clientLink, bound time.Duration) bool {
 	return true
 }
 
+// releaseAtOnce is about how many messages are acknowledged before that is sent. Those of one sender stand together.
+const releaseAtOnce = 512
+
 // release acknowledges and sends what waited for the disk. It ends with stop.
 func (g *ledger) release(stop <-chan struct{}) {
 	for {
@@ -415,8 +425,12 @@ func (g *ledger) release(stop <-chan struct{}) {
 		g.gated = nil
 		g.mu.Unlock()
 		w := g.r.begin()
-		for _, c := range kept {
+		for i, c := range kept {
 			g.r.fulfil(w, c)
+			if i%releaseAtOnce == releaseAtOnce-1 { // the first senders go on while the others are acknowledged
+				w.settle()
+				w.flush()
+			}
 		}
 		var still []*peer
 		for _, p := range gated {

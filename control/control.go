@@ -29,7 +29,7 @@ import (
 
 // Operator is what a server can be asked and told. *Server does it in this process, *Client asks the one that is running.
 // Errors are those of store, also through a Client: ErrExists, ErrNotFound, ErrOtherRole, ErrInvalidID,
-// ErrInvalidFilter, ErrInvalidPassword, ErrFull, ErrLocked. A Client adds ErrUnreachable.
+// ErrInvalidFilter, ErrInvalidPassword, ErrFull, ErrLocked, ErrInDoubt. A Client adds ErrUnreachable.
 type Operator interface {
 	// Status looks at everything. It fails only when the database does not answer.
 	Status(ctx context.Context) (Status, error)

@@ -258,12 +258,16 @@ type socketError struct {
 	Kind string `json:"kind,omitempty"`
 }
 
+// kindInDoubt goes before all others: the cause is wrapped beside it.
+const kindInDoubt = "in_doubt"
+
 // socketKinds names the errors that keep their identity on the way.
 func socketKinds() map[string]error {
 	return map[string]error{
 		"exists": store.ErrExists, "not_found": store.ErrNotFound, "other_role": store.ErrOtherRole, "invalid_id": store.ErrInvalidID,
 		"invalid_filter": store.ErrInvalidFilter, "invalid_password": store.ErrInvalidPassword,
-		"nothing_to_confirm": ErrNothingToConfirm, "full": store.ErrFull, "locked": store.ErrLocked, "no_broker": ErrNoBroker,
+		"nothing_to_confirm": ErrNothingToConfirm, "full": store.ErrFull, "locked": store.ErrLocked, kindInDoubt: store.ErrInDoubt,
+		"no_broker": ErrNoBroker,
 	}
 }
 
@@ -272,7 +276,7 @@ func answer(w http.ResponseWriter, reply any, err error) {
 	if err != nil {
 		failed := socketError{Text: err.Error()}
 		for kind, sentinel := range socketKinds() {
-			if errors.Is(err, sentinel) {
+			if errors.Is(err, sentinel) && failed.Kind != kindInDoubt {
 				failed.Kind = kind
 			}
 		}

@@ -41,12 +41,19 @@ func TestControlSocketIsForItsOwnerAndReplacesAStaleOne(t *testing.T) {
 }
 
 func TestWhatStandsInTheWayOfACommitKeepsItsRemedyOverTheSocket(t *testing.T) {
-	for _, sentinel := range []error{store.ErrFull, store.ErrLocked} {
+	for _, c := range []struct{ failed, want error }{
+		{store.ErrFull, store.ErrFull},
+		{store.ErrLocked, store.ErrLocked},
+		{store.ErrInDoubt, store.ErrInDoubt},
+		{fmt.Errorf("%w: %w", store.ErrInDoubt, store.ErrFull), store.ErrInDoubt}, // the cause matters less
+	} {
 		w := httptest.NewRecorder()
-		answer(w, nil, fmt.Errorf("add device: %w", sentinel))
+		answer(w, nil, fmt.Errorf("add device: %w", c.failed))
 		var failed socketError
 		require.NoError(t, json.NewDecoder(w.Body).Decode(&failed))
-		assert.ErrorIs(t, remoteError{failed, socketKinds()[failed.Kind]}, sentinel)
+		err := remoteError{failed, socketKinds()[failed.Kind]}
+		assert.ErrorIs(t, err, c.want)
+		assert.NotEmpty(t, Hints(err))
 	}
 }
 

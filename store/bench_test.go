@@ -95,6 +95,7 @@ type feed struct {
 
 func (f *feed) Take() *journal.Batch           { return f.next() }
 func (f *feed) Done(_ *journal.Batch, e error) { f.done <- e }
+func (f *feed) Rewrite()                       {}
 
 // BenchmarkBroker commits what a broker hands over, one batch a time: 1,000 entries for one session, one for each of 1,000, and
 // the acknowledgement of what the batch 100 before held with it.

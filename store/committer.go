@@ -43,6 +43,7 @@ type brokerSide struct {
 	fault error          // why nothing of it is on disk
 
 	next  journal.Next        // numbers that are reserved: from here on the file must be told
+	told  journal.Next        // the same, by the running transaction
 	ended []journal.SessionID // by the running transaction, with entries left
 	sweep []journal.SessionID // that are nobody's and have entries left
 	freed map[int64]int64     // how many queues the running transaction has deleted, by their batch
@@ -174,7 +175,7 @@ func (s *Store) serveBroker() {
 	if list := s.appends.takeAll(); len(list) > 0 {
 		s.serveAll(list)
 	} else if b.announced.Load() && s.brokerDue() {
-		err := s.reopen()
+		err := s.ready()
 		if err == nil {
 			err = s.transact(nil)
 		}
@@ -197,7 +198,7 @@ func (s *Store) brokerDue() bool {
 func (s *Store) takeFromBroker() error {
 	b := &s.broker
 	b.announced.Store(false)
-	b.fault = nil
+	b.fault, b.told, b.ended = nil, b.next, b.ended[:0]
 	if b.taken = b.source.Take(); b.taken == nil {
 		return nil
 	}
@@ -227,13 +228,12 @@ func (s *Store) answerBroker() {
 		err = s.suspect(s.explainWrite(err))
 		s.brokerFault(err)
 	} else {
-		b.sweep = append(b.sweep, b.ended...)
+		b.next, b.sweep = b.told, append(b.sweep, b.ended...)
 		if !b.began.IsZero() {
 			s.log.Info("keeping the broker's state again", "took", time.Since(b.began).Round(time.Millisecond))
 		}
 		b.began, b.logged, b.wait, b.retry = time.Time{}, time.Time{}, 0, time.Time{}
 	}
-	b.ended = b.ended[:0]
 	if b.source != nil {
 		b.source.Done(batch, err)
 	}

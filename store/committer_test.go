@@ -219,6 +219,110 @@ func TestAFaultOfOnePartLeavesTheOtherAlone(t *testing.T) {
 	})
 }
 
+// The end of a batch that nothing stands in takes no part of the disk: who waits for it waits for what came before it.
+func TestABatchWithoutChangesWritesNothing(t *testing.T) {
+	s, f := attached(t, Options{})
+	stamp := func() (n int64) {
+		require.NoError(t, s.queryRow(t.Context(), `SELECT stamp FROM counter WHERE device = 0`).Scan(&n))
+		return n
+	}
+	mustKeep(t, s, f, oneRetained(1, "a"))
+	before := stamp()
+	mustKeep(t, s, f, &journal.Batch{Number: 2, Messages: []byte("of nobody")})
+	assert.Equal(t, before, stamp())
+	mustKeep(t, s, f, oneRetained(3, "b"))
+	assert.NotEqual(t, before, stamp())
+}
+
+func TestTheFileIsToldOfNumbersInLargeSteps(t *testing.T) {
+	s, f := attached(t, Options{})
+	told := func() (session, batch int64) {
+		require.NoError(t, s.queryRow(t.Context(), `SELECT session, batch FROM broker_next`).Scan(&session, &batch))
+		return session, batch
+	}
+	const beyond = 3 * reservedNumbers
+	mustKeep(t, s, f, &journal.Batch{Number: beyond, Sessions: []journal.Session{{ID: beyond, Client: "a"}}})
+	session, batch := told()
+	assert.Greater(t, session, int64(beyond))
+	assert.Greater(t, batch, int64(beyond))
+	mustKeep(t, s, f, &journal.Batch{Number: beyond + 1, Sessions: []journal.Session{{ID: beyond + 1, Client: "b"}}})
+	again, then := told()
+	assert.Equal(t, session, again)
+	assert.Equal(t, batch, then)
+
+	execute(t, s, `CREATE TRIGGER poison BEFORE INSERT ON broker_retained BEGIN SELECT raise(ABORT, 'no'); END`)
+	f.put(oneRetained(batch, "a"))
+	s.Announce()
+	require.Error(t, answered(t, f))
+	_, then = told()
+	assert.Equal(t, batch, then, "it went with the rest")
+	execute(t, s, `DROP TRIGGER poison`)
+	for answered(t, f) != nil {
+	}
+	_, then = told()
+	assert.Greater(t, then, batch)
+}
+
+func TestReadingsDoNotTryWhatTheBrokerWaitsWith(t *testing.T) {
+	s, f := attached(t, Options{})
+	execute(t, s, `CREATE TRIGGER poison BEFORE INSERT ON broker_retained BEGIN SELECT raise(ABORT, 'no'); END`)
+	f.put(oneRetained(1, "a"))
+	s.Announce()
+	require.Error(t, answered(t, f))
+	retry := func(at time.Time) (takes int) {
+		require.NoError(t, s.acquire(t.Context()))
+		defer s.release()
+		s.broker.retry = at
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.takes
+	}
+	before := retry(time.Now().Add(time.Hour))
+	for i := range int64(3) {
+		mustAppend(t, s, telemetry("bed-1", noon+i, Value{"ph", 6}))
+	}
+	execute(t, s, `DROP TRIGGER poison`)
+	assert.Equal(t, before, retry(time.Time{}))
+	s.Announce()
+	for answered(t, f) != nil {
+	}
+	assert.Equal(t, 1, retained(t, s))
+}
+
+func TestWhatIsNobodysWaitsForADiskThatRefuses(t *testing.T) {
+	s, f := attached(t, Options{})
+	mustKeep(t, s, f, &journal.Batch{Number: 1, Queues: []journal.Queue{queue(1, 1, 1)}})
+	execute(t, s, `CREATE TRIGGER poison BEFORE DELETE ON broker_queue BEGIN SELECT raise(ABORT, 'no'); END`)
+	require.NoError(t, s.acquire(t.Context()))
+	s.broker.sweep = append(s.broker.sweep, 1)
+	s.release()
+	mustKeep(t, s, f, oneRetained(2, "a"))
+	require.Eventually(t, func() bool {
+		require.NoError(t, s.acquire(t.Context()))
+		defer s.release()
+		return !s.broker.retry.IsZero()
+	}, 10*time.Second, time.Millisecond, "not again at once")
+	execute(t, s, `DROP TRIGGER poison`)
+	require.Eventually(t, func() bool {
+		var n int
+		require.NoError(t, s.queryRow(t.Context(), `SELECT count(*) FROM broker_queue`).Scan(&n))
+		return n == 0
+	}, 10*time.Second, time.Millisecond)
+}
+
+func TestTheBrokerHearsOfAFileThatWasMadeAnew(t *testing.T) {
+	s, f := attached(t, Options{})
+	mustAppend(t, s, telemetry("bed-1", noon, Value{"ph", 6}))
+	mustKeep(t, s, f, oneRetained(1, "a"))
+	found := fmt.Errorf("%w: a reader says so", ErrDamaged)
+	s.suspected.Store(&found)
+	mustKeep(t, s, f, oneRetained(2, "b")) // also where no reading comes by
+	f.mu.Lock()
+	assert.Equal(t, 1, f.rewrites)
+	f.mu.Unlock()
+	assert.Equal(t, 2, retained(t, s))
+}
+
 type fullError struct{}
 
 func (fullError) Error() string { return "database or disk is full" }

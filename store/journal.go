@@ -59,9 +59,7 @@ func (q *brokerStatements) all() []compile {
 
 // writeBatch writes what the broker has changed, inside the running transaction.
 func (s *Store) writeBatch(batch *journal.Batch) error {
-	b := &s.broker
-	b.ended = b.ended[:0]
-	clear(b.freed)
+	clear(s.broker.freed)
 	if err := s.reserveNumbers(batch); err != nil {
 		return fmt.Errorf("numbers of the broker: %w", err)
 	}
@@ -116,6 +114,7 @@ func (s *Store) reserveNumbers(batch *journal.Batch) error {
 	if next == s.broker.next {
 		return nil
 	}
+	s.broker.told = next
 	return s.w.writeNext.run(int64(next.Session), next.Batch)
 }
 
@@ -198,7 +197,10 @@ func (s *Store) sweepSome() {
 		}
 		return s.deletePacks()
 	})
-	if err == nil && !more {
+	switch {
+	case err != nil && b.taken == nil && s.doubt == nil: // or else the answer says it
+		s.brokerFault(err)
+	case err == nil && !more:
 		b.sweep = b.sweep[1:]
 	}
 	s.answerBroker()

@@ -53,11 +53,12 @@ func load(t require.TestingT, s *Store) (*gathered, journal.Next) {
 
 // fakeBroker is a journal.Source that hands out what a test puts in.
 type fakeBroker struct {
-	mu     sync.Mutex
-	queued []*journal.Batch
-	taken  *journal.Batch
-	takes  int
-	done   chan error
+	mu       sync.Mutex
+	queued   []*journal.Batch
+	taken    *journal.Batch
+	takes    int
+	rewrites int
+	done     chan error
 }
 
 func newFakeBroker() *fakeBroker { return &fakeBroker{done: make(chan error, 10_000)} }
@@ -92,6 +93,12 @@ func (f *fakeBroker) Done(b *journal.Batch, err error) {
 		f.queued = append([]*journal.Batch{b}, f.queued...)
 	}
 	f.done <- err
+}
+
+func (f *fakeBroker) Rewrite() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.rewrites++
 }
 
 // mustKeep commits a batch through the whole way.

@@ -57,6 +57,8 @@ func (v *victim) Done(b *journal.Batch, err error) {
 	v.s.Announce()
 }
 
+func (v *victim) Rewrite() {}
+
 // beVictim writes until it is killed, and says what is done.
 func beVictim(path string) {
 	s, err := Open(context.Background(), Options{Path: path})

@@ -80,6 +80,9 @@ func (s *Store) rebuild(ctx context.Context, cause error) error {
 	if openErr := s.reopenReaders(); err != nil || openErr != nil {
 		return fmt.Errorf("make the damaged database anew: %w (it is damaged: %w)", errors.Join(err, openErr), cause)
 	}
+	if s.broker.source != nil {
+		s.broker.source.Rewrite()
+	}
 	if err := s.openWriter(ctx, false); err != nil {
 		return err
 	}

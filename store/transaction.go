@@ -115,7 +115,8 @@ func (s *Store) fill(change func() error, withBroker bool) (refused map[refusal]
 	if err == nil && withBroker {
 		err = s.takeFromBroker()
 	}
-	if taken := s.broker.taken != nil && s.broker.fault == nil; err == nil && len(s.tx.touched) == 0 && (taken || change != nil) {
+	b := &s.broker
+	if written := b.taken != nil && b.fault == nil && !b.taken.Empty(); err == nil && len(s.tx.touched) == 0 && (written || change != nil) {
 		s.touch(s.state.devices[""]) // for the stamp
 	}
 	if err == nil {

@@ -48,6 +48,10 @@ type Source interface {
 	// is, and the source returns the same batch, and what has come since, from the next Take. It is called once for each
 	// batch. A batch of which it is not known whether it is on disk is not done yet: whoever commits finds that out first.
 	Done(b *Batch, err error)
+	// Rewrite says that some of what is kept may be lost: the file was damaged and made anew from what could be read. The
+	// source gives all of its sessions, subscriptions and retained messages again with the batches that follow. It may be
+	// called between Take and Done.
+	Rewrite()
 }
 
 // Batch is a set of changes that is committed as a whole. Within it there is no order, except that Ended comes last.
@@ -60,6 +64,11 @@ type Batch struct {
 	Trims         []Trim
 	Retained      []Retained
 	Ended         []SessionID // all that there is of them goes: sessions, subscriptions, queues
+}
+
+// Empty reports whether nothing is to be written. Such a batch says only that somebody waits for all that came before it.
+func (b *Batch) Empty() bool {
+	return len(b.Sessions)+len(b.Subscriptions)+len(b.Queues)+len(b.Trims)+len(b.Retained)+len(b.Ended) == 0
 }
 
 // Session is what must be known of a session besides its subscriptions and messages. One that replaces another with

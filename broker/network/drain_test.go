@@ -193,3 +193,31 @@ func TestAReaderThatWaitsForInputGetsAllOfIt(t *testing.T) {
 		}
 	}
 }
+
+// Drain says that it drains before it interrupts the reader, who may be anywhere by then.
+func TestAnInterruptionThatComesLateIsNotTheEnd(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	client, err := net.Dial("tcp", listener.Addr().String())
+	require.NoError(t, err)
+	defer client.Close()
+	server, err := listener.Accept()
+	require.NoError(t, err)
+	defer server.Close()
+	for range 5 {
+		s := socket{Conn: server}
+		s.draining.Store(true)
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			for until := time.Now().Add(2 * drainWait); time.Now().Before(until); {
+				s.interruptRead()
+			}
+		}()
+		n, err := s.Read(make([]byte, 10))
+		assert.Zero(t, n)
+		assert.Equal(t, ErrDrained, err)
+		<-over
+	}
+}

@@ -253,27 +253,34 @@ func (s *socket) Drain() {
 	}
 }
 
-// readLast reads what has come, and waits for more until lastBy only.
+// readLast reads what has come, and waits for more until lastBy only. Drain may still be about to interrupt it, at any place:
+// it has said before that it drains. That is not the end.
 func (s *socket) readLast(p []byte) (n int, err error) {
 	if s.lastBy.IsZero() {
 		s.lastBy = time.Now().Add(drainWait)
 	}
-	s.Conn.SetReadDeadline(s.lastBy)
-	if s.closing.Load() {
-		s.interruptRead()
+	interrupted := func() bool {
+		return n == 0 && errors.Is(err, os.ErrDeadlineExceeded) && !s.closing.Load()
 	}
-	if n, err = s.read(p); n > 0 || err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || s.closing.Load() {
-		s.lastBytes += n
-		return n, err
+	for err = os.ErrDeadlineExceeded; interrupted() && time.Now().Before(s.lastBy); {
+		s.finalRead(s.lastBy)
+		n, err = s.read(p)
 	}
-	s.Conn.SetReadDeadline(time.Time{})
-	if s.closing.Load() {
-		s.interruptRead()
+	for interrupted() {
+		s.finalRead(time.Time{})
+		n, err = s.readNow(p)
+		s.readErr = err
 	}
-	n, err = s.readNow(p)
 	s.lastBytes += n
-	s.readErr = err
 	return n, err
+}
+
+// finalRead sets a read deadline while draining; that of Close wins.
+func (s *socket) finalRead(by time.Time) {
+	s.Conn.SetReadDeadline(by)
+	if s.closing.Load() {
+		s.interruptRead()
+	}
 }
 
 // readNow does not wait.

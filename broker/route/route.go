@@ -6,7 +6,7 @@
 // what it costs to find it anew.
 package route
 
-import "unsafe"
+import "reflect"
 
 // Options are the terms of one subscription.
 type Options struct {
@@ -130,9 +130,9 @@ func (m *Match[P]) extra() *more {
 }
 
 func (m *Match[P]) bytes() int {
-	n := int(unsafe.Sizeof(*m))
+	n := int(reflect.TypeFor[Match[P]]().Size())
 	if m.more != nil {
-		n += int(unsafe.Sizeof(*m.more)) + 4*(cap(m.more.ids)+cap(m.more.own.IDs))
+		n += int(reflect.TypeFor[more]().Size()) + 4*(cap(m.more.ids)+cap(m.more.own.IDs))
 	}
 	return n
 }

@@ -321,3 +321,21 @@ func BenchmarkSubscribe(b *testing.B) {
 		table.Unsubscribe(-1, "devices/77/a/b/c")
 	}
 }
+
+// No change is forgotten when there are just as many as a table remembers, or more.
+func TestARouteIsRightAfterSoManyChanges(t *testing.T) {
+	for others := recentChanges - 2; others <= recentChanges+2; others++ {
+		var table Table[int]
+		for who := range 2 * recentChanges {
+			table.Subscribe(who, "a/b", Options{})
+		}
+		r := Route[int]{Topic: "a/b"}
+		table.Refresh(&r)
+		table.Subscribe(-1, "a/b", Options{})
+		for i := range others {
+			table.Subscribe(-1, "c/d", Options{ID: uint32(i + 1)})
+		}
+		table.Refresh(&r)
+		assert.True(t, slices.ContainsFunc(r.To, func(m Match[int]) bool { return m.Who == -1 }), "%d others", others)
+	}
+}

@@ -96,6 +96,7 @@ func (s *Session) settle(e *entry, end Effect, out []Effect) []Effect {
 func (s *Session) takeBack(f *flight) {
 	if f.message == nil {
 		delete(s.outgoing.bare, f.seq)
+		s.outgoing.bareBytes -= int(f.bareBytes)
 		return
 	}
 	s.outgoing.bytes -= f.costBytes()

@@ -198,15 +198,30 @@ type Entry struct {
 // Cost is what an entry is charged with.
 func (e *Entry) Cost() int { return costBytes(e.Message, e.SubscriptionIDs) }
 
-// Pack is a row of messages, each once, to which entries refer by where it begins. The zero value is empty.
+// Pack is a row of messages, each once, to which entries refer by where it begins.
 type Pack struct {
 	Bytes  []byte
-	places map[*Message]uint64
+	places map[*Message]uint64 // nil: no message comes twice
 	moment Moment
 }
 
-// NewPack returns an empty one.
-func NewPack(t Moment) *Pack { return &Pack{places: map[*Message]uint64{}, moment: t} }
+// messageBytes is at most what a blob of a message, and its length in a pack, have beside its texts.
+const messageBytes = 64
+
+// NewPack returns an empty one that has room for the messages of entries. Shared says that others will refer to them too.
+func NewPack(t Moment, entries []Entry, shared bool) *Pack {
+	p := &Pack{moment: t}
+	if shared {
+		p.places = make(map[*Message]uint64, len(entries))
+	}
+	size := 0
+	for i := range entries {
+		m := entries[i].Message
+		size += len(m.Topic) + len(m.Payload) + len(m.Properties) + len(m.Publisher) + messageBytes
+	}
+	p.Bytes = make([]byte, 0, size)
+	return p
+}
 
 // place returns where m is, and puts it in if it is not there.
 func (p *Pack) place(m *Message) uint64 {
@@ -215,7 +230,9 @@ func (p *Pack) place(m *Message) uint64 {
 		return at
 	}
 	at = uint64(len(p.Bytes))
-	p.places[m] = at
+	if p.places != nil {
+		p.places[m] = at
+	}
 	p.Bytes = append(p.Bytes, 0, 0, 0, 0)
 	p.Bytes = AppendMessage(p.Bytes, m, p.moment)
 	binary.LittleEndian.PutUint32(p.Bytes[at:], uint32(uint64(len(p.Bytes))-at-4))
@@ -237,7 +254,7 @@ func packed(pack []byte, at uint64, t Moment) (*Message, error) {
 // AppendEntries appends entries, in order, as a blob, and puts their messages into p. There is at least one.
 func AppendEntries(dst []byte, entries []Entry, p *Pack) []byte {
 	start := len(dst)
-	dst = append(dst, format)
+	dst = append(slices.Grow(dst, 16+8*len(entries)), format)
 	dst = binary.AppendUvarint(dst, uint64(len(entries)))
 	last := uint64(0)
 	for i := range entries {
@@ -268,7 +285,8 @@ func ReadEntries(dst []Entry, blob, pack []byte, after uint64, t Moment) ([]Entr
 	}
 	var damaged error
 	seq := uint64(0)
-	known := map[uint64]*Message{}
+	var last *Message // an entry after another may be of the same: it came through a share group, too
+	lastAt := uint64(0)
 	for n := r.number(); n > 0 && !r.bad; n-- {
 		seq += r.number()
 		e := Entry{Seq: seq}
@@ -286,13 +304,15 @@ func ReadEntries(dst []Entry, blob, pack []byte, after uint64, t Moment) ([]Entr
 		if seq <= after || r.bad {
 			continue
 		}
-		if e.Message = known[at]; e.Message == nil {
-			if e.Message, err = packed(pack, at, t); err != nil {
+		if last == nil || at != lastAt {
+			m, err := packed(pack, at, t)
+			if err != nil {
 				damaged = err
 				continue
 			}
-			known[at] = e.Message
+			last, lastAt = m, at
 		}
+		e.Message = last
 		dst = append(dst, e)
 	}
 	return dst, errors.Join(damaged, r.err())

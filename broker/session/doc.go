@@ -29,7 +29,8 @@
 //
 // A message for many sessions is one shared, immutable [Message]. One that is
 // sent to several QoS 0 subscribers has the same bytes for all that agree in
-// version, Retain, Expiry and SubscriptionIDs.
+// version, Retain, Expiry, SubscriptionIDs, Alias and TopicKnown. To a client that takes topic aliases, each packet follows
+// from those before it: none may be left out while the connection goes on.
 //
 // # A connection's life
 //
@@ -116,6 +117,7 @@
 //	repeat.go        messages that are sent again before their acknowledgement
 //	outgoing.go      messages to the client: queues, the window, what is sent again
 //	acks.go          what the client acknowledges
+//	alias.go         topics that the client knows by number
 //	ids.go           packet ids in use
 //	tail.go          the part of the queue that is with the router
 //	state.go         a session over a restart

@@ -50,15 +50,17 @@ const (
 // Effect is one thing for the router to do. Only the fields that its Kind
 // names are set.
 type Effect struct {
-	Kind     Kind
-	QoS      byte
-	DUP      bool
-	Retain   bool
-	Reason   Reason
-	Drop     Drop
-	PacketID uint16
-	Expiry   uint32 // seconds left, 0: no expiry
-	Message  *Message
+	Kind       Kind
+	QoS        byte
+	DUP        bool
+	Retain     bool
+	Reason     Reason
+	Drop       Drop
+	TopicKnown bool // of a Publish: the client has the topic of its Alias, which is left out
+	PacketID   uint16
+	Alias      uint16 // of the topic of a Publish, for MQTT 5; 0: none
+	Expiry     uint32 // seconds left, 0: no expiry
+	Message    *Message
 	// SubscriptionIDs of a Publish, for MQTT 5.
 	SubscriptionIDs []uint32
 	Token           any

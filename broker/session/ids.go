@@ -23,6 +23,8 @@ type flight struct {
 	id    uint16
 	state state
 	past  bool // PUBREC
+
+	bareBytes uint32 // cost of a message that is with the router; 0: that is counted with the tail, after a restart
 }
 
 func (f *flight) waits() bool { return f.state >= waitsPublish }
@@ -132,7 +134,7 @@ func (t *flights) remove(f *flight) {
 func (t *flights) letGo(f *flight) {
 	t.order++
 	t.past++
-	f.entry, f.past, f.order = entry{qos: f.qos}, true, t.order
+	f.entry, f.past, f.order, f.bareBytes = entry{qos: f.qos}, true, t.order, 0
 }
 
 // shrink gives back what a burst has left of the table, as far as no two ids come into one slot.

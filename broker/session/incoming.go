@@ -207,6 +207,12 @@ func (s *Session) Abandon(t Ticket, out []Effect) []Effect {
 }
 
 // Pubrel takes a PUBREL: the id is free, and a late Complete finds nothing.
+//
+// It is answered whatever stands in it [MQTT-4.3.3-11], and with 0x00 where the id is free already. The standard leaves the code open
+// [MQTT-3.7.2-1]: 0x92 would say that the two sides' states differ, and "is not an error during recovery" (MQTT 5, 3.7.2.1). The
+// client is then sending again what it got no PUBCOMP for, and we, who keep nothing of an id that is released, cannot tell that
+// from anything else. What 0x00 says is true each time: the id is released, and the message, which has had its PUBREC or never
+// was, needs nothing more. To 0x92 clients say that the message has failed (MQTT.js does), and somebody sends it once more.
 func (s *Session) Pubrel(id uint16, out []Effect) []Effect {
 	if !s.connected {
 		return out
@@ -215,7 +221,7 @@ func (s *Session) Pubrel(id uint16, out []Effect) []Effect {
 	h := in.held[id]
 	if h == nil {
 		s.stats.Stray++
-		return append(out, Effect{Kind: Pubcomp, PacketID: id, Reason: PacketIDNotFound}) // [MQTT-4.3.3-11]
+		return append(out, Effect{Kind: Pubcomp, PacketID: id})
 	}
 	if h.epoch == s.epoch {
 		in.open--

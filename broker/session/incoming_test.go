@@ -138,7 +138,9 @@ func TestRefusedQoS2(t *testing.T) {
 func TestPubrelOfNothing(t *testing.T) {
 	s := online(t, Options{}, nil)
 	out := s.Pubrel(1, nil)
-	assert.Equal(t, []string{"PUBCOMP id=1 0x92"}, show(out)) // [MQTT-4.3.3-11]
+	assert.Equal(t, []string{"PUBCOMP id=1"}, show(out)) // [MQTT-4.3.3-11]
+	assert.Equal(t, uint64(1), s.Stats().Stray)
+	assert.Equal(t, []byte{0x70, 2, 0, 1}, out[0].AppendPacket(nil, 5))
 	assert.Equal(t, []byte{0x70, 2, 0, 1}, out[0].AppendPacket(nil, 4))
 }
 

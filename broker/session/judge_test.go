@@ -1,6 +1,7 @@
 package session
 
 import (
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"time"
@@ -30,11 +31,12 @@ func (w *world) judge() {
 
 // balance checks the bounds and that exactly the open tokens are held.
 func (w *world) balance() {
-	bytes, tail := 0, 0
+	bytes, tail, begun := 0, 0, 0
 	for _, list := range [][]*parcel{w.pending, w.pending0, w.flying} {
 		for _, p := range list {
 			switch _, bare := w.s.outgoing.bare[p.seq]; {
 			case bare && p.id > 0:
+				begun++
 			case p.id == 0 && w.inTail(p):
 				tail++
 			default:
@@ -45,7 +47,7 @@ func (w *world) balance() {
 	st := w.s.Stats()
 	w.must(st.Queued == len(w.pending)+len(w.pending0), fmt.Sprint("queued ", st.Queued, len(w.pending), len(w.pending0)))
 	messages, _, _ := w.s.Tail()
-	w.must(messages == tail, "the tail")
+	w.must(messages == tail+begun, fmt.Sprint("the tail ", messages, tail, begun))
 	w.must(w.s.Newest() == w.seq, "numbers")
 	w.must(st.Queued-tail <= w.o.MaxQueued+maxLoad, "the head is bounded in messages")
 	w.must(st.InFlight == len(w.flying)+len(w.released), "in flight")
@@ -152,8 +154,7 @@ func (w *world) published(e *Effect) {
 	w.must(p != nil, "a message that is open")
 	w.must(!w.wasPaused || w.resuming, "nothing is sent in a pause")
 	w.must(e.QoS == p.qos && e.Retain == p.retain, "QoS and RETAIN")
-	size := packetBytes(p.m, p.qos, w.conn.Version, p.m.secondsLeft(w.now), nil)
-	w.must(w.conn.MaximumPacketSize == 0 || size <= int(w.conn.MaximumPacketSize), "Maximum Packet Size")
+	w.packet(e)
 	w.must(e.DUP && p.id != 0 || !p.m.Expired(w.now), "an expired message is not sent")
 	switch {
 	case p.qos == 0:
@@ -176,6 +177,54 @@ func (w *world) published(e *Effect) {
 	}
 	p.epoch = w.epoch
 	w.must(w.outstanding() <= w.window(), "the window")
+}
+
+// packet reads a PUBLISH as the client does.
+func (w *world) packet(e *Effect) {
+	sent := e.AppendPacket(nil, w.conn.Version)
+	w.must(w.conn.MaximumPacketSize == 0 || len(sent) <= int(w.conn.MaximumPacketSize), "Maximum Packet Size")
+	_, n := binary.Uvarint(sent[1:])
+	body := sent[1+n:]
+	topic := string(body[2:][:binary.BigEndian.Uint16(body)])
+	if e.QoS > 0 {
+		body = body[2:]
+	}
+	var alias uint16
+	if body = body[2+len(topic):]; w.conn.Version == 5 {
+		length, n := binary.Uvarint(body)
+		for p := body[n:][:length]; len(p) > 0; {
+			switch p[0] {
+			case 0x02:
+				p = p[5:]
+			case 0x23:
+				alias, p = binary.BigEndian.Uint16(p[1:]), p[3:]
+				w.must(alias > 0 && alias <= w.conn.TopicAliasMaximum && alias <= maxAliases, "no alias that the client does not take")
+			default:
+				w.must(false, "a property that nobody has asked for")
+			}
+		}
+	}
+	known := w.aliasOf(e.Message.Topic)
+	w.must(alias == known || known == 0 && topic != "", "a topic has one alias, and keeps it")
+	w.must(topic == "" || known == 0, "what the client knows is not said again")
+	if alias > 0 && topic != "" {
+		w.must(w.names[alias] == "", "an alias has one topic")
+		w.names[alias] = topic
+	}
+	w.must(topic == e.Message.Topic || topic == "" && w.names[alias] == e.Message.Topic, "the topic")
+	if len(w.names) < int(min(w.conn.TopicAliasMaximum, maxAliases)) && alias == 0 && len(topic) > 4 {
+		w.must(w.conn.MaximumPacketSize > 0 && len(sent)+aliasBytes+1 > int(w.conn.MaximumPacketSize), "a topic gets an alias")
+	}
+}
+
+// aliasOf is 0 for a topic that has none.
+func (w *world) aliasOf(topic string) uint16 {
+	for alias, name := range w.names {
+		if name == topic {
+			return alias
+		}
+	}
+	return 0
 }
 
 func (w *world) pubrelSent(e *Effect) {
@@ -231,7 +280,11 @@ func (w *world) dropped(p *parcel, e *Effect) {
 	case DropExpired:
 		w.must(p.id == 0 && p.m.Expired(w.now), "expired before it was sent")
 	case DropTooLarge:
-		size := packetBytes(p.m, p.qos, w.conn.Version, p.m.secondsLeft(w.now), nil)
+		due := Effect{Kind: Publish, QoS: p.qos, Message: p.m, Expiry: p.m.secondsLeft(w.now)}
+		if alias := w.aliasOf(p.m.Topic); alias > 0 {
+			due.Alias, due.TopicKnown = alias, true
+		}
+		size := len(due.AppendPacket(nil, w.conn.Version))
 		w.must(w.conn.MaximumPacketSize > 0 && size > int(w.conn.MaximumPacketSize), "too large")
 	case DropQueueFull:
 		w.crowdedOut(p)

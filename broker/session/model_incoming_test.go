@@ -135,14 +135,12 @@ func (w *world) pubrel() {
 	id := uint16(1 + w.dice.roll(8))
 	w.note("pubrel ", id)
 	if w.connected {
-		reason := PacketIDNotFound
 		if h := w.held[id]; h != nil {
-			reason = Success
 			h.void = true
 			h.done = true
 			delete(w.held, id)
 		}
-		w.comps = append(w.comps, ack{id, reason})
+		w.comps = append(w.comps, ack{id, Success})
 	}
 	w.out = w.s.Pubrel(id, w.out)
 }

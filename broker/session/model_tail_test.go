@@ -108,13 +108,14 @@ func (w *world) restart() {
 		newest = e.Seq
 		bytes += e.Cost()
 	}
-	w.must(w.s.Restore(blob, newest, moment) == nil, "restored")
+	_, err := w.s.Restore(blob, newest, moment)
+	w.must(err == nil, "restored")
 	if w.ghost {
 		w.endsAt = w.willAt
 		w.seq = w.s.Newest()
 		return
 	}
-	w.s.Waiting(len(w.pending), bytes)
+	w.s.Waiting(len(w.pending)+len(w.flying), bytes)
 	for _, p := range w.pending {
 		p.doubt = p.doubt || was
 	}

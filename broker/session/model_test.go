@@ -3,6 +3,7 @@ package session
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -23,6 +24,7 @@ type world struct {
 
 	now       time.Time
 	conn      Connection
+	names     map[uint16]string // topics by alias, as the client has them
 	connected bool
 	exists    bool
 	epoch     int
@@ -226,6 +228,9 @@ func (w *world) connect() {
 		if w.dice.roll(3) == 0 {
 			c.MaximumPacketSize = uint32(40 + w.dice.roll(800))
 		}
+		if w.dice.roll(3) > 0 {
+			c.TopicAliasMaximum = []uint16{1, 3, 15, 16, 17, 65535}[w.dice.roll(6)]
+		}
 	}
 	if w.dice.roll(2) == 0 {
 		c.Will = &Will{Message: Message{Topic: "will"}, Delay: time.Duration(w.dice.roll(4)) * time.Second, Expiry: time.Duration(w.dice.roll(2)) * time.Second}
@@ -243,7 +248,7 @@ func (w *world) connect() {
 		w.ended()
 	}
 	present := w.exists
-	w.exists, w.connected, w.conn, w.wasPaused = true, true, c, true
+	w.exists, w.connected, w.conn, w.wasPaused, w.names = true, true, c, true, map[uint16]string{}
 	if !w.willDue {
 		w.will = nil
 	}
@@ -301,8 +306,14 @@ func (w *world) resume() {
 	w.must(room < 1<<30 || !w.s.Paused(), "room enough ends the pause")
 }
 
+// topic is one of more than have aliases, from too short for one to longer than the client takes.
+func (w *world) topic() string {
+	n := min(w.dice.roll(24), w.dice.roll(24)) // some are more common
+	return strings.Repeat(string(rune('a'+n)), []int{3, 4, 5, 20, 45, 300}[n%6])
+}
+
 func (w *world) deliver() {
-	m := &Message{Topic: "topic", Payload: make([]byte, w.dice.roll(4)*150), QoS: byte(w.dice.roll(3)), Retain: w.dice.roll(2) == 0}
+	m := &Message{Topic: w.topic(), Payload: make([]byte, w.dice.roll(4)*150), QoS: byte(w.dice.roll(3)), Retain: w.dice.roll(2) == 0}
 	if w.dice.roll(4) == 0 {
 		m.Expires = w.now.Add(time.Duration(w.dice.roll(5)) * time.Second)
 	}

@@ -48,6 +48,7 @@ type outgoing struct {
 	tail      int    // entries in the tail
 	tailBytes int
 	bare      map[uint64]uint16 // flights whose messages are with the router: ids by number; see unload
+	bareBytes int               // of those
 	expires   time.Time         // nothing in the queue before that
 }
 
@@ -200,10 +201,10 @@ func (s *Session) send(now time.Time, e *entry, out []Effect) []Effect {
 	if m.Expired(now) {
 		return s.drop(e, DropExpired, 0, out) // [MQTT-3.3.2-5]
 	}
-	if s.tooLarge(now, e) {
+	out, fits := s.publish(now, e, 0, e.doubted && e.qos == 1, out)
+	if !fits {
 		return s.drop(e, DropTooLarge, 0, out)
 	}
-	out = append(out, s.publish(now, e, 0, e.doubted && e.qos == 1))
 	if e.qos == 0 {
 		s.stats.Delivered++
 		return s.settle(e, Effect{Kind: Delivered}, out)
@@ -213,17 +214,40 @@ func (s *Session) send(now time.Time, e *entry, out []Effect) []Effect {
 	return out
 }
 
-func (s *Session) publish(now time.Time, e *entry, id uint16, dup bool) Effect {
+// publish sends the PUBLISH of an entry, unless it is larger than the client takes [MQTT-3.1.2-24].
+func (s *Session) publish(now time.Time, e *entry, id uint16, dup bool, out []Effect) (_ []Effect, fits bool) {
+	out = append(out, packet(now, e, id, dup))
+	if s.aliases.maximum == 0 && s.maxPacketSize == 0 {
+		return out, true
+	}
+	p := &out[len(out)-1]
+	if s.shorten(p); s.fitsPacket(p) {
+		s.aliases.sent(p)
+		return out, true
+	}
+	*p = Effect{}
+	return out[:len(out)-1], false
+}
+
+func packet(now time.Time, e *entry, id uint16, dup bool) Effect {
 	return Effect{
 		Kind: Publish, QoS: e.qos, DUP: dup, Retain: e.retain, PacketID: id,
 		Expiry: e.message.secondsLeft(now), Message: e.message, SubscriptionIDs: e.ids,
 	}
 }
 
-// tooLarge implements [MQTT-3.1.2-24].
+func (s *Session) fitsPacket(p *Effect) bool {
+	return s.maxPacketSize == 0 || p.packetBytes(s.version) <= s.maxPacketSize
+}
+
+// tooLarge reports whether publish would not send it now.
 func (s *Session) tooLarge(now time.Time, e *entry) bool {
-	return s.maxPacketSize > 0 &&
-		packetBytes(e.message, e.qos, s.version, e.message.secondsLeft(now), e.ids) > s.maxPacketSize
+	if s.maxPacketSize == 0 {
+		return false
+	}
+	p := packet(now, e, 0, false)
+	s.shorten(&p)
+	return !s.fitsPacket(&p)
 }
 
 // Room returns how many QoS 1 and 2 messages would be sent at once. Retained
@@ -290,12 +314,14 @@ func (s *Session) sendAgain(now time.Time, room int, out []Effect) ([]Effect, in
 			out = append(out, Effect{Kind: Pubrel, PacketID: f.id})
 		case b.flights.outstanding() >= s.window:
 			return out, room
-		case s.tooLarge(now, &f.entry):
-			out = s.dropFlight(f, DropTooLarge, 0, out)
 		default:
+			var fits bool
+			if out, fits = s.publish(now, &f.entry, f.id, true, out); !fits {
+				out = s.dropFlight(f, DropTooLarge, 0, out)
+				break
+			}
 			b.flights.sent(f, published)
 			room -= f.costBytes()
-			out = append(out, s.publish(now, &f.entry, f.id, true))
 		}
 		b.resend = b.resend[1:]
 	}

@@ -65,7 +65,8 @@ type Session struct {
 	paused        bool
 	version       byte
 	window        int
-	maxPacketSize int    // 0: no limit
+	maxPacketSize int // 0: no limit
+	aliases       aliases
 	epoch         uint32 // counts connections, so that late completions are recognised
 
 	// The life of the session.
@@ -153,6 +154,7 @@ type Connection struct {
 	Expiry            time.Duration // Session Expiry Interval; for 3.1.1 0 with Clean, else Forever
 	ReceiveMaximum    uint16        // 0: not given
 	MaximumPacketSize uint32        // 0: not given
+	TopicAliasMaximum uint16        // 0: not given; for version 5
 	Will              *Will         // nil: none
 }
 
@@ -179,6 +181,7 @@ func (s *Session) Connect(now time.Time, c Connection, out []Effect) (present bo
 		s.window = min(s.window, int(c.ReceiveMaximum))
 	}
 	s.maxPacketSize = int(min(c.MaximumPacketSize, math.MaxInt32))
+	s.aliases = newAliases(c)
 	s.expiry, s.expires = c.Expiry, time.Time{}
 	s.lasting = s.options.Kept && c.Expiry > 0
 	s.lasted = s.lasted || s.lasting
@@ -214,7 +217,7 @@ func (s *Session) Disconnect(now time.Time, cause Cause, out []Effect) []Effect 
 	if !s.connected {
 		return out
 	}
-	s.connected = false
+	s.connected, s.aliases = false, aliases{}
 	s.incomingLost()
 	s.outgoing.flights.connectionLost()
 	for s.outgoing.queue0.n > 0 {

@@ -102,11 +102,12 @@ func btoi(b bool) int {
 
 // Restore makes a new session what the blob says, without a connection: who was connected when it was written is lost now.
 // newest is the highest number of an entry that is on disk, 0 if there is none. What waits on disk is told to Waiting.
-// A session that has only left a will is none that its client can go on with.
-func (s *Session) Restore(blob []byte, newest uint64, t Moment) error {
+// A session that has only left a will is none that its client can go on with. renew says that the blob should be written anew:
+// what it says of the time that is left would be true again at each start.
+func (s *Session) Restore(blob []byte, newest uint64, t Moment) (renew bool, err error) {
 	r, err := open("session", blob)
 	if err != nil {
-		return err
+		return false, err
 	}
 	flags := r.byte()
 	s.version = r.byte()
@@ -115,6 +116,7 @@ func (s *Session) Restore(blob []byte, newest uint64, t Moment) error {
 	if was {
 		passed = 0
 	}
+	renew = was || flags&stateSure == 0 && !t.Unsure
 	s.exists, s.expiry = true, r.span()
 	s.lasting = s.options.Kept && s.expiry > 0
 	s.lasted = s.lasting
@@ -134,10 +136,10 @@ func (s *Session) Restore(blob []byte, newest uint64, t Moment) error {
 	}
 	if !s.lasting {
 		s.ghost, s.expires = true, s.willDue
-		return r.err()
+		return renew, r.err()
 	}
 	if err := s.restoreOutgoing(r, newest, was); err != nil {
-		return err
+		return false, err
 	}
 	for n := r.number(); n > 0 && !r.bad; n-- {
 		f := r.byte()
@@ -155,7 +157,7 @@ func (s *Session) Restore(blob []byte, newest uint64, t Moment) error {
 		}
 		s.incoming.held[id] = h
 	}
-	return r.err()
+	return renew, r.err()
 }
 
 func (s *Session) restoreOutgoing(r *reader, newest uint64, was bool) error {
@@ -199,6 +201,6 @@ func (s *Session) restoreOutgoing(r *reader, newest uint64, was bool) error {
 func (s *Session) Waiting(messages, bytes int) {
 	b := &s.outgoing
 	if b.loaded < b.seq {
-		b.tail, b.tailBytes = min(messages, int(b.seq-b.loaded)), bytes
+		b.tail, b.tailBytes = max(0, min(messages, int(b.seq-b.loaded))-len(b.bare)), bytes
 	}
 }

@@ -38,6 +38,14 @@ func (s *Session) Subscribe(sub Subscription) (existed bool) {
 // Messages that already wait for the client stay.
 func (s *Session) Unsubscribe(filter string) (existed bool) { return s.filters.remove(filter) }
 
+// AppendFilters appends the filters of all subscriptions to dst.
+func (s *Session) AppendFilters(dst []string) []string {
+	for filter := range s.filters {
+		dst = append(dst, filter)
+	}
+	return dst
+}
+
 // Subscriptions returns how many there are.
 func (s *Session) Subscriptions() int { return s.filters.count() }
 

@@ -8,9 +8,11 @@ const loadShare = 4
 // Lasting reports whether the session outlives its connection and the router keeps it on disk, see Options.Kept.
 func (s *Session) Lasting() bool { return s.lasting }
 
-// Tail returns what waits with the router: how many entries, what they are charged with, and the number above which they are.
+// Tail returns what waits with the router: how many entries, those of flights included of which the message is there, what they
+// are charged with, and the number above which they are.
 func (s *Session) Tail() (messages, bytes int, after uint64) {
-	return s.outgoing.tail, s.outgoing.tailBytes, s.outgoing.loaded
+	b := &s.outgoing
+	return b.tail + len(b.bare), b.tailBytes + b.bareBytes, b.loaded
 }
 
 // Newest is the number of the newest entry.
@@ -48,9 +50,9 @@ func (s *Session) Load(now time.Time, entries []Entry, upTo uint64, out []Effect
 		}
 		if id, flies := b.bare[e.seq]; flies {
 			f := b.flights.find(id)
-			f.entry = e
+			s.takeBack(f)
+			f.entry, f.bareBytes = e, 0
 			b.bytes += e.costBytes()
-			delete(b.bare, e.seq)
 			continue
 		}
 		if e.seq <= b.sent { // settled before
@@ -63,9 +65,17 @@ func (s *Session) Load(now time.Time, entries []Entry, upTo uint64, out []Effect
 	}
 	b.loaded = max(b.loaded, upTo)
 	for seq, id := range b.bare {
-		if seq <= b.loaded {
-			out = s.dropFlight(b.flights.find(id), DropLost, 0, out)
+		if seq > b.loaded {
+			continue
 		}
+		f := b.flights.find(id)
+		s.takeBack(f)
+		if out = s.dropBegun(f, DropLost, 0, out); f.qos == 1 {
+			b.flights.remove(f)
+			continue
+		}
+		b.flights.letGo(f)
+		f.state = waitsReleasing // Resume sends the PUBREL: CONNACK comes first
 	}
 	if b.loaded == b.seq {
 		b.tail, b.tailBytes = 0, 0
@@ -88,7 +98,9 @@ func (s *Session) unload() {
 			b.bare = map[uint64]uint16{}
 		}
 		b.bare[f.seq] = f.id
-		b.bytes -= f.costBytes()
+		f.bareBytes = uint32(f.costBytes())
+		b.bytes -= int(f.bareBytes)
+		b.bareBytes += int(f.bareBytes)
 		f.entry = entry{seq: f.seq, qos: f.qos}
 	}
 	for b.queue.n > 0 {

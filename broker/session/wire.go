@@ -53,11 +53,12 @@ func (e *Effect) AppendHead(dst []byte, version byte) []byte {
 	if e.Retain {
 		first |= 0x01
 	}
-	propertyBytes, bodyBytes := publishBytes(m, e.QoS, version, e.Expiry, e.SubscriptionIDs)
+	topic := e.topic()
+	propertyBytes, bodyBytes := e.publishBytes(version)
 	dst = append(dst, first)
 	dst = appendVarint(dst, bodyBytes)
-	dst = binary.BigEndian.AppendUint16(dst, uint16(len(m.Topic)))
-	dst = append(dst, m.Topic...)
+	dst = binary.BigEndian.AppendUint16(dst, uint16(len(topic)))
+	dst = append(dst, topic...)
 	if e.QoS > 0 {
 		dst = binary.BigEndian.AppendUint16(dst, e.PacketID)
 	}
@@ -71,35 +72,50 @@ func (e *Effect) AppendHead(dst []byte, version byte) []byte {
 			dst = append(dst, 0x0B)
 			dst = appendVarint(dst, int(id))
 		}
+		if e.Alias > 0 {
+			dst = append(dst, 0x23)
+			dst = binary.BigEndian.AppendUint16(dst, e.Alias)
+		}
 		dst = append(dst, m.Properties...)
 	}
 	return dst
 }
 
+// topic is what stands in the packet: nothing where the client knows the alias.
+func (e *Effect) topic() string {
+	if e.TopicKnown {
+		return ""
+	}
+	return e.Message.Topic
+}
+
 // publishBytes computes the lengths of a PUBLISH: of its properties and of
 // everything behind the fixed header.
-func publishBytes(m *Message, qos, version byte, expiry uint32, ids []uint32) (properties, body int) {
-	body = 2 + len(m.Topic) + len(m.Payload)
-	if qos > 0 {
+func (e *Effect) publishBytes(version byte) (properties, body int) {
+	body = 2 + len(e.topic()) + len(e.Message.Payload)
+	if e.QoS > 0 {
 		body += 2
 	}
 	if version < 5 {
 		return 0, body
 	}
-	properties = len(m.Properties)
-	if expiry > 0 {
+	properties = len(e.Message.Properties)
+	if e.Expiry > 0 {
 		properties += 5
 	}
-	for _, id := range ids {
+	for _, id := range e.SubscriptionIDs {
 		properties += 1 + varintBytes(int(id))
+	}
+	if e.Alias > 0 {
+		properties += aliasBytes
 	}
 	return properties, body + varintBytes(properties) + properties
 }
 
 // packetBytes is the length of the whole PUBLISH, as Maximum Packet Size
 // counts it.
-func packetBytes(m *Message, qos, version byte, expiry uint32, ids []uint32) int {
-	_, body := publishBytes(m, qos, version, expiry, ids)
+func (e *Effect) packetBytes(version byte) int {
+	_, body := e.publishBytes(version)
 	return 1 + varintBytes(body) + body
 }
 

@@ -21,12 +21,14 @@ func TestPacketsAsOnTheWire(t *testing.T) {
 		"qos 0":                          {Effect{Kind: Publish, Message: m}, 4, []byte("\x30\x07\x00\x03a/bhi")},
 		"qos 1 again, retained":          {Effect{Kind: Publish, QoS: 1, DUP: true, Retain: true, PacketID: 258, Message: m}, 4, []byte("\x3b\x09\x00\x03a/b\x01\x02hi")},
 		"qos 2 with properties":          {Effect{Kind: Publish, QoS: 2, PacketID: 1, Expiry: 7, SubscriptionIDs: []uint32{1, 300}, Message: m}, 5, []byte("\x34\x16\x00\x03a/b\x00\x01\x0c\x02\x00\x00\x00\x07\x0b\x01\x0b\xac\x02\x01\x01hi")},
+		"the first of an alias":          {Effect{Kind: Publish, Message: m, Alias: 258}, 5, []byte("\x30\x0d\x00\x03a/b\x05\x23\x01\x02\x01\x01hi")},
+		"an alias in place of the topic": {Effect{Kind: Publish, QoS: 1, PacketID: 1, Message: m, Alias: 1, TopicKnown: true}, 5, []byte("\x32\x0c\x00\x00\x00\x01\x05\x23\x00\x01\x01\x01hi")},
 		"puback":                         {Effect{Kind: Puback, PacketID: 1}, 5, []byte{0x40, 2, 0, 1}},
 		"refusing puback":                {Effect{Kind: Puback, PacketID: 1, Reason: 0x87}, 5, []byte{0x40, 3, 0, 1, 0x87}},
 		"3.1.1 knows no refusal":         {Effect{Kind: Puback, PacketID: 1, Reason: 0x87}, 4, []byte{0x40, 2, 0, 1}},
 		"pubrec":                         {Effect{Kind: Pubrec, PacketID: 513}, 4, []byte{0x50, 2, 2, 1}},
 		"pubrel carries its flag":        {Effect{Kind: Pubrel, PacketID: 1}, 4, []byte{0x62, 2, 0, 1}},
-		"pubcomp of an unknown id":       {Effect{Kind: Pubcomp, PacketID: 1, Reason: PacketIDNotFound}, 5, []byte{0x70, 3, 0, 1, 0x92}},
+		"pubrel of an unknown id":        {Effect{Kind: Pubrel, PacketID: 1, Reason: PacketIDNotFound}, 5, []byte{0x62, 3, 0, 1, 0x92}},
 		"disconnect":                     {Effect{Kind: Close, Reason: QuotaExceeded}, 5, []byte{0xE0, 1, 0x97}},
 		"3.1.1 is closed without a word": {Effect{Kind: Close, Reason: QuotaExceeded}, 4, nil},
 		"no packet":                      {Effect{Kind: Delivered}, 5, nil},
@@ -42,6 +44,7 @@ func TestSizeIsTheLengthOfTheEncoding(t *testing.T) {
 		version := rapid.SampledFrom([]byte{3, 4, 5}).Draw(t, "version")
 		e := Effect{
 			Kind: Publish, QoS: rapid.ByteMax(2).Draw(t, "qos"), PacketID: 7,
+			Alias: rapid.Uint16Max(2).Draw(t, "alias"), TopicKnown: rapid.Bool().Draw(t, "known"),
 			Expiry:          rapid.Uint32().Draw(t, "expiry"),
 			SubscriptionIDs: rapid.SliceOfN(rapid.Uint32Range(1, 268_435_455), 0, 4).Draw(t, "ids"),
 			Message: &Message{
@@ -51,7 +54,7 @@ func TestSizeIsTheLengthOfTheEncoding(t *testing.T) {
 			},
 		}
 		want := len(e.AppendPacket(nil, version))
-		assert.Equal(t, want, packetBytes(e.Message, e.QoS, version, e.Expiry, e.SubscriptionIDs))
+		assert.Equal(t, want, e.packetBytes(version))
 	})
 }
 

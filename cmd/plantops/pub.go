@@ -254,7 +254,7 @@ func mqttError(err error) error {
 	case errors.As(err, &verify):
 		return control.WithHint(err, "--cafile FILE names the CA that signed the broker's certificate")
 	case errors.Is(err, mqttcli.ErrUnavailable), errors.As(err, &network), errors.Is(err, context.DeadlineExceeded):
-		return control.KindOf(control.ErrUnreachable, err)
+		return control.KindOf(control.ErrUnreachable, control.WithHint(err, "check host and port (-h, -p), TLS (--tls, --cafile), and that the broker runs"))
 	}
 	return err
 }

@@ -141,16 +141,11 @@ func (a *app) subOnce(ctx context.Context, f *subFlags, printer *mqttcli.Printer
 		return err
 	}
 	defer conn.Close() // what was printed is printed
-	if len(f.unsubscribe) > 0 {
-		if err := conn.Unsubscribe(ctx, f.unsubscribe); err != nil {
-			return mqttError(err)
-		}
-	}
 	var filters []mqttcli.Filter
 	for _, filter := range f.filters {
 		filters = append(filters, mqttcli.Filter{Filter: filter, QoS: byte(f.qos)})
 	}
-	err = conn.Listen(ctx, filters, func() bool { return !f.exit }, func(m mqttcli.Message) (more bool, err error) {
+	err = conn.Listen(ctx, f.unsubscribe, filters, func() bool { return !f.exit }, func(m mqttcli.Message) (more bool, err error) {
 		if f.wants(m) {
 			err = printer.Print(m)
 			*left--

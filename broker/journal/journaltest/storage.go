@@ -26,6 +26,8 @@ type Storage struct {
 	batches int
 	reads   int
 	refuse  error // of Read
+
+	beforeRead func()
 }
 
 type state struct {
@@ -68,6 +70,13 @@ func (s *Storage) RefuseReads(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.refuse = err
+}
+
+// BeforeRead sets what is called before each Read; it may wait.
+func (s *Storage) BeforeRead(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.beforeRead = f
 }
 
 // Crash returns what a new process finds. Nothing is committed here any more, and nobody hears of what was.
@@ -128,6 +137,15 @@ func (s *Storage) Damage(which func(what string, of journal.SessionID) bool) {
 		one.Message = harm("retained", 0, one.Message)
 		s.state.retained[topic] = one
 	}
+}
+
+// Lose forgets everything, and says so.
+func (s *Storage) Lose() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state = state{s.state.next, map[journal.SessionID]journal.Session{}, map[journal.SessionID]map[string][]byte{},
+		map[journal.SessionID][]journal.Stored{}, map[string]journal.Retained{}}
+	s.source.Rewrite()
 }
 
 // Load is journal.Storage's.
@@ -289,6 +307,12 @@ func (s *Storage) Announce() {
 
 // Read is journal.Storage's.
 func (s *Storage) Read(_ context.Context, id journal.SessionID, after uint64, limit int, dst []journal.Stored) ([]journal.Stored, error) {
+	s.mu.Lock()
+	wait := s.beforeRead
+	s.mu.Unlock()
+	if wait != nil {
+		wait()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.reads++

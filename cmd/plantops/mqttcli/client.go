@@ -98,6 +98,7 @@ type Conn struct {
 	closed   chan struct{} // by us
 	ended    chan struct{}
 	window   int // so many messages may be unacknowledged
+	largest  int // bytes of a packet that the broker takes
 
 	writing sync.Mutex
 	mu      sync.Mutex
@@ -124,7 +125,8 @@ func Dial(ctx context.Context, o Options) (*Conn, error) {
 		}
 		conn = secure
 	}
-	c := &Conn{options: o, conn: conn, incoming: make(chan Message), closed: make(chan struct{}), ended: make(chan struct{}), window: ownWindow,
+	c := &Conn{options: o, conn: conn, incoming: make(chan Message), closed: make(chan struct{}), ended: make(chan struct{}),
+		window: ownWindow, largest: maxPacketBytes,
 		waiting: map[uint16]chan packets.Packet{}, held: map[uint16]bool{}}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	reader := bufio.NewReader(conn)
@@ -175,6 +177,9 @@ func (c *Conn) login(reader *bufio.Reader) error {
 	if n := int(ack.Properties.ReceiveMaximum); n > 0 {
 		c.window = min(c.window, n)
 	}
+	if n := ack.Properties.MaximumPacketSize; n > 0 {
+		c.largest = min(c.largest, int(n))
+	}
 	if ack.Properties.ServerKeepAliveFlag {
 		c.options.KeepAlive = time.Duration(ack.Properties.ServerKeepAlive) * time.Second
 	}
@@ -220,6 +225,7 @@ func (c *Conn) begin(m Message) (wait func(context.Context) error, err error) {
 	}
 	pk.PacketID = id
 	if err := c.write(pk); err != nil {
+		c.forget(id)
 		return nil, err
 	}
 	return func(ctx context.Context) error {
@@ -264,7 +270,7 @@ func (c *Conn) Subscribe(ctx context.Context, filters []Filter) error {
 	return nil
 }
 
-// Unsubscribe ends subscriptions.
+// Unsubscribe ends subscriptions. As with Subscribe, somebody must take what comes meanwhile, if anything can: see Listen.
 func (c *Conn) Unsubscribe(ctx context.Context, filters []string) error {
 	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Unsubscribe, Qos: 1}}
 	for _, f := range filters {
@@ -274,17 +280,20 @@ func (c *Conn) Unsubscribe(ctx context.Context, filters []string) error {
 	return err
 }
 
-// Listen subscribes and hands on what comes, until ctx ends, the connection does, or granted or take return false. granted is
+// Listen ends the subscriptions of unsubscribe, subscribes and hands on what comes, until ctx ends, the connection does, or granted or take return false. granted is
 // called when the broker has the subscriptions; messages can come before: retained ones, and those of the session. A message is
 // acknowledged when take has returned.
-func (c *Conn) Listen(ctx context.Context, filters []Filter, granted func() (more bool), take func(Message) (more bool, err error)) error {
+func (c *Conn) Listen(ctx context.Context, unsubscribe []string, filters []Filter, granted func() (more bool), take func(Message) (more bool, err error)) error {
 	subscribed := make(chan error, 1)
 	go func() {
-		if len(filters) == 0 {
-			subscribed <- nil
-			return
+		var err error
+		if len(unsubscribe) > 0 {
+			err = c.Unsubscribe(ctx, unsubscribe)
 		}
-		subscribed <- c.Subscribe(ctx, filters)
+		if err == nil && len(filters) > 0 {
+			err = c.Subscribe(ctx, filters)
+		}
+		subscribed <- err
 	}()
 	for {
 		select {

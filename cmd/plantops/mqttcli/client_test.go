@@ -37,7 +37,7 @@ func dial(t *testing.T, o Options) *Conn {
 
 // listen takes so many messages.
 func listen(ctx context.Context, c *Conn, f Filter, n int, granted func()) (all []Message, err error) {
-	err = c.Listen(ctx, []Filter{f}, func() bool { granted(); return true }, func(m Message) (bool, error) {
+	err = c.Listen(ctx, nil, []Filter{f}, func() bool { granted(); return true }, func(m Message) (bool, error) {
 		all = append(all, m)
 		return len(all) < n, nil
 	})
@@ -97,7 +97,7 @@ func TestASessionThatIsKept(t *testing.T) {
 		require.NoError(t, p.Finish(t.Context()))
 		c = dial(t, o)
 		var got []string
-		require.NoError(t, c.Listen(t.Context(), nil, func() bool { return true }, func(m Message) (bool, error) {
+		require.NoError(t, c.Listen(t.Context(), nil, nil, func() bool { return true }, func(m Message) (bool, error) {
 			got = append(got, string(m.Payload))
 			return len(got) < 2, nil
 		}))
@@ -105,6 +105,55 @@ func TestASessionThatIsKept(t *testing.T) {
 		require.NoError(t, c.Unsubscribe(t.Context(), []string{"home/#"}))
 		c.Close()
 		from.Close()
+	}
+}
+
+// What waits in the session comes before the answer to UNSUBSCRIBE.
+func TestASubscriptionEndsWhileMessagesCome(t *testing.T) {
+	b := brokertest.Start(t, account())
+	o := options(b, 5)
+	o.Keep, o.Expiry = true, 3600
+	c := dial(t, o)
+	require.NoError(t, c.Subscribe(t.Context(), []Filter{{Filter: "home/a", QoS: 1}}))
+	c.Close()
+	other := options(b, 5)
+	other.ClientID = "other"
+	from := dial(t, other)
+	defer from.Close()
+	p := Pipeline{Conn: from, Patience: brokertest.Patience}
+	for range 2 {
+		require.NoError(t, p.Publish(t.Context(), Message{Topic: "home/a", QoS: 1}))
+	}
+	require.NoError(t, p.Finish(t.Context()))
+	c = dial(t, o)
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), brokertest.Patience)
+	defer cancel()
+	got := 0
+	require.NoError(t, c.Listen(ctx, []string{"home/a"}, []Filter{{Filter: "home/b"}}, func() bool { return false }, func(Message) (bool, error) {
+		got++
+		return true, nil
+	}))
+	assert.Equal(t, 2, got)
+	for _, name := range []string{"home/a", "home/b"} {
+		require.NoError(t, p.Publish(t.Context(), Message{Topic: name, QoS: 1}))
+	}
+	require.NoError(t, p.Finish(t.Context()))
+	require.NoError(t, c.Listen(ctx, nil, nil, func() bool { return true }, func(m Message) (bool, error) {
+		assert.Equal(t, "home/b", m.Topic)
+		return false, nil
+	}))
+}
+
+func TestAMessageThatIsTooLargeForTheBroker(t *testing.T) {
+	b := brokertest.Start(t, account())
+	for qos := range byte(3) {
+		c := dial(t, options(b, 5))
+		p := Pipeline{Conn: c, Patience: brokertest.Patience}
+		assert.ErrorContains(t, p.Publish(t.Context(), Message{Topic: "home/a", Payload: make([]byte, 1<<20), QoS: qos}), "takes at most")
+		assert.NoError(t, p.Publish(t.Context(), Message{Topic: "home/a", QoS: qos}), "the connection goes on")
+		assert.NoError(t, p.Finish(t.Context()))
+		c.Close()
 	}
 }
 

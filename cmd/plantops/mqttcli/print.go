@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -147,7 +148,7 @@ func (p *Printer) field(letter byte, m Message) string {
 	case 'E':
 		return number(m.Expiry)
 	case 'F':
-		return bit(m.Text)
+		return strings.TrimLeft(bit(m.Text), "0") // not given
 	case 'I':
 		return p.Now().Format("2006-01-02T15:04:05-0700")
 	case 'J', 'j':
@@ -211,17 +212,50 @@ type described struct {
 	Retain        int             `json:"retain"`
 	PayloadLength int             `json:"payloadlen"`
 	ID            uint16          `json:"mid,omitempty"`
+	Properties    *properties     `json:"properties,omitempty"`
 	Payload       json.RawMessage `json:"payload"`
 	Base64        bool            `json:"base64,omitempty"` // the payload is no text
 }
 
+// properties are those of MQTT 5 in it.
+type properties struct {
+	Expiry          uint32            `json:"message-expiry-interval,omitempty"`
+	Text            int               `json:"payload-format-indicator,omitempty"`
+	ContentType     string            `json:"content-type,omitempty"`
+	ResponseTopic   string            `json:"response-topic,omitempty"`
+	CorrelationData string            `json:"correlation-data,omitempty"`
+	SubscriptionIDs []int             `json:"subscription-identifier,omitempty"`
+	User            map[string]string `json:"user-properties,omitempty"` // the last of a name
+}
+
+func propertiesOf(m Message) *properties {
+	p := properties{Expiry: m.Expiry, ContentType: m.ContentType, ResponseTopic: m.ResponseTopic, CorrelationData: string(m.CorrelationData),
+		SubscriptionIDs: m.SubscriptionIDs}
+	if m.Text {
+		p.Text = 1
+	}
+	for _, u := range m.User {
+		if p.User == nil {
+			p.User = map[string]string{}
+		}
+		p.User[u.Key] = u.Value
+	}
+	if reflect.ValueOf(p).IsZero() {
+		return nil
+	}
+	return &p
+}
+
 // json is a message as one line. whole takes a payload that is JSON as such; otherwise it is a string.
 func (p *Printer) json(m Message, whole bool) string {
-	d := described{Time: p.Now().Format("2006-01-02T15:04:05.000000Z0700"), Topic: m.Topic, QoS: m.QoS, PayloadLength: len(m.Payload), ID: m.ID}
+	d := described{Time: p.Now().Format("2006-01-02T15:04:05.000000Z0700"), Topic: m.Topic, QoS: m.QoS, PayloadLength: len(m.Payload), ID: m.ID,
+		Properties: propertiesOf(m)}
 	if m.Retain {
 		d.Retain = 1
 	}
 	switch {
+	case len(m.Payload) == 0:
+		d.Payload = []byte("null")
 	case whole && json.Valid(m.Payload):
 		d.Payload = m.Payload
 	case utf8.Valid(m.Payload):

@@ -24,6 +24,10 @@ func (c *Conn) write(pk packets.Packet) error {
 	if err := encode(&pk, &buf); err != nil {
 		return fmt.Errorf("make %s: %w", packets.PacketNames[pk.FixedHeader.Type], err)
 	}
+	if pk.FixedHeader.Type == packets.Publish && buf.Len() > c.largest { // a broker would end the connection, or leave it out
+		return fmt.Errorf("publish to %s: it is a packet of %d bytes, and the broker at %s takes at most %d", pk.TopicName, buf.Len(),
+			c.options.Address, c.largest)
+	}
 	c.writing.Lock()
 	defer c.writing.Unlock()
 	_, err := c.conn.Write(buf.Bytes())
@@ -123,7 +127,7 @@ func (c *Conn) read(r *bufio.Reader) {
 	var err error
 	for err == nil {
 		if keep := c.options.KeepAlive; keep > 0 {
-			err = c.conn.SetReadDeadline(time.Now().Add(keep + keep/2)) // ping asks for an answer before
+			_ = c.conn.SetReadDeadline(time.Now().Add(keep + keep/2)) // ping asks for an answer before; its error, the read has too
 		}
 		var pk packets.Packet
 		if pk, err = readPacket(r, c.options.Version); err == nil {

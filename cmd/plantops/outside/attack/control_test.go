@@ -34,6 +34,7 @@ var controlSecrets = map[string]string{"bed-1": "secret-1", "bed-2": "secret-2",
 var attacks = map[string]siege.Attack{
 	"V01": attackTruncatedSubscribe, "V02": attackAnnouncedLength, "V03": attackSilence, "V06": attackDeepTopic,
 	"V07": attackForgedWill, "V08": attackStolenSession, "V10": attackBelowTheRule, "V18": attackHoarding,
+	"V18 topics": attackAliases, "V18 wills": attackWills,
 }
 
 func attackNames() []string { return slices.Sorted(maps.Keys(attacks)) }

@@ -92,11 +92,13 @@ var states = []state{
 		require.NoError(g.T, err)
 		return a, func(again rawmqtt.Login) {
 			again.Resume = true
-			next := g.Enter(d, again)
-			next.Send(rawmqtt.EncodePubrel(77))
-			answer, err := next.Await(rawmqtt.Pubcomp)
+			watcher, next := g.Enter(d, g.As("watcher")), g.Enter(d, again)
+			code, err := watcher.Subscribe("devices/#")
 			require.NoError(g.T, err)
-			assert.Equal(g.T, byte(0x92), answer[2], "packet identifier not found")
+			require.Less(g.T, code, byte(rawmqtt.FirstFailure))
+			next.Send(rawmqtt.Message{QoS: 2, Again: true, Topic: "devices/" + l.User + "/notes", ID: 77, Payload: []byte("half")}.Encode())
+			assert.True(g.T, watcher.Comes("half", siege.Effective), "the id is still taken for a message that has come")
+			watcher.Close()
 		}
 	}},
 }

@@ -78,8 +78,10 @@ func Summary(faults []Fault, examples int) string {
 	return b.String()
 }
 
-// Expected counts the deliveries that are still to come, were this the end: what a drain waits for.
+// Expected counts what is still to come, were this the end, and what a drain waits for: deliveries, CONNACKs, and the
+// acknowledgements of messages that the connections of now have brought.
 func Expected(events []Event, rules Rules) (missing int) {
+	missing = underWay(events)
 	for _, f := range Check(events, rules) {
 		switch f.What {
 		case Lost, SharedLost, MissingWill:
@@ -87,6 +89,31 @@ func Expected(events []Event, rules Rules) (missing int) {
 		}
 	}
 	return missing
+}
+
+// underWay counts what clients wait for.
+func underWay(events []Event) (n int) {
+	waits := map[string]map[Message]bool{} // by client; the zero message is its CONNACK
+	for _, e := range events {
+		switch e.Kind {
+		case Connecting:
+			waits[e.Client] = map[Message]bool{{}: true}
+		case Connected:
+			delete(waits[e.Client], Message{})
+		case Sending:
+			if e.QoS > 0 && waits[e.Client] != nil {
+				waits[e.Client][e.Message] = true
+			}
+		case Taken, Refused:
+			delete(waits[e.Client], e.Message)
+		case Parted, Dropped:
+			delete(waits, e.Client)
+		}
+	}
+	for _, of := range waits {
+		n += len(of)
+	}
+	return n
 }
 
 // never is later than every event.

@@ -133,36 +133,39 @@ func TestFaultsAreFound(t *testing.T) {
 		"two copies of it, and three again": {join(start(1), send(1, 1), got("s", 1, 1), drop("p"), enter("p", true, true), send(1, 1), got("s", 1, 1), taken(1),
 			drop("s"), enter("s", true, true), again("s", 1, 1), again("s", 1, 1), again("s", 1, 1)), history.Doubled},
 		"QoS 0 twice": {join(start(0), send(1, 0), got("s", 1, 0), got("s", 1, 0)), history.Doubled},
-		"QoS 2 to who subscribed at QoS 0, a kill":   {join(start(0), send(1, 2), got("s", 1, 0), killed, drop("s"), drop("p"), enter("s", true, true), enter("p", true, true), send(1, 2), got("s", 1, 0), taken(1)), ""},
-		"the same without a kill":                    {join(start(0), send(1, 2), got("s", 1, 0), drop("s"), drop("p"), enter("s", true, true), enter("p", true, true), send(1, 2), got("s", 1, 0), taken(1)), history.Doubled},
-		"older after newer":                          {join(start(1), send(1, 1), send(2, 1), taken(1), taken(2), got("s", 2, 1), got("s", 1, 1)), history.Reordered},
-		"older after newer, of another QoS":          {join(start(2), send(1, 1), send(2, 2), taken(1), taken(2), got("s", 2, 2), got("s", 1, 1)), ""},
-		"older again after newer":                    {join(start(1), send(1, 1), send(2, 1), taken(1), taken(2), got("s", 1, 1), got("s", 2, 1), drop("s"), enter("s", true, true), again("s", 1, 1)), ""},
-		"what nobody sent":                           {join(start(1), got("s", 7, 1)), history.Strange},
-		"what was not subscribed to":                 {join(enter("p", true, false), enter("s", true, false), send(1, 1), taken(1), got("s", 1, 1)), history.Strange},
-		"retained":                                   {join(start(1), retain(1, 1), taken(1), got("s", 1, 1), retain(2, 1), taken(2), got("s", 2, 1), kept(2)), ""},
-		"retained, the one before":                   {join(start(1), retain(1, 1), taken(1), got("s", 1, 1), retain(2, 1), taken(2), got("s", 2, 1), kept(1)), history.Stale},
-		"retained, an unacknowledged one":            {join(start(1), retain(1, 1), taken(1), got("s", 1, 1), retain(2, 1), got("s", 2, 1), kept(2)), ""},
-		"the last value is another one":              {join(start(1), retain(1, 1), got("s", 1, 1), taken(1), retain(2, 1), kept(2)), history.Stale},
-		"nothing is retained":                        {join(start(1), retain(1, 1), taken(1), got("s", 1, 1), events{{Kind: history.Kept, Topic: "other", Message: msg(1)}}), history.Stale},
-		"shown what is new":                          {join(enter("p", true, false), retain(1, 1), taken(1), retain(2, 1), taken(2), enter("s", true, false), subscribe("s", "t", 1), shown("s", 2)), ""},
-		"shown what is old":                          {join(enter("p", true, false), retain(1, 1), taken(1), retain(2, 1), taken(2), enter("s", true, false), subscribe("s", "t", 1), shown("s", 1)), history.Stale},
-		"a will":                                     {join(enter("s", true, false), subscribe("s", "w", 1), enterWithWill("c", history.Will{Topic: "w"}), drop("c"), willComes("s", "c", 1), ended), ""},
-		"a will that is missing":                     {join(enter("s", true, false), subscribe("s", "w", 1), enterWithWill("c", history.Will{Topic: "w"}), drop("c"), ended), history.MissingWill},
-		"a will of a client that parted":             {join(enter("s", true, false), subscribe("s", "w", 1), enterWithWill("c", history.Will{Topic: "w"}), part("c"), willComes("s", "c", 1), ended), history.FalseWill},
-		"a client that parted, and is back":          {join(enter("s", true, false), subscribe("s", "w", 1), enterWithWill("c", history.Will{Topic: "w"}), part("c"), enter("c", true, true), ended), ""},
-		"a will of a client that is there":           {join(enter("s", true, false), subscribe("s", "w", 1), enterWithWill("c", history.Will{Topic: "w"}), willComes("s", "c", 1), ended), history.FalseWill},
-		"a will after a kill":                        {join(enter("s", true, false), subscribe("s", "w", 1), enterWithWill("c", history.Will{Topic: "w"}), killed, drop("c"), willComes("s", "c", 1), ended), ""},
-		"a will twice":                               {join(enter("s", true, false), subscribe("s", "w", 1), enterWithWill("c", history.Will{Topic: "w"}), drop("c"), willComes("s", "c", 1), willComes("s", "c", 1), ended), history.Doubled},
-		"a delayed will of a client that came back":  {join(enter("s", true, false), subscribe("s", "w", 1), enterWithWill("c", history.Will{Topic: "w", Delay: time.Minute}), drop("c"), enter("c", true, true), willComes("s", "c", 1), ended), history.FalseWill},
-		"a delayed will that is missing":             {join(enter("s", true, false), subscribe("s", "w", 1), enterWithWill("c", history.Will{Topic: "w", Delay: time.Minute}), drop("c"), events{{Kind: history.Ended, At: time.Hour}}), history.MissingWill},
-		"shared":                                     {join(group, send(1, 1), got("a", 1, 1), taken(1), send(2, 1), got("b", 2, 1), taken(2)), ""},
-		"shared, to nobody":                          {join(group, send(1, 1), taken(1)), history.SharedLost},
-		"shared, to both":                            {join(group, send(1, 1), got("a", 1, 1), got("b", 1, 1), taken(1)), history.SharedTwice},
-		"shared, to both, the first is gone":         {join(group, send(1, 1), got("a", 1, 1), drop("a"), got("b", 1, 1), taken(1)), ""},
-		"shared at QoS 2, to both, the first gone":   {join(group, send(1, 2), taken(1), got("a", 1, 2), drop("a"), got("b", 1, 2)), history.SharedTwice},
-		"shared, lost with a member that ended":      {join(group, send(1, 1), taken(1), drop("a"), enter("a", false, false)), history.SharedLost},
-		"shared, lost at QoS 2 with one that ended":  {join(group, send(1, 2), taken(1), drop("a"), enter("a", false, false)), ""},
+		"QoS 2 to who subscribed at QoS 0, a kill":  {join(start(0), send(1, 2), got("s", 1, 0), killed, drop("s"), drop("p"), enter("s", true, true), enter("p", true, true), send(1, 2), got("s", 1, 0), taken(1)), ""},
+		"the same without a kill":                   {join(start(0), send(1, 2), got("s", 1, 0), drop("s"), drop("p"), enter("s", true, true), enter("p", true, true), send(1, 2), got("s", 1, 0), taken(1)), history.Doubled},
+		"older after newer":                         {join(start(1), send(1, 1), send(2, 1), taken(1), taken(2), got("s", 2, 1), got("s", 1, 1)), history.Reordered},
+		"older after newer, of another QoS":         {join(start(2), send(1, 1), send(2, 2), taken(1), taken(2), got("s", 2, 2), got("s", 1, 1)), ""},
+		"older again after newer":                   {join(start(1), send(1, 1), send(2, 1), taken(1), taken(2), got("s", 1, 1), got("s", 2, 1), drop("s"), enter("s", true, true), again("s", 1, 1)), ""},
+		"what nobody sent":                          {join(start(1), got("s", 7, 1)), history.Strange},
+		"what was not subscribed to":                {join(enter("p", true, false), enter("s", true, false), send(1, 1), taken(1), got("s", 1, 1)), history.Strange},
+		"retained":                                  {join(start(1), retain(1, 1), taken(1), got("s", 1, 1), retain(2, 1), taken(2), got("s", 2, 1), kept(2)), ""},
+		"retained, the one before":                  {join(start(1), retain(1, 1), taken(1), got("s", 1, 1), retain(2, 1), taken(2), got("s", 2, 1), kept(1)), history.Stale},
+		"retained, an unacknowledged one":           {join(start(1), retain(1, 1), taken(1), got("s", 1, 1), retain(2, 1), got("s", 2, 1), kept(2)), ""},
+		"the last value is another one":             {join(start(1), retain(1, 1), got("s", 1, 1), taken(1), retain(2, 1), kept(2)), history.Stale},
+		"nothing is retained":                       {join(start(1), retain(1, 1), taken(1), got("s", 1, 1), events{{Kind: history.Kept, Topic: "other", Message: msg(1)}}), history.Stale},
+		"shown what is new":                         {join(enter("p", true, false), retain(1, 1), taken(1), retain(2, 1), taken(2), enter("s", true, false), subscribe("s", "t", 1), shown("s", 2)), ""},
+		"shown what is old":                         {join(enter("p", true, false), retain(1, 1), taken(1), retain(2, 1), taken(2), enter("s", true, false), subscribe("s", "t", 1), shown("s", 1)), history.Stale},
+		"a will":                                    {join(enter("s", true, false), subscribe("s", "w", 1), enterWithWill("c", history.Will{Topic: "w"}), drop("c"), willComes("s", "c", 1), ended), ""},
+		"a will that is missing":                    {join(enter("s", true, false), subscribe("s", "w", 1), enterWithWill("c", history.Will{Topic: "w"}), drop("c"), ended), history.MissingWill},
+		"a will of a client that parted":            {join(enter("s", true, false), subscribe("s", "w", 1), enterWithWill("c", history.Will{Topic: "w"}), part("c"), willComes("s", "c", 1), ended), history.FalseWill},
+		"a client that parted, and is back":         {join(enter("s", true, false), subscribe("s", "w", 1), enterWithWill("c", history.Will{Topic: "w"}), part("c"), enter("c", true, true), ended), ""},
+		"a will of a client that is there":          {join(enter("s", true, false), subscribe("s", "w", 1), enterWithWill("c", history.Will{Topic: "w"}), willComes("s", "c", 1), ended), history.FalseWill},
+		"a will after a kill":                       {join(enter("s", true, false), subscribe("s", "w", 1), enterWithWill("c", history.Will{Topic: "w"}), killed, drop("c"), willComes("s", "c", 1), ended), ""},
+		"a will twice":                              {join(enter("s", true, false), subscribe("s", "w", 1), enterWithWill("c", history.Will{Topic: "w"}), drop("c"), willComes("s", "c", 1), willComes("s", "c", 1), ended), history.Doubled},
+		"a delayed will of a client that came back": {join(enter("s", true, false), subscribe("s", "w", 1), enterWithWill("c", history.Will{Topic: "w", Delay: time.Minute}), drop("c"), enter("c", true, true), willComes("s", "c", 1), ended), history.FalseWill},
+		"a delayed will that is missing":            {join(enter("s", true, false), subscribe("s", "w", 1), enterWithWill("c", history.Will{Topic: "w", Delay: time.Minute}), drop("c"), events{{Kind: history.Ended, At: time.Hour}}), history.MissingWill},
+		"shared":                                    {join(group, send(1, 1), got("a", 1, 1), taken(1), send(2, 1), got("b", 2, 1), taken(2)), ""},
+		"shared, to nobody":                         {join(group, send(1, 1), taken(1)), history.SharedLost},
+		"shared, to both":                           {join(group, send(1, 1), got("a", 1, 1), got("b", 1, 1), taken(1)), history.SharedTwice},
+		"shared, to both, the first is gone":        {join(group, send(1, 1), got("a", 1, 1), drop("a"), got("b", 1, 1), taken(1)), ""},
+		"shared at QoS 2, to both, the first gone":  {join(group, send(1, 2), taken(1), got("a", 1, 2), drop("a"), got("b", 1, 2)), history.SharedTwice},
+		"shared, lost with a member that ended":     {join(group, send(1, 1), taken(1), drop("a"), enter("a", false, false)), history.SharedLost},
+		"shared, lost at QoS 2 with one that ended": {join(group, send(1, 2), taken(1), drop("a"), enter("a", false, false)), ""},
+		"shared, sent twice and got by both, again": {join(group, send(1, 1), got("a", 1, 1), drop("p"), enter("p", true, true), send(1, 1), got("b", 1, 1), taken(1),
+			drop("a"), drop("b"), enter("a", true, true), enter("b", true, true), again("a", 1, 1), again("b", 1, 1)), ""},
+		"shared, to both, and again to the first":    {join(group, send(1, 1), got("a", 1, 1), got("b", 1, 1), taken(1), again("a", 1, 1)), history.SharedTwice},
 		"shared, sent twice and got by both members": {join(group, send(1, 1), got("a", 1, 1), drop("p"), enter("p", true, true), send(1, 1), got("b", 1, 1), taken(1)), ""},
 	} {
 		var want []string
@@ -189,5 +192,27 @@ func TestPayloadsAreRead(t *testing.T) {
 	for _, text := range []string{"", "x", "x y", "x:y z", "x:1"} {
 		_, ok := history.ParseMessage([]byte(text))
 		assert.False(t, ok, text)
+	}
+}
+
+func TestADrainWaitsForWhatIsUnderWay(t *testing.T) {
+	var h events
+	for i, step := range []struct {
+		then events
+		want int
+	}{
+		{enter("p", true, false)[:1], 1},
+		{enter("p", true, false)[1:], 0},
+		{send(1, 1), 1},
+		{send(2, 0), 1},
+		{events{{Kind: history.Dropped, Client: "p"}}, 0},
+		{enter("p", true, true), 0},
+		{send(1, 1), 1},
+		{taken(1), 0},
+		{send(3, 2), 1},
+		{events{{Kind: history.Refused, Client: "p", Message: msg(3)}}, 0},
+	} {
+		h = append(h, step.then...)
+		assert.Equal(t, step.want, history.Expected(h, history.Rules{}), i)
 	}
 }

@@ -51,6 +51,12 @@ func (c *check) judgeShared(m *message, members []*subscription) {
 		}
 		return
 	}
+	had := map[string]bool{}
+	all = slices.DeleteFunc(all, func(d *delivery) bool { // the same copy once more
+		again := d.Again && d.QoS < 2 && had[d.Client]
+		had[d.Client] = true
+		return again
+	})
 	copies := 1
 	for i, d := range all[1:] {
 		last := all[i]

@@ -44,6 +44,7 @@ type Reader struct {
 	Filter string
 	QoS    byte
 	Resume bool // it keeps its session
+	Away   bool // it subscribes and goes, and comes back when the publishers have sent everything
 	Rate   int  // messages a second that it reads while the publishers send, and at full speed afterwards; 0: always that
 }
 
@@ -54,6 +55,7 @@ type Seen struct {
 	Took     time.Duration   // from the first message to the last acknowledgement
 	Received []int           // by reader
 	Last     []time.Duration // when its last message came, by reader
+	Late     []int           // of Received, those after Took
 }
 
 // Delivered is how many messages came in all, and when the last of them did.
@@ -86,6 +88,12 @@ func (t *Traffic) Go() (*Seen, error) {
 	}
 	began, done := time.Now(), make(chan struct{})
 	for _, r := range readers {
+		if r.Away {
+			if err := r.leave(); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		go r.run(began, done)
 	}
 	s := &Seen{Sent: t.Messages / t.Publishers * t.Publishers}
@@ -96,6 +104,12 @@ func (t *Traffic) Go() (*Seen, error) {
 	}
 	wg.Wait()
 	s.Took = time.Since(began)
+	for _, r := range readers {
+		r.early = r.count.Load()
+		if r.Away {
+			errs = append(errs, r.comeBack(t, began, done))
+		}
+	}
 	close(done)
 	for _, p := range all {
 		s.latencies = append(s.latencies, p.latencies...)
@@ -106,6 +120,7 @@ func (t *Traffic) Go() (*Seen, error) {
 	t.await(readers, s.Sent)
 	for _, r := range readers {
 		s.Received = append(s.Received, int(r.count.Load()))
+		s.Late = append(s.Late, int(r.count.Load()-r.early))
 		s.Last = append(s.Last, time.Duration(r.last.Load()))
 	}
 	return s, errors.Join(errs...)
@@ -276,6 +291,7 @@ type reader struct {
 	conn  net.Conn
 	in    *bufio.Reader
 	count atomic.Int64
+	early int64        // of them, those that came while the publishers sent
 	last  atomic.Int64 // when the last message came: a time.Duration since the beginning
 }
 
@@ -305,6 +321,23 @@ func (t *Traffic) enter() ([]*reader, error) {
 		}
 	})
 	return slices.DeleteFunc(all, func(r *reader) bool { return r == nil }), err
+}
+
+// leave goes, as who comes back.
+func (r *reader) leave() error {
+	_, err := r.conn.Write(rawmqtt.Encode(rawmqtt.Disconnect<<4, nil))
+	return errors.Join(err, r.conn.Close())
+}
+
+// comeBack goes on with the session and reads.
+func (r *reader) comeBack(t *Traffic, began time.Time, done <-chan struct{}) error {
+	p, err := (&Load{Address: t.Address}).enter(r.Account, r.Resume)
+	if err != nil {
+		return err
+	}
+	r.conn, r.in = p.conn, bufio.NewReaderSize(p.conn, 64<<10)
+	go r.run(began, done)
+	return nil
 }
 
 // run reads and acknowledges until the connection is closed.

@@ -3,6 +3,7 @@
 package powercut_test
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -20,7 +21,8 @@ import (
 
 // TestPowerCutKeepsSessions records a server while the clients of a house do everything at once, and cuts the power at many
 // points of the record. After each the program starts with the files as a disk could hold them, the clients come back as
-// they were then, and the history checker judges what they got before and afterwards.
+// they were then, and the history checker judges what they got before and afterwards. PLANTOPS_HISTORY_TRACE begins the names of
+// files for the histories with faults, and of directories with what was on the disk.
 func TestPowerCutKeepsSessions(t *testing.T) {
 	random := setting.Random(t)
 	h := recordHouse(t, random, setting.Duration(t, "PLANTOPS_POWERCUT_LOAD", 700*time.Millisecond))
@@ -112,6 +114,38 @@ func (h *household) known(point int) int {
 	return len(h.events)
 }
 
+// before is what had happened when the clients knew so much. What was on its way to one whose session ends with its connection
+// counts as received: the session is gone, and so is, as with a subscriber's, what a share group had given it.
+func (h *household) before(known int) []history.Event {
+	sent, clean, fleeting := map[history.Message]bool{}, map[string]bool{}, map[string]bool{}
+	for _, e := range h.events[:known] {
+		switch e.Kind {
+		case history.Connecting:
+			clean[e.Client], fleeting[e.Client] = !e.Resume, false
+		case history.Connected:
+			fleeting[e.Client] = clean[e.Client]
+		case history.Parted, history.Dropped, history.Replaced:
+			fleeting[e.Client] = false
+		case history.Sending:
+			sent[e.Message] = true
+		}
+	}
+	events := h.events[:known:known]
+	for _, e := range h.events[known:] {
+		switch e.Kind {
+		case history.Killed:
+			return history.Cut(events, len(events))
+		case history.Connecting, history.Parted, history.Dropped, history.Replaced:
+			fleeting[e.Client] = false
+		case history.Got:
+			if fleeting[e.Client] && sent[e.Message] {
+				events = append(events, e)
+			}
+		}
+	}
+	return history.Cut(events, len(events))
+}
+
 // resume starts the program with what is left and lets the clients come back.
 func (h *household) resume(t *testing.T, d *disk, point int) []history.Fault {
 	t.Helper()
@@ -119,6 +153,10 @@ func (h *household) resume(t *testing.T, d *disk, point int) []history.Fault {
 	defer os.RemoveAll(dir)
 	in := program.Install(t, dir)
 	require.NoError(t, d.cut(h.random, in.Dir))
+	image, trace := filepath.Join(dir, "image"), os.Getenv("PLANTOPS_HISTORY_TRACE")
+	if trace != "" {
+		require.NoError(t, os.CopyFS(image, os.DirFS(in.Dir)))
+	}
 	certs := filepath.Join(in.Dir, "certs")
 	require.NoError(t, os.CopyFS(certs, os.DirFS(h.certs)))
 	keys, err := filepath.Glob(filepath.Join(certs, "*.key"))
@@ -130,10 +168,16 @@ func (h *household) resume(t *testing.T, d *disk, point int) []history.Fault {
 	in.AwaitReady()
 	defer in.Kill()
 	s := scene.New(scene.Options{Address: in.TCP, Account: h.account, Random: h.random, Rate: 100, Rules: houseRules,
-		Before: history.Cut(h.events, h.known(point))})
+		Before: h.before(h.known(point))})
 	s.Start(t.Context())
 	all, err := s.End(t.Context(), 3*time.Second)
 	require.NoError(t, err)
 	assert.Empty(t, s.Complaints())
-	return history.Check(all, houseRules)
+	faults := history.Check(all, houseRules)
+	if trace != "" && len(faults) > 0 {
+		at := fmt.Sprintf("%s-%d", trace, point)
+		require.NoError(t, history.Write(at, all))
+		require.NoError(t, os.CopyFS(at+"-disk", os.DirFS(image)))
+	}
+	return faults
 }
