@@ -40,8 +40,8 @@ func (s *Session) Unsubscribe(filter string) (existed bool) { return s.filters.r
 
 // AppendFilters appends the filters of all subscriptions to dst.
 func (s *Session) AppendFilters(dst []string) []string {
-	for filter := range s.filters {
-		dst = append(dst, filter)
+	for sub := range s.filters.all {
+		dst = append(dst, sub.Filter)
 	}
 	return dst
 }
