@@ -40,6 +40,10 @@ type peer struct {
 	shelf        shelf
 
 	tailBytes atomic.Int64 // what chargedTail is of the session
+
+	// room is where state is: what stays for long lies together, and not in the holes between what goes with the connections, which
+	// the collector could not give back.
+	room session.Session
 }
 
 const (
@@ -94,8 +98,9 @@ func newPeer(id string, u *usage, ingest bool) *peer {
 		o.Window, o.MaxQueued, o.MaxQueuedBytes = 65535, math.MaxInt32, math.MaxInt32
 		o.RaiseQoS0 = true
 	}
-	account := u.owner.Account
-	return &peer{id: id, account: account, usage: u, ingest: ingest, ended: true, state: session.New(id, o)}
+	p := &peer{id: id, account: u.owner.Account, usage: u, ingest: ingest, ended: true, room: session.Make(id, o)}
+	p.state = &p.room
+	return p
 }
 
 // charge brings what the account is charged for the session up to date. The caller holds p.mu.

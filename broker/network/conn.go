@@ -124,13 +124,7 @@ func (c *Conn) AwaitInput() {
 		c.noWait = true
 		return
 	}
-	t, isTLS := c.stream.(*tls.Conn)
-	if isTLS {
-		giveBackRecord(t)
-	}
-	if c.awaitErr = c.awaitInput(); isTLS && c.awaitErr == nil {
-		borrowRecord(t)
-	}
+	c.awaitErr = c.awaitInput()
 }
 
 // Read reads what the client sent. Before the login it refuses a first packet that is too large as soon as it is

@@ -5,7 +5,6 @@
 //	listener.go   binds an address and accepts connections
 //	conn.go       one connection: brought up, read, closed
 //	socket.go     the TCP connection with our deadlines
-//	slack.go      what crypto/tls need not keep of an idle connection
 //	writer.go     the outgoing queue; whoever writes never waits for the socket
 //	segment.go    a piece of that queue
 //	websocket.go  MQTT in the binary messages of a websocket

@@ -98,7 +98,13 @@ type Stats struct {
 // New returns the session of a client id, without state and without a
 // connection.
 func New(clientID string, o Options) *Session {
-	return &Session{clientID: clientID, options: o.withDefaults()}
+	s := Make(clientID, o)
+	return &s
+}
+
+// Make is New for who keeps the session in something of its own. It must not be copied once it is used.
+func Make(clientID string, o Options) Session {
+	return Session{clientID: clientID, options: o.withDefaults()}
 }
 
 // Connected reports whether a connection is attached.

@@ -209,8 +209,8 @@ func (s *service) changeBridges(loaded config.Loaded) error {
 }
 
 const (
-	// giveBackEvery is how often serve looks whether memory can be given back, quietBytes what it may allocate in between
-	// when it is quiet, and spareBytes from how much on it is worth a collection.
+	// giveBackEvery is how often serve looks whether memory can be given back. When it is quiet it allocates less than quietBytes in
+	// between, or a sixteenth of what is spare. From spareBytes on a collection is worth it.
 	giveBackEvery = 3 * time.Second
 	quietBytes    = 1 << 20
 	spareBytes    = 3 << 20
@@ -247,9 +247,12 @@ type heapState struct{ allocated, live, resident uint64 }
 // last cannot be given back: it lies between what lives.
 func isSpare(before, now, given heapState) bool {
 	spare := max(now.live/8, spareBytes)
-	quiet := now.allocated-before.allocated < max(now.live/16, quietBytes)
+	if now.resident <= now.live+spare {
+		return false
+	}
+	quiet := now.allocated-before.allocated < max((now.resident-now.live)/16, quietBytes)
 	changed := now.resident > given.resident+spare || now.live+spare < given.live
-	return quiet && changed && now.resident > now.live+spare
+	return quiet && changed
 }
 
 func readHeap() heapState {
