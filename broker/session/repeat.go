@@ -67,17 +67,17 @@ func (in *incoming) note(id uint16, place uint32) {
 }
 
 // OwesPubacks reports whether a message of QoS 1 waits for its PUBACK, of which Repeated must be asked.
-func (s *Session) OwesPubacks() bool { return len(s.incoming.said) > 0 }
+func (s *Session) OwesPubacks() bool { return s.incoming != nil && len(s.incoming.said) > 0 }
 
 // OwesPuback reports whether the client has yet to get the PUBACK of a ticket on this connection.
 func (s *Session) OwesPuback(t Ticket) bool {
-	return t.qos == 1 && t.epoch == s.epoch && s.incoming.pubacks.at(t.place) != nil
+	return t.qos == 1 && t.epoch == s.epoch && s.in().pubacks.at(t.place) != nil
 }
 
 // Remember takes what stands in a message of QoS 1 for which Repeated was not called, when it OwesPuback.
 func (s *Session) Remember(t Ticket, print uint64) {
-	s.incoming.fresh = fresh{t.id, print, true}
-	s.incoming.note(t.id, t.place)
+	s.in().fresh = fresh{t.id, print, true}
+	s.in().note(t.id, t.place)
 }
 
 // acknowledged forgets it, unless the id has been used for another message since.
