@@ -315,8 +315,12 @@ func (k *taking) take(p *peer, t session.Moment) {
 				one.entries = append(one.entries, s.pending[i].Entry)
 			}
 		}
-		if s.taken = s.pending; len(one.entries) == 0 {
-			s.taken = nil
+		switch {
+		case len(one.entries) == 0:
+		case len(s.taken) == 0:
+			s.taken = s.pending
+		default: // a peer may be in both lists of Take, and what holds no step may come in between
+			s.taken = append(s.taken, s.pending...)
 		}
 		s.pending = nil
 	}
