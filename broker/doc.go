@@ -39,8 +39,7 @@
 //
 //	broker.go        Listen, Start, Close and what the program asks of a running broker
 //	options.go       what it must be told; no limit has a default here
-//	hook.go          connections as they begin and end; a panic
-//	mochilog.go      what mochi logs
+//	hook.go          connections as they begin and end; a panic; what mochi logs
 //	auth.go          CONNECT: who a client is and whether it is let in
 //	gate.go          keeps clients out until the program is ready
 //	sessions.go      who has a client id: the same account takes over, another one is refused (claim); evicting. An id that
@@ -57,6 +56,7 @@
 //	subscribers.go   who gets the messages of a topic
 //	unread.go        topics of devices that nobody reads
 //	shares.go        share groups: each has a queue, from which its members take
+//	giving.go        which member gets a message
 //	retained.go      retained messages: kept, delivered, removed
 //	work.go          does what session says
 //	peer.go          one client id with its session
