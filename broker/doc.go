@@ -1,5 +1,5 @@
 // Package broker is the MQTT broker: identity and access, sessions, routing and quotas around the embedded mochi server. mochi
-// speaks MQTT; who gets a message and what becomes of it is decided here. What is in it is for others: the broker stores nothing
+// decodes packets; who gets a message and what becomes of it is decided here. What is in it is for others: the broker stores nothing
 // but its own state, through journal.Storage. Sockets are in package network, the form of packets in validate, rules in
 // access, the words of refusals in refusal, the table of subscriptions in route, one client's session in session, the syntax
 // of topics in topic.
