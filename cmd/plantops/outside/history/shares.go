@@ -64,7 +64,7 @@ func (c *check) judgeShared(m *message, members []*subscription) {
 			continue // judged with the session
 		}
 		lostIt := c.killedBetween(last.conn.connected, d.seq) || last.conn.over < d.seq || last.conn.nextConnecting < d.seq
-		if d.QoS < 2 && lostIt {
+		if last.QoS < 2 && lostIt { // what was begun at QoS 2 is not for others [MQTT-4.8.2-5]
 			continue
 		}
 		if !last.conn.resume && m.again > 0 && c.killedBetween(last.conn.connected, d.seq) {
