@@ -32,10 +32,13 @@ var rounds = sync.Pool{New: func() any { return new(round) }}
 // errLeft ends the loop of a client that has said goodbye.
 var errLeft = errors.New("the client has left")
 
-// serve reads from a connection until it ends, and returns why; nil when the client said goodbye.
+// serve reads from a connection until it ends, and returns why; nil when the client said goodbye. network.ErrQuiet says that it has not
+// ended, and is to be called again when something comes.
 func (l *clientLink) serve() error {
 	for {
-		l.AwaitInput()
+		if l.AwaitInput() {
+			return network.ErrQuiet
+		}
 		switch err := l.round(); err {
 		case nil:
 		case errLeft:
