@@ -124,6 +124,7 @@ func (c *Conn) open() error {
 	}
 	switch c.kind {
 	case TLS:
+		c.hello = &hello{}
 		t := tls.Server(&c.socket, c.n.options.TLSConfig)
 		c.stream = t
 		if err := t.Handshake(); err != nil {

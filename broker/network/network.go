@@ -5,6 +5,7 @@
 //	listener.go   binds an address and accepts connections
 //	conn.go       one connection: brought up, read, closed
 //	socket.go     the TCP connection with our deadlines
+//	hello.go      the first record of a TLS client, in pieces
 //	parking.go    connections that are quiet wait without a goroutine
 //	writer.go     the outgoing queue; whoever writes never waits for the socket
 //	segment.go    a piece of that queue

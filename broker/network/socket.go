@@ -26,11 +26,12 @@ type socket struct {
 	writeLate    atomic.Bool   // a Write ran into it; websocket hides that
 	written      atomic.Int64  // bytes
 
-	noWait    bool      // Read gives what AwaitInput has read; only the reader uses these thirteen
+	noWait    bool      // Read gives what AwaitInput has read; only the reader uses these fourteen
 	quiet     bool      // awaitInput has returned without anything, and is called again
 	heard     bool      // something has come since the read deadline was armed
 	ahead     *[]byte   // that; nil: nothing is left of it
 	aheadAt   int       // so much of it is given
+	hello     *hello    // of TLS; nil: it is given
 	lastBytes int       // bytes read since draining began
 	lastBy    time.Time // until then more is waited for
 	readStart time.Time // when the reader last asked
@@ -82,6 +83,8 @@ func (s *socket) readDeadline() time.Time {
 // Read reads until readDeadline.
 func (s *socket) Read(p []byte) (int, error) {
 	switch {
+	case s.hello != nil:
+		return s.readHello(p)
 	case s.ahead != nil:
 		return s.takeAhead(p), nil
 	case s.draining.Load():
@@ -90,6 +93,11 @@ func (s *socket) Read(p []byte) (int, error) {
 		s.readErr = ErrNoInput
 		return 0, ErrNoInput
 	}
+	return s.readSome(p)
+}
+
+// readSome waits for something.
+func (s *socket) readSome(p []byte) (int, error) {
 	deadline := s.readDeadline()
 	for {
 		if s.draining.Load() {
