@@ -116,7 +116,7 @@ func (h *hook) subscribe(l *clientLink, filters packets.Subscriptions, codes []b
 			continue
 		}
 		if existed := w.enter(p, sub); sub.SendsRetained(existed) {
-			p.due.add(sub)
+			p.ask(sub)
 		}
 	}
 	p.charge()

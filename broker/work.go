@@ -131,9 +131,8 @@ func (w *work) apply(p *peer) {
 	}
 	w.wakeGroups(p)
 	w.checkBackpressure(p)
-	if lost := p.state.Overflowed(); lost != p.lost {
-		w.r.overflowed(p, int64(lost-p.lost))
-		p.lost = lost
+	if lost := p.state.Overflowed(); lost > 0 {
+		w.r.overflowed(p, lost)
 	}
 	if w.buf = buf[:0]; cap(w.buf) > keptScratchBytes {
 		w.buf = nil
