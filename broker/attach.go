@@ -91,7 +91,7 @@ func (r *router) detach(l *clientLink) {
 	r.traffic.connected.Add(-1)
 	p.mu.Lock()
 	p.away = now.UnixNano()
-	p.link, p.shelf.outbox.parts, p.shelf.outbox.number, p.shelf.outbox.bytes = nil, nil, 0, 0
+	p.link, p.shelf.outbox = nil, nil
 	if l.evicted.Load() {
 		w.out = p.state.End(now, w.out[:0])
 	} else {

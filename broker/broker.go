@@ -389,7 +389,7 @@ func (b *Broker) DisconnectDevices(ctx context.Context) error {
 	}
 	for i, l := range sent {
 		select {
-		case <-l.ended:
+		case <-l.ended.Done():
 		case <-ctx.Done():
 			return fmt.Errorf("disconnect clients: %d of %d still there: %w", len(sent)-i, len(sent), ctx.Err())
 		}

@@ -20,9 +20,9 @@ type peer struct {
 	usage *usage      // of its account; changed under sessions.mu and mu
 
 	ingest   bool        // it is the backend's subscriber
-	online   atomic.Bool // attached
-	ended    bool        // the session has no state; guarded by mu, as is the next one
+	ended    bool        // the session has no state; guarded by mu, as is narrowed
 	narrowed bool        // it may have subscriptions to what it may not read any more
+	online   atomic.Bool // attached
 
 	routeBytes atomic.Int64 // what it costs in the routes of topics, see subscribers.go
 
@@ -31,15 +31,15 @@ type peer struct {
 	link         *clientLink // attached; nil while away
 	away         int64       // Unix time since when it is away, ns
 	rights       access.Rights
-	due          *walks        // of retained messages; nil: none
-	waiting      []*shareGroup // that wait for it to take messages
+	due          *walks         // of retained messages; nil: none
+	waiting      *[]*shareGroup // that wait for it to take messages; nil: none
 	backpressure backpressure
 	losses       *losses // of QoS 0; nil: none
 	charged      int     // units of session.FreeBytes, that its account is charged
-	chargedTail  waitingOnDisk
+	chargedTail  int64   // messages on disk, that its account is charged
 	shelf        shelf
 
-	tailBytes atomic.Int64 // what chargedTail is of the session
+	tailBytes atomic.Int64 // of the tail; what chargedTail is of the session in messages
 
 	// room is where state is: what stays for long lies together, and not in the holes between what goes with the connections, which
 	// the collector could not give back.
@@ -87,8 +87,8 @@ type shelf struct {
 	taken       []keptEntry // with the committer
 	onDisk      uint64      // entries up to here are on disk, or settled
 	trimmed     uint64      // those below are not, any more
-	outbox      outbox
-	loading     bool // it is the loader's turn
+	outbox      *outbox     // nil: nothing is held back
+	loading     bool        // it is the loader's turn
 }
 
 func (p *peer) stats() session.Stats {
@@ -137,11 +137,11 @@ func (p *peer) charge() {
 	}
 	tail, tailBytes, _ := p.state.Tail()
 	if p.usage.quotas.onDisk {
-		if now := (waitingOnDisk{int64(tail), int64(tailBytes)}); now != p.chargedTail {
-			p.usage.disk.add(now.messages-p.chargedTail.messages, now.bytes-p.chargedTail.bytes)
-			p.usage.quotas.disk.add(now.messages-p.chargedTail.messages, now.bytes-p.chargedTail.bytes)
-			p.chargedTail = now
-			p.tailBytes.Store(now.bytes)
+		if more, moreBytes := int64(tail)-p.chargedTail, int64(tailBytes)-p.tailBytes.Load(); more != 0 || moreBytes != 0 {
+			p.usage.disk.add(more, moreBytes)
+			p.usage.quotas.disk.add(more, moreBytes)
+			p.chargedTail += more
+			p.tailBytes.Add(moreBytes)
 		}
 	} else {
 		bytes += tailBytes // it is in memory, too

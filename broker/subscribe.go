@@ -189,7 +189,9 @@ func (w *work) removed(p *peer, filter string) {
 	}
 	p.due.remove(filter)
 	if topic.Shared(filter) {
-		p.waiting = slices.DeleteFunc(p.waiting, func(g *shareGroup) bool { return g.filter == filter })
+		if p.waiting != nil {
+			*p.waiting = slices.DeleteFunc(*p.waiting, func(g *shareGroup) bool { return g.filter == filter })
+		}
 		w.regroup(p, filter)
 	} else {
 		w.r.routes.table.Unsubscribe(recipient{peer: p}, filter)
