@@ -47,6 +47,7 @@ var arrows = map[string][]string{
 	"store/block":                {},
 	"store/salvage":              {},
 	"store/storetest":            {"store"},
+	"store/block/blocktest":      {"store/block"},
 
 	"broker/brokertest/logtest": {},
 	"broker/brokertest/rawmqtt": {},
