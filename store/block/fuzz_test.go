@@ -62,15 +62,24 @@ func requireSame(t *testing.T, want []Reading, d *Decoder, step int64) {
 	for i := range want {
 		got := d.Reading(i, buffer[:0])
 		buffer = got.Values
-		require.Equal(t, want[i].Time, got.Time)
-		require.LessOrEqual(t, max(got.Received-want[i].Received, want[i].Received-got.Received), step/2)
-		require.Equal(t, want[i].Flags, got.Flags)
-		require.Equal(t, want[i].Given, got.Given)
-		require.Equal(t, len(want[i].Values), len(got.Values), "reading %d", i)
-		for j, v := range want[i].Values {
-			require.Equal(t, v.Metric, got.Values[j].Metric)
-			require.Equal(t, math.Float64bits(v.Value), math.Float64bits(got.Values[j].Value), "reading %d metric %d: %v, not %v", i, v.Metric, got.Values[j].Value, v.Value)
+		if off := max(got.Received-want[i].Received, want[i].Received-got.Received); off > step/2 {
+			t.Fatalf("reading %d received at %d, not %d", i, got.Received, want[i].Received)
 		}
+		got.Received = want[i].Received
+		requireReading(t, i, &want[i], &got)
+	}
+}
+
+func requireReading(t *testing.T, at int, want, got *Reading) {
+	t.Helper()
+	same := want.Time == got.Time && want.Received == got.Received && want.Flags == got.Flags && want.Given == got.Given && len(want.Values) == len(got.Values)
+	if same {
+		for i, v := range want.Values {
+			same = same && v.Metric == got.Values[i].Metric && math.Float64bits(v.Value) == math.Float64bits(got.Values[i].Value)
+		}
+	}
+	if !same {
+		t.Fatalf("reading %d is %+v, not %+v", at, *got, *want)
 	}
 }
 
@@ -143,17 +152,8 @@ func requireCommit(t *testing.T, c *Commit, body []byte) {
 	require.Equal(t, len(c.Readings), r.Len())
 	n := 0
 	for ; r.Next(); n++ {
-		want, got := c.Readings[n], r.Entry()
-		require.Equal(t, want.Device, got.Device)
-		require.Equal(t, want.Time, got.Time)
-		require.Equal(t, want.Received, got.Received)
-		require.Equal(t, want.Flags, got.Flags)
-		require.Equal(t, want.Given, got.Given)
-		require.Equal(t, len(want.Values), len(got.Values))
-		for j, v := range want.Values {
-			require.Equal(t, v.Metric, got.Values[j].Metric)
-			require.Equal(t, math.Float64bits(v.Value), math.Float64bits(got.Values[j].Value))
-		}
+		require.Equal(t, c.Readings[n].Device, r.Entry().Device)
+		requireReading(t, n, &c.Readings[n].Reading, &r.Entry().Reading)
 	}
 	require.Equal(t, len(c.Readings), n)
 	n = 0

@@ -198,35 +198,3 @@ func entropy(list []float64) (total float64) {
 	}
 	return total
 }
-
-func BenchmarkAppendCommit(b *testing.B) {
-	var c block.Commit
-	for i := range 1000 {
-		c.Readings = append(c.Readings, block.Entry{Device: int64(1 + i*37%1000), Reading: blocktest.New(3, i, march, 300_000).Readings(1)[0]})
-	}
-	var record []byte
-	b.ReportAllocs()
-	for b.Loop() {
-		record = block.AppendCommit(record[:0], 1, &c)
-	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*1000), "ns/reading")
-	b.ReportMetric(float64(len(record))/1000, "B/reading")
-}
-
-func BenchmarkReadCommit(b *testing.B) {
-	var c block.Commit
-	for i := range 1000 {
-		c.Readings = append(c.Readings, block.Entry{Device: int64(1 + i*37%1000), Reading: blocktest.New(3, i, march, 300_000).Readings(1)[0]})
-	}
-	record := block.AppendCommit(nil, 1, &c)
-	var r block.CommitReader
-	b.ReportAllocs()
-	for b.Loop() {
-		if err := r.Reset(1, record); err != nil {
-			b.Fatal(err)
-		}
-		for r.Next() {
-		}
-	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*1000), "ns/reading")
-}
