@@ -24,7 +24,7 @@ import (
 )
 
 // soon is how long a test waits for what must happen.
-const soon = 10 * time.Second
+const soon = 30 * time.Second
 
 // connectPacket is a complete first packet; the network looks at its header only.
 var connectPacket = []byte{0x10, 4, 'a', 'b', 'c', 'd'}
