@@ -43,8 +43,9 @@ var arrows = map[string][]string{
 	"ingest":                     {"ingest/payload", "ingest/source", "store"},
 	"ingest/source":              {"broker/topic", "ingest/payload"},
 	"ingest/payload":             {"store"},
-	"store":                      {"broker/journal", "broker/topic", "store/salvage"},
+	"store":                      {"broker/journal", "broker/topic", "store/history", "store/salvage"},
 	"store/block":                {},
+	"store/history":              {},
 	"store/salvage":              {},
 	"store/storetest":            {"store"},
 
@@ -175,7 +176,7 @@ func TestLibrariesHaveOneHome(t *testing.T) {
 }
 
 // standardOnly are the packages that import no library at all.
-var standardOnly = []string{"broker/access", "broker/session", "broker/topic", "broker/brokertest/rawmqtt", "broker/brokertest/logtest", "certs", "config/mosquitto", "store/block", "store/salvage"}
+var standardOnly = []string{"broker/access", "broker/brokertest/logtest", "broker/brokertest/rawmqtt", "broker/session", "broker/topic", "certs", "config/mosquitto", "store/block", "store/history", "store/salvage"}
 
 // libraryOf is the library of homes that an import belongs to, the longest where one stands in the other; "" for none.
 func libraryOf(imported string) (found string) {
