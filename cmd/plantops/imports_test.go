@@ -44,6 +44,7 @@ var arrows = map[string][]string{
 	"ingest/source":              {"broker/topic", "ingest/payload"},
 	"ingest/payload":             {"store"},
 	"store":                      {"broker/journal", "broker/topic", "store/salvage"},
+	"store/foreign":              {},
 	"store/salvage":              {},
 	"store/storetest":            {"store"},
 
@@ -91,8 +92,8 @@ var homes = map[string][]string{
 	"github.com/spf13/viper":           {"config"},
 	"github.com/go-viper/mapstructure": {"config"},
 	"go.yaml.in/yaml":                  {"config"},
-	"modernc.org/sqlite":               {"store"},
-	"database/sql":                     {"store"},
+	"modernc.org/sqlite":               {"store", "store/foreign"},
+	"database/sql":                     {"store", "store/foreign"},
 	"golang.org/x/crypto":              {"store"},
 	"github.com/spf13/cobra":           {"cmd/plantops"},
 	"github.com/coreos/go-systemd":     {"cmd/plantops"},
