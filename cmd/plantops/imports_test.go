@@ -46,6 +46,7 @@ var arrows = map[string][]string{
 	"store":                      {"broker/journal", "broker/topic", "store/history", "store/salvage"},
 	"store/block":                {},
 	"store/history":              {},
+	"store/foreign":              {},
 	"store/salvage":              {},
 	"store/storetest":            {"store"},
 
@@ -93,8 +94,8 @@ var homes = map[string][]string{
 	"github.com/spf13/viper":           {"config"},
 	"github.com/go-viper/mapstructure": {"config"},
 	"go.yaml.in/yaml":                  {"config"},
-	"modernc.org/sqlite":               {"store"},
-	"database/sql":                     {"store"},
+	"modernc.org/sqlite":               {"store", "store/foreign"},
+	"database/sql":                     {"store", "store/foreign"},
 	"golang.org/x/crypto":              {"store"},
 	"github.com/spf13/cobra":           {"cmd/plantops"},
 	"github.com/coreos/go-systemd":     {"cmd/plantops"},
