@@ -44,7 +44,9 @@ var arrows = map[string][]string{
 	"ingest/source":              {"broker/topic", "ingest/payload"},
 	"ingest/payload":             {"store"},
 	"store":                      {"broker/journal", "broker/topic", "store/history", "store/salvage"},
+	"store/block":                {},
 	"store/history":              {},
+	"store/foreign":              {},
 	"store/salvage":              {},
 	"store/storetest":            {"store"},
 
@@ -92,8 +94,8 @@ var homes = map[string][]string{
 	"github.com/spf13/viper":           {"config"},
 	"github.com/go-viper/mapstructure": {"config"},
 	"go.yaml.in/yaml":                  {"config"},
-	"modernc.org/sqlite":               {"store"},
-	"database/sql":                     {"store"},
+	"modernc.org/sqlite":               {"store", "store/foreign"},
+	"database/sql":                     {"store", "store/foreign"},
 	"golang.org/x/crypto":              {"store"},
 	"github.com/spf13/cobra":           {"cmd/plantops"},
 	"github.com/coreos/go-systemd":     {"cmd/plantops"},
@@ -175,7 +177,7 @@ func TestLibrariesHaveOneHome(t *testing.T) {
 }
 
 // standardOnly are the packages that import no library at all.
-var standardOnly = []string{"broker/access", "broker/session", "broker/topic", "broker/brokertest/rawmqtt", "broker/brokertest/logtest", "certs", "config/mosquitto", "store/history", "store/salvage"}
+var standardOnly = []string{"broker/access", "broker/brokertest/logtest", "broker/brokertest/rawmqtt", "broker/session", "broker/topic", "certs", "config/mosquitto", "store/block", "store/history", "store/salvage"}
 
 // libraryOf is the library of homes that an import belongs to, the longest where one stands in the other; "" for none.
 func libraryOf(imported string) (found string) {

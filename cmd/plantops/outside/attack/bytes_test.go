@@ -155,9 +155,8 @@ func stillOpen(crowd []*door.Intruder, within time.Duration) (open int) {
 }
 
 func attackSilence(g *siege.Siege, d door.Door) string {
-	const within = 5 * siege.Silence
-	if open := stillOpen(silentCrowd(g, d), within); open > 0 {
-		return fmt.Sprintf("%d of 40 silent sockets still open after %s", open, within)
+	if open := stillOpen(silentCrowd(g, d), siege.Promptness); open > 0 {
+		return fmt.Sprintf("%d of 40 silent sockets still open after %s", open, siege.Promptness)
 	}
 	return ""
 }
