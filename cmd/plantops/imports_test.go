@@ -45,6 +45,7 @@ var arrows = map[string][]string{
 	"ingest/payload":             {"store"},
 	"store":                      {"broker/journal", "broker/topic", "store/history", "store/salvage"},
 	"store/block":                {},
+	"store/derive":               {"store/history"},
 	"store/history":              {},
 	"store/foreign":              {},
 	"store/salvage":              {},
