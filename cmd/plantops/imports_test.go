@@ -65,7 +65,7 @@ var arrows = map[string][]string{
 	outside + "/siege":   {"broker/brokertest/rawmqtt", outside + "/door", outside + "/program", outside + "/setting"},
 
 	outside + "/history/check": {outside + "/history", outside + "/history/scene"},
-	outside + "/history/scene": {"broker/brokertest/rawmqtt", outside + "/history", outside + "/program", outside + "/setting"},
+	outside + "/history/scene": {"broker/brokertest/rawmqtt", outside + "/fleet", outside + "/history", outside + "/program", outside + "/setting"},
 
 	// Folders of tests only, whose imports are those of their tests.
 	outside + "/attack":   append(helpers, "certs/certstest"),

@@ -109,10 +109,3 @@ type Series struct {
 	Device, Metric string
 	Buckets        []Bucket
 }
-
-// Summary is what a bucket is made of where the values themselves are not looked at.
-type Summary struct {
-	Count                 int64
-	Min, Max, First, Last float64
-	ScaledSum             float64
-}
