@@ -49,6 +49,7 @@ var arrows = map[string][]string{
 	"store/foreign":              {},
 	"store/salvage":              {},
 	"store/storetest":            {"store"},
+	"store/block/blocktest":      {"store/block"},
 
 	"broker/brokertest/logtest": {},
 	"broker/brokertest/rawmqtt": {},
