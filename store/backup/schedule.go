@@ -24,6 +24,7 @@ type Entry struct {
 type State struct {
 	Made       []Entry `json:"made,omitempty"`   // those that are to be kept or to go by the schedule, the oldest first
 	Last       *Entry  `json:"last,omitempty"`   // the newest good one
+	Unsure     int     `json:"unsure,omitempty"` // how many were called by a number
 	Making     string  `json:"making,omitempty"` // what is on its way, or was when the power went
 	Failed     int64   `json:"failed,omitempty"` // UTC ms; 0: the last attempt was good
 	Error      string  `json:"error,omitempty"`
@@ -148,11 +149,12 @@ func Name(now time.Time) string { return "plantops-" + now.UTC().Format("2006010
 
 // freeName is a name in the folder that no file has. While the clock is not to be trusted it has no time in it: two starts could
 // say the same, and what looks old would not be.
-func (s *Schedule) freeName(now time.Time, unsure bool) string {
-	for n := 1; ; n++ {
-		name := Name(now.Add(time.Duration(n-1) * time.Second))
+func (s *Schedule) freeName(state *State, now time.Time, unsure bool) string {
+	for ; ; now = now.Add(time.Second) {
+		name := Name(now)
 		if unsure {
-			name = fmt.Sprintf("plantops-clock-unsure-%d.db", n)
+			state.Unsure++
+			name = fmt.Sprintf("plantops-clock-unsure-%d.db", state.Unsure)
 		}
 		path := filepath.Join(s.Dir, name)
 		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
@@ -214,7 +216,7 @@ func (s *Schedule) makeOne(ctx context.Context, state *State, now time.Time, uns
 			return Result{}, err
 		}
 	}
-	state.Making = s.freeName(now, unsure)
+	state.Making = s.freeName(state, now, unsure)
 	s.save(ctx, *state)
 	return s.Make(ctx, state.Making)
 }
