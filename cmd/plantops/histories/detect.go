@@ -22,8 +22,8 @@ func IsSQLite(head []byte) bool { return bytes.HasPrefix(head, magicSQLite) }
 // IsGzip tells a file that gzip wrote by its first bytes.
 func IsGzip(head []byte) bool { return bytes.HasPrefix(head, magicGzip) }
 
-// linesToSee is how many lines must look alike before a file without header is taken for line protocol.
-const linesToSee = 5
+// linesToSee is how many lines tell whether a file without header is line protocol.
+const linesToSee = 20
 
 // Detect tells the format of a text by its beginning, of which 64 KiB are plenty; "" when it may be several. Columns given by name
 // make a file CSV. What is known not to work is an error that says what would.
@@ -71,23 +71,26 @@ func Detect(head []byte, o Options) (Format, error) {
 	return "", nil
 }
 
-// isLineProtocol tells whether each of the first lines is a point with a time.
+// isLineProtocol tells whether the first line is a point with a time, and most of those that follow.
 func isLineProtocol(head []byte) bool {
-	seen := 0
+	points, others := 0, 0
 	r := &influx{points: map[string]*point{}}
 	for line := range bytes.Lines(head) {
 		line = bytes.TrimSpace(line)
-		if len(line) == 0 || line[0] == '#' {
-			continue
-		}
-		if quoted(line) || r.line(nothing{}, 0, line) != "" {
+		switch {
+		case len(line) == 0 || line[0] == '#':
+		case !quoted(line) && r.line(nothing{}, 0, line) == "":
+			points++
+		case points == 0:
 			return false
+		default:
+			others++
 		}
-		if seen++; seen == linesToSee {
+		if points+others == linesToSee {
 			break
 		}
 	}
-	return seen > 0
+	return points > others
 }
 
 // nothing takes values and does nothing.

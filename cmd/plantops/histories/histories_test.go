@@ -87,7 +87,7 @@ func TestFormatsAreRecognised(t *testing.T) {
 		"{\"time\":1}\n":                                                 JSON,
 		"# INFLUXDB EXPORT: 1677-09-21T00:12:43Z - 2262\n# DDL\n":        Influx,
 		"air,device=a t=20.5 1704067200000000000\nair,device=a t=1 17\n": Influx,
-		"air,device=a t=20.5 1704067200000000000\nair,device=a t\n":      "",
+		"air,device=a t=20.5 1704067200000000000\nbad\nbad\nx\n":         "",
 		"created_at,entry_id,field1\n":                                   ThingSpeak,
 	} {
 		got, err := Detect([]byte(text), Options{})

@@ -91,7 +91,7 @@ func newRecorder(ctx context.Context, from Rows, place Place, o Options, tables 
 
 // secondsOf is an expression for the Unix seconds of a time that has a column of seconds, one of text, or both.
 func secondsOf(columns []string, table, name string) string {
-	text := fmt.Sprintf("(julianday(substr(%s%s, 1, 26)) - 2440587.5) * 86400.0", table, name)
+	text := fmt.Sprintf("(strftime('%%s', substr(%[1]s, 1, 19)) + CAST('0' || substr(%[1]s, 20, 7) AS REAL))", table+name)
 	if !slices.Contains(columns, name+"_ts") {
 		return text
 	}

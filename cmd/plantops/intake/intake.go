@@ -37,6 +37,8 @@ type Options struct {
 
 	Rejects  io.Writer     // gets every line that was rejected, as CSV; nil: nobody does
 	Progress *progress.Bar // may be nil
+
+	window int // how many values; 0: usualWindow
 }
 
 var (
@@ -48,9 +50,9 @@ var (
 )
 
 const (
-	// window is how many values are put in order of device and time before they are stored. Exports of InfluxDB have one field of a
+	// usualWindow is how many values are put in order of device and time before they are stored. Exports of InfluxDB have one field of a
 	// series after the other, for as long as a file of its store lasts; here they become one message again.
-	window = 1 << 17
+	usualWindow = 1 << 17
 
 	// lookAt is how many steps pass between two looks at the context and the progress.
 	lookAt = 512
@@ -58,6 +60,9 @@ const (
 
 // Run imports the file, or says what would become of it. The report is there after an error too, for what was done until then.
 func Run(ctx context.Context, o Options) (*Report, error) {
+	if o.window == 0 {
+		o.window = usualWindow
+	}
 	src, err := openSource(ctx, o.Path, o.Format, o.Read)
 	if err != nil {
 		return nil, err
@@ -156,7 +161,7 @@ func (r *run) look(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("read %s: %w", r.o.Path, err)
 		}
-		if len(r.values) >= window {
+		if len(r.values) >= r.o.window {
 			if err := r.hand(); err != nil {
 				return err
 			}

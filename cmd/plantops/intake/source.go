@@ -58,11 +58,7 @@ func openSource(ctx context.Context, path string, format histories.Format, o his
 		return nil, errors.Join(err, file.Close())
 	}
 	s := &source{format: format, key: digest(whole)}
-	options := fmt.Sprintf("%+v", struct {
-		histories.Options
-		Map   string
-		Check any
-	}{withoutPointers(o), fmt.Sprintf("%+v", o.Map), nil})
+	options := optionsText(o)
 	if histories.IsSQLite(head) {
 		_ = file.Close() // what it could say, reading has said
 		err = s.openDatabase(ctx, whole, o)
@@ -76,10 +72,11 @@ func openSource(ctx context.Context, path string, format histories.Format, o his
 	return s, nil
 }
 
-// withoutPointers are the options as far as printing them tells the same ones apart from others.
-func withoutPointers(o histories.Options) histories.Options {
-	o.Map, o.CheckDevice = nil, nil
-	return o
+// optionsText tells options that read the same from others.
+func optionsText(o histories.Options) string {
+	names, zone := fmt.Sprintf("%+v", o.Map), fmt.Sprint(o.Zone)
+	o.Map, o.Zone, o.CheckDevice = nil, nil, nil // pointers are others each time
+	return fmt.Sprintf("%+v %s %s", o, names, zone)
 }
 
 func digest(parts ...string) string {
