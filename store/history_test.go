@@ -8,14 +8,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func history(device string, at int64, values ...Value) Message {
+func pastMessage(device string, at int64, values ...Value) Message {
 	return Message{Kind: History, Device: device, Time: at, Received: noon, Values: values}
 }
 
 func TestHistoryIsStoredCountedAndProvesNoLife(t *testing.T) {
 	s := openTest(t, Options{})
 	old := noon - 9*365*24*3600*1000
-	one := history("bed-1", old, Value{"temperature", 20.5})
+	one := pastMessage("bed-1", old, Value{"temperature", 20.5})
 	assert.Equal(t, []Outcome{Stored, Duplicate}, mustAppend(t, s, one, one))
 
 	d, err := s.Device(t.Context(), "bed-1")
@@ -26,7 +26,7 @@ func TestHistoryIsStoredCountedAndProvesNoLife(t *testing.T) {
 	assert.Equal(t, time.Time{}, s.NewestArrival())
 
 	mustAppend(t, s, telemetry("bed-1", noon, Value{"temperature", 21}))
-	mustAppend(t, s, history("bed-1", old+1, Value{"temperature", 21}))
+	mustAppend(t, s, pastMessage("bed-1", old+1, Value{"temperature", 21}))
 	d, err = s.Device(t.Context(), "bed-1")
 	require.NoError(t, err)
 	assert.Equal(t, noon, d.LastSeen, "what is known of a device that lives stays")
@@ -38,11 +38,11 @@ func TestHistoryThatCannotBeStoredIsNeitherCountedNorQuarantined(t *testing.T) {
 	mustAppend(t, s, telemetry("bed-1", noon, Value{"temperature", 20.5}))
 	many := make([]Value, maxMetrics+1)
 	assert.Equal(t, []Outcome{Conflicting, Partly, Unfit, Unfit, NoRoom}, mustAppend(t, s,
-		history("bed-1", noon, Value{"temperature", 20.6}),
-		history("bed-1", noon, Value{"temperature", 20.6}, Value{"ph", 6}),
-		history("a/b", noon, Value{"temperature", 20.6}),
-		history("bed-1", noon, Value{"", 20.6}),
-		history("bed-1", noon, many...)))
+		pastMessage("bed-1", noon, Value{"temperature", 20.6}),
+		pastMessage("bed-1", noon, Value{"temperature", 20.6}, Value{"ph", 6}),
+		pastMessage("a/b", noon, Value{"temperature", 20.6}),
+		pastMessage("bed-1", noon, Value{"", 20.6}),
+		pastMessage("bed-1", noon, many...)))
 	assert.Empty(t, entries(t, s))
 	assert.Equal(t, Counts{Stored: 2}, totals(t, s))
 	latest, err := s.Latest(t.Context(), "bed-1")

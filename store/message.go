@@ -1,5 +1,7 @@
 package store
 
+import "github.com/plantops/plantops/store/history"
+
 // Kind says what a message is.
 type Kind uint8
 
@@ -22,13 +24,13 @@ type Behind struct {
 }
 
 // TimeSource says where a reading's time comes from.
-type TimeSource uint8
+type TimeSource = history.TimeSource
 
 const (
-	FromDevice            TimeSource = iota
-	FromArrival                      // the device gave no time
-	FromArrivalImpossible            // the device gave a time or an age that cannot be
-	FromAge                          // the time of arrival less the age that the device gave
+	FromDevice            = history.FromDevice
+	FromArrival           = history.FromArrival
+	FromArrivalImpossible = history.FromArrivalImpossible
+	FromAge               = history.FromAge
 )
 
 // Value is one metric of a message.
@@ -163,8 +165,8 @@ func (c *Counts) plus(d Counts) {
 
 // Bits of the flags column of reading and quarantine.
 const (
-	flagTimeSource  = 0b0011 // TimeSource
-	flagClockUnsure = 0b0100
+	flagTimeSource  = history.FlagTimeSource
+	flagClockUnsure = history.FlagClockUnsure
 	flagUncounted   = 0b1000 // quarantine: a part of a message that counted as stored
 
 	lineShift = 8 // above: the clock's line of an arrival that is not to be trusted, see Redate

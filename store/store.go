@@ -16,14 +16,16 @@ import (
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
+
+	"github.com/plantops/plantops/store/history"
 )
 
 // What callers tell apart; the errors returned wrap these and name the file or the object.
 var (
 	ErrNewerSchema = errors.New("written by a newer version")
 	ErrForeign     = errors.New("a database of another program")
-	ErrDamaged     = errors.New("damaged")
-	ErrNotFound    = errors.New("not found")
+	ErrDamaged     = history.ErrDamaged
+	ErrNotFound    = history.ErrNotFound
 	ErrExists      = errors.New("exists already")
 	ErrFull        = errors.New("disk full")
 	ErrLocked      = errors.New("database is locked")
@@ -111,8 +113,9 @@ type Store struct {
 
 	rebuilt chan struct{} // tells Regain
 
-	immutable bool      // opened for reading on a full disk
-	reserved  time.Time // when the reserve was last looked at
+	immutable bool        // opened for reading on a full disk
+	unchecked atomic.Bool // after an unclean stop, and too large to check at once
+	reserved  time.Time   // when the reserve was last looked at
 
 	state    state // as committed, with its own lock
 	accounts atomic.Pointer[map[string]credential]
