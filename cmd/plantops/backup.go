@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/plantops/plantops/cmd/plantops/progress"
 	"github.com/plantops/plantops/config"
 	"github.com/plantops/plantops/control"
 	"github.com/plantops/plantops/store"
@@ -70,9 +71,9 @@ func (a *app) backUp(ctx context.Context, cfg config.Config, to string, force, w
 	server, err := control.Dial(ctx, cfg.SocketPath())
 	o.To, o.Force, o.Gently, o.By = to, force, err == nil, backup.ByPerson
 	p := newProgress(a)
-	o.Told = p.tell
+	o.Told = p.Tell
 	r, err := backup.Make(ctx, o)
-	p.end()
+	p.End()
 	if err == nil && server != nil {
 		path, err := filepath.Abs(r.Path)
 		if err != nil {
@@ -149,8 +150,8 @@ queues is sent, some of it a second time.`,
 				return err
 			}
 			p := newProgress(a)
-			r, err := a.restore(cmd.Context(), loaded.Config, given[0], !keepCerts, p.tell)
-			p.end()
+			r, err := a.restore(cmd.Context(), loaded.Config, given[0], !keepCerts, p.Tell)
+			p.End()
 			if err != nil {
 				return restoreHints(err)
 			}
@@ -345,9 +346,9 @@ one.`,
 // check looks at a file or, without one, at the database and at what the running server counts.
 func (a *app) check(ctx context.Context, given []string) (backup.Report, error) {
 	p := newProgress(a)
-	defer p.end()
+	defer p.End()
 	if len(given) > 0 {
-		return backup.Check(ctx, given[0], backup.CheckOptions{Told: p.tell})
+		return backup.Check(ctx, given[0], backup.CheckOptions{Told: p.Tell})
 	}
 	loaded, err := a.load()
 	if err != nil {
@@ -357,7 +358,7 @@ func (a *app) check(ctx context.Context, given []string) (backup.Report, error) 
 	if err := readable(cfg); err != nil {
 		return backup.Report{}, err
 	}
-	r, err := backup.Check(ctx, cfg.StorePath(), backup.CheckOptions{Told: p.tell})
+	r, err := backup.Check(ctx, cfg.StorePath(), backup.CheckOptions{Told: p.Tell})
 	if err != nil {
 		return r, err
 	}
@@ -398,34 +399,10 @@ func printCheck(a *app, r backup.Report) error {
 	return table(a.stdout, foldRows(rows))
 }
 
-// progress shows on a terminal how far something long is.
-type progress struct {
-	app   *app
-	shown time.Time
-	width int
-}
-
-const progressEvery = 100 * time.Millisecond
-
 // newProgress shows nothing where standard error is no terminal.
-func newProgress(a *app) *progress { return &progress{app: a} }
-
-func (p *progress) tell(what string, done, of int64) {
-	if !isTerminal(p.app.stderr) || time.Since(p.shown) < progressEvery {
-		return
+func newProgress(a *app) *progress.Bar {
+	if !isTerminal(a.stderr) {
+		return nil
 	}
-	p.shown = time.Now()
-	text := what + " …"
-	if of > 0 {
-		text = fmt.Sprintf("%s: %d %%", what, done*100/of)
-	}
-	p.width = max(p.width, len(text))
-	fmt.Fprintf(p.app.stderr, "\r%-*s", p.width, text)
-}
-
-// end clears the line.
-func (p *progress) end() {
-	if p.width > 0 {
-		fmt.Fprintf(p.app.stderr, "\r%-*s\r", p.width, "")
-	}
+	return progress.New(a.stderr, nil)
 }
