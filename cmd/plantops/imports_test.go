@@ -78,6 +78,7 @@ var arrows = map[string][]string{
 	outside + "/attack":   append(helpers, "certs/certstest"),
 	outside + "/bench":    helpers,
 	outside + "/esp32":    append(helpers, "broker/brokertest/logtest"),
+	outside + "/intake":   {outside + "/load", outside + "/program", outside + "/setting"},
 	outside + "/powercut": append(helpers, outside+"/history", outside+"/history/scene"),
 	outside + "/reload":   append(helpers, "certs/certstest"),
 	outside + "/torture":  append(helpers, "broker", "broker/brokertest", "broker/brokertest/logtest", "ingest"),
