@@ -80,6 +80,11 @@ type Operator interface {
 	ReplayQuarantine(ctx context.Context, ids []int64) (Replayed, error)
 	// PurgeQuarantine deletes quarantined messages for good and returns how many. No ids means all.
 	PurgeQuarantine(ctx context.Context, ids []int64) (int64, error)
+	// ImportHistory stores readings of long ago. They prove of no device that it lives, and what cannot be stored goes nowhere: the
+	// outcome tells it. After an error some of it may be stored; given again, that is a duplicate.
+	ImportHistory(ctx context.Context, h History) (HistoryOutcome, error)
+	// HistoryPlace is what the last History said that had a Place with that key; "" for none.
+	HistoryPlace(ctx context.Context, key string) (string, error)
 	// Retention tells what deleting by age has done and what waits. It reads all that waits.
 	Retention(ctx context.Context) (WaitingRetention, error)
 	// ConfirmRetention lets everything before a time go at once, as far as it is due; before is the Due that a person has seen.

@@ -80,6 +80,8 @@ type Server struct {
 
 	offlineAfter atomic.Int64 // nanoseconds; can change while the server runs
 
+	imports imports // since the start
+
 	mu     sync.Mutex
 	purged map[string]int64 // takes the place of Baseline.devices
 }
@@ -222,7 +224,7 @@ func (s *Server) RotateDevice(ctx context.Context, id string) (string, error) {
 func (s *Server) PurgeDevice(ctx context.Context, id string) (int64, error) {
 	n, err := s.store.PurgeDevice(ctx, id)
 	if err == nil && s.running != nil {
-		s.rebase(id, s.running.arrived().Devices[id])
+		s.rebase(id, s.arrived().Devices[id])
 	}
 	return n, err
 }

@@ -235,6 +235,21 @@ func handler(o Operator) http.Handler {
 		n, err := o.PurgeQuarantine(r.Context(), list.IDs)
 		return countReply{n}, err
 	})
+	handle("POST /history/import", func(r *http.Request) (any, error) {
+		history, err := body[History](r)
+		if err != nil {
+			return nil, err
+		}
+		return o.ImportHistory(r.Context(), history)
+	})
+	handle("POST /history/place", func(r *http.Request) (any, error) {
+		place, err := body[HistoryPlace](r)
+		if err != nil {
+			return nil, err
+		}
+		place.Text, err = o.HistoryPlace(r.Context(), place.Key)
+		return place, err
+	})
 	handle("GET /retention", func(r *http.Request) (any, error) { return o.Retention(r.Context()) })
 	handle("POST /retention/confirm", func(r *http.Request) (any, error) {
 		confirmed, err := body[confirmRequest](r)

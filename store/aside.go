@@ -236,6 +236,9 @@ func (s *Store) setAside(m *Message, cause error) (Outcome, error) {
 	if m.Kind == Probe { // it proves that messages are kept
 		return Proved, s.transact(func() error { return nil })
 	}
+	if m.Kind == History { // whoever gave it still has it
+		return Unfit, nil
+	}
 	reason := fmt.Sprintf("cannot be stored: %.200s", cause)
 	for _, anonymous := range []bool{false, true} {
 		err := s.transact(func() error {

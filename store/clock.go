@@ -84,7 +84,7 @@ func (s *Store) NewestArrival() time.Time {
 func (s *Store) noteArrival(batch []Message) {
 	nobody := s.state.devices[""]
 	for i := len(batch) - 1; i >= 0; i-- {
-		if batch[i].ClockUnsure {
+		if batch[i].ClockUnsure || batch[i].Kind == History {
 			continue
 		}
 		known := nobody.lastSeen

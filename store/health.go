@@ -195,7 +195,7 @@ func (s *Store) Examine(ctx context.Context, told func(done, of int)) (e Examina
 			break
 		}
 		if err = s.examineDevice(ctx, d.id, d.name, &e); isDamage(err) && ctx.Err() == nil {
-			e.add(readingsOf(d.name), "they cannot be read: %v", err)
+			e.add(placeOfReadings(d.name), "they cannot be read: %v", err)
 			err = nil
 		}
 		if told != nil {
@@ -233,7 +233,7 @@ func (s *Store) examinedDevices(ctx context.Context, e *Examination) (list []exa
 
 // examineDevice reads all rows of a device, and compares their number with its counter as of the same moment.
 func (s *Store) examineDevice(ctx context.Context, id int64, name string, e *Examination) error {
-	where := readingsOf(name)
+	where := placeOfReadings(name)
 	var rows, damaged, counted int64
 	var first, last int64
 	var pairs []pair
@@ -277,7 +277,7 @@ func (s *Store) examineDevice(ctx context.Context, id int64, name string, e *Exa
 	return nil
 }
 
-func readingsOf(device string) string { return "readings of device " + strconv.Quote(device) }
+func placeOfReadings(device string) string { return "readings of device " + strconv.Quote(device) }
 
 // momentText is a time of the database for people.
 func momentText(ms int64) string { return time.UnixMilli(ms).UTC().Format(time.RFC3339) }

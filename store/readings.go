@@ -11,18 +11,12 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"github.com/plantops/plantops/store/history"
 )
 
 // Reading is one value of one metric at one time.
-type Reading struct {
-	Device, Metric string
-	Time           int64 // UTC ms
-	Value          float64
-	Received       int64 // UTC ms, of the first message of that device and time
-	TimeSource     TimeSource
-	Given          string // the time that the device gave, when it was not used; empty: none
-	ClockUnsure    bool
-}
+type Reading = history.Reading
 
 // Query selects readings.
 type Query struct {
@@ -305,11 +299,8 @@ type buckets struct {
 
 type series struct{ device, metric string }
 
-// Values are summed at this scale: so the sum of the largest floats is finite, and a power of two costs no digits.
-const sumScale = 0x1p-64
-
 type bucket struct {
-	sum   float64 // times sumScale
+	sum   float64 // times history.SumScale
 	count int64
 	first Reading
 }
@@ -328,7 +319,7 @@ func (b *buckets) add(r Reading) bool {
 		b.index[series{r.Device, r.Metric}] = i
 		b.open = append(b.open, bucket{first: r})
 	}
-	b.open[i].sum += r.Value * sumScale
+	b.open[i].sum += r.Value * history.SumScale
 	b.open[i].count++
 	return true
 }
@@ -346,7 +337,7 @@ func (b *buckets) flush() bool {
 	})
 	for i := range b.open {
 		r := b.open[i].first
-		r.Time, r.Value = b.start, b.open[i].sum/float64(b.open[i].count)/sumScale
+		r.Time, r.Value = b.start, b.open[i].sum/float64(b.open[i].count)/history.SumScale
 		if !b.yield(r) {
 			b.stopped = true
 			return false
@@ -357,31 +348,8 @@ func (b *buckets) flush() bool {
 	return true
 }
 
-// DamagedError says which readings cannot be read: those of a device from a time on, which is included, to another, which is
-// not. It wraps ErrDamaged.
-type DamagedError struct {
-	Device   string
-	From, To int64 // UTC ms
-	Cause    error
-}
-
-// Error names the device and the times.
-func (e *DamagedError) Error() string {
-	return fmt.Sprintf("readings of %s from %s to %s cannot be read: %v", e.Device, timeText(e.From), timeText(e.To), e.Cause)
-}
-
-// Unwrap returns ErrDamaged.
-func (e *DamagedError) Unwrap() error { return ErrDamaged }
-
-func timeText(ms int64) string {
-	switch {
-	case ms == math.MaxInt64:
-		return "the end"
-	case ms < firstTime:
-		return "the beginning"
-	}
-	return time.UnixMilli(ms).UTC().Format(time.RFC3339)
-}
+// DamagedError says which readings cannot be read.
+type DamagedError = history.DamagedError
 
 // rowError is one row that is there and says nothing.
 type rowError struct{ time int64 }

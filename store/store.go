@@ -16,14 +16,16 @@ import (
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
+
+	"github.com/plantops/plantops/store/history"
 )
 
 // What callers tell apart; the errors returned wrap these and name the file or the object.
 var (
 	ErrNewerSchema = errors.New("written by a newer version")
 	ErrForeign     = errors.New("a database of another program")
-	ErrDamaged     = errors.New("damaged")
-	ErrNotFound    = errors.New("not found")
+	ErrDamaged     = history.ErrDamaged
+	ErrNotFound    = history.ErrNotFound
 	ErrExists      = errors.New("exists already")
 	ErrFull        = errors.New("disk full")
 	ErrLocked      = errors.New("database is locked")

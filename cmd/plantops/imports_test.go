@@ -43,8 +43,11 @@ var arrows = map[string][]string{
 	"ingest":                     {"ingest/payload", "ingest/source", "store"},
 	"ingest/source":              {"broker/topic", "ingest/payload"},
 	"ingest/payload":             {"store"},
-	"store":                      {"broker/journal", "broker/topic", "store/salvage", "store/swap"},
+	"store":                      {"broker/journal", "broker/topic", "store/history", "store/salvage", "store/swap"},
 	"store/backup":               {"store", "store/swap"},
+	"store/block":                {},
+	"store/history":              {},
+	"store/foreign":              {},
 	"store/swap":                 {},
 	"store/salvage":              {},
 	"store/storetest":            {"store"},
@@ -64,7 +67,7 @@ var arrows = map[string][]string{
 	outside + "/siege":   {"broker/brokertest/rawmqtt", outside + "/door", outside + "/program", outside + "/setting"},
 
 	outside + "/history/check": {outside + "/history", outside + "/history/scene"},
-	outside + "/history/scene": {"broker/brokertest/rawmqtt", outside + "/history", outside + "/program", outside + "/setting"},
+	outside + "/history/scene": {"broker/brokertest/rawmqtt", outside + "/fleet", outside + "/history", outside + "/program", outside + "/setting"},
 
 	// Folders of tests only, whose imports are those of their tests.
 	outside + "/attack":   append(helpers, "certs/certstest"),
@@ -93,8 +96,8 @@ var homes = map[string][]string{
 	"github.com/spf13/viper":           {"config"},
 	"github.com/go-viper/mapstructure": {"config"},
 	"go.yaml.in/yaml":                  {"config"},
-	"modernc.org/sqlite":               {"store", "store/backup"},
-	"database/sql":                     {"store", "store/backup"},
+	"modernc.org/sqlite":               {"store", "store/backup", "store/foreign"},
+	"database/sql":                     {"store", "store/backup", "store/foreign"},
 	"golang.org/x/crypto":              {"store"},
 	"github.com/spf13/cobra":           {"cmd/plantops"},
 	"github.com/coreos/go-systemd":     {"cmd/plantops"},
@@ -176,7 +179,7 @@ func TestLibrariesHaveOneHome(t *testing.T) {
 }
 
 // standardOnly are the packages that import no library at all.
-var standardOnly = []string{"broker/access", "broker/session", "broker/topic", "broker/brokertest/rawmqtt", "broker/brokertest/logtest", "certs", "config/mosquitto", "store/salvage"}
+var standardOnly = []string{"broker/access", "broker/brokertest/logtest", "broker/brokertest/rawmqtt", "broker/session", "broker/topic", "certs", "config/mosquitto", "store/block", "store/history", "store/salvage"}
 
 // libraryOf is the library of homes that an import belongs to, the longest where one stands in the other; "" for none.
 func libraryOf(imported string) (found string) {

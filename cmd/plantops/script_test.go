@@ -60,7 +60,7 @@ func TestScripts(t *testing.T) {
 const scriptsTimeout = time.Minute
 
 // patience is how long scripts and tests wait for a state before they fail.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // awaitServer waits until the server in a data directory is ready: ready [DIR].
 func awaitServer(ts *testscript.TestScript, neg bool, args []string) {
