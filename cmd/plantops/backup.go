@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/plantops/plantops/cmd/plantops/progress"
 	"github.com/plantops/plantops/config"
 	"github.com/plantops/plantops/control"
 	"github.com/plantops/plantops/store"
@@ -398,34 +399,17 @@ func printCheck(a *app, r backup.Report) error {
 	return table(a.stdout, foldRows(rows))
 }
 
-// progress shows on a terminal how far something long is.
-type progress struct {
-	app   *app
-	shown time.Time
-	width int
+// steps shows on a terminal how far something long is; elsewhere it shows nothing.
+type steps struct{ bar *progress.Bar }
+
+func newProgress(a *app) steps {
+	if !isTerminal(a.stderr) {
+		return steps{}
+	}
+	return steps{progress.New(a.stderr, nil)}
 }
 
-const progressEvery = 100 * time.Millisecond
-
-// newProgress shows nothing where standard error is no terminal.
-func newProgress(a *app) *progress { return &progress{app: a} }
-
-func (p *progress) tell(what string, done, of int64) {
-	if !isTerminal(p.app.stderr) || time.Since(p.shown) < progressEvery {
-		return
-	}
-	p.shown = time.Now()
-	text := what + " …"
-	if of > 0 {
-		text = fmt.Sprintf("%s: %d %%", what, done*100/of)
-	}
-	p.width = max(p.width, len(text))
-	fmt.Fprintf(p.app.stderr, "\r%-*s", p.width, text)
-}
+func (p steps) tell(what string, done, of int64) { p.bar.Set(float64(done)/float64(max(of, 1)), what) }
 
 // end clears the line.
-func (p *progress) end() {
-	if p.width > 0 {
-		fmt.Fprintf(p.app.stderr, "\r%-*s\r", p.width, "")
-	}
-}
+func (p steps) end() { p.bar.End() }
