@@ -84,7 +84,7 @@ func (s *Store) NewestArrival() time.Time {
 func (s *Store) noteArrival(batch []Message) {
 	nobody := s.state.devices[""]
 	for i := len(batch) - 1; i >= 0; i-- {
-		if batch[i].ClockUnsure {
+		if batch[i].ClockUnsure || batch[i].Kind == History {
 			continue
 		}
 		known := nobody.lastSeen
@@ -132,6 +132,9 @@ const SettingAuthorityPEM = "certificate_authorities_pem"
 
 // SettingRetention is the setting with what deleting by age has reached; package control writes it.
 const SettingRetention = "retention"
+
+// SettingGrowth is the setting with how large the database was in the last days; package control writes it.
+const SettingGrowth = "growth"
 
 // Setting returns what was remembered under that name; "" when nothing was.
 func (s *Store) Setting(ctx context.Context, name string) (string, error) {

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-const patience, tick = 10 * time.Second, time.Millisecond
+const patience, tick = 30 * time.Second, time.Millisecond
 
 func anna() NewUser {
 	return NewUser{Name: "anna", Password: horse, Admin: true, Subscribe: []string{"devices/#", "a/+/b", "devices/#"}}
