@@ -33,6 +33,7 @@ type peer struct {
 	due          walks         // of retained messages
 	waiting      []*shareGroup // that wait for it to take messages
 	backpressure backpressure
+	pace         pace
 	lost         uint64    // of state.Overflowed, that has been counted
 	warned       time.Time // when a line about it was written
 	charged      int       // units of session.FreeBytes, that its account is charged
@@ -54,9 +55,11 @@ const (
 	// through every other client that is busy, for each window.
 	window = 4096
 
-	// The bounds of what waits for one client in memory; beyond them it waits on disk.
+	// The bounds of what waits for one client in memory; beyond them it waits on disk. Those who publish at QoS 0 and, while it
+	// reads fast, at QoS 1 and 2 wait long before that: maxHead is for all who come by at the same moment, with what each has read.
 	maxWaiting      = 8192
 	maxWaitingBytes = 8 << 20
+	maxHead         = 4 * maxWaiting
 )
 
 // keptEntry is an entry of a session that is not known to be on disk, and who waits for that.
@@ -92,7 +95,7 @@ func (p *peer) stats() session.Stats {
 }
 
 func newPeer(id string, u *usage, ingest bool) *peer {
-	o := session.Options{Window: window, MaxQueued: maxWaiting, MaxQueuedBytes: maxWaitingBytes, ReceiveMaximum: receiveMaximum,
+	o := session.Options{Window: window, MaxQueued: maxHead, MaxQueuedBytes: maxWaitingBytes, ReceiveMaximum: receiveMaximum,
 		Kept: u.quotas.onDisk && !ingest}
 	if ingest { // what waits for it is bounded by credits; nothing of it is dropped
 		o.Window, o.MaxQueued, o.MaxQueuedBytes = 65535, math.MaxInt32, math.MaxInt32

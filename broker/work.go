@@ -131,6 +131,7 @@ func (w *work) apply(p *peer) {
 	}
 	w.wakeGroups(p)
 	w.checkBackpressure(p)
+	w.checkPace(p)
 	if lost := p.state.Overflowed(); lost != p.lost {
 		w.r.overflowed(p, int64(lost-p.lost))
 		p.lost = lost
@@ -319,12 +320,19 @@ func (w *work) settle() {
 }
 
 // flush lets the connections write.
-func (w *work) flush() {
+func (w *work) flush() { w.flushFor(nil) }
+
+// flushFor is flush for the reader of a connection.
+func (w *work) flushFor(l *clientLink) {
 	if len(w.dirty) == 0 {
 		return
 	}
 	for i, c := range w.dirty {
-		c.Flush()
+		if l != nil && c == l.Conn {
+			c.FlushOwn()
+		} else {
+			c.Flush()
+		}
 		w.dirty[i] = nil
 	}
 	w.dirty = w.dirty[:0]
