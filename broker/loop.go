@@ -144,6 +144,7 @@ func (l *clientLink) take(p []byte, pk *packets.Packet) error {
 		if err := l.decode(first, body, pk); err != nil {
 			return err
 		}
+		l.work.behind = len(p)
 		if err := l.dispatch(pk); err != nil {
 			return err
 		}
@@ -321,8 +322,12 @@ func (l *clientLink) endReading(err error) {
 // deliveries, with one write for each connection. Then the publisher waits for a share group that cannot follow.
 func (l *clientLink) endRound() {
 	defer dieOfPanic()
-	l.work.flushFor(l)
-	l.work.waitForGroup(l)
+	w := l.work
+	if w.granted.messages > 0 {
+		w.r.intake.endRound(w)
+	}
+	w.flushFor(l)
+	w.waitForGroup(l)
 }
 
 // linkOf returns nil for a client without a connection of ours.

@@ -355,9 +355,9 @@ func (r *router) receiveForIngest(l *clientLink, pk *packets.Packet) error {
 		r.notTaken(w, c, p)
 		return nil
 	}
-	if !r.intake.take(c) {
+	if !r.intake.take(w, c) {
 		w.flush()
-		if !r.intake.wait(l, c) {
+		if !r.intake.wait(l, c, w.behind/(len(pk.TopicName)+len(pk.Payload)+1)) {
 			l.untaken = true
 			r.notTaken(w, c, p)
 			return nil // what else was read with it is dealt with too

@@ -33,6 +33,9 @@ type work struct {
 	routing bool
 	kept    []*receipt // one thing that each of them waited for has come
 
+	behind  int    // bytes that were read behind the packet that is dealt with
+	granted amount // credits beside the one that was waited for, see turn
+
 	slowGroup *shareGroup // that publishers should wait for, see waitForGroup; nil: none
 	urgent    bool        // before the next message of the round
 }
