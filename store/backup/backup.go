@@ -159,7 +159,7 @@ func isOurs(o Options) error {
 	if err != nil {
 		return err
 	}
-	for _, suffix := range []string{"", swap.WAL, swap.SHM, "-lock", "-journal", ".new", ".reserve", ".aside", ".making", restoringSuffix} {
+	for _, suffix := range []string{"", swap.WAL, swap.SHM, "-lock", "-journal", ".new", ".reserve", ".aside", ".making", swap.Restoring} {
 		if to == from+suffix {
 			return errors.New("that is the database itself, or belongs to it")
 		}

@@ -14,9 +14,6 @@ import (
 	"github.com/plantops/plantops/store/swap"
 )
 
-// restoringSuffix is what the copy of a backup is called until it is complete.
-const restoringSuffix = ".restoring"
-
 // ErrUnfinished: the database was being made anew, which the next start finishes.
 var ErrUnfinished = errors.New("the database was damaged and is half made anew")
 
@@ -70,7 +67,7 @@ func restore(ctx context.Context, o RestoreOptions) (r Restored, err error) {
 	if _, err := swap.FinishRestore(path); err != nil { // one that was broken off
 		return r, err
 	}
-	making := path + restoringSuffix
+	making := path + swap.Restoring
 	hold, err := holdPart(making)
 	if err != nil {
 		return r, err

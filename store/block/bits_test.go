@@ -12,7 +12,7 @@ func TestAnyIntegersComeBack(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	var e intEncoder
 	var numbers []uint64
-	for round := range 20000 {
+	for round := range 3000 {
 		list := make([]int64, r.IntN(150))
 		width, outliers, slope := r.IntN(65), r.IntN(40), r.Int64()>>r.IntN(64)
 		at := r.Int64() >> r.IntN(64)

@@ -13,8 +13,10 @@ import (
 const bodyVersion = 1
 
 // ReceivedStep is the precision to which a block keeps times of arrival, in ms: what is kept is the distance from the
-// reading's own time, to the nearest step. In full milliseconds it would be a fifth of a block (a byte a reading, nearly all of it
-// the noise of the network); so it is a fiftieth. A block says its step, so it may change.
+// reading's own time, to the nearest step, so an arrival is off by at most half of it. Those of a message in the journal are exact.
+//
+// What the milliseconds cost is nearly all noise of the network. Bytes of a reading, 512 in a block, of the readings of blocktest:
+// 3.68 in steps of 1 ms, 3.27 of 10 ms, 2.99 of 100 ms, 2.87 of 1 s. A block says its step, so it may change.
 const ReceivedStep = 100
 
 // A column: distance of its metric from the one before, kind, how it says which readings have it, exceptions, integers.

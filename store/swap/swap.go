@@ -124,6 +124,9 @@ func SyncDir(path string) error {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
+// Restoring is what a database is called that is to be restored, until it is complete.
+const Restoring = ".restoring"
+
 // Names beside the database while a backup is restored. The time in both names is the same: so it is known, when a restore was
 // broken off, what the old database is to be called.
 const (
@@ -146,7 +149,7 @@ func Restore(path, fresh string, now time.Time) (old string, err error) {
 }
 
 // FinishRestore brings a restore of the database at path to its end that was broken off after it was decided, and returns the
-// name under which the old database is kept; "" when there was none.
+// name under which the old database is kept; "" when there was none. What one left that was broken off before is removed.
 func FinishRestore(path string) (old string, err error) {
 	entries, err := os.ReadDir(filepath.Dir(path))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -165,5 +168,8 @@ func FinishRestore(path string) (old string, err error) {
 			return "", fmt.Errorf("finish restoring %s: %w", entry.Name(), err)
 		}
 	}
-	return old, nil
+	if old != "" {
+		return old, nil
+	}
+	return "", RemoveAll(path + Restoring)
 }
