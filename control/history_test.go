@@ -52,7 +52,7 @@ func TestHistoryOverTheSocketIsStoredOnceAndItsPlaceRemembered(t *testing.T) {
 	assert.Equal(t, HistoryOutcome{[]store.Outcome{store.Partly, store.Conflicting}}, got)
 
 	var received []int64
-	for r, err := range db.Readings(t.Context(), store.Query{Metric: "ph"}) {
+	for r, err := range db.Readings(t.Context(), store.Query{Metrics: []string{"ph"}}) {
 		require.NoError(t, err)
 		received = append(received, r.Received)
 	}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -68,6 +69,7 @@ func (a *app) backUp(ctx context.Context, cfg config.Config, to string, force, w
 	if err != nil {
 		return backup.Result{}, err
 	}
+	giveWay()
 	server, err := control.Dial(ctx, cfg.SocketPath())
 	o.To, o.Force, o.Gently, o.By = to, force, err == nil, backup.ByPerson
 	p := newProgress(a)
@@ -84,6 +86,20 @@ func (a *app) backUp(ctx context.Context, cfg config.Config, to string, force, w
 		}
 	}
 	return r, err
+}
+
+// giveWay lets every other process go first, above all a server on a board with one core.
+func giveWay() {
+	const behind = 10 // as nice(1) does
+	threads, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return // it only costs others time
+	}
+	for _, thread := range threads {
+		if id, err := strconv.Atoi(thread.Name()); err == nil {
+			_ = unix.Setpriority(unix.PRIO_PROCESS, id, behind) // the same
+		}
+	}
 }
 
 // backupOptions are those of every backup.
@@ -347,6 +363,7 @@ one.`,
 func (a *app) check(ctx context.Context, given []string) (backup.Report, error) {
 	p := newProgress(a)
 	defer p.End()
+	giveWay()
 	if len(given) > 0 {
 		return backup.Check(ctx, given[0], backup.CheckOptions{Told: p.Tell})
 	}
