@@ -36,8 +36,13 @@ const (
 
 // backpressure says whether publishers wait for a session at QoS 0. It is guarded by the mu of its peer, except wait.
 type backpressure struct {
-	wait        atomic.Pointer[wait] // what publishers wait for; nil: they need not
-	behindSince time.Time            // zero: it has caught up
+	wait atomic.Pointer[wait] // what publishers wait for; nil: they need not
+	*lag
+}
+
+// lag is what is known of a session that is, or was, behind.
+type lag struct {
+	behindSince time.Time // zero: it has caught up
 	stuck       bool
 	watched     *clientLink // whose progress is looked at
 	seen        network.Progress
@@ -57,8 +62,13 @@ func (w *work) checkBackpressure(p *peer) {
 	messages, bytes := p.state.Backlog0()
 	if p.link == nil || !p.hasMuch(messages, bytes) && c.wait.Load() == nil {
 		w.r.release(p)
-		c.behindSince = time.Time{}
+		if c.lag != nil {
+			c.behindSince = time.Time{}
+		}
 		return
+	}
+	if c.lag == nil {
+		c.lag = &lag{}
 	}
 	if c.watched != p.link {
 		c.watched, c.seen, c.looks, c.stuck = p.link, p.link.Progress(), 0, false
@@ -130,7 +140,7 @@ func (r *router) watch(p *peer, l *clientLink) {
 }
 
 // look reports whether the client has taken something since the last look that found that. The caller holds the mu of the peer.
-func (c *backpressure) look(l *clientLink) (progress bool) {
+func (c *lag) look(l *clientLink) (progress bool) {
 	seen := l.Progress()
 	if progress = seen != c.seen; progress {
 		c.seen, c.looks, c.stuck = seen, 0, false

@@ -192,7 +192,7 @@ func TestTakingBackASubscriptionLooksAtNoOther(t *testing.T) {
 		defer p.mu.Unlock()
 		for i := range many {
 			w.enter(p, session.Subscription{Filter: filter(i)})
-			p.due.add(session.Subscription{Filter: filter(i)})
+			p.ask(session.Subscription{Filter: filter(i)})
 		}
 		const taken = 500
 		began := time.Now()

@@ -119,7 +119,7 @@ func (w *work) apply(p *peer) {
 	if sent > 0 {
 		w.r.sent.Add(sent)
 		w.r.traffic.payloadOut.Add(payload)
-		if box := &p.shelf.outbox; l.QueuedBytes()+box.bytes > pauseBytes {
+		if l.QueuedBytes()+p.shelf.outbox.size() > pauseBytes {
 			p.state.Pause()
 			w.awaitDrain(p)
 		}
@@ -131,9 +131,8 @@ func (w *work) apply(p *peer) {
 	}
 	w.wakeGroups(p)
 	w.checkBackpressure(p)
-	if lost := p.state.Overflowed(); lost != p.lost {
-		w.r.overflowed(p, int64(lost-p.lost))
-		p.lost = lost
+	if lost := p.state.Overflowed(); lost > 0 {
+		w.r.overflowed(p, lost)
 	}
 	if w.buf = buf[:0]; cap(w.buf) > keptScratchBytes {
 		w.buf = nil
@@ -196,9 +195,17 @@ const maxOutboxBytes = 1 << 20
 
 // outbox holds packets back until a batch is on disk, and all that follow them.
 type outbox struct {
-	number int64 // of the batch that the newest of them waits for; 0: nothing is held back
+	number int64 // of the batch that the newest of them waits for
 	parts  []heldBack
 	bytes  int
+}
+
+// size is in bytes; nil has none.
+func (b *outbox) size() int {
+	if b == nil {
+		return 0
+	}
+	return b.bytes
 }
 
 type heldBack struct {
@@ -208,19 +215,23 @@ type heldBack struct {
 
 // closeGate holds back what is written to p from here on. The caller holds p.mu.
 func (w *work) closeGate(p *peer, number int64) {
-	box, g := &p.shelf.outbox, &w.r.ledger
-	if box.number == 0 {
+	if g := &w.r.ledger; p.shelf.outbox == nil {
+		p.shelf.outbox = &outbox{}
 		g.mu.Lock()
 		g.gated = append(g.gated, p)
 		g.mu.Unlock()
 	}
-	box.number = number
+	p.shelf.outbox.number = number
 }
 
 // openGate sends what waited for batches up to done, and reports whether that was all.
 func (w *work) openGate(p *peer, done int64) (all bool) {
 	p.mu.Lock()
-	box, l, n := &p.shelf.outbox, p.link, 0
+	box, l, n := p.shelf.outbox, p.link, 0
+	if box == nil { // the connection has ended
+		p.mu.Unlock()
+		return true
+	}
 	for n < len(box.parts) && box.parts[n].number <= done {
 		part := &box.parts[n]
 		box.bytes -= len(part.head) + len(part.tail)
@@ -232,7 +243,7 @@ func (w *work) openGate(p *peer, done int64) (all bool) {
 	clear(box.parts[:n])
 	box.parts = box.parts[n:]
 	if all = box.number <= done; all {
-		box.number, box.parts = 0, nil
+		p.shelf.outbox = nil
 	}
 	paused := p.state.Paused()
 	p.mu.Unlock()
@@ -245,7 +256,7 @@ func (w *work) openGate(p *peer, done int64) (all bool) {
 // awaitDrain has the session of p resumed when its connection has room. Where packets are held back, openGate does that. The
 // caller holds p.mu.
 func (w *work) awaitDrain(p *peer) {
-	if p.shelf.outbox.bytes > 0 {
+	if p.shelf.outbox.size() > 0 {
 		return
 	}
 	p.link.AwaitDrain()
@@ -254,8 +265,8 @@ func (w *work) awaitDrain(p *peer) {
 
 // write queues packets; tail is the payload of the last one and is shared. The caller holds the lock of the peer.
 func (w *work) write(l *clientLink, p, tail []byte) {
-	box := &l.peer.shelf.outbox
-	if box.number == 0 {
+	box := l.peer.shelf.outbox
+	if box == nil {
 		w.put(l, p, tail)
 		return
 	}
@@ -338,7 +349,7 @@ func (w *work) resume(p *peer, l *clientLink, now time.Time) {
 		if p.exhausted() {
 			room = session.FreeBytes
 		}
-		w.out = p.state.Resume(now, room-l.QueuedBytes()-p.shelf.outbox.bytes, w.out[:0])
+		w.out = p.state.Resume(now, room-l.QueuedBytes()-p.shelf.outbox.size(), w.out[:0])
 		w.apply(p)
 		if p.state.Paused() {
 			w.awaitDrain(p)

@@ -108,7 +108,9 @@ func (s *Session) unload() {
 		b.tail++
 		b.tailBytes += e.costBytes()
 	}
-	b.queue, b.resend, b.expires = ring[entry]{}, nil, time.Time{}
+	if b.isUnderWay() {
+		b.queue, b.resend, b.expires = ring[entry]{}, nil, time.Time{}
+	}
 	b.loaded = s.Needed() - 1
 }
 
