@@ -43,7 +43,8 @@ var arrows = map[string][]string{
 	"ingest":                     {"ingest/payload", "ingest/source", "store"},
 	"ingest/source":              {"broker/topic", "ingest/payload"},
 	"ingest/payload":             {"store"},
-	"store":                      {"broker/journal", "broker/topic", "store/salvage"},
+	"store":                      {"broker/journal", "broker/topic", "store/password", "store/salvage"},
+	"store/password":             {},
 	"store/salvage":              {},
 	"store/storetest":            {"store"},
 
@@ -93,7 +94,7 @@ var homes = map[string][]string{
 	"go.yaml.in/yaml":                  {"config"},
 	"modernc.org/sqlite":               {"store"},
 	"database/sql":                     {"store"},
-	"golang.org/x/crypto":              {"store"},
+	"golang.org/x/crypto":              {"store/password"},
 	"github.com/spf13/cobra":           {"cmd/plantops"},
 	"github.com/coreos/go-systemd":     {"cmd/plantops"},
 	"github.com/lmittmann/tint":        {"cmd/plantops"},
