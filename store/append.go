@@ -6,6 +6,8 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"github.com/plantops/plantops/store/block"
+	"github.com/plantops/plantops/store/pack"
 	"math"
 	"unicode/utf8"
 )
@@ -239,7 +241,7 @@ func (s *Store) appendReading(d *device, m *Message, p *Part) (outcome Outcome, 
 	if err != nil {
 		return 0, "", err
 	}
-	s.tx.body = appendBody(s.tx.body[:0], s.tx.pairs)
+	s.tx.body = pack.Append(s.tx.body[:0], s.tx.pairs)
 	outcome = Stored
 	switch p.TimeSource {
 	case FromDevice:
@@ -305,8 +307,8 @@ func (s *Store) resolve(d *device, values []Value) (conflict bool, err error) {
 			}
 		}
 		if old, there := find(pairs, metric); !there {
-			pairs = append(pairs, pair{metric, v.Value})
-		} else if !same(old, v.Value) {
+			pairs = append(pairs, block.Value{metric, v.Value})
+		} else if !pack.Same(old, v.Value) {
 			conflict = true
 		}
 	}
@@ -314,10 +316,10 @@ func (s *Store) resolve(d *device, values []Value) (conflict bool, err error) {
 	return conflict, nil
 }
 
-func find(pairs []pair, metric uint32) (value float64, ok bool) {
+func find(pairs []block.Value, metric uint32) (value float64, ok bool) {
 	for _, p := range pairs {
-		if p.metric == metric {
-			return p.value, true
+		if p.Metric == metric {
+			return p.Value, true
 		}
 	}
 	return 0, false
@@ -382,7 +384,7 @@ func (s *Store) merge(d *device, time int64) (outcome Outcome, leftover string, 
 	err = s.w.selectBody.query(func(row []driver.Value) error {
 		body, _ := row[0].([]byte)
 		var err error
-		old, err = decodeBody(old, body)
+		old, err = pack.Decode(old, body)
 		damaged = err != nil
 		return nil
 	}, d.id, time)
@@ -394,9 +396,9 @@ func (s *Store) merge(d *device, time int64) (outcome Outcome, leftover string, 
 	}
 	there := len(old)
 	for _, p := range s.tx.pairs {
-		if value, ok := find(old[:there], p.metric); !ok {
+		if value, ok := find(old[:there], p.Metric); !ok {
 			old = append(old, p)
-		} else if !same(value, p.value) {
+		} else if !pack.Same(value, p.Value) {
 			leftover = reasonConflict
 		}
 	}
@@ -405,7 +407,7 @@ func (s *Store) merge(d *device, time int64) (outcome Outcome, leftover string, 
 	case len(old) > maxMetrics:
 		return Quarantined, reasonMetrics, nil
 	case len(old) > there:
-		s.tx.body = appendBody(s.tx.body[:0], old)
+		s.tx.body = pack.Append(s.tx.body[:0], old)
 		return Stored, leftover, s.w.updateBody.run(s.tx.body, d.id, time)
 	case leftover != "":
 		return Quarantined, leftover, nil

@@ -7,6 +7,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"github.com/plantops/plantops/store/block"
+	"github.com/plantops/plantops/store/pack"
 	"iter"
 	"math"
 	"slices"
@@ -47,7 +49,7 @@ const (
 type row struct {
 	time, received, flags int64
 	given                 string
-	pairs                 []pair
+	pairs                 []block.Value
 }
 
 const selectRows = `SELECT time, received, flags, coalesce(given, ''), body FROM reading WHERE device = ? AND time >= ? AND time < ? `
@@ -159,7 +161,7 @@ func (s *Store) merged(ctx context.Context, q Query, devices []*device, yield fu
 // export turns a row into readings in order of metric.
 func (s *Store) export(ctx context.Context, to []Reading, d *device, r *row, metric string) ([]Reading, error) {
 	for _, p := range r.pairs {
-		name, err := s.metricName(ctx, p.metric)
+		name, err := s.metricName(ctx, p.Metric)
 		if err != nil {
 			return to, err
 		}
@@ -167,7 +169,7 @@ func (s *Store) export(ctx context.Context, to []Reading, d *device, r *row, met
 			continue
 		}
 		to = append(to, Reading{
-			Device: d.name, Metric: name, Time: r.time, Value: p.value, Received: r.received,
+			Device: d.name, Metric: name, Time: r.time, Value: p.Value, Received: r.received,
 			TimeSource: TimeSource(r.flags & flagTimeSource), Given: r.given, ClockUnsure: r.flags&flagClockUnsure != 0,
 		})
 	}
@@ -231,7 +233,7 @@ func (s *Store) rows(ctx context.Context, query string, args ...any) (list []row
 			return err
 		}
 		var err error
-		if r.pairs, err = decodeBody(nil, body); err != nil {
+		if r.pairs, err = pack.Decode(nil, body); err != nil {
 			return &rowError{r.time}
 		}
 		list = append(list, r)
@@ -386,7 +388,7 @@ func timeText(ms int64) string {
 // rowError is one row that is there and says nothing.
 type rowError struct{ time int64 }
 
-func (e *rowError) Error() string { return fmt.Sprintf("row at %d: %v", e.time, errBody) }
+func (e *rowError) Error() string { return fmt.Sprintf("row at %d: %v", e.time, pack.ErrDamaged) }
 func (e *rowError) Unwrap() error { return ErrDamaged }
 
 // pass goes on behind what cannot be read and says what that was. The error is one that has nothing to do with damage.

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"github.com/plantops/plantops/store/pack"
 	"io/fs"
 	"path/filepath"
 	"time"
@@ -198,7 +199,7 @@ func (r *regain) insert(s *Store, row salvage.Row) error {
 	if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 || id <= 0 {
 		return nil
 	}
-	pairs, err := decodeBody(nil, body)
+	pairs, err := pack.Decode(nil, body)
 	if err != nil || len(pairs) == 0 {
 		return nil
 	}
@@ -212,8 +213,8 @@ func (r *regain) insert(s *Store, row salvage.Row) error {
 		}
 	}
 	for _, p := range pairs {
-		if _, known := s.state.names[p.metric]; !known {
-			if err := s.createMetricAs(d, p.metric, fmt.Sprintf("salvaged_%d", p.metric)); err != nil {
+		if _, known := s.state.names[p.Metric]; !known {
+			if err := s.createMetricAs(d, p.Metric, fmt.Sprintf("salvaged_%d", p.Metric)); err != nil {
 				return err
 			}
 		}

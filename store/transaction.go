@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"database/sql/driver"
 	"fmt"
+	"github.com/plantops/plantops/store/block"
 	"maps"
 )
 
@@ -25,7 +26,7 @@ type transaction struct {
 	originals  originalsSize
 
 	// Kept between messages only to save allocations.
-	pairs, old []pair
+	pairs, old []block.Value
 	body       []byte
 }
 

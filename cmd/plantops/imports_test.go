@@ -43,8 +43,11 @@ var arrows = map[string][]string{
 	"ingest":                     {"ingest/payload", "ingest/source", "store"},
 	"ingest/source":              {"broker/topic", "ingest/payload"},
 	"ingest/payload":             {"store"},
-	"store":                      {"broker/journal", "broker/topic", "store/password", "store/salvage"},
+	"store":                      {"broker/journal", "broker/topic", "store/block", "store/pack", "store/password", "store/salvage", "store/tail"},
+	"store/block":                {},
+	"store/pack":                 {"store/block"},
 	"store/password":             {},
+	"store/tail":                 {"store/block", "store/pack"},
 	"store/salvage":              {},
 	"store/storetest":            {"store"},
 
@@ -175,7 +178,7 @@ func TestLibrariesHaveOneHome(t *testing.T) {
 }
 
 // standardOnly are the packages that import no library at all.
-var standardOnly = []string{"broker/access", "broker/session", "broker/topic", "broker/brokertest/rawmqtt", "broker/brokertest/logtest", "certs", "config/mosquitto", "store/salvage"}
+var standardOnly = []string{"broker/access", "broker/session", "broker/topic", "broker/brokertest/rawmqtt", "broker/brokertest/logtest", "certs", "config/mosquitto", "store/block", "store/salvage"}
 
 // libraryOf is the library of homes that an import belongs to, the longest where one stands in the other; "" for none.
 func libraryOf(imported string) (found string) {
