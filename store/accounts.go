@@ -311,7 +311,7 @@ func (s *Store) loadAccounts(ctx context.Context) error {
 	}, `SELECT name, role, created, admin, algorithm, salt, hash,
 		(SELECT json_group_array(filter) FROM rule WHERE account = name AND action = 'publish'),
 		(SELECT json_group_array(filter) FROM rule WHERE account = name AND action = 'subscribe')
-		FROM account WHERE disabled = 0 AND algorithm IN (?, ?)`, algorithmSHA256, algorithmPassword)
+		FROM account WHERE algorithm IN (?, ?)`, algorithmSHA256, algorithmPassword)
 	if err != nil {
 		return fmt.Errorf("load accounts: %w", err)
 	}

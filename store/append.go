@@ -3,13 +3,13 @@ package store
 import (
 	"cmp"
 	"context"
-	"database/sql/driver"
 	"errors"
 	"fmt"
-	"github.com/plantops/plantops/store/block"
-	"github.com/plantops/plantops/store/pack"
 	"math"
 	"unicode/utf8"
+
+	"github.com/plantops/plantops/store/block"
+	"github.com/plantops/plantops/store/pack"
 )
 
 // Reasons for the quarantine that only the store can give.
@@ -241,13 +241,12 @@ func (s *Store) appendReading(d *device, m *Message, p *Part) (outcome Outcome, 
 	if err != nil {
 		return 0, "", err
 	}
-	s.tx.body = pack.Append(s.tx.body[:0], s.tx.pairs)
 	outcome = Stored
 	switch p.TimeSource {
 	case FromDevice:
 		var isNew bool
 		if isNew, err = s.insertReading(d, m, p, p.Time); err == nil && !isNew {
-			outcome, leftover, err = s.merge(d, p.Time)
+			outcome, leftover, err = s.merge(d, p, m.Received, p.Time)
 		}
 	case FromAge:
 		err = s.insertAtFree(d, m, p, p.Time)
@@ -294,7 +293,7 @@ func (s *Store) refuse(d *device, values []Value) (reason string) {
 	return ""
 }
 
-// resolve puts the values of a part into s.tx.pairs, each metric once. A metric that it has twice, with different values, is
+// resolve puts the values of a part into s.tx.pairs, each metric once, in their order. A metric that it has twice, with different values, is
 // a conflict; the first value counts.
 func (s *Store) resolve(d *device, values []Value) (conflict bool, err error) {
 	pairs := s.tx.pairs[:0]
@@ -307,11 +306,12 @@ func (s *Store) resolve(d *device, values []Value) (conflict bool, err error) {
 			}
 		}
 		if old, there := find(pairs, metric); !there {
-			pairs = append(pairs, block.Value{metric, v.Value})
+			pairs = append(pairs, block.Value{Metric: metric, Value: v.Value})
 		} else if !pack.Same(old, v.Value) {
 			conflict = true
 		}
 	}
+	sortValues(pairs)
 	s.tx.pairs = pairs
 	return conflict, nil
 }
@@ -325,37 +325,7 @@ func find(pairs []block.Value, metric uint32) (value float64, ok bool) {
 	return 0, false
 }
 
-type readingStatements struct {
-	insertReading, selectBody, updateBody *statement
-}
-
-func (q *readingStatements) all() []compile {
-	return []compile{
-		{&q.insertReading, `INSERT OR IGNORE INTO reading (device, time, received, flags, body, given) VALUES (?, ?, ?, ?, ?, ?)`},
-		{&q.selectBody, `SELECT body FROM reading WHERE device = ? AND time = ?`},
-		{&q.updateBody, `UPDATE reading SET body = ? WHERE device = ? AND time = ?`},
-	}
-}
-
-// insertReading inserts the row of s.tx.body, unless there is one of that device and time.
-func (s *Store) insertReading(d *device, m *Message, p *Part, time int64) (isNew bool, err error) {
-	var given driver.Value // nil is NULL
-	if p.Given != "" {
-		given = clean(p.Given, maxTextBytes)
-	}
-	result, err := s.w.insertReading.exec(d.id, time, m.Received, m.flagsOf(p.TimeSource), s.tx.body, given)
-	if err != nil {
-		return false, err
-	}
-	if n, _ := result.RowsAffected(); n == 0 {
-		return false, nil
-	}
-	d.next.rows++
-	d.next.lastReading = max(d.next.lastReading, time)
-	return true, nil
-}
-
-// insertAtFree inserts the row at the first free millisecond from a time on.
+// insertAtFree stores the reading at the first free millisecond from a time on.
 func (s *Store) insertAtFree(d *device, m *Message, p *Part, time int64) error {
 	taken := &d.next.arrivals
 	if taken.first <= time && time <= taken.last {
@@ -375,43 +345,5 @@ func (s *Store) insertAtFree(d *device, m *Message, p *Part, time int64) error {
 		if time++; step == maxArrivalSteps {
 			time = max(time, d.next.lastReading+1) // certainly free
 		}
-	}
-}
-
-// merge adds what s.tx.pairs has to the row that is there already.
-func (s *Store) merge(d *device, time int64) (outcome Outcome, leftover string, err error) {
-	old, damaged := s.tx.old[:0], false
-	err = s.w.selectBody.query(func(row []driver.Value) error {
-		body, _ := row[0].([]byte)
-		var err error
-		old, err = pack.Decode(old, body)
-		damaged = err != nil
-		return nil
-	}, d.id, time)
-	if err != nil {
-		return 0, "", err
-	}
-	if damaged { // keep the row as it is and the message beside it
-		return Quarantined, reasonDamagedRow, nil
-	}
-	there := len(old)
-	for _, p := range s.tx.pairs {
-		if value, ok := find(old[:there], p.Metric); !ok {
-			old = append(old, p)
-		} else if !pack.Same(value, p.Value) {
-			leftover = reasonConflict
-		}
-	}
-	s.tx.old = old
-	switch {
-	case len(old) > maxMetrics:
-		return Quarantined, reasonMetrics, nil
-	case len(old) > there:
-		s.tx.body = pack.Append(s.tx.body[:0], old)
-		return Stored, leftover, s.w.updateBody.run(s.tx.body, d.id, time)
-	case leftover != "":
-		return Quarantined, leftover, nil
-	default:
-		return Duplicate, "", nil
 	}
 }

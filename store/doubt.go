@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/plantops/plantops/store/block"
 )
 
 // A COMMIT that fails may have put its transaction into the write-ahead log: what could not be synced, or was not said to be,
-// may be there after a power cut all the same. So each transaction leaves a stamp in a row that it writes anyway, and after
+// may be there after a power cut all the same. So each transaction has a stamp in its record of the journal, and after
 // such an error another transaction looks for the stamp and is committed itself. Then it is certain: the log before it is
 // synced, or it stands where the other one stood.
 
@@ -24,8 +26,8 @@ const (
 // doubt is a transaction of which it is not known whether it is in the file.
 type doubt struct {
 	cause   error
-	device  int64   // whose counters have the stamp
-	stamps  []int64 // each of which says that it is there
+	seq     int64 // its record of the journal
+	stamp   int64 // which says that it is there
 	refused map[refusal]int64
 	answers []answer // of Append
 }
@@ -44,7 +46,7 @@ func isDoubtful(err error) bool {
 
 // inDoubt finds out what became of the running transaction after an error of COMMIT. With nil it is stored, as it was meant.
 func (s *Store) inDoubt(cause error, refused map[refusal]int64) error {
-	s.doubt = &doubt{cause: cause, device: s.tx.touched[0].id, stamps: []int64{s.stamp}, refused: refused}
+	s.doubt = &doubt{cause: cause, seq: s.tx.seq, stamp: s.stamp, refused: refused}
 	s.undo()
 	return s.settle()
 }
@@ -101,14 +103,9 @@ func (s *Store) settleOnce() (stored bool, err error) {
 		return false, err
 	}
 	d := s.doubt
-	found, err := s.w.selectStamp.number(d.device)
+	stored, err = s.hasStamp(d.seq, d.stamp)
 	if err == nil {
-		stored = slices.Contains(d.stamps, found)
-		s.stamp++
-		if stored && d.device == 0 {
-			d.stamps = append(d.stamps, s.stamp)
-		}
-		err = s.w.updateStamp.run(s.stamp, int64(0)) // a row that is there in any case
+		err = s.writeStamp()
 	}
 	if err == nil {
 		err = s.w.commit.run()
@@ -121,6 +118,17 @@ func (s *Store) settleOnce() (stored bool, err error) {
 		err = s.w.run(context.Background(), `PRAGMA wal_checkpoint(PASSIVE)`)
 	}
 	return stored, err
+}
+
+// writeStamp writes a record of the journal with nothing but a stamp.
+func (s *Store) writeStamp() error {
+	last, err := s.w.lastRecord.number()
+	if err != nil {
+		return err
+	}
+	s.stamp++
+	seq := max(last, s.journal.seq) + 1
+	return s.w.insertRecord.run(seq, block.AppendCommit(nil, seq, &block.Commit{Stamp: s.stamp}))
 }
 
 // reload reads what is kept in memory anew.

@@ -20,7 +20,7 @@ type Health struct {
 	Pages         int64 // of PageBytes each
 	FreePages     int64 // inside the file, used before it grows
 	PageBytes     int64
-	Readings      int64 // rows: messages with values
+	Readings      int64 // times of devices of which there are values
 	Quarantined   int64 // entries that can be looked at
 	SchemaVersion int
 }
@@ -66,16 +66,23 @@ func (s *Store) health(ctx context.Context) (Health, error) {
 		return h, err
 	}
 	for query, to := range map[string]any{
-		`PRAGMA page_count`:                          &h.Pages,
-		`PRAGMA freelist_count`:                      &h.FreePages,
-		`PRAGMA page_size`:                           &h.PageBytes,
-		`PRAGMA user_version`:                        &h.SchemaVersion,
-		`SELECT coalesce(sum(rows), 0) FROM counter`: &h.Readings,
+		`PRAGMA page_count`:     &h.Pages,
+		`PRAGMA freelist_count`: &h.FreePages,
+		`PRAGMA page_size`:      &h.PageBytes,
+		`PRAGMA user_version`:   &h.SchemaVersion,
 	} {
 		if err := s.queryRow(ctx, query).Scan(to); err != nil {
 			return h, s.suspect(err)
 		}
 	}
+	if err := s.refresh(ctx); err != nil {
+		return h, err
+	}
+	s.state.mu.RLock()
+	for _, d := range s.state.devices {
+		h.Readings += d.rows
+	}
+	s.state.mu.RUnlock()
 	h.Quarantined, err = s.countQuarantined(ctx)
 	return h, err
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"container/heap"
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"github.com/plantops/plantops/store/block"
@@ -45,14 +44,12 @@ const (
 	latestRows = 16
 )
 
-// row is one row of table reading.
+// row is what a device has of one time.
 type row struct {
 	time, received, flags int64
 	given                 string
 	pairs                 []block.Value
 }
-
-const selectRows = `SELECT time, received, flags, coalesce(given, ''), body FROM reading WHERE device = ? AND time >= ? AND time < ? `
 
 // Readings iterates over what q selects in order of time, then device, then metric. Readings that arrive meanwhile may or
 // may not be seen. A device that is not known is ErrNotFound. What cannot be read any more is a *DamagedError in the stream, and
@@ -126,7 +123,7 @@ func (s *Store) merged(ctx context.Context, q Query, devices []*device, yield fu
 	size := min(max(mergedRows/max(len(devices), 1), minPageRows), pageRows)
 	var open cursors
 	for _, d := range devices {
-		c := &cursor{s: s, device: d, from: q.From, to: q.To, size: size, damaged: damaged}
+		c := &cursor{s: s, device: d, from: q.From, to: q.To, size: size, damaged: damaged, told: math.MinInt64}
 		if there, err := c.next(ctx); err != nil || c.left {
 			return err
 		} else if there {
@@ -191,7 +188,7 @@ func (s *Store) metricName(ctx context.Context, id uint32) (name string, err err
 	return name, nil
 }
 
-// cursor walks through the rows of one device.
+// cursor walks through the readings of one device.
 type cursor struct {
 	s        *Store
 	device   *device
@@ -201,45 +198,50 @@ type cursor struct {
 	last     bool // there is no page after this one
 
 	damaged func(*DamagedError) bool // is told what cannot be read
+	told    int64                    // up to here
 	left    bool                     // damaged said that it is enough
 }
 
 // next makes rows[0] the current row and returns false if there is none.
 func (c *cursor) next(ctx context.Context) (bool, error) {
 	for len(c.rows) == 0 && !c.last && !c.left {
-		var err error
-		c.rows, err = c.s.rows(ctx, selectRows+`ORDER BY time LIMIT ?`, c.device.id, c.from, c.to, c.size)
-		if err != nil && !isDamage(err) {
+		if err := c.fill(ctx); err != nil {
 			return false, fmt.Errorf("device %q: %w", c.device.name, err)
-		}
-		c.last = err == nil && len(c.rows) < c.size
-		n := len(c.rows)
-		if n > 0 {
-			c.from = c.rows[n-1].time + 1
-		} else if err != nil {
-			if err := c.pass(ctx, err); err != nil {
-				return false, fmt.Errorf("device %q: %w", c.device.name, err)
-			}
 		}
 	}
 	return len(c.rows) > 0, nil
 }
 
-func (s *Store) rows(ctx context.Context, query string, args ...any) (list []row, err error) {
-	err = s.each(ctx, func(scan func(...any) error) error {
-		var r row
-		var body sql.RawBytes
-		if err := scan(&r.time, &r.received, &r.flags, &r.given, &body); err != nil {
+// fill reads one page. What cannot be read is said on the page that begins with it.
+func (c *cursor) fill(ctx context.Context) error {
+	src, err := c.s.source(ctx, c.device)
+	if err != nil {
+		return err
+	}
+	defer src.close()
+	for r, err := range src.readings(ctx, c.device, c.from, c.to) {
+		if damage, ok := errors.AsType[*DamagedError](err); ok {
+			switch {
+			case damage.To <= c.told:
+			case len(c.rows) > 0:
+				return nil
+			default:
+				if c.told, c.left = damage.To, !c.damaged(damage); c.left {
+					return nil
+				}
+			}
+			continue
+		}
+		if err != nil {
 			return err
 		}
-		var err error
-		if r.pairs, err = pack.Decode(nil, body); err != nil {
-			return &rowError{r.time}
+		c.rows = append(c.rows, row{time: r.Time, received: r.Received, flags: int64(r.Flags), given: r.Given, pairs: slices.Clone(r.Values)})
+		if c.from = r.Time + 1; len(c.rows) == c.size {
+			return nil
 		}
-		list = append(list, r)
-		return nil
-	}, query, args...)
-	return list, err
+	}
+	c.last = true
+	return nil
 }
 
 // cursors is a heap of cursors by time of their current row, then name.
@@ -259,7 +261,7 @@ func (c *cursors) Pop() any {
 	return x
 }
 
-// Latest returns the newest reading of each metric of a device, in order of metric, found among its newest 16 rows. It
+// Latest returns the newest reading of each metric of a device, in order of metric, (of what waits to be dated anew, only the newest 16 readings). It
 // is empty for a device without readings and ErrNotFound for one that is not known.
 func (s *Store) Latest(ctx context.Context, device string) ([]Reading, error) {
 	list, err := s.latest(ctx, device)
@@ -277,23 +279,66 @@ func (s *Store) latest(ctx context.Context, device string) ([]Reading, error) {
 	if err != nil {
 		return nil, err
 	}
-	rows, err := s.rows(ctx, selectRows+`ORDER BY time DESC LIMIT ?`, devices[0].id, int64(math.MinInt64), int64(math.MaxInt64), latestRows)
-	if err != nil && !(isDamage(err) && len(rows) > 0) { // what is damaged further back is not the newest
+	d := devices[0]
+	list, err := s.latestOf(ctx, d)
+	if err != nil {
 		return nil, fmt.Errorf("device %q: %w", device, err)
 	}
-	var newest, out []Reading
-	for i := range rows {
-		if out, err = s.export(ctx, out[:0], devices[0], &rows[i], ""); err != nil {
+	var newest []Reading
+	for _, r := range list {
+		one := row{time: r.Time, received: r.Received, flags: int64(r.Flags), given: r.Given, pairs: r.Values}
+		if newest, err = s.export(ctx, newest, d, &one, ""); err != nil {
 			return nil, err
-		}
-		for _, r := range out {
-			if !slices.ContainsFunc(newest, func(n Reading) bool { return n.Metric == r.Metric }) {
-				newest = append(newest, r)
-			}
 		}
 	}
 	slices.SortFunc(newest, func(a, b Reading) int { return cmp.Compare(a.Metric, b.Metric) })
 	return newest, nil
+}
+
+// latestOf returns of each metric of a device the latest value, in order of time.
+func (s *Store) latestOf(ctx context.Context, d *device) ([]block.Reading, error) {
+	src, err := s.source(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	defer src.close()
+	list, whole, err := src.newest(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	if !whole { // the values are in the blocks
+		list, err = src.latestInBlocks(ctx, d)
+	}
+	if err == nil && src.rows {
+		var rows []block.Reading
+		rows, err = src.readRows(ctx, nil, selectRows+`ORDER BY time DESC LIMIT ?`, d.id, int64(math.MinInt64), int64(math.MaxInt64), latestRows)
+		if isDamage(err) && len(rows) > 0 { // what is damaged further back is not the newest
+			err = nil
+		}
+		slices.Reverse(rows)
+		list = latest(list, rows)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var work scratch
+	return latest(list, work.read(src.tail.Slice(d.id, math.MinInt64, math.MaxInt64))), nil
+}
+
+// latestInBlocks is for a device whose row in table newest is damaged.
+func (src *source) latestInBlocks(ctx context.Context, d *device) (list []block.Reading, err error) {
+	for r, err := range src.readings(ctx, d, math.MinInt64, math.MaxInt64) {
+		if damage := (*DamagedError)(nil); errors.As(err, &damage) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		one := *r
+		one.Values = slices.Clone(r.Values)
+		list = latest(list, []block.Reading{one})
+	}
+	return list, nil
 }
 
 // buckets reduces readings in order of time to means.
@@ -390,54 +435,3 @@ type rowError struct{ time int64 }
 
 func (e *rowError) Error() string { return fmt.Sprintf("row at %d: %v", e.time, pack.ErrDamaged) }
 func (e *rowError) Unwrap() error { return ErrDamaged }
-
-// pass goes on behind what cannot be read and says what that was. The error is one that has nothing to do with damage.
-func (c *cursor) pass(ctx context.Context, cause error) (err error) {
-	bad := c.from
-	var good int64
-	if row, ok := errors.AsType[*rowError](cause); ok {
-		bad, good = row.time, row.time+1
-	} else if good, err = c.behind(ctx, bad); err != nil {
-		return err
-	}
-	c.from, c.last = good, good >= c.to
-	c.left = !c.damaged(&DamagedError{Device: c.device.name, From: bad, To: good, Cause: cause})
-	return nil
-}
-
-// behind returns the first time behind one that cannot be read.
-func (c *cursor) behind(ctx context.Context, bad int64) (good int64, err error) {
-	readable := func(time int64) (ok bool) {
-		if err == nil {
-			ok, err = c.readable(ctx, time)
-		}
-		return ok
-	}
-	good = c.to
-	for step := int64(1000); step > 0 && bad <= c.to-step; step *= 2 {
-		if readable(bad + step) {
-			good = bad + step
-			break
-		}
-	}
-	for low := bad; good-low > 1 && err == nil; {
-		if middle := low + (good-low)/2; readable(middle) {
-			good = middle
-		} else {
-			low = middle
-		}
-	}
-	return good, err
-}
-
-// readable reports whether the row at a time, or the next one after it, can be read.
-func (c *cursor) readable(ctx context.Context, time int64) (bool, error) {
-	_, err := c.s.rows(ctx, selectRows+`ORDER BY time LIMIT 1`, c.device.id, time, c.to)
-	if row := (*rowError)(nil); err == nil || errors.As(err, &row) {
-		return true, nil
-	}
-	if isDamage(err) {
-		return false, nil
-	}
-	return false, err
-}

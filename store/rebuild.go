@@ -150,8 +150,10 @@ func (s *Store) carryOver(ctx context.Context, old string, cause error) (lost st
 
 // beside is a store for a file that is to become the database; it is opened, and closed with disconnect.
 func (s *Store) beside(path string, log *slog.Logger) *Store {
+	o := Options{Path: path, Log: log, Now: s.options.Now}
+	o.defaults()
 	return &Store{
-		options: Options{Path: path, Log: log, Now: s.options.Now}, log: log, writing: make(chan struct{}, 1),
+		options: o, log: log, writing: make(chan struct{}, 1),
 		reserved: time.Now(), // it needs no room in reserve
 	}
 }

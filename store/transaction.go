@@ -2,10 +2,10 @@ package store
 
 import (
 	"cmp"
-	"database/sql/driver"
 	"fmt"
-	"github.com/plantops/plantops/store/block"
 	"maps"
+
+	"github.com/plantops/plantops/store/block"
 )
 
 // transaction is what the running write transaction has changed so far of what is kept in memory. It is applied when the
@@ -25,9 +25,21 @@ type transaction struct {
 	aged       quarantineAge
 	originals  originalsSize
 
+	// What goes into the journal's record; seq is 0 before it is written.
+	seq     int64
+	entries []block.Entry
+	index   map[placed]int // of the first indexed entries
+	indexed int
+
+	flushed []flushed // devices whose readings went into blocks
+	counted []*device // devices whose counters are in their table now
+	cut     int64     // the first record of the journal that is left; 0: nothing was cut off
+
 	// Kept between messages only to save allocations.
-	pairs, old []block.Value
-	body       []byte
+	pairs, old, values []block.Value
+	body, record       []byte
+	changes            []block.Change
+	numbers            []int64
 }
 
 // unknownVersion is no data_version: the next transaction loads the state.
@@ -39,7 +51,7 @@ type newMetric struct {
 }
 
 type transactionStatements struct {
-	begin, commit, rollback, version, updateCounter, addRefusal, selectStamp, updateStamp *statement
+	begin, commit, rollback, version, updateCounter, addRefusal *statement
 }
 
 func (q *transactionStatements) all() []compile {
@@ -49,11 +61,9 @@ func (q *transactionStatements) all() []compile {
 		{&q.rollback, `ROLLBACK`},
 		{&q.version, `PRAGMA data_version`},
 		{&q.updateCounter, `UPDATE counter SET stored = ?, duplicate = ?, quarantined = ?, refused = ?, rows = ?, last_seen = ?,
-			last_reading = ?, dropped = ?, skipped = ?, left_at = ?, unsure_seen = ?, unsure_line = ?, stamp = ? WHERE device = ?`},
+			last_reading = ?, dropped = ?, skipped = ?, left_at = ?, unsure_seen = ?, unsure_line = ? WHERE device = ?`},
 		{&q.addRefusal, `INSERT INTO refusal (reason, count) VALUES (?, ?)
 			ON CONFLICT (reason) DO UPDATE SET count = count + excluded.count`},
-		{&q.selectStamp, `SELECT stamp FROM counter WHERE device = ?`},
-		{&q.updateStamp, `UPDATE counter SET stamp = ? WHERE device = ?`},
 	}
 }
 
@@ -86,7 +96,7 @@ func (s *Store) commit(change func() error, withBroker bool) error {
 	}
 	refused, err := s.fill(change, withBroker)
 	if err == nil {
-		if err = s.w.commit.run(); err != nil && isDoubtful(err) && len(s.tx.touched) > 0 {
+		if err = s.w.commit.run(); err != nil && isDoubtful(err) && s.tx.seq > 0 {
 			return s.inDoubt(err, refused)
 		}
 	}
@@ -121,7 +131,7 @@ func (s *Store) fill(change func() error, withBroker bool) (refused map[refusal]
 		s.touch(s.state.devices[""]) // for the stamp
 	}
 	if err == nil {
-		err = s.writeCounters()
+		err = s.writeRecord()
 	}
 	return refused, err
 }
@@ -153,23 +163,25 @@ func (s *Store) beginTransaction() error {
 func (s *Store) touch(d *device) {
 	if !d.touched {
 		d.touched = true
-		d.next = d.facts
+		d.next, d.pending = d.facts, 0
 		s.tx.touched = append(s.tx.touched, d)
 	}
 }
 
-// writeCounters writes one row per device however many messages it had.
-func (s *Store) writeCounters() error {
-	s.stamp++
-	var stamp driver.Value = s.stamp
-	for _, d := range s.tx.touched {
-		n := &d.next
+// writeCounters writes the counters of devices into their table.
+func (s *Store) writeCounters(devices []*device) error {
+	for _, d := range devices {
+		n := &d.facts
+		if d.touched {
+			n = &d.next
+		}
 		err := s.w.updateCounter.run(n.counts.Stored, n.counts.Duplicate, n.counts.Quarantined, n.counts.Refused,
-			n.rows, n.lastSeen, n.lastReading, n.dropped, n.skipped, n.leftAt, n.unsureSeen, n.unsureLine, stamp, d.id)
+			n.rows, n.lastSeen, n.lastReading, n.dropped, n.skipped, n.leftAt, n.unsureSeen, n.unsureLine, d.id)
 		if err != nil {
 			return fmt.Errorf("write counters of device %q: %w", d.name, err)
 		}
 	}
+	s.tx.counted = append(s.tx.counted, devices...)
 	return nil
 }
 
@@ -205,6 +217,7 @@ func (s *Store) apply(refused map[refusal]int64) {
 			delete(s.state.refused, r)
 		}
 	}
+	s.applyRecord()
 	s.tx.forget()
 	q := &s.tx.quarantine
 	if q.committed, q.entries = q.next, q.nextEntries; q.known {
@@ -246,6 +259,12 @@ func (t *transaction) forget() {
 	clear(t.seen)
 	clear(t.skipped)
 	clear(t.newSkipped)
+	clear(t.index)
+	clear(t.entries) // of their texts
+	clear(t.flushed)
+	clear(t.counted)
 	t.boots = t.boots[:0]
+	t.seq, t.indexed, t.cut = 0, 0, 0
+	t.entries, t.values, t.flushed, t.counted = t.entries[:0], t.values[:0], t.flushed[:0], t.counted[:0]
 	t.touched, t.devices, t.metrics, t.bound = t.touched[:0], t.devices[:0], t.metrics[:0], t.bound[:0]
 }

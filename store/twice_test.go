@@ -47,9 +47,7 @@ func TestWhatRunsTwiceCountsOnce(t *testing.T) {
 		n, err := s.DeleteBefore(t.Context(), time.UnixMilli(noon+1))
 		require.NoError(t, err)
 		assert.EqualValues(t, 2, n)
-		var rows int
-		require.NoError(t, s.queryRow(t.Context(), `SELECT count(*) FROM reading`).Scan(&rows))
-		assert.Equal(t, 1, rows)
+		assert.EqualValues(t, 1, countRows(t, s))
 	})
 	t.Run("readings that are brought back", func(t *testing.T) {
 		path := filledFile(t)

@@ -138,15 +138,6 @@ func TestUsersThatCannotBe(t *testing.T) {
 	assert.Empty(t, users)
 }
 
-func TestDisabledUserIsRefusedWithoutASlowHash(t *testing.T) {
-	s := openTest(t, Options{})
-	require.NoError(t, s.AddUser(t.Context(), anna()))
-	require.NoError(t, s.w.run(t.Context(), `UPDATE account SET disabled = 1`))
-	require.NoError(t, s.loadAccounts(t.Context()))
-	defer s.slow.occupy(t)()
-	assert.False(t, s.lets("anna", horse))
-}
-
 func TestPasswordsAreNotInTheFile(t *testing.T) {
 	s := openTest(t, Options{})
 	require.NoError(t, s.AddUser(t.Context(), anna()))

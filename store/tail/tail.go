@@ -243,10 +243,48 @@ func (t *Tail) Slice(device, from, to int64) Slice {
 		t.mu.RUnlock()
 		return Slice{}
 	}
-	data, runs := l.data, slices.Clone(l.runs) // their lengths, as they are now
+	f := l.freeze()
 	t.mu.RUnlock()
+	return f.slice(from, to)
+}
+
+// Frozen is readings of devices as they were at one moment.
+type Frozen struct {
+	devices map[int64]frozen
+}
+
+type frozen struct {
+	data []byte
+	runs []run
+}
+
+// Freeze returns what devices have, none: all of them.
+func (t *Tail) Freeze(devices ...int64) Frozen {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	f := Frozen{make(map[int64]frozen, len(devices))}
+	for _, id := range devices {
+		if l := t.devices[id]; l != nil {
+			f.devices[id] = l.freeze()
+		}
+	}
+	if len(devices) == 0 {
+		for id, l := range t.devices {
+			f.devices[id] = l.freeze()
+		}
+	}
+	return f
+}
+
+// freeze keeps the lengths as they are now.
+func (l *list) freeze() frozen { return frozen{l.data, slices.Clone(l.runs)} }
+
+// Slice is that of the Tail at that moment.
+func (f Frozen) Slice(device, from, to int64) Slice { return f.devices[device].slice(from, to) }
+
+func (f frozen) slice(from, to int64) Slice {
 	var items []item
-	for _, r := range runs {
+	for _, r := range f.runs {
 		first, _ := r.find(from)
 		if r = r[first:]; len(r) == 0 {
 			continue
@@ -258,11 +296,11 @@ func (t *Tail) Slice(device, from, to int64) Slice {
 			items = append(items, r...)
 		}
 	}
-	if len(runs) > 1 && !slices.IsSortedFunc(items, compare) {
+	if len(f.runs) > 1 && !slices.IsSortedFunc(items, compare) {
 		items = slices.Clone(items)
 		slices.SortFunc(items, compare)
 	}
-	return Slice{data, items}
+	return Slice{f.data, items}
 }
 
 func compare(a, b item) int {
