@@ -22,6 +22,7 @@ type Health struct {
 	PageBytes     int64
 	Readings      int64 // times of devices of which there are values
 	Quarantined   int64 // entries that can be looked at
+	Damaged       int64 // records of the journal that cannot be read, each with readings of some devices
 	SchemaVersion int
 }
 
@@ -83,6 +84,7 @@ func (s *Store) health(ctx context.Context) (Health, error) {
 		h.Readings += d.rows
 	}
 	s.state.mu.RUnlock()
+	h.Damaged = s.damagedRecords.Load()
 	h.Quarantined, err = s.countQuarantined(ctx)
 	return h, err
 }

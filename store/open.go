@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"syscall"
 
+	"github.com/plantops/plantops/store/block"
 	"modernc.org/sqlite"
 )
 
@@ -371,10 +372,84 @@ func (s *Store) Check(ctx context.Context) error {
 	if err == nil {
 		err = s.checkBroker(ctx)
 	}
+	if err == nil {
+		err = s.checkBlobs(ctx)
+	}
 	if err != nil {
 		return fmt.Errorf("check store %s: %w", s.path, err)
 	}
 	return nil
+}
+
+// maxNamed bounds how many damaged blobs an error names.
+const maxNamed = 20
+
+// checkBlobs reads every record of the journal and every block. They have checksums of their own: SQLite does not see whether they
+// are whole. The error names what is not, and wraps ErrDamaged.
+func (s *Store) checkBlobs(ctx context.Context) error {
+	src, err := s.source(ctx)
+	if err != nil {
+		return err
+	}
+	defer src.close()
+	var bad []error
+	found := func(format string, values ...any) {
+		if bad = append(bad, fmt.Errorf(format, values...)); len(bad) > maxNamed {
+			bad[maxNamed] = fmt.Errorf("%w: and more", ErrDamaged)
+			bad = bad[:maxNamed+1]
+		}
+	}
+	var r block.CommitReader
+	err = src.each(ctx, func(scan func(...any) error) error {
+		var seq int64
+		var body sql.RawBytes
+		err := scan(&seq, &body)
+		if err == nil && readRecord(&r, seq, body) != nil {
+			found("%w: record %d of the journal, with readings of any device", ErrDamaged, seq)
+		}
+		return err
+	}, `SELECT seq, body FROM journal`)
+	if err != nil {
+		return s.suspect(explain(err))
+	}
+	var dec block.Decoder
+	var sum block.Summary
+	err = src.each(ctx, func(scan func(...any) error) error {
+		var m block.Meta
+		var summary, body sql.RawBytes
+		if err := scan(&m.Key, &m.N, &m.First, &m.Last, &summary, &body); err != nil {
+			return err
+		}
+		if dec.Decode(m, body) != nil || block.DecodeSummaryInto(&sum, m, summary) != nil {
+			_, id, _ := block.SplitKey(m.Key)
+			found("%w: a block of %s from %s to %s", ErrDamaged, s.nameOf(id), timeText(m.First), timeText(m.Last))
+		}
+		return nil
+	}, `SELECT key, n, t0, t1, summary, body FROM block`)
+	if err != nil {
+		return s.suspect(explain(err))
+	}
+	return errors.Join(bad...)
+}
+
+// readRecord reads a record of the journal to its end.
+func readRecord(r *block.CommitReader, seq int64, body []byte) error {
+	if err := r.Reset(seq, body); err != nil {
+		return err
+	}
+	for r.NextChange() {
+	}
+	return r.Err()
+}
+
+// nameOf is the name of a device, or what stands for it.
+func (s *Store) nameOf(id int64) string {
+	s.state.mu.RLock()
+	defer s.state.mu.RUnlock()
+	if d := s.state.byID[id]; d != nil {
+		return d.name
+	}
+	return fmt.Sprintf("device %d, whose name is not known", id)
 }
 
 func (s *Store) check(ctx context.Context, pragma string) error {

@@ -73,6 +73,10 @@ func (s *Store) readings(ctx context.Context, q Query, to func(Reading, error) b
 	if err != nil {
 		return err
 	}
+	if n := s.damagedRecords.Load(); n > 0 && !to(Reading{}, &DamagedError{Device: "some devices", From: math.MinInt64, To: math.MaxInt64,
+		Cause: fmt.Errorf("%d records of the journal are damaged", n)}) {
+		return nil
+	}
 	yield := func(r Reading) bool { return to(r, nil) }
 	damaged := func(d *DamagedError) bool { return to(Reading{}, d) }
 	if q.Limit > 0 {

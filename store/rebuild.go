@@ -344,11 +344,8 @@ func (c *carrier) remember() error {
 	}
 	s := &c.memory.state
 	for _, d := range s.devices {
-		f := &d.facts
 		c.recall(`INSERT OR IGNORE INTO device (id, name, created) VALUES (?, ?, ?)`, d.id, d.name, d.created)
-		c.recall(`INSERT OR IGNORE INTO counter (device, stored, duplicate, quarantined, refused, rows, last_seen, last_reading, dropped, skipped)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, d.id, f.counts.Stored, f.counts.Duplicate, f.counts.Quarantined, f.counts.Refused,
-			f.rows, f.lastSeen, f.lastReading, f.dropped, f.skipped)
+		c.recall(`INSERT OR IGNORE INTO counter (device) VALUES (?)`, d.id) // count knows the rest
 	}
 	for name, id := range s.metrics {
 		c.recall(`INSERT OR IGNORE INTO metric (id, name, device) VALUES (?, ?, 0)`, int64(id), name)

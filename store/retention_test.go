@@ -70,6 +70,7 @@ func TestAppendComesBetweenTransactionsOfADeletion(t *testing.T) {
 		batch = append(batch, telemetry("old", noon-1-i, Value{"ph", 6}))
 	}
 	mustAppend(t, s, batch...)
+	intoRows(t, s, "old")
 
 	done := make(chan struct{})
 	go func() {

@@ -279,6 +279,9 @@ func (s *Store) adopt(l *onDisk) {
 	s.journal, s.hasRows, s.lookups = l.journal, l.rows, map[int64]*lookup{}
 	s.compaction.moving, s.compaction.moved = l.rows, placed{}
 	s.tail.Store(l.tail)
+	if n := int64(len(l.journal.damaged)); s.damagedRecords.Swap(n) != n && n > 0 {
+		s.log.Error("records of the journal cannot be read: what devices sent with them is lost", "path", s.path, "count", n)
+	}
 	s.wakeCompaction()
 }
 

@@ -117,14 +117,16 @@ type Store struct {
 	immutable bool      // opened for reading on a full disk
 	reserved  time.Time // when the reserve was last looked at
 
-	state      state // as committed, with its own lock
-	loading    sync.Mutex
-	tail       atomic.Pointer[tail.Tail]
-	journal    journalTail       // for who writes, or loads
-	hasRows    bool              // in table reading, perhaps
-	lookups    map[int64]*lookup // by device
-	compaction compaction
-	accounts   atomic.Pointer[map[string]credential]
+	state   state // as committed, with its own lock
+	loading sync.Mutex
+	tail    atomic.Pointer[tail.Tail]
+	journal journalTail       // for who writes, or loads
+	hasRows bool              // in table reading, perhaps
+	lookups map[int64]*lookup // by device
+
+	damagedRecords atomic.Int64 // of the journal
+	compaction     compaction
+	accounts       atomic.Pointer[map[string]credential]
 
 	entries atomic.Int64     // of the quarantine, plus one; zero: not counted yet
 	said    map[refusal]bool // what the log has said of the quarantine; for who writes
