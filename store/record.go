@@ -309,10 +309,20 @@ func (l *onDisk) replayRecord(r *block.CommitReader, seq int64, body []byte) err
 	return r.Err()
 }
 
+// anyRows tells whether table reading has something, be it damaged.
+func (s *Store) anyRows(ctx context.Context, q querier) (rows bool, err error) {
+	err = s.eachIn(ctx, q, func(scan func(...any) error) error { return scan(&rows) }, `SELECT EXISTS (SELECT 1 FROM reading)`)
+	if isDamage(err) {
+		return true, nil
+	}
+	return rows, err
+}
+
 // loadJournal fills the tail. What only reads has that already, up to a record; then the counters are those that it had, and
 // what came since.
 func (s *Store) loadJournal(ctx context.Context, q querier, l *onDisk) error {
-	if err := s.eachIn(ctx, q, func(scan func(...any) error) error { return scan(&l.rows) }, `SELECT EXISTS (SELECT 1 FROM reading)`); err != nil {
+	var err error
+	if l.rows, err = s.anyRows(ctx, q); err != nil {
 		return err
 	}
 	var first, last sql.NullInt64

@@ -40,7 +40,7 @@ func (s *Store) source(ctx context.Context, devices ...*device) (*source, error)
 		src := &source{s: s, tail: s.tail.Load().Freeze(ids...)}
 		var err error
 		if src.tx, err = db.BeginTx(ctx, nil); err == nil {
-			err = src.tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM reading)`).Scan(&src.rows)
+			src.rows, err = s.anyRows(ctx, src.tx)
 		}
 		if err == nil {
 			return src, nil
@@ -65,14 +65,10 @@ func (src *source) each(ctx context.Context, row func(scan func(...any) error) e
 // blocks returns what blocks a device has with readings from a time on, which is included, to another, which is not, in order of
 // their first. Damage says of which months it is not known.
 func (src *source) blocks(ctx context.Context, d *device, from, to int64) (list []block.Meta, damage []*DamagedError, err error) {
-	var first, last sql.NullInt64
-	err = src.each(ctx, func(scan func(...any) error) error { return scan(&first, &last) },
-		`SELECT (SELECT min(key) FROM block), (SELECT max(key) FROM block)`)
-	if err != nil || !first.Valid {
+	month, end, err := src.months(ctx)
+	if err != nil {
 		return nil, nil, err
 	}
-	month, _, _ := block.SplitKey(first.Int64)
-	end, _, _ := block.SplitKey(last.Int64)
 	if from > -maxBlockTime {
 		month = max(month, block.Month(from))
 	}
@@ -96,6 +92,25 @@ func (src *source) blocks(ctx context.Context, d *device, from, to int64) (list 
 	}
 	slices.SortFunc(list, func(a, b block.Meta) int { return cmp.Or(cmp.Compare(a.First, b.First), cmp.Compare(a.Key, b.Key)) })
 	return list, damage, nil
+}
+
+// months are the first and the last month of which there are blocks; the first is behind the last where there are none. Where an end
+// of the table is damaged, it is any month of this project, and some that come.
+func (src *source) months(ctx context.Context) (first, last int64, err error) {
+	ends := [2]int64{block.Month(firstTime), block.Month(src.s.options.Now().UnixMilli()) + 12}
+	for i, query := range []string{`SELECT min(key) FROM block`, `SELECT max(key) FROM block`} {
+		var key sql.NullInt64
+		err := src.each(ctx, func(scan func(...any) error) error { return scan(&key) }, query)
+		switch {
+		case err == nil && !key.Valid:
+			return 1, 0, nil
+		case err == nil:
+			ends[i], _, _ = block.SplitKey(key.Int64)
+		case !isDamage(err):
+			return 0, 0, err
+		}
+	}
+	return ends[0], ends[1], nil
 }
 
 // decode reads a block. A *DamagedError says that it cannot be read; other errors have nothing to do with it.
