@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql/driver"
 	"errors"
@@ -44,6 +45,7 @@ const (
 type compaction struct {
 	goal int64 // the journal is too long: records up to this one are to go; 0: it is not
 
+	keep   int    // records that stay; 0 is keepRecords
 	moving bool   // there may be rows to move
 	moved  placed // behind this one
 
@@ -252,7 +254,7 @@ func (s *Store) flushDevices(devices []*device) error {
 // they have.
 func (s *Store) toCut(all []tail.About) *step {
 	j, c := &s.journal, &s.compaction
-	n := len(j.records) - keepRecords
+	n := len(j.records) - cmp.Or(c.keep, keepRecords)
 	if n <= 0 {
 		c.goal = 0
 		return nil
@@ -265,6 +267,9 @@ func (s *Store) toCut(all []tail.About) *step {
 	for n = 0; j.records[n].seq < cut; n++ {
 		readings += int(j.records[n].readings)
 		bytes += int(j.records[n].bytes)
+	}
+	if j.records[0].seq > c.goal { // each step adds one, so this must end
+		c.goal = 0
 	}
 	if n == 0 || c.goal == 0 && n < maxJournalRecords/8 && readings < maxJournalReadings/8 && bytes < maxJournalBytes/8 {
 		c.goal = 0
