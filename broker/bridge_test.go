@@ -74,7 +74,7 @@ func TestBridgeOfMosquittoConnectsWithItsDefaults(t *testing.T) {
 				watcher.Acknowledge(watcher.Receive())
 
 				link.Close() // the will is not sent
-				require.Eventually(t, func() bool { return b.Stats().Connected == 1 }, 10*time.Second, 5*time.Millisecond)
+				require.Eventually(t, func() bool { return b.Stats().Connected == 1 }, brokertest.Patience, 5*time.Millisecond)
 				watcher.AwaitNoMessage()
 			})
 		}

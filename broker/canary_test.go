@@ -121,7 +121,7 @@ func TestNoReceivedBytesReachTheLog(t *testing.T) {
 				}
 				_, _ = c.Write(sent)
 				_ = raw.(*net.TCPConn).CloseWrite()
-				_ = raw.SetReadDeadline(time.Now().Add(10 * time.Second))
+				_ = raw.SetReadDeadline(time.Now().Add(brokertest.Patience))
 				for buffer := make([]byte, 4096); ; {
 					if _, err := c.Read(buffer); err != nil {
 						break
@@ -155,7 +155,7 @@ func TestWrongPortIsNamed(t *testing.T) {
 		require.NoError(t, err)
 		_, err = raw.Write(c.sent)
 		require.NoError(t, err)
-		require.Eventually(t, func() bool { return len(b.Log.Lines("dropped connection", c.want)) == 1 }, 10*time.Second, 5*time.Millisecond, c.want)
+		require.Eventually(t, func() bool { return len(b.Log.Lines("dropped connection", c.want)) == 1 }, brokertest.Patience, 5*time.Millisecond, c.want)
 		require.NoError(t, raw.Close())
 	}
 }
@@ -180,7 +180,7 @@ func TestClientCertificateIsNotQuoted(t *testing.T) {
 			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 				return &tls.Certificate{Certificate: [][]byte{shown}, PrivateKey: key.PrivateKey}, nil
 			}})
-		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(brokertest.Patience))
 		assert.Error(t, c.Handshake())
 		_ = c.Close()
 	}
@@ -204,7 +204,7 @@ func TestHandshakeFailuresAreNamedForEachAddress(t *testing.T) {
 		fail(i + 1)
 		fail(i + 1)
 	}
-	require.Eventually(t, func() bool { return b.Stats().Refused["TLS handshake failed"] == 2*strangers }, 20*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return b.Stats().Refused["TLS handshake failed"] == 2*strangers }, brokertest.Patience, 10*time.Millisecond)
 	lines := b.Log.Lines("TLS handshake failed", "does not trust the server certificate")
 	assert.Len(t, lines, 21, "twenty addresses and one line for the others")
 	for i := range 20 {

@@ -16,7 +16,7 @@ func dribble(t *testing.T, b *Broker, p []byte, pause time.Duration) (took time.
 	conn, err := net.Dial("tcp", b.Addrs().TCP.String())
 	require.NoError(t, err)
 	defer conn.Close()
-	require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+	require.NoError(t, conn.SetDeadline(time.Now().Add(time.Minute)))
 	_, err = conn.Write([]byte("\x10\x14\x00\x04MQTT\x04\xc2\x00\x00\x00\x02id\x00\x01u\x00\x01p"))
 	require.NoError(t, err)
 	connack := make([]byte, 4)

@@ -38,7 +38,7 @@ func TestAListenerThatEndsByItselfIsReported(t *testing.T) {
 	select {
 	case err := <-b.Died():
 		assert.ErrorContains(t, err, "tcp listener")
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		assert.Fail(t, "nobody was told")
 	}
 	require.NoError(t, b.Close())

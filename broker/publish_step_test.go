@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 	"github.com/stretchr/testify/assert"
@@ -218,7 +217,6 @@ func TestAWalkHoldsUpNobody(t *testing.T) {
 			TopicName: fmt.Sprintf("devices/bed-1/%d/y", i), Payload: []byte("x")})
 	}
 	filler.Ping()
-	walker := brokertest.Dial(t, b, brokertest.TCP, withID("bed-1", "walker"))
 	victim := brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 4))
 	require.Equal(t, byte(0), victim.Subscribe("devices/bed-1/victim", 0))
 	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Subscribe, Qos: 1}, PacketID: 1}
@@ -230,11 +228,16 @@ func TestAWalkHoldsUpNobody(t *testing.T) {
 		c.Send(pk)
 		c.SendPublish("devices/bed-1/victim", "after", 0)
 	})
-	began := time.Now()
-	walker.SendBytes(record)
-	assert.Equal(t, "before", string(victim.Receive().Payload))
-	assert.Equal(t, "after", string(victim.Receive().Payload), "the reader is not busy with the walk")
-	require.Positive(t, b.Walks("walker"), "the walk goes on: it took %s to come here", time.Since(began))
+	var walks int
+	for range 5 { // a busy machine may let us come here after the end of the walk
+		brokertest.Dial(t, b, brokertest.TCP, withID("bed-1", "walker")).SendBytes(record)
+		assert.Equal(t, "before", string(victim.Receive().Payload))
+		assert.Equal(t, "after", string(victim.Receive().Payload), "the reader is not busy with the walk")
+		if walks = b.Walks("walker"); walks > 0 {
+			break
+		}
+	}
+	require.Positive(t, walks, "the walk goes on")
 	again := brokertest.Dial(t, b, brokertest.TCP, withID("bed-1", "walker"))
 	require.Zero(t, b.Walks("walker"), "a session that ends walks no more")
 	again.Ping()

@@ -182,23 +182,40 @@ func TestARouteInUseIsNotEvictedByAFlood(t *testing.T) {
 
 // Who has many subscriptions and takes them back may not keep others waiting: one costs what it costs alone.
 func TestTakingBackASubscriptionLooksAtNoOther(t *testing.T) {
-	r, p := idle(t), newPeer("sub", newUsage("bed-1"), false)
-	w := &work{r: r}
-	p.state.Connect(r.now(), session.Connection{}, nil)
+	r := idle(t)
 	filter := func(i int) string { return fmt.Sprintf("devices/bed-1/%d/+", i) }
-	const many = 20_000
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for i := range many {
-		w.enter(p, session.Subscription{Filter: filter(i)})
-		p.due.add(session.Subscription{Filter: filter(i)})
+	each := func(many int) time.Duration {
+		p := newPeer("sub", newUsage("bed-1"), false)
+		w := &work{r: r}
+		p.state.Connect(r.now(), session.Connection{}, nil)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for i := range many {
+			w.enter(p, session.Subscription{Filter: filter(i)})
+			p.due.add(session.Subscription{Filter: filter(i)})
+		}
+		const taken = 500
+		began := time.Now()
+		for i := range taken {
+			require.True(t, w.remove(p, filter(i)))
+		}
+		took := time.Since(began)
+		assert.Equal(t, many-taken, p.due.order.Len())
+		for i := taken; i < many; i++ {
+			require.True(t, w.remove(p, filter(i)))
+		}
+		return took / taken
 	}
-	began := time.Now()
-	for i := range many / 2 {
-		require.True(t, w.remove(p, filter(i)))
+	var ratio float64
+	for range 5 { // a busy machine holds up anything now and then
+		few, many := each(1000), each(20_000)
+		ratio = float64(many) / float64(few)
+		t.Logf("%s of 1000, %s of 20,000", few, many)
+		if ratio < 5 {
+			break
+		}
 	}
-	assert.Less(t, time.Since(began), time.Second)
-	assert.Equal(t, many/2, p.due.order.Len())
+	assert.Less(t, ratio, 5.0, "20 when all others are looked at")
 }
 
 // What may be on its way grows with each commit that the store can do, up to the bound, and is small again when it does none.

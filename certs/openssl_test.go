@@ -18,7 +18,7 @@ func openssl(t *testing.T, args ...string) string {
 	if _, err := exec.LookPath("openssl"); err != nil {
 		t.Skip("openssl is not installed")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, "openssl", args...).CombinedOutput()
 	require.NoError(t, err, "openssl %v\n%s", args, out)

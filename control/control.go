@@ -6,6 +6,8 @@
 //	authority.go  who trusts which certificate authority
 //	equation.go   the equation, read until both sides agree
 //	retention.go  deleting by age, and what a person confirms of it
+//	growth.go     how fast the database grows, how long the disk lasts, deleting by size
+//	backup.go     what is known of backups
 //	device.go     a device as people and programs are shown it
 //	refusals.go   what each account was refused
 //	broker.go     sessions and retained messages of the embedded broker
@@ -25,6 +27,7 @@ import (
 	"context"
 
 	"github.com/plantops/plantops/store"
+	"github.com/plantops/plantops/store/backup"
 )
 
 // Operator is what a server can be asked and told. *Server does it in this process, *Client asks the one that is running.
@@ -77,9 +80,16 @@ type Operator interface {
 	ReplayQuarantine(ctx context.Context, ids []int64) (Replayed, error)
 	// PurgeQuarantine deletes quarantined messages for good and returns how many. No ids means all.
 	PurgeQuarantine(ctx context.Context, ids []int64) (int64, error)
+	// ImportHistory stores readings of long ago. They prove of no device that it lives, and what cannot be stored goes nowhere: the
+	// outcome tells it. After an error some of it may be stored; given again, that is a duplicate.
+	ImportHistory(ctx context.Context, h History) (HistoryOutcome, error)
+	// HistoryPlace is what the last History said that had a Place with that key; "" for none.
+	HistoryPlace(ctx context.Context, key string) (string, error)
 	// Retention tells what deleting by age has done and what waits. It reads all that waits.
 	Retention(ctx context.Context) (WaitingRetention, error)
 	// ConfirmRetention lets everything before a time go at once, as far as it is due; before is the Due that a person has seen.
 	// A running server begins now, otherwise the next one does. The error wraps ErrNothingToConfirm.
 	ConfirmRetention(ctx context.Context, before Moment) error
+	// NoteBackup remembers a backup that a person made, for Status.
+	NoteBackup(ctx context.Context, e backup.Entry) error
 }

@@ -87,7 +87,7 @@ func (s *Server) account(ctx context.Context) (Equation, []DeviceStatus, error) 
 	for try := 1; ; try++ {
 		var in, after broker.IngestStats
 		if s.running != nil {
-			in = s.running.arrived()
+			in = s.arrived()
 		}
 		devices, err := s.store.Devices(ctx)
 		if err != nil {
@@ -100,7 +100,7 @@ func (s *Server) account(ctx context.Context) (Equation, []DeviceStatus, error) 
 		total := settled(counts)
 		if s.running != nil {
 			total = total.since(s.running.Before.total, in.Received, in.Pending)
-			after = s.running.arrived()
+			after = s.arrived()
 		}
 		moving := in.Received != after.Received || in.Pending != after.Pending
 		if total.Difference == 0 || try == accountTries {

@@ -19,12 +19,14 @@ const fuzzPassword = "geheim geheim"
 // taken away again, and no answer repeats the password.
 func FuzzControl(f *testing.F) {
 	paths := []string{"/devices/add", "/devices/rotate", "/devices/remove", "/users/add", "/users/passwd", "/users/remove",
-		"/certificates/reload", "/quarantine/replay", "/quarantine/purge"}
+		"/certificates/reload", "/quarantine/replay", "/quarantine/purge", "/history/import", "/history/place"}
 	for order := range paths {
 		f.Add(byte(order), []byte(`{"id":"bed-1","name":"anna","publish":["devices/#"],"subscribe":["home/%u/+"],"admin":true,"ids":[1,-9223372036854775808]}`))
 		f.Add(byte(order), []byte(`{"name":"a/b","password":"`+fuzzPassword+`","subscribe":["a#"]}`))
 		f.Add(byte(order), []byte(`{"name":"anna","hash":"$7$101$AAAA$AAAA","id":"..\u0000","ids":[1e400]}`))
 		f.Add(byte(order), []byte(`{"ids":{}}{"id":7}`))
+		f.Add(byte(order), []byte(`{"devices":["bed-1"],"metrics":["ph"],"device":[0],"time":[1],"count":[1],"metric":[0],"value":[6],"place":{"key":"a"}}`))
+		f.Add(byte(order), []byte(`{"devices":["bed-1"],"metrics":[],"device":[0],"time":[1],"count":[-1],"metric":[7],"value":[6]}`))
 		f.Add(byte(order), []byte(nil))
 	}
 	s := New(Options{Store: storetest.Open(f), BackendUsername: "plantops_backend"})

@@ -46,7 +46,7 @@ func TestLockWaitsForACommandToFinish(t *testing.T) {
 	command, err := AcquireLock(context.Background(), dir, 0)
 	require.NoError(t, err)
 	time.AfterFunc(2*lockPoll, func() { assert.NoError(t, command.Release()) })
-	server, err := AcquireLock(context.Background(), dir, 10*time.Second)
+	server, err := AcquireLock(context.Background(), dir, 30*time.Second)
 	require.NoError(t, err)
 	require.NoError(t, server.Release())
 }

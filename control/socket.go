@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/plantops/plantops/store"
+	"github.com/plantops/plantops/store/backup"
 )
 
 // MaxSocketPathBytes is what fits into a unix socket's address on Linux, see unix(7).
@@ -234,6 +235,21 @@ func handler(o Operator) http.Handler {
 		n, err := o.PurgeQuarantine(r.Context(), list.IDs)
 		return countReply{n}, err
 	})
+	handle("POST /history/import", func(r *http.Request) (any, error) {
+		history, err := body[History](r)
+		if err != nil {
+			return nil, err
+		}
+		return o.ImportHistory(r.Context(), history)
+	})
+	handle("POST /history/place", func(r *http.Request) (any, error) {
+		place, err := body[HistoryPlace](r)
+		if err != nil {
+			return nil, err
+		}
+		place.Text, err = o.HistoryPlace(r.Context(), place.Key)
+		return place, err
+	})
 	handle("GET /retention", func(r *http.Request) (any, error) { return o.Retention(r.Context()) })
 	handle("POST /retention/confirm", func(r *http.Request) (any, error) {
 		confirmed, err := body[confirmRequest](r)
@@ -241,6 +257,13 @@ func handler(o Operator) http.Handler {
 			return nil, err
 		}
 		return struct{}{}, o.ConfirmRetention(r.Context(), confirmed.Before)
+	})
+	handle("POST /backup/note", func(r *http.Request) (any, error) {
+		made, err := body[backup.Entry](r)
+		if err != nil {
+			return nil, err
+		}
+		return struct{}{}, o.NoteBackup(r.Context(), made)
 	})
 	return mux
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // server is a small MQTT 5 server for one client: it does what a test tells it to, which a real broker would not. What
 // is published and not acknowledged is sent again on the next connection, as a session demands.

@@ -149,6 +149,9 @@ func (s *Store) appendMessage(m *Message) (Outcome, error) {
 	s.touch(d)
 	d.heard(m)
 	outcome, leftover, err := s.appendParts(d, m, reason)
+	if m.Kind == History {
+		outcome, leftover = outcome.ofHistory(leftover), ""
+	}
 	if err == nil && leftover != "" {
 		err = s.addEntry(d, m, leftover, outcome)
 	}
@@ -165,7 +168,7 @@ func (d *device) heard(m *Message) {
 	switch {
 	case m.Kind == Farewell:
 		n.leftAt = max(m.Received, 1)
-	case m.Kind == Nothing, m.Retained:
+	case m.Kind == Nothing, m.Kind == History, m.Retained:
 	default:
 		n.see(m)
 		n.leftAt = 0
@@ -206,7 +209,7 @@ func (s *Store) appendPart(d *device, m *Message, p *Part, reason string) (outco
 		return Quarantined, cmp.Or(m.Reason, reasonNone), nil
 	case reason != "":
 		return Quarantined, reason, nil
-	case m.Kind == Telemetry && len(p.Values) > 0:
+	case (m.Kind == Telemetry || m.Kind == History) && len(p.Values) > 0:
 		return s.appendReading(d, m, p)
 	}
 	return Stored, "", nil

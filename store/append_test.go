@@ -322,7 +322,7 @@ func TestRefusedCountsAreCommittedWhenNothingElseHappens(t *testing.T) {
 	s := openTest(t, Options{})
 	s.AddRefused("", "password", 1)
 	reader := openTest(t, Options{Path: s.path, ReadOnly: true})
-	require.Eventually(t, func() bool { return totals(t, reader).Refused == 1 }, 10*time.Second, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return totals(t, reader).Refused == 1 }, patience, 20*time.Millisecond)
 }
 
 func TestRefusedCountsWaitForWhoIsBusy(t *testing.T) {
@@ -333,7 +333,7 @@ func TestRefusedCountsWaitForWhoIsBusy(t *testing.T) {
 	s.whenIdle() // the timer fires while somebody writes, who may not commit
 	s.release()
 	reader := openTest(t, Options{Path: s.path, ReadOnly: true})
-	require.Eventually(t, func() bool { return totals(t, reader).Refused == 1 }, 10*time.Second, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return totals(t, reader).Refused == 1 }, patience, 20*time.Millisecond)
 }
 
 // The race detector judges it: the timer's function is not ordered after Open by anything else.

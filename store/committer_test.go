@@ -59,7 +59,7 @@ func answered(t *testing.T, f *fakeBroker) error {
 	select {
 	case err := <-f.done:
 		return err
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		require.Fail(t, "no answer")
 		return nil
 	}
@@ -71,7 +71,7 @@ func attached(t *testing.T, o Options) (*Store, *fakeBroker) {
 	s, f := openTest(t, o), newFakeBroker()
 	load(t, s)
 	s.Attach(f)
-	require.Eventually(t, func() bool { return !s.broker.announced.Load() }, 10*time.Second, time.Millisecond, "it asks once by itself")
+	require.Eventually(t, func() bool { return !s.broker.announced.Load() }, patience, time.Millisecond, "it asks once by itself")
 	t.Cleanup(func() {
 		if !s.closed {
 			assert.NoError(t, s.Detach(context.Background()))
@@ -131,7 +131,7 @@ func TestWhatComesDuringACommitIsInTheNextOne(t *testing.T) {
 		s.appends.mu.Lock()
 		defer s.appends.mu.Unlock()
 		return len(s.appends.list) == 10
-	}, 10*time.Second, time.Millisecond)
+	}, patience, time.Millisecond)
 	close(goOn)
 	for range 10 {
 		require.NoError(t, <-stored)
@@ -149,7 +149,7 @@ func TestAnIdleStoreCommitsForTheBrokerAtOnceAndThenRests(t *testing.T) {
 	s.Announce()
 	require.NoError(t, answered(t, f))
 	s.Announce() // nothing has changed
-	require.Eventually(t, func() bool { return !s.broker.announced.Load() }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return !s.broker.announced.Load() }, patience, time.Millisecond)
 	require.NoError(t, s.acquire(t.Context()))
 	s.release()
 	assert.LessOrEqual(t, commits.Load(), int64(2))
@@ -301,13 +301,13 @@ func TestWhatIsNobodysWaitsForADiskThatRefuses(t *testing.T) {
 		require.NoError(t, s.acquire(t.Context()))
 		defer s.release()
 		return !s.broker.retry.IsZero()
-	}, 10*time.Second, time.Millisecond, "not again at once")
+	}, patience, time.Millisecond, "not again at once")
 	execute(t, s, `DROP TRIGGER poison`)
 	require.Eventually(t, func() bool {
 		var n int
 		require.NoError(t, s.queryRow(t.Context(), `SELECT count(*) FROM broker_queue`).Scan(&n))
 		return n == 0
-	}, 10*time.Second, time.Millisecond)
+	}, patience, time.Millisecond)
 }
 
 func TestTheBrokerHearsOfAFileThatWasMadeAnew(t *testing.T) {

@@ -2,13 +2,18 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
+
+	"github.com/plantops/plantops/store/block"
 )
 
 // Health is what there is to know about the file.
@@ -101,6 +106,270 @@ func (s *Store) countQuarantined(ctx context.Context) (n int64, err error) {
 	return n, err
 }
 
+// checkAfterUncleanStop looks at the whole file before it is used, where that is quick. A larger one is looked at beside
+// everything else, by CheckLater.
+func (s *Store) checkAfterUncleanStop(ctx context.Context) error {
+	info, err := os.Stat(s.path)
+	if err != nil {
+		return err
+	}
+	if info.Size() > maxCheckBytes {
+		s.log.Info("the last stop was unclean, the database is checked while it is used", "path", s.path)
+		s.unchecked.Store(true)
+		return nil
+	}
+	s.log.Info("the last stop was unclean, checking the database", "path", s.path)
+	return s.check(ctx, `PRAGMA quick_check(3)`)
+}
+
+// CheckLater does what Open left to do: after an unclean stop it reads the whole of a large database, beside everything else.
+// What is damaged is made anew as if a reader had come upon it. It returns when ctx ends.
+func (s *Store) CheckLater(ctx context.Context) error {
+	if s.unchecked.Load() {
+		began := time.Now()
+		err := s.check(ctx, `PRAGMA quick_check(3)`)
+		took := time.Since(began).Round(time.Second)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case isDamage(err):
+			s.log.Error("the database is damaged", "path", s.path, "err", err, "took", took)
+			_ = s.suspect(err) // the next commit, or a quiet moment, makes it anew
+		case err != nil:
+			s.log.Warn("the database cannot be checked", "path", s.path, "err", err)
+		default:
+			s.log.Info("the database is intact", "path", s.path, "took", took)
+		}
+		s.unchecked.Store(false)
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// Check reads the whole database and compares its parts. What it finds wraps ErrDamaged.
+func (s *Store) Check(ctx context.Context) error {
+	err := s.suspect(explain(s.check(ctx, `PRAGMA integrity_check(10)`)))
+	if err == nil {
+		err = s.checkBroker(ctx)
+	}
+	if err == nil {
+		err = s.checkBlobs(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("check store %s: %w", s.path, err)
+	}
+	return nil
+}
+
+func (s *Store) check(ctx context.Context, pragma string) error {
+	var findings []string
+	err := s.each(ctx, func(scan func(...any) error) error {
+		var text string
+		err := scan(&text)
+		findings = append(findings, text)
+		return err
+	}, pragma)
+	if err != nil {
+		return err
+	}
+	if len(findings) != 1 || findings[0] != "ok" {
+		return fmt.Errorf("%w: %q", ErrDamaged, findings)
+	}
+	return nil
+}
+
+// Examination is what Examine looked at.
+type Examination struct {
+	Devices  int64
+	Readings int64 // messages with readings
+	Findings []Finding
+}
+
+// Finding is something in the database that is not as it was written.
+type Finding struct {
+	Where string // a table, and the device where it is one's
+	What  string
+}
+
+func (e *Examination) add(where, format string, args ...any) {
+	e.Findings = append(e.Findings, Finding{where, fmt.Sprintf(format, args...)})
+}
+
+// Examine reads everything that SQLite's own check does not understand: each blob, and whether the rows of each device are as
+// many as were counted. told, which may be nil, is called with the share of devices that are done. A device is one short
+// transaction, so that the log does not grow meanwhile. An error says that reading was broken off.
+func (s *Store) Examine(ctx context.Context, told func(done, of int)) (e Examination, err error) {
+	devices, err := s.Devices(ctx)
+	if err != nil {
+		return e, err
+	}
+	e.Devices = int64(len(devices))
+	ids, err := s.examinedDevices(ctx, &e)
+	if err == nil {
+		err = s.examineJournal(ctx, &e)
+	}
+	for i, d := range ids {
+		if err != nil {
+			break
+		}
+		if err = s.examineDevice(ctx, d.id, d.name, &e); isDamage(err) && ctx.Err() == nil {
+			e.add(placeOfReadings(d.name), "they cannot be read: %v", err)
+			err = nil
+		}
+		if told != nil {
+			told(i+1, len(ids))
+		}
+	}
+	if err == nil {
+		err = s.examineBroker(ctx, &e)
+	}
+	if isDamage(err) && ctx.Err() == nil {
+		e.add("the file", "%v", err)
+		err = nil
+	}
+	if err != nil {
+		return e, fmt.Errorf("examine store %s: %w", s.path, err)
+	}
+	return e, nil
+}
+
+type examined struct {
+	id   int64
+	name string
+}
+
+// examinedDevices are those that have rows or should have some.
+func (s *Store) examinedDevices(ctx context.Context, e *Examination) (list []examined, err error) {
+	err = s.each(ctx, func(scan func(...any) error) error {
+		var d examined
+		err := scan(&d.id, &d.name)
+		list = append(list, d)
+		return err
+	}, `SELECT id, name FROM device ORDER BY name`)
+	return list, err
+}
+
+// checkBlobs is Examine as far as readings go. The error names what is not whole, and wraps ErrDamaged.
+func (s *Store) checkBlobs(ctx context.Context) error {
+	var e Examination
+	err := s.examineJournal(ctx, &e)
+	var list []examined
+	if err == nil {
+		list, err = s.examinedDevices(ctx, &e)
+	}
+	for _, d := range list {
+		if err == nil {
+			err = s.examineDevice(ctx, d.id, d.name, &e)
+		}
+	}
+	for _, f := range e.Findings[:min(len(e.Findings), maxNamed)] {
+		err = errors.Join(err, fmt.Errorf("%w: %s: %s", ErrDamaged, f.Where, f.What))
+	}
+	return err
+}
+
+// maxNamed bounds how many findings an error names.
+const maxNamed = 20
+
+// examineJournal reads all records of the journal.
+func (s *Store) examineJournal(ctx context.Context, e *Examination) error {
+	var r block.CommitReader
+	return s.each(ctx, func(scan func(...any) error) error {
+		var seq int64
+		var body sql.RawBytes
+		err := scan(&seq, &body)
+		if err == nil && readRecord(&r, seq, body) != nil {
+			e.add("the journal", "record %d cannot be read: what some devices sent with it is lost", seq)
+		}
+		return err
+	}, `SELECT seq, body FROM journal`)
+}
+
+// readRecord reads a record of the journal to its end.
+func readRecord(r *block.CommitReader, seq int64, body []byte) error {
+	if err := r.Reset(seq, body); err != nil {
+		return err
+	}
+	for r.NextChange() {
+	}
+	return r.Err()
+}
+
+// examineDevice reads all readings of a device, and compares their number with its counter as of the same moment, or in a file that
+// another process writes as of about the same.
+func (s *Store) examineDevice(ctx context.Context, id int64, name string, e *Examination) error {
+	where := placeOfReadings(name)
+	s.state.mu.RLock()
+	d := s.state.byID[id]
+	before := int64(0)
+	if d != nil {
+		before = d.rows
+	}
+	s.state.mu.RUnlock()
+	v, err := s.view(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = v.Close() }() // it only reads
+	s.state.mu.RLock()
+	if d = s.state.byID[id]; d == nil {
+		s.state.mu.RUnlock()
+		return nil // it was purged
+	}
+	after := d.rows
+	s.state.mu.RUnlock()
+	rows, lost := int64(0), false
+	for _, err := range v.merged(ctx, named{name, id}, math.MinInt64, math.MaxInt64) {
+		if damage := (*DamagedError)(nil); errors.As(err, &damage) {
+			lost = true
+			e.add(where, "from %s to %s: %v", momentText(max(damage.From, 0)), momentText(min(damage.To, maxMoment)), damage.Cause)
+		} else if err != nil {
+			return err
+		} else {
+			rows++
+		}
+	}
+	e.Readings += rows
+	if !lost && (rows < min(before, after) || rows > max(before, after)) {
+		e.add(where, "there are %d readings, and %d were counted", rows, after)
+	}
+	return s.examineSummaries(ctx, v, named{name, id}, e)
+}
+
+// maxMoment is the last one that momentText has words for, in the year 9999.
+const maxMoment = 253402300799000
+
+// examineSummaries reads what else blocks have.
+func (s *Store) examineSummaries(ctx context.Context, v *view, d named, e *Examination) error {
+	blocks, _, err := v.blocks(ctx, d, math.MinInt64, math.MaxInt64) // damage was named
+	var sum block.Summary
+	for _, m := range blocks {
+		if err != nil {
+			break
+		}
+		if err = v.summary(ctx, d, m, &sum); errors.Is(err, ErrDamaged) {
+			e.add(placeOfReadings(d.name), "the summary of a block from %s to %s cannot be read", momentText(m.First), momentText(m.Last))
+			err = nil
+		}
+	}
+	return err
+}
+
+func placeOfReadings(device string) string { return "readings of device " + strconv.Quote(device) }
+
+// momentText is a time of the database for people.
+func momentText(ms int64) string { return time.UnixMilli(ms).UTC().Format(time.RFC3339) }
+
+// examineBroker looks for rows of the broker's tables that are not as they were written.
+func (s *Store) examineBroker(ctx context.Context, e *Examination) error {
+	err := s.checkBroker(ctx)
+	if errors.Is(err, ErrDamaged) {
+		e.add("the broker's state", "%v", err)
+		return nil
+	}
+	return err
+}
+
 // QuarantineGrowth says how many entries arrived since a time, and when the newest did (UTC ms; zero: none).
 func (s *Store) QuarantineGrowth(ctx context.Context, since int64) (count, newest int64, err error) {
 	err = s.queryRow(ctx, `SELECT count(*) FILTER (WHERE time >= ?), coalesce(max(time), 0)
@@ -172,171 +441,5 @@ func (s *Store) keepReserve() {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			s.log.Debug("remove the reserve", "err", err)
 		}
-	}
-}
-
-// ClockLine is a stretch of time in which this machine's wall clock and its monotonic clock kept their distance.
-type ClockLine struct {
-	Number int64     // from 1
-	Start  time.Time // when the machine started, as the wall clock of this stretch has it
-	Sure   bool      // the time was believed at some moment of it
-}
-
-// ClockLines returns what is remembered of a start of this machine, in order of number, and the next number that nothing in the
-// database has.
-func (s *Store) ClockLines(ctx context.Context, boot string) (lines []ClockLine, next int64, err error) {
-	err = s.each(ctx, func(scan func(...any) error) error {
-		var l ClockLine
-		var start int64
-		err := scan(&l.Number, &start, &l.Sure)
-		l.Start = time.UnixMilli(start)
-		lines = append(lines, l)
-		return err
-	}, `SELECT number, start, sure FROM clock_line WHERE boot = ? ORDER BY number`, boot)
-	if err == nil {
-		err = s.db.Load().QueryRowContext(ctx, `SELECT 1 + max((SELECT coalesce(max(number), 0) FROM clock_line),
-			(SELECT coalesce(max(flags), 0) >> 8 FROM reading WHERE flags > 255),
-			(SELECT coalesce(max(flags), 0) >> 8 FROM quarantine WHERE flags > 255),
-			(SELECT coalesce(max(flags), 0) >> 8 FROM original WHERE flags > 255))`).Scan(&next)
-	}
-	if err == nil {
-		err = s.refresh(ctx)
-	}
-	if err != nil {
-		return nil, 0, fmt.Errorf("read what is known of the clock: %w", explain(err))
-	}
-	s.state.mu.RLock()
-	defer s.state.mu.RUnlock()
-	for _, d := range s.state.devices {
-		next = max(next, d.unsureLine+1)
-	}
-	return lines, next, nil
-}
-
-// RememberClock writes down the lines of this start of the machine, in order of number, and forgets those of others, by which
-// nothing can be dated any more, and those before the second one that are not in the list: the clock forgets its oldest ones.
-func (s *Store) RememberClock(ctx context.Context, boot string, lines []ClockLine) error {
-	if err := s.acquire(ctx); err != nil {
-		return fmt.Errorf("remember the clock: %w", err)
-	}
-	defer s.release()
-	err := s.transact(func() error {
-		first, second := int64(0), int64(0)
-		if len(lines) > 0 {
-			first, second = lines[0].Number, lines[min(1, len(lines)-1)].Number
-		}
-		if err := s.w.forgetLines.run(boot, first, first, second); err != nil {
-			return err
-		}
-		for _, l := range lines {
-			sure := int64(0)
-			if l.Sure {
-				sure = 1
-			}
-			if err := s.w.writeLine.run(l.Number, boot, l.Start.UnixMilli(), sure); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("remember the clock: %w", err)
-	}
-	return nil
-}
-
-// NewestArrival is when the newest message came that was stored while the clock was to be trusted, to the second; zero: none
-// that is known. The counters of device "" hold it.
-func (s *Store) NewestArrival() time.Time {
-	s.state.mu.RLock()
-	defer s.state.mu.RUnlock()
-	if at := s.state.devices[""].lastSeen; at != 0 {
-		return time.UnixMilli(at)
-	}
-	return time.Time{}
-}
-
-// noteArrival keeps NewestArrival inside the running transaction, at most once a second.
-func (s *Store) noteArrival(batch []Message) {
-	nobody := s.state.devices[""]
-	for i := len(batch) - 1; i >= 0; i-- {
-		if batch[i].ClockUnsure {
-			continue
-		}
-		known := nobody.lastSeen
-		if nobody.touched {
-			known = nobody.next.lastSeen
-		}
-		if at := batch[i].Received; at < known || at-known >= 1000 {
-			s.touch(nobody)
-			nobody.next.see(&batch[i])
-		}
-		return
-	}
-}
-
-// see notes that a device was heard. A clock that is not to be trusted changes nothing of what was known before. One that is
-// may show less than before: a clock that was ahead for a while must not keep a dead device online.
-func (f *facts) see(m *Message) {
-	if m.ClockUnsure {
-		f.unsureSeen, f.unsureLine = m.Received, max(m.ClockLine, 0)
-		return
-	}
-	f.lastSeen, f.unsureSeen, f.unsureLine = m.Received, 0, 0
-}
-
-// dateOf is when a message came, for what Redate does not reach: by a clock that is not to be trusted it came when the newest did
-// that came by one that was.
-func (s *Store) dateOf(received int64, unsure bool) int64 {
-	nobody := s.state.devices[""]
-	newest := nobody.lastSeen
-	if nobody.touched {
-		newest = nobody.next.lastSeen
-	}
-	if !unsure || newest == 0 {
-		return received
-	}
-	return newest
-}
-
-// SettingAuthorities is the setting with the SHA-256 fingerprints of the certificate authorities that devices of this
-// database trust, AB:CD:… separated by spaces, as certs prints them.
-const SettingAuthorities = "certificate_authorities"
-
-// SettingAuthorityPEM is the setting with their certificates, in PEM form.
-const SettingAuthorityPEM = "certificate_authorities_pem"
-
-// SettingRetention is the setting with what deleting by age has reached; package control writes it.
-const SettingRetention = "retention"
-
-// Setting returns what was remembered under that name; "" when nothing was.
-func (s *Store) Setting(ctx context.Context, name string) (string, error) {
-	value := ""
-	err := s.each(ctx, func(scan func(...any) error) error { return scan(&value) }, `SELECT value FROM setting WHERE name = ?`, name)
-	if err != nil {
-		return "", fmt.Errorf("read setting %s: %w", name, explain(err))
-	}
-	return value, nil
-}
-
-// SetSetting remembers value under that name, on disk when it returns nil.
-func (s *Store) SetSetting(ctx context.Context, name, value string) error {
-	if err := s.acquire(ctx); err != nil {
-		return err
-	}
-	defer s.release()
-	if err := s.transact(func() error { return s.w.setSetting.run(name, value) }); err != nil {
-		return fmt.Errorf("write setting %s: %w", name, err)
-	}
-	return nil
-}
-
-type settingStatements struct {
-	setSetting *statement
-}
-
-func (q *settingStatements) all() []compile {
-	return []compile{
-		{&q.setSetting, `INSERT INTO setting (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value`},
 	}
 }

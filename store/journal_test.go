@@ -104,7 +104,7 @@ func mustKeep(t require.TestingT, s *Store, f *fakeBroker, b *journal.Batch) {
 	select {
 	case err := <-f.done:
 		require.NoError(t, err)
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		require.Fail(t, "no answer")
 	}
 }
@@ -365,7 +365,7 @@ func TestALongQueueOfASessionThatEndsGoesInSteps(t *testing.T) {
 		fill(s)
 		mustKeep(t, s, f, &journal.Batch{Number: queues + 1, Ended: []journal.SessionID{1}})
 		require.False(t, gone(s)())
-		require.Eventually(t, gone(s), 10*time.Second, time.Millisecond)
+		require.Eventually(t, gone(s), patience, time.Millisecond)
 		list, err := s.Read(t.Context(), 2, 0, 1<<30, nil)
 		require.NoError(t, err)
 		assert.Len(t, list, queues, "another session's")
@@ -377,7 +377,7 @@ func TestALongQueueOfASessionThatEndsGoesInSteps(t *testing.T) {
 		require.NoError(t, s.Detach(t.Context()))
 		require.NoError(t, s.Close())
 		s, _ = attached(t, s.options)
-		require.Eventually(t, gone(s), 10*time.Second, time.Millisecond)
+		require.Eventually(t, gone(s), patience, time.Millisecond)
 		requireTidy(t, s)
 	})
 }

@@ -1,5 +1,7 @@
 package store
 
+import "github.com/plantops/plantops/store/history"
+
 // Kind says what a message is.
 type Kind uint8
 
@@ -10,6 +12,7 @@ const (
 	Probe                 // is no message of anybody: committed and not counted
 	Farewell              // the device has gone: offline at once, and not heard of
 	Nothing               // says nothing about anybody: counted as stored
+	History               // Values become readings, of long ago: nobody was heard of, and what cannot be stored is not quarantined
 )
 
 // Behind says how a device is known that has no account, but stands behind a gateway, which speaks for it. The zero value is
@@ -21,13 +24,13 @@ type Behind struct {
 }
 
 // TimeSource says where a reading's time comes from.
-type TimeSource uint8
+type TimeSource = history.TimeSource
 
 const (
-	FromDevice            TimeSource = iota
-	FromArrival                      // the device gave no time
-	FromArrivalImpossible            // the device gave a time or an age that cannot be
-	FromAge                          // the time of arrival less the age that the device gave
+	FromDevice            = history.FromDevice
+	FromArrival           = history.FromArrival
+	FromArrivalImpossible = history.FromArrivalImpossible
+	FromAge               = history.FromAge
 )
 
 // Value is one metric of a message.
@@ -91,6 +94,13 @@ const (
 	Duplicate                  // every metric was there already, with the same value
 	Quarantined                // kept as bytes, with the reason
 	Proved                     // of a probe only: the commit happened
+
+	// Of a History only; who imports it tells the person. All but Partly are of messages of which nothing is stored, and which
+	// are not counted.
+	Partly      // stored but for a metric that is there with another value
+	Conflicting // nothing is new, and a metric is there with another value
+	NoRoom      // more devices, or more metrics of one, than the store takes
+	Unfit       // no such device or metric can be, or the place where it belongs is damaged
 )
 
 // String returns the word that status and logs use.
@@ -102,9 +112,32 @@ func (o Outcome) String() string {
 		return "duplicate"
 	case Proved:
 		return "proved"
+	case Partly:
+		return "partly stored"
+	case Conflicting:
+		return "conflicting"
+	case NoRoom:
+		return "no room"
+	case Unfit:
+		return "unfit"
 	default:
 		return "quarantined"
 	}
+}
+
+// ofHistory is what becomes of a History in place of what becomes of a message with that leftover.
+func (o Outcome) ofHistory(leftover string) Outcome {
+	switch {
+	case leftover == "":
+		return o
+	case o == Stored:
+		return Partly
+	case leftover == reasonConflict:
+		return Conflicting
+	case leftover == reasonMetrics, leftover == reasonManyMetrics, leftover == reasonManyDevices:
+		return NoRoom
+	}
+	return Unfit
 }
 
 // Counts are numbers of messages by outcome. What was received is their sum plus what is still pending in ingest.
@@ -114,7 +147,7 @@ type Counts struct {
 
 func (c *Counts) add(o Outcome, n int64) {
 	switch o {
-	case Stored:
+	case Stored, Partly:
 		c.Stored += n
 	case Duplicate:
 		c.Duplicate += n
@@ -132,8 +165,8 @@ func (c *Counts) plus(d Counts) {
 
 // Bits of the flags column of reading and quarantine.
 const (
-	flagTimeSource  = 0b0011 // TimeSource
-	flagClockUnsure = 0b0100
+	flagTimeSource  = history.FlagTimeSource
+	flagClockUnsure = history.FlagClockUnsure
 	flagUncounted   = 0b1000 // quarantine: a part of a message that counted as stored
 
 	lineShift = 8 // above: the clock's line of an arrival that is not to be trusted, see Redate

@@ -2,436 +2,469 @@ package store
 
 import (
 	"cmp"
-	"container/heap"
 	"context"
+	"database/sql/driver"
 	"errors"
 	"fmt"
-	"github.com/plantops/plantops/store/block"
-	"github.com/plantops/plantops/store/pack"
 	"iter"
 	"math"
 	"slices"
-	"time"
+	"strings"
+	"sync"
+
+	"github.com/plantops/plantops/store/block"
+	"github.com/plantops/plantops/store/history"
+	"github.com/plantops/plantops/store/pack"
+	"github.com/plantops/plantops/store/tail"
 )
 
-// Reading is one value of one metric at one time.
-type Reading struct {
-	Device, Metric string
-	Time           int64 // UTC ms
-	Value          float64
-	Received       int64 // UTC ms, of the first message of that device and time
-	TimeSource     TimeSource
-	Given          string // the time that the device gave, when it was not used; empty: none
-	ClockUnsure    bool
-}
-
-// Query selects readings.
-type Query struct {
-	Devices  []string      // none: all
-	Metric   string        // empty: all
-	From, To int64         // UTC ms; From is included, To is not; To zero means no end
-	Every    time.Duration // zero: as stored; else the mean per device, metric and bucket of this length, at the bucket's start
-	Limit    int           // at most so many, the first in time; zero means all
-}
+// What readings are looked at with; package history says what each is.
+type (
+	Reading      = history.Reading
+	Query        = history.Query
+	DamagedError = history.DamagedError
+)
 
 const (
-	// A page is read in one go and its read transaction ends with it, so that no long one holds up checkpoints.
-	pageRows    = 1000
-	minPageRows = 16
-	mergedRows  = 8 * pageRows // in memory over all devices, roughly
+	pageRows = 1000 // of a chunk
 
 	// latestRows is how far back Latest looks for metrics that the newest row does not have.
 	latestRows = 16
 )
 
-// row is what a device has of one time.
-type row struct {
-	time, received, flags int64
-	given                 string
-	pairs                 []block.Value
-}
-
-// Readings iterates over what q selects in order of time, then device, then metric. Readings that arrive meanwhile may or
-// may not be seen. A device that is not known is ErrNotFound. What cannot be read any more is a *DamagedError in the stream, and
-// not its end; any other error is.
+// Readings iterates over what q selects in order of time, then device, then metric. It holds nothing open for who takes his
+// time: readings that arrive meanwhile may or may not be seen.
 func (s *Store) Readings(ctx context.Context, q Query) iter.Seq2[Reading, error] {
-	return func(yield func(Reading, error) bool) {
-		if err := s.readings(ctx, q, yield); err != nil {
-			yield(Reading{}, fmt.Errorf("read readings: %w", err))
-		}
-	}
+	return history.Readings(ctx, history.Fresh(s.View), q)
 }
 
-func (s *Store) readings(ctx context.Context, q Query, to func(Reading, error) bool) error {
-	if err := s.refresh(ctx); err != nil {
+// Latest returns the newest reading of each metric of a device, in order of metric, of what waits to be dated anew
+// found among the newest 16 rows. It is empty for a device without readings and ErrNotFound for one that is not known.
+func (s *Store) Latest(ctx context.Context, device string) ([]Reading, error) {
+	v, err := s.View(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = v.Close() }() // it has said what it has to say
+	return v.Latest(ctx, device)
+}
+
+// view is a read transaction of SQLite. What it reads, it reads page by page; between pages it does not hold mu.
+type view struct {
+	s  *Store
+	mu sync.Mutex
+	c  *viewing // nil when closed
+
+	devices map[string]int64 // of a file that another process may write; nil: the state has them
+	names   map[uint32]string
+
+	tail tail.Frozen
+	rows bool // table reading has some
+}
+
+// View returns what is stored now. It must be closed; Close of the store closes it too.
+func (s *Store) View(ctx context.Context) (history.View, error) {
+	v, err := s.view(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// view is View; of the tail it has only some devices, or without any all.
+func (s *Store) view(ctx context.Context, devices ...int64) (*view, error) {
+	v := &view{s: s, names: map[uint32]string{}}
+	err := s.refresh(ctx)
+	if err == nil {
+		v.tail = s.tail.Load().Freeze(devices...) // before the transaction: what leaves the tail is in the database already
+		err = v.begin(ctx)
+	}
+	if err == nil && s.options.ReadOnly {
+		err = v.loadNames(ctx)
+	}
+	if err == nil {
+		err = v.lookForRows(ctx)
+	}
+	if err != nil {
+		_ = v.Close() // the first error is the one that matters
+		return nil, fmt.Errorf("read readings: %w", s.suspect(explain(err)))
+	}
+	return v, nil
+}
+
+// lookForRows tells whether table reading has something, be it damaged.
+func (v *view) lookForRows(ctx context.Context) error {
+	err := v.query(ctx, func(row []driver.Value) error {
+		v.rows = row[0] != int64(0)
+		return nil
+	}, `SELECT EXISTS (SELECT 1 FROM reading)`)
+	if isDamage(err) {
+		v.rows, err = true, nil
+	}
+	return err
+}
+
+// begin takes a connection and begins its transaction, which is that of the first read.
+func (v *view) begin(ctx context.Context) (err error) {
+	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if q.To == 0 {
-		q.To = math.MaxInt64
+	if v.c, err = v.s.viewing(ctx); err != nil {
+		return err
 	}
-	devices, err := s.selectDevices(q.Devices)
+	v.s.views.mu.Lock()
+	if v.s.views.end {
+		v.s.views.mu.Unlock()
+		return ErrClosed
+	}
+	v.s.views.open[v] = struct{}{}
+	v.s.views.mu.Unlock()
+	if err := v.c.exec("BEGIN"); err != nil {
+		return err
+	}
+	// The first page is all that this reads: what else is damaged stands in nobody's way.
+	return v.query(ctx, func([]driver.Value) error { return nil }, `SELECT 1 FROM sqlite_schema LIMIT 1`)
+}
+
+// Close ends the transaction, and keeps the connection for the next view.
+func (v *view) Close() error {
+	v.mu.Lock()
+	c := v.c
+	v.c = nil
+	v.mu.Unlock()
+	if c == nil {
+		return nil
+	}
+	err := c.exec("ROLLBACK")
+	o := &v.s.views
+	o.mu.Lock()
+	delete(o.open, v)
+	keep := err == nil && !o.end && len(o.idle) < idleViews && c.of == v.s.db.Load()
+	if keep {
+		o.idle = append(o.idle, c)
+	}
+	o.mu.Unlock()
+	if !keep {
+		return c.close()
+	}
+	return nil
+}
+
+// query runs a statement that stays prepared.
+func (v *view) query(ctx context.Context, each func(row []driver.Value) error, text string, args ...driver.Value) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.c == nil {
+		return ErrClosed
+	}
+	q, err := v.c.compiled(text)
+	if err == nil {
+		err = q.query(each, args...)
+	}
+	return v.s.suspect(err)
+}
+
+func (v *view) loadNames(ctx context.Context) error {
+	v.devices = map[string]int64{}
+	err := v.query(ctx, func(row []driver.Value) error {
+		v.devices[row[1].(string)] = row[0].(int64)
+		return nil
+	}, `SELECT id, name, created FROM device`) // without an index, which may be damaged
 	if err != nil {
 		return err
 	}
-	if n := s.damagedRecords.Load(); n > 0 && !to(Reading{}, &DamagedError{Device: "some devices", From: math.MinInt64, To: math.MaxInt64,
-		Cause: fmt.Errorf("%d records of the journal are damaged", n)}) {
+	return v.query(ctx, func(row []driver.Value) error {
+		v.names[uint32(row[0].(int64))] = row[1].(string)
 		return nil
-	}
-	yield := func(r Reading) bool { return to(r, nil) }
-	damaged := func(d *DamagedError) bool { return to(Reading{}, d) }
-	if q.Limit > 0 {
-		yield = limited(q.Limit, yield)
-	}
-	if q.Every <= 0 {
-		return s.merged(ctx, q, devices, yield, damaged)
-	}
-	b := buckets{length: max(q.Every.Milliseconds(), 1), yield: yield}
-	if err := s.merged(ctx, q, devices, b.add, damaged); err != nil {
-		return err
-	}
-	b.flush()
-	return nil
+	}, `SELECT id, name FROM metric`)
 }
 
-// limited passes on n readings and then says stop.
-func limited(n int, yield func(Reading) bool) func(Reading) bool {
-	return func(r Reading) bool {
-		n--
-		return yield(r) && n > 0
-	}
+// named is a device of a view.
+type named struct {
+	name string
+	id   int64
 }
 
-func (s *Store) selectDevices(names []string) (list []*device, err error) {
-	s.state.mu.RLock()
-	defer s.state.mu.RUnlock()
+// selected returns devices in order of name; without names, all.
+func (v *view) selected(names []string) (list []named, err error) {
+	v.s.state.mu.RLock()
+	defer v.s.state.mu.RUnlock()
 	if len(names) == 0 {
-		for _, d := range s.state.devices {
-			list = append(list, d)
+		for name, id := range v.devices {
+			list = append(list, named{name, id})
 		}
-		return list, nil
+		if v.devices == nil {
+			for name, d := range v.s.state.devices {
+				list = append(list, named{name, d.id})
+			}
+		}
 	}
 	for _, name := range names {
-		d, known := s.state.devices[name]
+		id, known := v.devices[name]
+		if v.devices == nil {
+			var d *device
+			if d, known = v.s.state.devices[name]; known {
+				id = d.id
+			}
+		}
 		if !known {
 			return nil, fmt.Errorf("device %q: %w", name, ErrNotFound)
 		}
-		if !slices.Contains(list, d) {
-			list = append(list, d)
-		}
+		list = append(list, named{name, id})
 	}
-	return list, nil
+	slices.SortFunc(list, func(a, b named) int { return strings.Compare(a.name, b.name) })
+	return slices.Compact(list), nil
 }
 
-// merged reads the rows of several devices page by page and yields their readings in one order.
-func (s *Store) merged(ctx context.Context, q Query, devices []*device, yield func(Reading) bool, damaged func(*DamagedError) bool) error {
-	size := min(max(mergedRows/max(len(devices), 1), minPageRows), pageRows)
-	var open cursors
-	for _, d := range devices {
-		c := &cursor{s: s, device: d, from: q.From, to: q.To, size: size, damaged: damaged, told: math.MinInt64}
-		if there, err := c.next(ctx); err != nil || c.left {
-			return err
-		} else if there {
-			open = append(open, c)
+// metric is the name of an id.
+func (v *view) metric(id uint32) (string, error) {
+	name, known := v.names[id]
+	if !known {
+		v.s.state.mu.RLock()
+		name, known = v.s.state.names[id]
+		v.s.state.mu.RUnlock()
+		if !known {
+			return "", fmt.Errorf("%w: there is no metric %d", ErrDamaged, id)
 		}
-	}
-	heap.Init(&open)
-	var out []Reading
-	for len(open) > 0 {
-		c := open[0]
-		var err error
-		if out, err = s.export(ctx, out[:0], c.device, &c.rows[0], q.Metric); err != nil {
-			return err
-		}
-		for _, r := range out {
-			if !yield(r) {
-				return nil
-			}
-		}
-		c.rows = c.rows[1:]
-		if there, err := c.next(ctx); err != nil || c.left {
-			return err
-		} else if there {
-			heap.Fix(&open, 0)
-		} else {
-			heap.Pop(&open)
-		}
-	}
-	return nil
-}
-
-// export turns a row into readings in order of metric.
-func (s *Store) export(ctx context.Context, to []Reading, d *device, r *row, metric string) ([]Reading, error) {
-	for _, p := range r.pairs {
-		name, err := s.metricName(ctx, p.Metric)
-		if err != nil {
-			return to, err
-		}
-		if metric != "" && name != metric {
-			continue
-		}
-		to = append(to, Reading{
-			Device: d.name, Metric: name, Time: r.time, Value: p.Value, Received: r.received,
-			TimeSource: TimeSource(r.flags & flagTimeSource), Given: r.given, ClockUnsure: r.flags&flagClockUnsure != 0,
-		})
-	}
-	slices.SortFunc(to, func(a, b Reading) int { return cmp.Compare(a.Metric, b.Metric) })
-	return to, nil
-}
-
-// metricName looks into the file for a metric that came after the state was loaded.
-func (s *Store) metricName(ctx context.Context, id uint32) (name string, err error) {
-	s.state.mu.RLock()
-	name, known := s.state.names[id]
-	s.state.mu.RUnlock()
-	if known {
-		return name, nil
-	}
-	if err := s.queryRow(ctx, `SELECT name FROM metric WHERE id = ?`, id).Scan(&name); err != nil {
-		return "", fmt.Errorf("metric %d: %w", id, err)
+		v.names[id] = name
 	}
 	return name, nil
 }
 
-// cursor walks through the readings of one device.
-type cursor struct {
-	s        *Store
-	device   *device
-	from, to int64
-	size     int
-	rows     []row
-	last     bool // there is no page after this one
-
-	damaged func(*DamagedError) bool // is told what cannot be read
-	told    int64                    // up to here
-	left    bool                     // damaged said that it is enough
-}
-
-// next makes rows[0] the current row and returns false if there is none.
-func (c *cursor) next(ctx context.Context) (bool, error) {
-	for len(c.rows) == 0 && !c.last && !c.left {
-		if err := c.fill(ctx); err != nil {
-			return false, fmt.Errorf("device %q: %w", c.device.name, err)
+// Scan is that of history.View.
+func (v *view) Scan(ctx context.Context, q Query) iter.Seq2[*history.Chunk, error] {
+	return func(yield func(*history.Chunk, error) bool) {
+		devices, err := v.selected(q.Devices)
+		c := scan{ctx: ctx, v: v, q: &q, yield: yield}
+		if err == nil {
+			err = c.journal()
+		}
+		for _, d := range devices {
+			if err == nil {
+				err = c.device(d)
+			}
+		}
+		if err != nil && err != errStopped {
+			yield(nil, fmt.Errorf("read readings: %w", err))
 		}
 	}
-	return len(c.rows) > 0, nil
 }
 
-// fill reads one page. What cannot be read is said on the page that begins with it.
-func (c *cursor) fill(ctx context.Context) error {
-	src, err := c.s.source(ctx, c.device)
-	if err != nil {
-		return err
+// scan makes chunks of the readings of one device after the other.
+type scan struct {
+	ctx   context.Context
+	v     *view
+	q     *Query
+	yield func(*history.Chunk, error) bool
+	chunk history.Builder
+}
+
+// journal says what of the journal cannot be read: that may be of any device.
+func (c *scan) journal() error {
+	if n := c.v.s.damagedRecords.Load(); n > 0 && !c.yield(nil, &DamagedError{Device: "some devices", From: math.MinInt64, To: math.MaxInt64,
+		Cause: fmt.Errorf("%d records of the journal are damaged", n)}) {
+		return errStopped
 	}
-	defer src.close()
-	for r, err := range src.readings(ctx, c.device, c.from, c.to) {
-		if damage, ok := errors.AsType[*DamagedError](err); ok {
-			switch {
-			case damage.To <= c.told:
-			case len(c.rows) > 0:
-				return nil
-			default:
-				if c.told, c.left = damage.To, !c.damaged(damage); c.left {
-					return nil
-				}
-			}
-			continue
+	return nil
+}
+
+func (c *scan) device(d named) error {
+	c.chunk.Begin(d.name)
+	for r, err := range c.v.merged(c.ctx, d, c.q.From, c.q.End()) {
+		if damage := (*DamagedError)(nil); errors.As(err, &damage) {
+			err = c.damaged(d, damage)
+		} else if err == nil {
+			err = c.add(d, r)
+		} else {
+			err = fmt.Errorf("device %q: %w", d.name, err)
 		}
 		if err != nil {
 			return err
 		}
-		c.rows = append(c.rows, row{time: r.Time, received: r.Received, flags: int64(r.Flags), given: r.Given, pairs: slices.Clone(r.Values)})
-		if c.from = r.Time + 1; len(c.rows) == c.size {
-			return nil
-		}
 	}
-	c.last = true
+	return c.flush(d)
+}
+
+// flush yields what there is.
+func (c *scan) flush(d named) error {
+	if c.chunk.Len() > 0 && !c.yield(c.chunk.Chunk(), nil) {
+		return errStopped
+	}
+	c.chunk.Begin(d.name)
+	return c.ctx.Err()
+}
+
+func (c *scan) damaged(d named, damage *DamagedError) error {
+	if err := c.flush(d); err != nil {
+		return err
+	}
+	if !c.yield(nil, damage) {
+		return errStopped
+	}
 	return nil
 }
 
-// cursors is a heap of cursors by time of their current row, then name.
-type cursors []*cursor
-
-func (c cursors) Len() int { return len(c) }
-func (c cursors) Less(i, j int) bool {
-	a, b := c[i], c[j]
-	return cmp.Or(cmp.Compare(a.rows[0].time, b.rows[0].time), cmp.Compare(a.device.name, b.device.name)) < 0
+func (c *scan) add(d named, r *block.Reading) error {
+	for _, v := range r.Values {
+		if _, err := c.v.metric(v.Metric); err != nil {
+			return c.damaged(d, &DamagedError{Device: d.name, From: r.Time, To: r.Time + 1, Cause: err})
+		}
+	}
+	c.chunk.Row(r.Time, r.Received, uint8(r.Flags&(flagTimeSource|flagClockUnsure)), r.Given)
+	for _, v := range r.Values {
+		if name, _ := c.v.metric(v.Metric); c.q.Wants(name) {
+			c.chunk.Value(name, v.Value)
+		}
+	}
+	if c.chunk.Len() < pageRows {
+		return nil
+	}
+	return c.flush(d)
 }
-func (c cursors) Swap(i, j int) { c[i], c[j] = c[j], c[i] }
-func (c *cursors) Push(x any)   { *c = append(*c, x.(*cursor)) }
-func (c *cursors) Pop() any {
-	last := len(*c) - 1
-	x := (*c)[last]
-	*c = (*c)[:last]
-	return x
+
+// Reduce is that of history.View.
+func (v *view) Reduce(ctx context.Context, q Query, r history.Reduction) iter.Seq2[history.Series, error] {
+	return history.Reduce(ctx, v, q, r)
 }
 
-// Latest returns the newest reading of each metric of a device, in order of metric, (of what waits to be dated anew, only the newest 16 readings). It
-// is empty for a device without readings and ErrNotFound for one that is not known.
-func (s *Store) Latest(ctx context.Context, device string) ([]Reading, error) {
-	list, err := s.latest(ctx, device)
+// Readings is that of history.View.
+func (v *view) Readings(ctx context.Context, q Query) iter.Seq2[Reading, error] {
+	return history.Readings(ctx, v, q)
+}
+
+// Range is that of history.View. Where the readings at an end cannot be read, it is that of the query, or of the block.
+func (v *view) Range(ctx context.Context, q Query) (first, last int64, err error) {
+	devices, err := v.selected(q.Devices)
+	if err != nil {
+		return 0, 0, fmt.Errorf("read readings: %w", err)
+	}
+	first, last = math.MaxInt64, math.MinInt64
+	take := func(a, b int64) { first, last = min(first, a), max(last, b) }
+	for _, d := range devices {
+		err := v.rangeOfRows(ctx, d, &q, take)
+		if list := v.tail.Slice(d.id, q.From, q.End()); list.Len() > 0 {
+			take(list.Time(0), list.Time(list.Len()-1))
+		}
+		if err == nil {
+			err = v.rangeOfBlocks(ctx, d, &q, take)
+		}
+		if err != nil {
+			return 0, 0, fmt.Errorf("read readings: device %q: %w", d.name, err)
+		}
+	}
+	return first, last, nil
+}
+
+func (v *view) rangeOfRows(ctx context.Context, d named, q *Query, take func(a, b int64)) error {
+	if !v.rows {
+		return nil
+	}
+	one := func(row []driver.Value) error {
+		t, ok := row[0].(int64)
+		if !ok {
+			return pack.ErrDamaged
+		}
+		take(t, t)
+		return nil
+	}
+	const times = `SELECT time FROM reading WHERE device = ? AND time >= ? AND time < ? ORDER BY time `
+	err := v.query(ctx, one, times+`LIMIT 1`, d.id, q.From, q.End())
+	if isDamage(err) {
+		take(q.From, math.MinInt64)
+		err = nil
+	}
+	if err == nil {
+		err = v.query(ctx, one, times+`DESC LIMIT 1`, d.id, q.From, q.End())
+	}
+	if isDamage(err) {
+		take(math.MaxInt64, q.End()-1)
+		err = nil
+	}
+	return err
+}
+
+func (v *view) rangeOfBlocks(ctx context.Context, d named, q *Query, take func(a, b int64)) error {
+	blocks, damage, err := v.blocks(ctx, d, q.From, q.End())
+	if err != nil {
+		return err
+	}
+	for _, m := range damage {
+		take(max(m.From, q.From), min(m.To, q.End())-1)
+	}
+	var dec block.Decoder
+	for _, m := range blocks {
+		if m.First >= q.From && m.Last < q.End() {
+			take(m.First, m.Last)
+			continue
+		}
+		err := v.decode(ctx, d, m, &dec)
+		if damage, ok := errors.AsType[*DamagedError](err); ok {
+			take(max(damage.From, q.From), min(damage.To, q.End())-1)
+		} else if err != nil {
+			return err
+		} else {
+			times := dec.Times()
+			from, _ := slices.BinarySearch(times, q.From)
+			if to, _ := slices.BinarySearch(times, q.End()); from < to {
+				take(times[from], times[to-1])
+			}
+		}
+	}
+	return nil
+}
+
+// Latest is that of history.View.
+func (v *view) Latest(ctx context.Context, device string) ([]Reading, error) {
+	devices, err := v.selected([]string{device})
 	if err != nil {
 		return nil, fmt.Errorf("latest readings: %w", err)
 	}
-	return list, nil
+	return v.latest(ctx, devices[0])
 }
 
-func (s *Store) latest(ctx context.Context, device string) ([]Reading, error) {
-	if err := s.refresh(ctx); err != nil {
-		return nil, err
+// LatestAll is that of history.View.
+func (v *view) LatestAll(ctx context.Context) iter.Seq2[Reading, error] {
+	return func(yield func(Reading, error) bool) {
+		devices, _ := v.selected(nil)
+		for _, d := range devices {
+			list, err := v.latest(ctx, d)
+			if isDamage(err) {
+				err = &DamagedError{Device: d.name, From: math.MinInt64, To: math.MaxInt64, Cause: err}
+			}
+			if err != nil && (!yield(Reading{}, err) || !isDamage(err)) {
+				return
+			}
+			for _, r := range list {
+				if !yield(r, nil) {
+					return
+				}
+			}
+		}
 	}
-	devices, err := s.selectDevices([]string{device})
+}
+
+func (v *view) latest(ctx context.Context, d named) (newest []Reading, err error) {
+	list, err := v.latestValues(ctx, d)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("latest readings: device %q: %w", d.name, err)
 	}
-	d := devices[0]
-	list, err := s.latestOf(ctx, d)
-	if err != nil {
-		return nil, fmt.Errorf("device %q: %w", device, err)
-	}
-	var newest []Reading
 	for _, r := range list {
-		one := row{time: r.Time, received: r.Received, flags: int64(r.Flags), given: r.Given, pairs: r.Values}
-		if newest, err = s.export(ctx, newest, d, &one, ""); err != nil {
-			return nil, err
+		for _, p := range r.Values {
+			name, err := v.metric(p.Metric)
+			if err != nil {
+				return nil, fmt.Errorf("latest readings: device %q: %w", d.name, err)
+			}
+			newest = append(newest, Reading{
+				Device: d.name, Metric: name, Time: r.Time, Value: p.Value, Received: r.Received,
+				TimeSource: TimeSource(r.Flags & flagTimeSource), Given: r.Given, ClockUnsure: r.Flags&flagClockUnsure != 0,
+			})
 		}
 	}
 	slices.SortFunc(newest, func(a, b Reading) int { return cmp.Compare(a.Metric, b.Metric) })
 	return newest, nil
-}
-
-// latestOf returns of each metric of a device the latest value, in order of time.
-func (s *Store) latestOf(ctx context.Context, d *device) ([]block.Reading, error) {
-	src, err := s.source(ctx, d)
-	if err != nil {
-		return nil, err
-	}
-	defer src.close()
-	list, whole, err := src.newest(ctx, d)
-	if err != nil {
-		return nil, err
-	}
-	if !whole { // the values are in the blocks
-		list, err = src.latestInBlocks(ctx, d)
-	}
-	if err == nil && src.rows {
-		var rows []block.Reading
-		rows, err = src.readRows(ctx, nil, selectRows+`ORDER BY time DESC LIMIT ?`, d.id, int64(math.MinInt64), int64(math.MaxInt64), latestRows)
-		if isDamage(err) && len(rows) > 0 { // what is damaged further back is not the newest
-			err = nil
-		}
-		slices.Reverse(rows)
-		list = latest(list, rows)
-	}
-	if err != nil {
-		return nil, err
-	}
-	var work scratch
-	return latest(list, work.read(src.tail.Slice(d.id, math.MinInt64, math.MaxInt64))), nil
-}
-
-// latestInBlocks is for a device whose row in table newest is damaged.
-func (src *source) latestInBlocks(ctx context.Context, d *device) (list []block.Reading, err error) {
-	for r, err := range src.readings(ctx, d, math.MinInt64, math.MaxInt64) {
-		if damage := (*DamagedError)(nil); errors.As(err, &damage) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		one := *r
-		one.Values = slices.Clone(r.Values)
-		list = latest(list, []block.Reading{one})
-	}
-	return list, nil
-}
-
-// buckets reduces readings in order of time to means.
-type buckets struct {
-	length, start int64
-	open          []bucket // of the time from start on
-	index         map[series]int
-	yield         func(Reading) bool
-	stopped       bool // yield said so
-}
-
-type series struct{ device, metric string }
-
-// Values are summed at this scale: so the sum of the largest floats is finite, and a power of two costs no digits.
-const sumScale = 0x1p-64
-
-type bucket struct {
-	sum   float64 // times sumScale
-	count int64
-	first Reading
-}
-
-func (b *buckets) add(r Reading) bool {
-	start := r.Time - mod(r.Time, b.length)
-	if start != b.start && !b.flush() {
-		return false
-	}
-	b.start = start
-	i, there := b.index[series{r.Device, r.Metric}]
-	if !there {
-		if i = len(b.open); i == 0 {
-			b.index = make(map[series]int)
-		}
-		b.index[series{r.Device, r.Metric}] = i
-		b.open = append(b.open, bucket{first: r})
-	}
-	b.open[i].sum += r.Value * sumScale
-	b.open[i].count++
-	return true
-}
-
-// mod is what is left of a divided by b, never negative.
-func mod(a, b int64) int64 { return (a%b + b) % b }
-
-// flush yields the means of the bucket that ends, unless yield has said stop.
-func (b *buckets) flush() bool {
-	if b.stopped {
-		return false
-	}
-	slices.SortFunc(b.open, func(x, y bucket) int {
-		return cmp.Or(cmp.Compare(x.first.Device, y.first.Device), cmp.Compare(x.first.Metric, y.first.Metric))
-	})
-	for i := range b.open {
-		r := b.open[i].first
-		r.Time, r.Value = b.start, b.open[i].sum/float64(b.open[i].count)/sumScale
-		if !b.yield(r) {
-			b.stopped = true
-			return false
-		}
-	}
-	b.open = b.open[:0]
-	clear(b.index)
-	return true
-}
-
-// DamagedError says which readings cannot be read: those of a device from a time on, which is included, to another, which is
-// not. It wraps ErrDamaged.
-type DamagedError struct {
-	Device   string
-	From, To int64 // UTC ms
-	Cause    error
-}
-
-// Error names the device and the times.
-func (e *DamagedError) Error() string {
-	return fmt.Sprintf("readings of %s from %s to %s cannot be read: %v", e.Device, timeText(e.From), timeText(e.To), e.Cause)
-}
-
-// Unwrap returns ErrDamaged.
-func (e *DamagedError) Unwrap() error { return ErrDamaged }
-
-func timeText(ms int64) string {
-	switch {
-	case ms == math.MaxInt64:
-		return "the end"
-	case ms < firstTime:
-		return "the beginning"
-	}
-	return time.UnixMilli(ms).UTC().Format(time.RFC3339)
 }
 
 // rowError is one row that is there and says nothing.

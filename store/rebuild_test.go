@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/plantops/plantops/store/swap"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -99,7 +100,7 @@ func mustRegain(t *testing.T, s *Store) {
 // held is what a store has: rows by device, accounts, quarantine entries.
 func held(t *testing.T, s *Store) (rows map[string]int, accounts, quarantined int) {
 	rows = map[string]int{}
-	for r, err := range s.Readings(t.Context(), Query{Metric: "temperature"}) {
+	for r, err := range s.Readings(t.Context(), Query{Metrics: []string{"temperature"}}) {
 		if damage := (*DamagedError)(nil); errors.As(err, &damage) {
 			continue
 		}
@@ -115,7 +116,7 @@ func damage(t *testing.T, path string, good []byte, page int, fill func(i int) b
 		bad[(page-1)*pageBytes+i] = fill(i)
 	}
 	require.NoError(t, os.WriteFile(path, bad, 0o600))
-	for _, suffix := range []string{walSuffix, shmSuffix} {
+	for _, suffix := range []string{walSuffix, swap.SHM} {
 		if err := os.Remove(path + suffix); !errors.Is(err, os.ErrNotExist) {
 			require.NoError(t, err)
 		}

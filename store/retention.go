@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"database/sql/driver"
 	"fmt"
 	"maps"
@@ -228,52 +227,64 @@ func (s *Store) OldestReading(ctx context.Context, from time.Time) (oldest time.
 }
 
 func (s *Store) oldestReading(ctx context.Context, from int64) (at int64, err error) {
-	src, err := s.source(ctx)
+	v, err := s.view(ctx)
 	if err != nil {
 		return 0, err
 	}
-	defer src.close()
+	defer func() { _ = v.Close() }() // it only reads
 	at = math.MaxInt64
-	s.state.mu.RLock()
-	for id := range s.state.byID {
-		if list := src.tail.Slice(id, from, math.MaxInt64); list.Len() > 0 {
+	for _, id := range s.ids() {
+		if list := v.tail.Slice(id, from, math.MaxInt64); list.Len() > 0 {
 			at = min(at, list.Time(0))
 		}
 	}
-	s.state.mu.RUnlock()
-	var row sql.NullInt64
-	err = src.each(ctx, func(scan func(...any) error) error { return scan(&row) }, `SELECT min(first) FROM (SELECT (SELECT time FROM reading
+	err = v.query(ctx, func(row []driver.Value) error {
+		if first, there := row[0].(int64); there {
+			at = min(at, first)
+		}
+		return nil
+	}, `SELECT min(first) FROM (SELECT (SELECT time FROM reading
 		WHERE reading.device = device.id AND time >= ? AND flags & 4 = 0 ORDER BY time LIMIT 1) AS first FROM device)`, from)
-	if row.Valid {
-		at = min(at, row.Int64)
+	first := int64(math.MaxInt64)
+	if err == nil {
+		first, err = v.oldestInBlocks(ctx, from)
 	}
-	first, err := src.oldestInBlocks(ctx, from, err)
 	return min(at, first), err
 }
 
+// ids are those of all devices.
+func (s *Store) ids() []int64 {
+	s.state.mu.RLock()
+	defer s.state.mu.RUnlock()
+	return slices.Collect(maps.Keys(s.state.byID))
+}
+
 // oldestInBlocks is the first time in a block from a time on; math.MaxInt64: there is none. Blocks that cannot be read do not count.
-func (src *source) oldestInBlocks(ctx context.Context, from int64, err error) (int64, error) {
-	first, behind := int64(math.MaxInt64), block.Key(block.Month(max(min(from, maxBlockTime), -maxBlockTime)), 0, 0)
-	for err == nil && first == math.MaxInt64 {
-		var key sql.NullInt64
-		err = src.each(ctx, func(scan func(...any) error) error { return scan(&key) }, `SELECT min(key) FROM block WHERE key >= ?`, behind)
-		if err != nil || !key.Valid {
+func (v *view) oldestInBlocks(ctx context.Context, from int64) (first int64, err error) {
+	behind := block.Key(block.Month(max(min(from, maxBlockTime), -maxBlockTime)), 0, 0)
+	var dec block.Decoder
+	for first = math.MaxInt64; err == nil && first == math.MaxInt64; {
+		next, there := int64(0), false
+		err = v.query(ctx, func(row []driver.Value) error {
+			next, there = row[0].(int64)
+			return nil
+		}, `SELECT min(key) FROM block WHERE key >= ?`, behind)
+		if err != nil || !there {
 			break
 		}
-		month, _, _ := block.SplitKey(key.Int64)
+		month, _, _ := block.SplitKey(next)
 		behind = block.Key(month+1, 0, 0)
-		err = src.each(ctx, func(scan func(...any) error) error {
-			var m block.Meta
-			var body sql.RawBytes
-			err := scan(&m.Key, &m.N, &m.First, &m.Last, &body)
-			if m.First >= from {
+		err = v.query(ctx, func(row []driver.Value) error {
+			m, err := metaOf(row)
+			body, _ := row[4].([]byte)
+			if err == nil && m.First >= from {
 				first = min(first, m.First)
-			} else if dec := new(block.Decoder); err == nil && dec.Decode(m, body) == nil {
+			} else if err == nil && dec.Decode(m, body) == nil {
 				i, _ := slices.BinarySearch(dec.Times(), from)
 				first = min(first, dec.Times()[i])
 			}
 			return err
-		}, `SELECT key, n, t0, t1, CASE WHEN t0 < ?3 THEN body END FROM block WHERE key >= ?1 AND key < ?2 AND t1 >= ?3`, key.Int64, behind, from)
+		}, `SELECT key, n, t0, t1, CASE WHEN t0 < ?3 THEN body END FROM block WHERE key >= ?1 AND key < ?2 AND t1 >= ?3`, next, behind, from)
 	}
 	return first, err
 }
@@ -288,54 +299,55 @@ func (s *Store) CountBefore(ctx context.Context, cutoff time.Time) (rows int64, 
 }
 
 func (s *Store) countBefore(ctx context.Context, before int64) (rows, newest int64, err error) {
-	src, err := s.source(ctx)
+	v, err := s.view(ctx)
 	if err != nil {
 		return 0, 0, err
 	}
-	defer src.close()
-	var last sql.NullInt64
-	err = src.each(ctx, func(scan func(...any) error) error { return scan(&rows, &last) }, `SELECT count(time), max(time)
-		FROM device JOIN reading ON reading.device = device.id AND time < ? AND flags & 4 = 0`, before)
-	newest = last.Int64
+	defer func() { _ = v.Close() }() // it only reads
+	newest = math.MinInt64
 	count := func(time int64, flags uint32) {
-		if flags&flagExtra == 0 {
+		if time < before && flags&flagExtra == 0 {
 			rows++
 			newest = max(newest, time)
 		}
 	}
-	s.state.mu.RLock()
-	ids := slices.Collect(maps.Keys(s.state.byID))
-	s.state.mu.RUnlock()
+	err = v.query(ctx, func(row []driver.Value) error {
+		rows, _ = row[0].(int64)
+		if last, there := row[1].(int64); there {
+			newest = last
+		}
+		return nil
+	}, `SELECT count(time), max(time) FROM device JOIN reading ON reading.device = device.id AND time < ? AND flags & 4 = 0`, before)
+	if err != nil {
+		return 0, 0, err
+	}
 	var r block.Reading
-	for _, id := range ids {
-		list := src.tail.Slice(id, math.MinInt64, before)
+	for _, id := range s.ids() {
+		list := v.tail.Slice(id, math.MinInt64, before)
 		for i := range list.Len() {
 			r.Values = r.Values[:0]
 			list.Read(i, &r)
 			count(r.Time, r.Flags)
 		}
 	}
-	if err != nil {
-		return 0, 0, err
-	}
 	var dec block.Decoder
-	err = src.each(ctx, func(scan func(...any) error) error {
-		var m block.Meta
-		var body sql.RawBytes
-		if err := scan(&m.Key, &m.N, &m.First, &m.Last, &body); err != nil || dec.Decode(m, body) != nil {
+	err = v.query(ctx, func(row []driver.Value) error {
+		m, err := metaOf(row)
+		body, _ := row[4].([]byte)
+		if err != nil || dec.Decode(m, body) != nil {
 			return err
 		}
 		flags := dec.Flags()
 		for i, time := range dec.Times() {
-			if time < before && flags == nil {
+			if flags == nil {
 				count(time, 0)
-			} else if time < before {
+			} else {
 				count(time, flags[i])
 			}
 		}
 		return nil
 	}, `SELECT key, n, t0, t1, body FROM block WHERE t0 < ?`, before)
-	return rows, newest, err
+	return rows, max(newest, 0), err
 }
 
 // devicesBefore returns the devices that have rows in table reading before a time. It reads beside the writer.

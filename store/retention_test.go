@@ -16,11 +16,11 @@ import (
 // countRows looks at the readings, not at the counters.
 func countRows(t *testing.T, s *Store) (n int64) {
 	t.Helper()
-	src, err := s.source(t.Context())
+	v, err := s.view(t.Context())
 	require.NoError(t, err)
-	defer src.close()
-	for _, d := range s.state.devices {
-		for _, err := range src.readings(t.Context(), d, math.MinInt64, math.MaxInt64) {
+	defer func() { assert.NoError(t, v.Close()) }()
+	for name, d := range s.state.devices {
+		for _, err := range v.merged(t.Context(), named{name, d.id}, math.MinInt64, math.MaxInt64) {
 			require.NoError(t, err)
 			n++
 		}

@@ -3,8 +3,9 @@ package store
 import (
 	"cmp"
 	"context"
-	"database/sql"
+	"database/sql/driver"
 	"errors"
+	"fmt"
 	"iter"
 	"math"
 	"slices"
@@ -14,58 +15,14 @@ import (
 	"github.com/plantops/plantops/store/tail"
 )
 
-// source is the readings of some devices as they were at one moment: in the tail, in blocks and in rows of table reading. What was
-// stored before it was opened is there, once, whatever compaction does meanwhile: what moved in between stands in two places and
-// is read once. It holds a read transaction, so it must be closed soon. It is for one goroutine.
-//
-// Of one device and time it gives one reading: where several places have something of it, the values are put together.
-type source struct {
-	s    *Store
-	tail tail.Frozen
-	tx   *sql.Tx
-	rows bool // table reading has some
-
-	spare []*block.Decoder
-}
-
-// source opens the readings of devices; none: of all.
-func (s *Store) source(ctx context.Context, devices ...*device) (*source, error) {
-	ids := make([]int64, len(devices))
-	for i, d := range devices {
-		ids[i] = d.id
-	}
-	for {
-		db := s.db.Load()
-		// The tail first: what leaves it is in the database already.
-		src := &source{s: s, tail: s.tail.Load().Freeze(ids...)}
-		var err error
-		if src.tx, err = db.BeginTx(ctx, nil); err == nil {
-			src.rows, err = s.anyRows(ctx, src.tx)
-		}
-		if err == nil {
-			return src, nil
-		}
-		src.close()
-		if s.db.Load() == db { // it was not made anew
-			return nil, s.suspect(err)
-		}
-	}
-}
-
-func (src *source) close() {
-	if src.tx != nil {
-		_ = src.tx.Rollback() // it only reads
-	}
-}
-
-func (src *source) each(ctx context.Context, row func(scan func(...any) error) error, query string, args ...any) error {
-	return src.s.eachIn(ctx, src.tx, row, query, args...)
-}
+// What a view has of a device stands in the tail, in blocks and in rows of table reading. The tail was frozen before the view's
+// transaction began, so what moved in between stands in two places; of one device and time the values are put together, and one
+// reading is given.
 
 // blocks returns what blocks a device has with readings from a time on, which is included, to another, which is not, in order of
 // their first. Damage says of which months it is not known.
-func (src *source) blocks(ctx context.Context, d *device, from, to int64) (list []block.Meta, damage []*DamagedError, err error) {
-	month, end, err := src.months(ctx)
+func (v *view) blocks(ctx context.Context, d named, from, to int64) (list []block.Meta, damage []*DamagedError, err error) {
+	month, end, err := v.months(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -76,9 +33,8 @@ func (src *source) blocks(ctx context.Context, d *device, from, to int64) (list 
 		end = min(end, block.Month(to))
 	}
 	for ; month <= end; month++ {
-		err := src.each(ctx, func(scan func(...any) error) error {
-			var m block.Meta
-			err := scan(&m.Key, &m.N, &m.First, &m.Last)
+		err := v.query(ctx, func(row []driver.Value) error {
+			m, err := metaOf(row)
 			list = append(list, m)
 			return err
 		}, `SELECT key, n, t0, t1 FROM block WHERE key BETWEEN ? AND ? AND t0 < ? AND t1 >= ?`,
@@ -96,16 +52,19 @@ func (src *source) blocks(ctx context.Context, d *device, from, to int64) (list 
 
 // months are the first and the last month of which there are blocks; the first is behind the last where there are none. Where an end
 // of the table is damaged, it is any month of this project, and some that come.
-func (src *source) months(ctx context.Context) (first, last int64, err error) {
-	ends := [2]int64{block.Month(firstTime), block.Month(src.s.options.Now().UnixMilli()) + 12}
+func (v *view) months(ctx context.Context) (first, last int64, err error) {
+	ends := [2]int64{block.Month(firstTime), block.Month(v.s.options.Now().UnixMilli()) + 12}
 	for i, query := range []string{`SELECT min(key) FROM block`, `SELECT max(key) FROM block`} {
-		var key sql.NullInt64
-		err := src.each(ctx, func(scan func(...any) error) error { return scan(&key) }, query)
+		key, there := int64(0), false
+		err := v.query(ctx, func(row []driver.Value) error {
+			key, there = row[0].(int64)
+			return nil
+		}, query)
 		switch {
-		case err == nil && !key.Valid:
+		case err == nil && !there:
 			return 1, 0, nil
 		case err == nil:
-			ends[i], _, _ = block.SplitKey(key.Int64)
+			ends[i], _, _ = block.SplitKey(key)
 		case !isDamage(err):
 			return 0, 0, err
 		}
@@ -113,23 +72,31 @@ func (src *source) months(ctx context.Context) (first, last int64, err error) {
 	return ends[0], ends[1], nil
 }
 
+func metaOf(row []driver.Value) (m block.Meta, err error) {
+	key, ok1 := row[0].(int64)
+	n, ok2 := row[1].(int64)
+	first, ok3 := row[2].(int64)
+	last, ok4 := row[3].(int64)
+	if !ok1 || !ok2 || !ok3 || !ok4 {
+		return m, fmt.Errorf("%w: a row of table block", ErrDamaged)
+	}
+	return block.Meta{Key: key, N: int(n), First: first, Last: last}, nil
+}
+
 // decode reads a block. A *DamagedError says that it cannot be read; other errors have nothing to do with it.
-func (src *source) decode(ctx context.Context, d *device, m block.Meta, to *block.Decoder) error {
-	return src.blob(ctx, d, m, `SELECT body FROM block WHERE key = ?`, func(body []byte) error { return to.Decode(m, body) })
+func (v *view) decode(ctx context.Context, d named, m block.Meta, to *block.Decoder) error {
+	return v.blob(ctx, d, m, `SELECT body FROM block WHERE key = ?`, func(body []byte) error { return to.Decode(m, body) })
 }
 
 // summary reads the summary of a block. A *DamagedError says that it cannot be read; the block itself may be whole.
-func (src *source) summary(ctx context.Context, d *device, m block.Meta, to *block.Summary) error {
-	return src.blob(ctx, d, m, `SELECT summary FROM block WHERE key = ?`, func(body []byte) error { return block.DecodeSummaryInto(to, m, body) })
+func (v *view) summary(ctx context.Context, d named, m block.Meta, to *block.Summary) error {
+	return v.blob(ctx, d, m, `SELECT summary FROM block WHERE key = ?`, func(body []byte) error { return block.DecodeSummaryInto(to, m, body) })
 }
 
-func (src *source) blob(ctx context.Context, d *device, m block.Meta, query string, use func([]byte) error) error {
+func (v *view) blob(ctx context.Context, d named, m block.Meta, query string, use func([]byte) error) error {
 	var bad error
-	err := src.each(ctx, func(scan func(...any) error) error {
-		var body sql.RawBytes
-		if err := scan(&body); err != nil {
-			return err
-		}
+	err := v.query(ctx, func(row []driver.Value) error {
+		body, _ := row[0].([]byte)
 		bad = use(body)
 		return nil
 	}, query, m.Key)
@@ -146,26 +113,23 @@ func (src *source) blob(ctx context.Context, d *device, m block.Meta, query stri
 
 // newest reads table newest: of each metric the latest value that is in a block, in order of time. One that is damaged is nil, and
 // whole false: the values are in the blocks.
-func (src *source) newest(ctx context.Context, d *device) (list []block.Reading, whole bool, err error) {
+func (v *view) newest(ctx context.Context, d named) (list []block.Reading, whole bool, err error) {
 	whole = true
-	err = src.each(ctx, func(scan func(...any) error) error {
-		var body sql.RawBytes
-		err := scan(&body)
-		if err == nil {
-			var bad error
-			list, bad = decodeNewest(d.id, body)
-			whole = bad == nil
-		}
-		return err
+	err = v.query(ctx, func(row []driver.Value) error {
+		body, _ := row[0].([]byte)
+		var bad error
+		list, bad = decodeNewest(d.id, body)
+		whole = bad == nil
+		return nil
 	}, `SELECT body FROM newest WHERE device = ?`, d.id)
 	return list, whole, err
 }
 
-// readings yields the readings of a device from a time on, which is included, to another, which is not, in order of time. A reading
+// merged yields the readings of a device from a time on, which is included, to another, which is not, in order of time. A reading
 // is valid until the next one. What cannot be read is a *DamagedError, and not the end; any other error is.
-func (src *source) readings(ctx context.Context, d *device, from, to int64) iter.Seq2[*block.Reading, error] {
+func (v *view) merged(ctx context.Context, d named, from, to int64) iter.Seq2[*block.Reading, error] {
 	return func(yield func(*block.Reading, error) bool) {
-		m := merger{ctx: ctx, src: src, device: d, from: from, to: to, yield: yield}
+		m := merger{ctx: ctx, v: v, device: d, from: from, to: to, yield: yield}
 		if err := m.run(); err != nil {
 			yield(nil, err)
 		}
@@ -182,14 +146,15 @@ type stream interface {
 // merger makes one stream of several.
 type merger struct {
 	ctx      context.Context
-	src      *source
-	device   *device
+	v        *view
+	device   named
 	from, to int64
 	yield    func(*block.Reading, error) bool
 
-	open []stream
-	out  block.Reading
-	part block.Reading
+	open  []stream
+	spare []*block.Decoder
+	out   block.Reading
+	part  block.Reading
 }
 
 var errStopped = errors.New("stopped")
@@ -210,7 +175,7 @@ func (m *merger) run() error {
 }
 
 func (m *merger) merge() error {
-	blocks, damage, err := m.src.blocks(m.ctx, m.device, m.from, m.to)
+	blocks, damage, err := m.v.blocks(m.ctx, m.device, m.from, m.to)
 	if err != nil {
 		return err
 	}
@@ -219,14 +184,14 @@ func (m *merger) merge() error {
 			return err
 		}
 	}
-	if m.src.rows {
+	if m.v.rows {
 		rows := &rowStream{m: m, from: m.from}
 		if err := rows.fill(); err != nil {
 			return err
 		}
 		m.open = append(m.open, rows)
 	}
-	if list := m.src.tail.Slice(m.device.id, m.from, m.to); list.Len() > 0 {
+	if list := m.v.tail.Slice(m.device.id, m.from, m.to); list.Len() > 0 {
 		m.open = append(m.open, &tailStream{list: list})
 	}
 	for {
@@ -277,7 +242,7 @@ func (m *merger) yieldAt(at int64) error {
 		m.open = slices.DeleteFunc(m.open, func(s stream) bool {
 			b, isBlock := s.(*blockStream)
 			if isBlock && b.at >= b.end {
-				m.src.spare = append(m.src.spare, b.decoder)
+				m.spare = append(m.spare, b.decoder)
 			}
 			return s.time() == math.MaxInt64
 		})
@@ -292,10 +257,10 @@ func (m *merger) yieldAt(at int64) error {
 // openBlock is nil for a block that is damaged, which it has said.
 func (m *merger) openBlock(meta block.Meta) (*blockStream, error) {
 	dec := &block.Decoder{}
-	if n := len(m.src.spare); n > 0 {
-		dec, m.src.spare = m.src.spare[n-1], m.src.spare[:n-1]
+	if n := len(m.spare); n > 0 {
+		dec, m.spare = m.spare[n-1], m.spare[:n-1]
 	}
-	err := m.src.decode(m.ctx, m.device, meta, dec)
+	err := m.v.decode(m.ctx, m.device, meta, dec)
 	if damage, ok := errors.AsType[*DamagedError](err); ok {
 		damage.From, damage.To = max(damage.From, m.from), min(damage.To, m.to)
 		return nil, m.damaged(damage)
@@ -380,7 +345,7 @@ func (s *rowStream) next() error {
 func (s *rowStream) fill() error {
 	for s.list, s.at = s.list[:0], 0; len(s.list) == 0 && !s.last; {
 		var err error
-		s.list, err = s.m.src.rowsOf(s.m.ctx, s.m.device, s.list, s.from, s.m.to, pageRows)
+		s.list, err = s.m.v.readRows(s.m.ctx, s.list, upwards, s.m.device, s.from, s.m.to, pageRows)
 		if err != nil && !isDamage(err) {
 			return err
 		}
@@ -396,30 +361,32 @@ func (s *rowStream) fill() error {
 	return nil
 }
 
-const selectRows = `SELECT time, received, flags, coalesce(given, ''), body FROM reading WHERE device = ? AND time >= ? AND time < ? `
+const (
+	selectRows = `SELECT time, received, flags, coalesce(given, ''), body FROM reading WHERE device = ? AND time >= ? AND time < ? `
+	upwards    = selectRows + `ORDER BY time LIMIT ?`
+	downwards  = selectRows + `ORDER BY time DESC LIMIT ?`
+)
 
-// rowsOf appends rows of table reading, at most so many; before an error those that come before it.
-func (src *source) rowsOf(ctx context.Context, d *device, list []block.Reading, from, to int64, limit int) ([]block.Reading, error) {
-	return src.readRows(ctx, list, selectRows+`ORDER BY time LIMIT ?`, d.id, from, to, limit)
-}
-
-func (src *source) readRows(ctx context.Context, list []block.Reading, query string, args ...any) ([]block.Reading, error) {
-	err := src.each(ctx, func(scan func(...any) error) error {
-		var r block.Reading
-		var body sql.RawBytes
-		var flags int64
-		err := scan(&r.Time, &r.Received, &flags, &r.Given, &body)
-		if err != nil {
-			return err
+// readRows appends rows of table reading, at most so many; before an error those that come before it. In a damaged file a value may
+// be of any type.
+func (v *view) readRows(ctx context.Context, list []block.Reading, query string, d named, from, to, limit int64) ([]block.Reading, error) {
+	err := v.query(ctx, func(row []driver.Value) error {
+		at, isTime := row[0].(int64)
+		received, ok1 := row[1].(int64)
+		flags, ok2 := row[2].(int64)
+		given, ok3 := row[3].(string)
+		body, ok4 := row[4].([]byte)
+		if !isTime || at < from || at >= to {
+			return pack.ErrDamaged
 		}
-		r.Flags = uint32(flags & flagsBelowLine)
-		if r.Values, err = pack.Decode(nil, body); err != nil {
-			return &rowError{r.Time}
+		values, err := pack.Decode(nil, body)
+		if err != nil || !ok1 || !ok2 || !ok3 || !ok4 {
+			return &rowError{at}
 		}
-		sortValues(r.Values)
-		list = append(list, r)
+		sortValues(values)
+		list = append(list, block.Reading{Time: at, Received: received, Flags: uint32(flags & flagsBelowLine), Given: given, Values: values})
 		return nil
-	}, query, args...)
+	}, query, d.id, from, to, limit)
 	return list, err
 }
 
@@ -463,7 +430,7 @@ func (s *rowStream) behind(bad int64) (good int64, err error) {
 
 // readable reports whether the row at a time, or the next one after it, can be read.
 func (s *rowStream) readable(time int64) (bool, error) {
-	_, err := s.m.src.rowsOf(s.m.ctx, s.m.device, nil, time, s.m.to, 1)
+	_, err := s.m.v.readRows(s.m.ctx, nil, upwards, s.m.device, time, s.m.to, 1)
 	if row := (*rowError)(nil); err == nil || errors.As(err, &row) {
 		return true, nil
 	}
@@ -471,4 +438,45 @@ func (s *rowStream) readable(time int64) (bool, error) {
 		return false, nil
 	}
 	return false, err
+}
+
+// latestValues returns of each metric of a device the latest value, in order of time.
+func (v *view) latestValues(ctx context.Context, d named) ([]block.Reading, error) {
+	list, whole, err := v.newest(ctx, d)
+	if isDamage(err) {
+		whole, err = false, nil
+	}
+	if err == nil && !whole { // the values are in the blocks
+		list, err = v.latestInBlocks(ctx, d)
+	}
+	if err == nil && v.rows {
+		var rows []block.Reading
+		rows, err = v.readRows(ctx, nil, downwards, d, math.MinInt64, math.MaxInt64, latestRows)
+		if isDamage(err) && len(rows)+len(list) > 0 { // what is damaged further back is not the newest
+			err = nil
+		}
+		slices.Reverse(rows)
+		list = latest(list, rows)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var work scratch
+	return latest(list, work.read(v.tail.Slice(d.id, math.MinInt64, math.MaxInt64))), nil
+}
+
+// latestInBlocks is for a device whose row in table newest is damaged.
+func (v *view) latestInBlocks(ctx context.Context, d named) (list []block.Reading, err error) {
+	for r, err := range v.merged(ctx, d, math.MinInt64, math.MaxInt64) {
+		if damage := (*DamagedError)(nil); errors.As(err, &damage) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		one := *r
+		one.Values = slices.Clone(r.Values)
+		list = latest(list, []block.Reading{one})
+	}
+	return list, nil
 }

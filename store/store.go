@@ -18,6 +18,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/plantops/plantops/store/history"
 	"github.com/plantops/plantops/store/tail"
 )
 
@@ -25,8 +26,8 @@ import (
 var (
 	ErrNewerSchema = errors.New("written by a newer version")
 	ErrForeign     = errors.New("a database of another program")
-	ErrDamaged     = errors.New("damaged")
-	ErrNotFound    = errors.New("not found")
+	ErrDamaged     = history.ErrDamaged
+	ErrNotFound    = history.ErrNotFound
 	ErrExists      = errors.New("exists already")
 	ErrFull        = errors.New("disk full")
 	ErrLocked      = errors.New("database is locked")
@@ -94,6 +95,7 @@ type Store struct {
 	options Options
 	log     *slog.Logger
 	db      atomic.Pointer[sql.DB] // read-only connections; another when the file was rebuilt
+	views   views
 
 	// writing holds one token: who has it may use the writer and the fields below it.
 	writing chan struct{}
@@ -114,8 +116,9 @@ type Store struct {
 
 	rebuilt chan struct{} // tells Regain
 
-	immutable bool      // opened for reading on a full disk
-	reserved  time.Time // when the reserve was last looked at
+	immutable bool        // opened for reading on a full disk
+	unchecked atomic.Bool // after an unclean stop, and too large to check at once
+	reserved  time.Time   // when the reserve was last looked at
 
 	state   state // as committed, with its own lock
 	loading sync.Mutex
@@ -141,7 +144,7 @@ type Store struct {
 func Open(ctx context.Context, o Options) (*Store, error) {
 	o.defaults()
 	s := &Store{options: o, log: o.Log, writing: make(chan struct{}, 1), rebuilt: make(chan struct{}, 1), said: map[refusal]bool{}, markKey: random(sha256.Size), stamp: rand.Int64() / 2}
-	s.broker.wake, s.compaction.wake = make(chan struct{}, 1), make(chan struct{}, 1)
+	s.broker.wake, s.compaction.wake, s.views.open = make(chan struct{}, 1), make(chan struct{}, 1), map[*view]struct{}{}
 	if err := s.open(ctx); err != nil {
 		_ = s.disconnect() // the first error is the one that matters
 		return nil, fmt.Errorf("open store %s: %w", o.Path, err)
@@ -163,6 +166,9 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.closed, s.broker.source = true, nil
+	s.views.mu.Lock()
+	s.views.end = true
+	s.views.mu.Unlock()
 	var err error
 	if s.idle != nil {
 		s.idle.Stop()
@@ -179,7 +185,7 @@ func (s *Store) Close() error {
 // disconnect closes the readers before the writer: the last one to close copies the write-ahead log into the database
 // and removes it, and a log that is still there at the next start tells of an unclean stop.
 func (s *Store) disconnect() error {
-	var errs []error
+	errs := []error{s.views.close()}
 	if db := s.db.Load(); db != nil {
 		errs = append(errs, db.Close())
 	}

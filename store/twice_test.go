@@ -123,7 +123,7 @@ func TestABatchThatAnotherOneTookIsNotStoredTwice(t *testing.T) {
 		outcomes, _ := s.appendLater(context.Background(), w)
 		returned <- outcomes
 	}()
-	require.Eventually(t, func() bool { return len(s.appends.takeAll()) == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(s.appends.takeAll()) == 1 }, patience, time.Millisecond)
 	s.release()
 	require.Never(t, func() bool { return totals(t, s) != Counts{} }, 100*time.Millisecond, time.Millisecond)
 	w.outcomes = []Outcome{Stored}

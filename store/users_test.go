@@ -31,7 +31,7 @@ var hashesOfHorse = map[string]string{
 	"mosquitto 2.1, salt of 64":      "$7$1000$AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gISIjJCUmJygpKissLS4vMDEyMzQ1Njc4OTo7PD0+Pw==$UPnV2Nkce3B6k8JvnoW4UKCM/dSdq2icmQAI546mfEV9BOEGtMS+7xv4PNlkc48o3wRWklRFs8AB5wV5xCVu3w==",
 }
 
-const patience, tick = 10 * time.Second, time.Millisecond
+const patience, tick = 30 * time.Second, time.Millisecond
 
 func anna() NewUser {
 	return NewUser{Name: "anna", Password: horse, Admin: true, Subscribe: []string{"devices/#", "a/+/b", "devices/#"}}

@@ -17,7 +17,7 @@ import (
 )
 
 // Patience is how long a client waits for a packet before its test fails.
-const Patience = 10 * time.Second
+const Patience = 30 * time.Second
 
 // Login is what a client says in its CONNECT. The zero value of a field is the ordinary case.
 type Login struct {

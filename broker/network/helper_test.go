@@ -24,7 +24,20 @@ import (
 )
 
 // soon is how long a test waits for what must happen.
-const soon = 10 * time.Second
+const soon = 30 * time.Second
+
+// least measures until it is less than bound, a few times at most, and returns the least: a busy machine holds up anything
+// now and then.
+func least(bound time.Duration, measure func() time.Duration) time.Duration {
+	took := measure()
+	for range 4 {
+		if took < bound {
+			break
+		}
+		took = min(took, measure())
+	}
+	return took
+}
 
 // connectPacket is a complete first packet; the network looks at its header only.
 var connectPacket = []byte{0x10, 4, 'a', 'b', 'c', 'd'}

@@ -30,26 +30,35 @@ var arrows = map[string][]string{
 	"broker/topic/topictest":     {},
 	"broker/journal/journaltest": {"broker/journal"},
 	"certs":                      {},
-	"cmd/plantops":               {"bridge", "broker", "broker/topic", "certs", "cmd/plantops/clock", "cmd/plantops/doctor", "cmd/plantops/listing", "cmd/plantops/mqttcli", "cmd/plantops/snippet", "config", "config/mosquitto", "control", "deploy/esp32", "ingest", "ingest/source", "store"},
+	"cmd/plantops":               {"bridge", "broker", "broker/topic", "certs", "cmd/plantops/clock", "cmd/plantops/doctor", "cmd/plantops/histories", "cmd/plantops/intake", "cmd/plantops/listing", "cmd/plantops/mqttcli", "cmd/plantops/progress", "cmd/plantops/snippet", "config", "config/mosquitto", "control", "deploy/esp32", "ingest", "ingest/source", "store", "store/backup", "store/history"},
 	"cmd/plantops/clock":         {},
 	"cmd/plantops/doctor":        {"control", "store"},
-	"cmd/plantops/listing":       {"control", "store"},
+	"cmd/plantops/histories":     {},
+	"cmd/plantops/intake":        {"cmd/plantops/histories", "cmd/plantops/progress", "control", "store", "store/foreign"},
+	"cmd/plantops/listing":       {"control", "store", "store/history"},
 	"cmd/plantops/mqttcli":       {},
+	"cmd/plantops/progress":      {},
 	"cmd/plantops/snippet":       {},
 	"config":                     {"broker/topic"},
 	"config/mosquitto":           {"broker/topic"},
-	"control":                    {"bridge", "broker", "certs", "ingest", "ingest/source", "store"},
+	"control":                    {"bridge", "broker", "certs", "ingest", "ingest/source", "store", "store/backup"},
 	"deploy/esp32":               {},
 	"ingest":                     {"ingest/payload", "ingest/source", "store"},
 	"ingest/source":              {"broker/topic", "ingest/payload"},
 	"ingest/payload":             {"store"},
-	"store":                      {"broker/journal", "broker/topic", "store/block", "store/pack", "store/password", "store/salvage", "store/tail"},
+	"store":                      {"broker/journal", "broker/topic", "store/block", "store/history", "store/pack", "store/password", "store/salvage", "store/swap", "store/tail"},
 	"store/block":                {},
-	"store/pack":                 {"store/block"},
+	"store/derive":               {"store/history"},
+	"store/history":              {},
+	"store/foreign":              {},
+	"store/backup":               {"store", "store/swap"},
+	"store/pack":                 {"store/block", "store/history"},
 	"store/password":             {},
+	"store/swap":                 {},
 	"store/tail":                 {"store/block", "store/pack"},
 	"store/salvage":              {},
 	"store/storetest":            {"store"},
+	"store/block/blocktest":      {"store/block"},
 
 	"broker/brokertest/logtest": {},
 	"broker/brokertest/rawmqtt": {},
@@ -66,12 +75,13 @@ var arrows = map[string][]string{
 	outside + "/siege":   {"broker/brokertest/rawmqtt", outside + "/door", outside + "/program", outside + "/setting"},
 
 	outside + "/history/check": {outside + "/history", outside + "/history/scene"},
-	outside + "/history/scene": {"broker/brokertest/rawmqtt", outside + "/history", outside + "/program", outside + "/setting"},
+	outside + "/history/scene": {"broker/brokertest/rawmqtt", outside + "/fleet", outside + "/history", outside + "/program", outside + "/setting"},
 
 	// Folders of tests only, whose imports are those of their tests.
 	outside + "/attack":   append(helpers, "certs/certstest"),
 	outside + "/bench":    helpers,
 	outside + "/esp32":    append(helpers, "broker/brokertest/logtest"),
+	outside + "/intake":   {outside + "/load", outside + "/program", outside + "/setting"},
 	outside + "/powercut": append(helpers, outside+"/history", outside+"/history/scene"),
 	outside + "/reload":   append(helpers, "certs/certstest"),
 	outside + "/torture":  append(helpers, "broker", "broker/brokertest", "broker/brokertest/logtest", "ingest"),
@@ -95,8 +105,8 @@ var homes = map[string][]string{
 	"github.com/spf13/viper":           {"config"},
 	"github.com/go-viper/mapstructure": {"config"},
 	"go.yaml.in/yaml":                  {"config"},
-	"modernc.org/sqlite":               {"store"},
-	"database/sql":                     {"store"},
+	"modernc.org/sqlite":               {"store", "store/backup", "store/foreign"},
+	"database/sql":                     {"store", "store/backup", "store/foreign"},
 	"golang.org/x/crypto":              {"store/password"},
 	"github.com/spf13/cobra":           {"cmd/plantops"},
 	"github.com/coreos/go-systemd":     {"cmd/plantops"},
@@ -178,7 +188,7 @@ func TestLibrariesHaveOneHome(t *testing.T) {
 }
 
 // standardOnly are the packages that import no library at all.
-var standardOnly = []string{"broker/access", "broker/session", "broker/topic", "broker/brokertest/rawmqtt", "broker/brokertest/logtest", "certs", "config/mosquitto", "store/block", "store/salvage"}
+var standardOnly = []string{"broker/access", "broker/brokertest/logtest", "broker/brokertest/rawmqtt", "broker/session", "broker/topic", "certs", "config/mosquitto", "store/block", "store/history", "store/salvage"}
 
 // libraryOf is the library of homes that an import belongs to, the longest where one stands in the other; "" for none.
 func libraryOf(imported string) (found string) {

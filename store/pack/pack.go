@@ -3,10 +3,11 @@ package pack
 
 import (
 	"encoding/binary"
-	"errors"
+	"fmt"
 	"math"
 
 	"github.com/plantops/plantops/store/block"
+	"github.com/plantops/plantops/store/history"
 )
 
 // The form is one version byte, then per metric an unsigned varint of id<<3 | form and the value in that form.
@@ -23,7 +24,7 @@ const maxMantissa = 1 << 53
 var powersOfTen = [formFloat]float64{1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6}
 
 // ErrDamaged says that bytes are not what Append writes.
-var ErrDamaged = errors.New("damaged row body")
+var ErrDamaged = fmt.Errorf("%w row body", history.ErrDamaged)
 
 // Same tells whether two values of one metric are the same reading; the two zeros are.
 func Same(a, b float64) bool {

@@ -46,7 +46,8 @@ type Device struct {
 	acknowledged []bool // by number of the reading
 	faults       []error
 	connections  int
-	sentAway     int // MQTT 5: times that it was told to try again later
+	sentAway     int    // MQTT 5: times that it was told to try again later
+	cut          func() // ends the connection; nil before the first one
 }
 
 // flight is a reading on its way.
@@ -106,6 +107,9 @@ func (d *Device) due() int {
 func (d *Device) connect(ctx context.Context) error {
 	ctx, done := context.WithCancel(ctx) // ends the connection
 	defer done()
+	d.mu.Lock()
+	d.cut = done
+	d.mu.Unlock()
 	conn, err := d.Through.Dial(ctx, d.Source)
 	if err != nil {
 		return err

@@ -74,6 +74,17 @@ func (f *Fleet) Start() {
 	})
 }
 
+// Storm ends all connections at once, without a word. Everybody is back as soon as possible.
+func (f *Fleet) Storm() {
+	for _, d := range f.Devices {
+		d.mu.Lock()
+		if d.cut != nil {
+			d.cut()
+		}
+		d.mu.Unlock()
+	}
+}
+
 // Drain lets the devices send what is due and returns when everything is acknowledged.
 func (f *Fleet) Drain(bound time.Duration) {
 	f.T.Helper()

@@ -19,13 +19,13 @@ import (
 
 // What a broker is held to.
 const (
-	Silence    = 2 * time.Second // how long it may bear with who says nothing, in the tests that set its time-out
-	Promptness = 5 * time.Second // an answer, or the end of a connection
+	Silence    = 2 * time.Second  // how long it may bear with who says nothing, in the tests that set its time-out
+	Promptness = 20 * time.Second // an answer, or the end of a connection: less than the time-outs that would end it by themselves
 	Mebibyte   = 1 << 20
 	FewMiB     = 32 * Mebibyte // nothing of a stranger may cost more
 
 	// Effective is how soon a command has its effect after it has returned: a second, and what a busy machine needs to notice it.
-	Effective = 3 * time.Second
+	Effective = 15 * time.Second
 )
 
 // Siege is a broker under attack. It knows three devices: bed-1 attacks, bed-2 is the victim, bed-3 goes on working;
