@@ -10,6 +10,9 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"strings"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"modernc.org/sqlite"
@@ -32,6 +35,7 @@ type Door struct {
 	db     *sql.DB
 	conn   *sql.Conn
 	source *source
+	left   bool // with a statement that goes on
 }
 
 // Open opens the database.
@@ -103,8 +107,11 @@ func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
 
 func (c *connector) Driver() driver.Driver { return c.driver }
 
-// Close ends it.
+// Close ends it, unless a statement goes on.
 func (d *Door) Close() error {
+	if d.left {
+		return nil
+	}
 	var err error
 	if d.conn != nil {
 		err = d.conn.Close()
@@ -113,10 +120,44 @@ func (d *Door) Close() error {
 }
 
 // Query runs a statement that Statement has passed, gives the names of its columns to begin, and then each row to row, with int64,
-// float64, string, []byte or nil for each column; the slice is used again for the next row. It ends early with ctx.
+// float64, string, []byte or nil for each column; the slice is used again for the next row. It returns with ctx, and calls nothing
+// after that. What SQLite does between two rows the driver cannot break off: that goes on until the process ends, and the door is
+// of no use any more.
 func (d *Door) Query(ctx context.Context, statement string, begin func(columns []string) error, row func(values []any) error) error {
+	if d.left {
+		return errLeft
+	}
 	d.source.ctx, d.source.err = ctx, nil
-	err := d.query(ctx, statement, begin, row)
+	var calling sync.Mutex
+	left := false
+	call := func(f func() error) error {
+		calling.Lock()
+		defer calling.Unlock()
+		if left {
+			return errLeft
+		}
+		return f()
+	}
+	answered := make(chan error, 1)
+	go func() {
+		answered <- d.query(ctx, statement, func(columns []string) error {
+			return call(func() error { return begin(columns) })
+		}, func(values []any) error {
+			return call(func() error { return row(values) })
+		})
+	}()
+	var err error
+	select {
+	case err = <-answered:
+	case <-ctx.Done():
+		select {
+		case err = <-answered: // as nearly always
+		case <-time.After(patience):
+			calling.Lock()
+			left, d.left = true, true
+			calling.Unlock()
+		}
+	}
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -125,6 +166,11 @@ func (d *Door) Query(ctx context.Context, statement string, begin func(columns [
 	}
 	return err
 }
+
+// patience is how long a statement gets to end when it is to.
+const patience = 2 * time.Second
+
+var errLeft = errors.New("a statement that was left is still running")
 
 func (d *Door) query(ctx context.Context, statement string, begin func([]string) error, row func([]any) error) error {
 	rows, err := d.conn.QueryContext(ctx, statement)
@@ -156,6 +202,7 @@ func (d *Door) query(ctx context.Context, statement string, begin func([]string)
 
 // SQLite's result codes (the low byte of an extended code) of which explain says more.
 const (
+	codeMistake  = 1
 	codeReadOnly = 8
 	codeCorrupt  = 11
 )
@@ -169,6 +216,8 @@ func explain(err error) error {
 		return err
 	}
 	switch coded.Code() & 0xff {
+	case codeMistake: // of who asks: what the library puts around it says nothing more
+		return errors.New(strings.TrimSuffix(strings.TrimPrefix(err.Error(), "SQL logic error: "), fmt.Sprintf(" (%d)", coded.Code())))
 	case codeReadOnly:
 		return ErrWrites
 	case codeCorrupt:

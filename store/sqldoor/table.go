@@ -195,7 +195,7 @@ type cursor struct {
 }
 
 // Filter begins it, with the arguments that BestIndex chose.
-func (c *cursor) Filter(_ int, plan string, args []vtab.Value) (err error) {
+func (c *cursor) Filter(_ int, plan string, args []vtab.Value) error {
 	c.leave()
 	c.n, c.end = 0, true
 	q, some := queryOf(plan, args)
@@ -204,9 +204,11 @@ func (c *cursor) Filter(_ int, plan string, args []vtab.Value) (err error) {
 	}
 	// One moment for each cursor. The next loop of a join looks at the same.
 	if c.view == nil {
-		if c.view, err = c.source.view(c.source.ctx); err != nil {
+		v, err := c.source.view(c.source.ctx)
+		if err != nil {
 			return c.failed(err)
 		}
+		c.view = v
 	}
 	c.next, c.stop = iter.Pull2(c.table.read(c.source.ctx, c.view, q))
 	c.end = false
