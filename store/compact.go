@@ -290,19 +290,22 @@ func (s *Store) toCut(all []tail.About, few bool) *step {
 	return &step{run: func() error { return s.cutJournal(cut) }}
 }
 
-// cutFlushed deletes what can be deleted of the journal now.
+// cutFlushed deletes what can be deleted of the journal now. Of a large one that is all: what keeps records in it becomes blocks.
 func (s *Store) cutFlushed(ctx context.Context) error {
 	until := int64(math.MinInt64)
 	for {
 		var next *step
 		err := s.chunk(ctx, func() error {
-			if until == math.MinInt64 {
-				until = s.journal.seq
+			if next = nil; until == math.MinInt64 {
+				if until = s.journal.seq; s.journal.bytes > maxJournalBytes/16 {
+					s.compaction.goal = until
+				}
 			}
-			if len(s.journal.records) == 0 || s.journal.records[0].seq > until { // each step adds one
-				next = nil
-			} else {
-				next = s.toCut(s.tail.Load().All(), true)
+			all := s.tail.Load().All()
+			if devices := s.toFlush(all); len(devices) > 0 {
+				next = &step{run: func() error { return s.flushDevices(devices) }}
+			} else if len(s.journal.records) > 0 && s.journal.records[0].seq <= until { // each step adds one
+				next = s.toCut(all, true)
 			}
 			if next == nil {
 				return nil
