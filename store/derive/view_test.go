@@ -273,3 +273,31 @@ func TestAViewWithoutRulesIsTheSame(t *testing.T) {
 	require.NoError(t, err)
 	assert.Same(t, m, r.View(m, nil))
 }
+
+// BenchmarkYear reduces a year of one device at 5 minutes to 500 points, of readings that are in memory: what a metric costs whose
+// summaries will not do.
+func BenchmarkYear(b *testing.B) {
+	rnd := rand.New(rand.NewPCG(5, 5))
+	var m memory
+	values := map[string][]float64{}
+	for _, name := range []string{"temperature", "humidity", "light", "soil"} {
+		for range 365 * 24 * 12 {
+			values[name] = append(values[name], float64(rnd.IntN(1000))/10)
+		}
+	}
+	m.chunks = append(m.chunks, chunk("bed", march, 5*minute, values))
+	for _, text := range []string{"x = vpd(temperature, humidity)", "x = dli(light)", "x = 2*soil + 1*light"} {
+		d, err := derive.ParseFormula(text)
+		require.NoError(b, err)
+		r, err := derive.New(nil, nil, []derive.Derived{d})
+		require.NoError(b, err)
+		v := r.View(&m, nil)
+		b.Run(text, func(b *testing.B) {
+			for b.Loop() {
+				for _, err := range v.Reduce(b.Context(), history.Query{Metrics: []string{"x"}}, history.Reduction{Points: 500}) {
+					require.NoError(b, err)
+				}
+			}
+		})
+	}
+}
