@@ -52,7 +52,7 @@ func TestHistoryOverTheSocketIsStoredOnceAndItsPlaceRemembered(t *testing.T) {
 	assert.Equal(t, HistoryOutcome{[]store.Outcome{store.Partly, store.Conflicting}}, got)
 
 	var received []int64
-	for r, err := range db.Readings(t.Context(), store.Query{Metric: "ph"}) {
+	for r, err := range db.Readings(t.Context(), store.Query{Metrics: []string{"ph"}}) {
 		require.NoError(t, err)
 		received = append(received, r.Received)
 	}
@@ -96,7 +96,7 @@ func TestEquationKnowsOfHistories(t *testing.T) {
 func TestStepsOfAHistoryFitTheirTime(t *testing.T) {
 	var i imports
 	assert.Equal(t, minHistoryStep, i.nextStep())
-	i.took(minHistoryStep, time.Millisecond)
+	i.took(minHistoryStep, time.Microsecond)
 	assert.Equal(t, 2*minHistoryStep, i.nextStep())
 	i.took(maxHistoryStep, historyStep/4)
 	assert.Equal(t, maxHistoryStep, i.nextStep())

@@ -329,7 +329,7 @@ func TestReadingsReachTheDatabase(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, store.Counts{Stored: n + 1, Duplicate: 1, Quarantined: 1}, totals)
 	rows := 0
-	for r, err := range db.Readings(t.Context(), store.Query{Metric: "temperature"}) {
+	for r, err := range db.Readings(t.Context(), store.Query{Metrics: []string{"temperature"}}) {
 		require.NoError(t, err)
 		assert.Equal(t, (1767787200+int64(r.Value))*1000, r.Time)
 		rows++
@@ -357,7 +357,7 @@ func TestNothingIsLostWhenTheConnectionKeepsBreaking(t *testing.T) {
 	s.await("every acknowledgement", func() bool { return len(s.unacked) == 0 })
 	assert.Empty(t, s.stray)
 	rows := 0
-	for _, err := range db.Readings(t.Context(), store.Query{Metric: "temperature"}) {
+	for _, err := range db.Readings(t.Context(), store.Query{Metrics: []string{"temperature"}}) {
 		require.NoError(t, err)
 		rows++
 	}

@@ -2,7 +2,7 @@ package store
 
 import (
 	"encoding/binary"
-	"errors"
+	"fmt"
 	"math"
 )
 
@@ -19,7 +19,7 @@ const maxMantissa = 1 << 53
 
 var powersOfTen = [formFloat]float64{1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6}
 
-var errBody = errors.New("damaged row body")
+var errBody = fmt.Errorf("%w row body", ErrDamaged)
 
 // pair is one metric of a row.
 type pair struct {

@@ -2,354 +2,424 @@ package store
 
 import (
 	"cmp"
-	"container/heap"
 	"context"
-	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"iter"
 	"math"
 	"slices"
-	"time"
+	"strings"
+	"sync"
 
 	"github.com/plantops/plantops/store/history"
 )
 
-// Reading is one value of one metric at one time.
-type Reading = history.Reading
-
-// Query selects readings.
-type Query struct {
-	Devices  []string      // none: all
-	Metric   string        // empty: all
-	From, To int64         // UTC ms; From is included, To is not; To zero means no end
-	Every    time.Duration // zero: as stored; else the mean per device, metric and bucket of this length, at the bucket's start
-	Limit    int           // at most so many, the first in time; zero means all
-}
+// What readings are looked at with; package history says what each is.
+type (
+	Reading      = history.Reading
+	Query        = history.Query
+	DamagedError = history.DamagedError
+)
 
 const (
-	// A page is read in one go and its read transaction ends with it, so that no long one holds up checkpoints.
-	pageRows    = 1000
-	minPageRows = 16
-	mergedRows  = 8 * pageRows // in memory over all devices, roughly
+	pageRows = 1000 // of a chunk
 
 	// latestRows is how far back Latest looks for metrics that the newest row does not have.
 	latestRows = 16
 )
 
-// row is one row of table reading.
-type row struct {
-	time, received, flags int64
-	given                 string
-	pairs                 []pair
-}
-
-const selectRows = `SELECT time, received, flags, coalesce(given, ''), body FROM reading WHERE device = ? AND time >= ? AND time < ? `
-
-// Readings iterates over what q selects in order of time, then device, then metric. Readings that arrive meanwhile may or
-// may not be seen. A device that is not known is ErrNotFound. What cannot be read any more is a *DamagedError in the stream, and
-// not its end; any other error is.
+// Readings iterates over what q selects in order of time, then device, then metric. It holds nothing open for who takes his
+// time: readings that arrive meanwhile may or may not be seen.
 func (s *Store) Readings(ctx context.Context, q Query) iter.Seq2[Reading, error] {
-	return func(yield func(Reading, error) bool) {
-		if err := s.readings(ctx, q, yield); err != nil {
-			yield(Reading{}, fmt.Errorf("read readings: %w", err))
-		}
-	}
-}
-
-func (s *Store) readings(ctx context.Context, q Query, to func(Reading, error) bool) error {
-	if err := s.refresh(ctx); err != nil {
-		return err
-	}
-	if q.To == 0 {
-		q.To = math.MaxInt64
-	}
-	devices, err := s.selectDevices(q.Devices)
-	if err != nil {
-		return err
-	}
-	yield := func(r Reading) bool { return to(r, nil) }
-	damaged := func(d *DamagedError) bool { return to(Reading{}, d) }
-	if q.Limit > 0 {
-		yield = limited(q.Limit, yield)
-	}
-	if q.Every <= 0 {
-		return s.merged(ctx, q, devices, yield, damaged)
-	}
-	b := buckets{length: max(q.Every.Milliseconds(), 1), yield: yield}
-	if err := s.merged(ctx, q, devices, b.add, damaged); err != nil {
-		return err
-	}
-	b.flush()
-	return nil
-}
-
-// limited passes on n readings and then says stop.
-func limited(n int, yield func(Reading) bool) func(Reading) bool {
-	return func(r Reading) bool {
-		n--
-		return yield(r) && n > 0
-	}
-}
-
-func (s *Store) selectDevices(names []string) (list []*device, err error) {
-	s.state.mu.RLock()
-	defer s.state.mu.RUnlock()
-	if len(names) == 0 {
-		for _, d := range s.state.devices {
-			list = append(list, d)
-		}
-		return list, nil
-	}
-	for _, name := range names {
-		d, known := s.state.devices[name]
-		if !known {
-			return nil, fmt.Errorf("device %q: %w", name, ErrNotFound)
-		}
-		if !slices.Contains(list, d) {
-			list = append(list, d)
-		}
-	}
-	return list, nil
-}
-
-// merged reads the rows of several devices page by page and yields their readings in one order.
-func (s *Store) merged(ctx context.Context, q Query, devices []*device, yield func(Reading) bool, damaged func(*DamagedError) bool) error {
-	size := min(max(mergedRows/max(len(devices), 1), minPageRows), pageRows)
-	var open cursors
-	for _, d := range devices {
-		c := &cursor{s: s, device: d, from: q.From, to: q.To, size: size, damaged: damaged}
-		if there, err := c.next(ctx); err != nil || c.left {
-			return err
-		} else if there {
-			open = append(open, c)
-		}
-	}
-	heap.Init(&open)
-	var out []Reading
-	for len(open) > 0 {
-		c := open[0]
-		var err error
-		if out, err = s.export(ctx, out[:0], c.device, &c.rows[0], q.Metric); err != nil {
-			return err
-		}
-		for _, r := range out {
-			if !yield(r) {
-				return nil
-			}
-		}
-		c.rows = c.rows[1:]
-		if there, err := c.next(ctx); err != nil || c.left {
-			return err
-		} else if there {
-			heap.Fix(&open, 0)
-		} else {
-			heap.Pop(&open)
-		}
-	}
-	return nil
-}
-
-// export turns a row into readings in order of metric.
-func (s *Store) export(ctx context.Context, to []Reading, d *device, r *row, metric string) ([]Reading, error) {
-	for _, p := range r.pairs {
-		name, err := s.metricName(ctx, p.metric)
-		if err != nil {
-			return to, err
-		}
-		if metric != "" && name != metric {
-			continue
-		}
-		to = append(to, Reading{
-			Device: d.name, Metric: name, Time: r.time, Value: p.value, Received: r.received,
-			TimeSource: TimeSource(r.flags & flagTimeSource), Given: r.given, ClockUnsure: r.flags&flagClockUnsure != 0,
-		})
-	}
-	slices.SortFunc(to, func(a, b Reading) int { return cmp.Compare(a.Metric, b.Metric) })
-	return to, nil
-}
-
-// metricName looks into the file for a metric that came after the state was loaded.
-func (s *Store) metricName(ctx context.Context, id uint32) (name string, err error) {
-	s.state.mu.RLock()
-	name, known := s.state.names[id]
-	s.state.mu.RUnlock()
-	if known {
-		return name, nil
-	}
-	if err := s.queryRow(ctx, `SELECT name FROM metric WHERE id = ?`, id).Scan(&name); err != nil {
-		return "", fmt.Errorf("metric %d: %w", id, err)
-	}
-	return name, nil
-}
-
-// cursor walks through the rows of one device.
-type cursor struct {
-	s        *Store
-	device   *device
-	from, to int64
-	size     int
-	rows     []row
-	last     bool // there is no page after this one
-
-	damaged func(*DamagedError) bool // is told what cannot be read
-	left    bool                     // damaged said that it is enough
-}
-
-// next makes rows[0] the current row and returns false if there is none.
-func (c *cursor) next(ctx context.Context) (bool, error) {
-	for len(c.rows) == 0 && !c.last && !c.left {
-		var err error
-		c.rows, err = c.s.rows(ctx, selectRows+`ORDER BY time LIMIT ?`, c.device.id, c.from, c.to, c.size)
-		if err != nil && !isDamage(err) {
-			return false, fmt.Errorf("device %q: %w", c.device.name, err)
-		}
-		c.last = err == nil && len(c.rows) < c.size
-		n := len(c.rows)
-		if n > 0 {
-			c.from = c.rows[n-1].time + 1
-		} else if err != nil {
-			if err := c.pass(ctx, err); err != nil {
-				return false, fmt.Errorf("device %q: %w", c.device.name, err)
-			}
-		}
-	}
-	return len(c.rows) > 0, nil
-}
-
-func (s *Store) rows(ctx context.Context, query string, args ...any) (list []row, err error) {
-	err = s.each(ctx, func(scan func(...any) error) error {
-		var r row
-		var body sql.RawBytes
-		if err := scan(&r.time, &r.received, &r.flags, &r.given, &body); err != nil {
-			return err
-		}
-		var err error
-		if r.pairs, err = decodeBody(nil, body); err != nil {
-			return &rowError{r.time}
-		}
-		list = append(list, r)
-		return nil
-	}, query, args...)
-	return list, err
-}
-
-// cursors is a heap of cursors by time of their current row, then name.
-type cursors []*cursor
-
-func (c cursors) Len() int { return len(c) }
-func (c cursors) Less(i, j int) bool {
-	a, b := c[i], c[j]
-	return cmp.Or(cmp.Compare(a.rows[0].time, b.rows[0].time), cmp.Compare(a.device.name, b.device.name)) < 0
-}
-func (c cursors) Swap(i, j int) { c[i], c[j] = c[j], c[i] }
-func (c *cursors) Push(x any)   { *c = append(*c, x.(*cursor)) }
-func (c *cursors) Pop() any {
-	last := len(*c) - 1
-	x := (*c)[last]
-	*c = (*c)[:last]
-	return x
+	return history.Readings(ctx, history.Fresh(s.View), q)
 }
 
 // Latest returns the newest reading of each metric of a device, in order of metric, found among its newest 16 rows. It
 // is empty for a device without readings and ErrNotFound for one that is not known.
 func (s *Store) Latest(ctx context.Context, device string) ([]Reading, error) {
-	list, err := s.latest(ctx, device)
+	v, err := s.View(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = v.Close() }() // it has said what it has to say
+	return v.Latest(ctx, device)
+}
+
+// view is a read transaction of SQLite. What it reads, it reads page by page; between pages it does not hold mu.
+type view struct {
+	s  *Store
+	mu sync.Mutex
+	c  *viewing // nil when closed
+
+	devices map[string]int64 // of a file that another process may write; nil: the state has them
+	names   map[uint32]string
+}
+
+// View returns what is stored now. It must be closed; Close of the store closes it too.
+func (s *Store) View(ctx context.Context) (history.View, error) {
+	v := &view{s: s, names: map[uint32]string{}}
+	err := v.begin(ctx)
+	if err == nil && s.options.ReadOnly {
+		err = v.loadNames(ctx)
+	}
+	if err != nil {
+		_ = v.Close() // the first error is the one that matters
+		return nil, fmt.Errorf("read readings: %w", s.suspect(explain(err)))
+	}
+	return v, nil
+}
+
+// begin takes a connection and begins its transaction, which is that of the first read.
+func (v *view) begin(ctx context.Context) (err error) {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if v.c, err = v.s.viewing(ctx); err != nil {
+		return err
+	}
+	v.s.views.mu.Lock()
+	if v.s.views.end {
+		v.s.views.mu.Unlock()
+		return ErrClosed
+	}
+	v.s.views.open[v] = struct{}{}
+	v.s.views.mu.Unlock()
+	if err := v.c.exec("BEGIN"); err != nil {
+		return err
+	}
+	// The first page is all that this reads: what else is damaged stands in nobody's way.
+	return v.query(ctx, func([]driver.Value) error { return nil }, `SELECT 1 FROM sqlite_schema LIMIT 1`)
+}
+
+// Close ends the transaction, and keeps the connection for the next view.
+func (v *view) Close() error {
+	v.mu.Lock()
+	c := v.c
+	v.c = nil
+	v.mu.Unlock()
+	if c == nil {
+		return nil
+	}
+	err := c.exec("ROLLBACK")
+	o := &v.s.views
+	o.mu.Lock()
+	delete(o.open, v)
+	keep := err == nil && !o.end && len(o.idle) < idleViews && c.of == v.s.db.Load()
+	if keep {
+		o.idle = append(o.idle, c)
+	}
+	o.mu.Unlock()
+	if !keep {
+		return c.close()
+	}
+	return nil
+}
+
+// query runs a statement that stays prepared.
+func (v *view) query(ctx context.Context, each func(row []driver.Value) error, text string, args ...driver.Value) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.c == nil {
+		return ErrClosed
+	}
+	q, err := v.c.compiled(text)
+	if err == nil {
+		err = q.query(each, args...)
+	}
+	return v.s.suspect(err)
+}
+
+func (v *view) loadNames(ctx context.Context) error {
+	v.devices = map[string]int64{}
+	err := v.query(ctx, func(row []driver.Value) error {
+		v.devices[row[1].(string)] = row[0].(int64)
+		return nil
+	}, `SELECT id, name, created FROM device`) // without an index, which may be damaged
+	if err != nil {
+		return err
+	}
+	return v.query(ctx, func(row []driver.Value) error {
+		v.names[uint32(row[0].(int64))] = row[1].(string)
+		return nil
+	}, `SELECT id, name FROM metric`)
+}
+
+// named is a device of a view.
+type named struct {
+	name string
+	id   int64
+}
+
+// selected returns devices in order of name; without names, all.
+func (v *view) selected(names []string) (list []named, err error) {
+	v.s.state.mu.RLock()
+	defer v.s.state.mu.RUnlock()
+	if len(names) == 0 {
+		for name, id := range v.devices {
+			list = append(list, named{name, id})
+		}
+		if v.devices == nil {
+			for name, d := range v.s.state.devices {
+				list = append(list, named{name, d.id})
+			}
+		}
+	}
+	for _, name := range names {
+		id, known := v.devices[name]
+		if v.devices == nil {
+			var d *device
+			if d, known = v.s.state.devices[name]; known {
+				id = d.id
+			}
+		}
+		if !known {
+			return nil, fmt.Errorf("device %q: %w", name, ErrNotFound)
+		}
+		list = append(list, named{name, id})
+	}
+	slices.SortFunc(list, func(a, b named) int { return strings.Compare(a.name, b.name) })
+	return slices.Compact(list), nil
+}
+
+// metric is the name of an id.
+func (v *view) metric(id uint32) (string, error) {
+	name, known := v.names[id]
+	if !known {
+		v.s.state.mu.RLock()
+		name, known = v.s.state.names[id]
+		v.s.state.mu.RUnlock()
+		if !known {
+			return "", fmt.Errorf("%w: there is no metric %d", ErrDamaged, id)
+		}
+		v.names[id] = name
+	}
+	return name, nil
+}
+
+const (
+	selectRows = `SELECT time, received, flags, coalesce(given, ''), body FROM reading WHERE device = ? AND time >= ? AND time < ? `
+	upwards    = selectRows + `ORDER BY time LIMIT ?`
+	downwards  = selectRows + `ORDER BY time DESC LIMIT ?`
+)
+
+// Scan is that of history.View.
+func (v *view) Scan(ctx context.Context, q Query) iter.Seq2[*history.Chunk, error] {
+	return func(yield func(*history.Chunk, error) bool) {
+		devices, err := v.selected(q.Devices)
+		c := cursor{v: v, to: q.End(), q: &q, yield: yield}
+		for _, d := range devices {
+			c.device, c.from = d, q.From
+			for err == nil && c.from < c.to {
+				err = c.page(ctx)
+			}
+			if err != nil {
+				break
+			}
+		}
+		if err != nil && err != errLeft {
+			yield(nil, fmt.Errorf("read readings: %w", err))
+		}
+	}
+}
+
+// errLeft says that who asked has enough.
+var errLeft = errors.New("left")
+
+// cursor walks through the rows of one device.
+type cursor struct {
+	v        *view
+	device   named
+	from, to int64
+	q        *Query
+	yield    func(*history.Chunk, error) bool
+
+	chunk history.Builder
+	row   row
+	pairs []pair
+}
+
+// row is one row of table reading.
+type row struct {
+	time, received, flags int64
+	given                 string
+	body                  []byte
+}
+
+// read takes over what selectRows says. In a damaged file a value may be of any type.
+func (r *row) read(values []driver.Value) error {
+	var ok [5]bool
+	r.time, ok[0] = values[0].(int64)
+	r.received, ok[1] = values[1].(int64)
+	r.flags, ok[2] = values[2].(int64)
+	r.given, ok[3] = values[3].(string)
+	r.body, ok[4] = values[4].([]byte)
+	if slices.Contains(ok[:], false) {
+		return errBody
+	}
+	return nil
+}
+
+// page yields the next rows, or what is damaged there.
+func (c *cursor) page(ctx context.Context) error {
+	c.chunk.Begin(c.device.name)
+	n := 0
+	err := c.v.query(ctx, func(row []driver.Value) error {
+		n++
+		return c.add(row)
+	}, upwards, c.device.id, c.from, c.to, int64(pageRows))
+	if c.chunk.Len() > 0 && !c.yield(c.chunk.Chunk(), nil) {
+		return errLeft
+	}
+	switch {
+	case err == nil && n < pageRows:
+		c.from = c.to
+	case err != nil && isDamage(err):
+		err = c.pass(ctx, err)
+	}
+	if err != nil && err != errLeft {
+		return fmt.Errorf("device %q: %w", c.device.name, err)
+	}
+	return err
+}
+
+// add takes a row into the chunk, and moves on behind it.
+func (c *cursor) add(row []driver.Value) (err error) {
+	if err := c.row.read(row); err != nil {
+		return err
+	}
+	at := c.row.time
+	if at < c.from {
+		return errBody
+	}
+	if c.pairs, err = decodeBody(c.pairs[:0], c.row.body); err != nil {
+		return &rowError{at}
+	}
+	c.chunk.Row(at, c.row.received, uint8(c.row.flags&(flagTimeSource|flagClockUnsure)), c.row.given)
+	for _, p := range c.pairs {
+		name, err := c.v.metric(p.metric)
+		if err != nil {
+			return &rowError{at}
+		}
+		if c.q.Wants(name) {
+			c.chunk.Value(name, p.value)
+		}
+	}
+	c.from = at + 1
+	return nil
+}
+
+// Reduce is that of history.View.
+func (v *view) Reduce(ctx context.Context, q Query, r history.Reduction) iter.Seq2[history.Series, error] {
+	return history.Reduce(ctx, v, q, r)
+}
+
+// Readings is that of history.View.
+func (v *view) Readings(ctx context.Context, q Query) iter.Seq2[Reading, error] {
+	return history.Readings(ctx, v, q)
+}
+
+// Range is that of history.View. Where the rows at an end cannot be read, it is that of the query.
+func (v *view) Range(ctx context.Context, q Query) (first, last int64, err error) {
+	devices, err := v.selected(q.Devices)
+	if err != nil {
+		return 0, 0, fmt.Errorf("read readings: %w", err)
+	}
+	first, last = math.MaxInt64, math.MinInt64
+	to := func(time *int64, choose func(a, b int64) int64) func([]driver.Value) error {
+		return func(row []driver.Value) error {
+			t, ok := row[0].(int64)
+			if !ok {
+				return errBody
+			}
+			*time = choose(*time, t)
+			return nil
+		}
+	}
+	least := func(a, b int64) int64 { return min(a, b) }
+	most := func(a, b int64) int64 { return max(a, b) }
+	const times = `SELECT time FROM reading WHERE device = ? AND time >= ? AND time < ? ORDER BY time `
+	for _, d := range devices {
+		err := v.query(ctx, to(&first, least), times+`LIMIT 1`, d.id, q.From, q.End())
+		if isDamage(err) {
+			first, err = min(first, q.From), nil
+		}
+		if err == nil {
+			err = v.query(ctx, to(&last, most), times+`DESC LIMIT 1`, d.id, q.From, q.End())
+		}
+		if isDamage(err) {
+			last, err = max(last, q.End()-1), nil
+		}
+		if err != nil {
+			return 0, 0, fmt.Errorf("read readings: device %q: %w", d.name, err)
+		}
+	}
+	return first, last, nil
+}
+
+// Latest is that of history.View.
+func (v *view) Latest(ctx context.Context, device string) ([]Reading, error) {
+	devices, err := v.selected([]string{device})
 	if err != nil {
 		return nil, fmt.Errorf("latest readings: %w", err)
 	}
-	return list, nil
+	return v.latest(ctx, devices[0])
 }
 
-func (s *Store) latest(ctx context.Context, device string) ([]Reading, error) {
-	if err := s.refresh(ctx); err != nil {
-		return nil, err
-	}
-	devices, err := s.selectDevices([]string{device})
-	if err != nil {
-		return nil, err
-	}
-	rows, err := s.rows(ctx, selectRows+`ORDER BY time DESC LIMIT ?`, devices[0].id, int64(math.MinInt64), int64(math.MaxInt64), latestRows)
-	if err != nil && !(isDamage(err) && len(rows) > 0) { // what is damaged further back is not the newest
-		return nil, fmt.Errorf("device %q: %w", device, err)
-	}
-	var newest, out []Reading
-	for i := range rows {
-		if out, err = s.export(ctx, out[:0], devices[0], &rows[i], ""); err != nil {
-			return nil, err
-		}
-		for _, r := range out {
-			if !slices.ContainsFunc(newest, func(n Reading) bool { return n.Metric == r.Metric }) {
-				newest = append(newest, r)
+// LatestAll is that of history.View.
+func (v *view) LatestAll(ctx context.Context) iter.Seq2[Reading, error] {
+	return func(yield func(Reading, error) bool) {
+		devices, _ := v.selected(nil)
+		for _, d := range devices {
+			list, err := v.latest(ctx, d)
+			if isDamage(err) {
+				err = &DamagedError{Device: d.name, From: math.MinInt64, To: math.MaxInt64, Cause: err}
+			}
+			if err != nil && (!yield(Reading{}, err) || !isDamage(err)) {
+				return
+			}
+			for _, r := range list {
+				if !yield(r, nil) {
+					return
+				}
 			}
 		}
+	}
+}
+
+func (v *view) latest(ctx context.Context, d named) (newest []Reading, err error) {
+	var r row
+	var pairs []pair
+	err = v.query(ctx, func(values []driver.Value) error {
+		if err := r.read(values); err != nil {
+			return err
+		}
+		if pairs, err = decodeBody(pairs[:0], r.body); err != nil {
+			return &rowError{r.time}
+		}
+		for _, p := range pairs {
+			name, err := v.metric(p.metric)
+			if err != nil {
+				return err
+			}
+			if !slices.ContainsFunc(newest, func(r Reading) bool { return r.Metric == name }) {
+				newest = append(newest, Reading{
+					Device: d.name, Metric: name, Time: r.time, Value: p.value, Received: r.received,
+					TimeSource: TimeSource(r.flags & flagTimeSource), Given: r.given, ClockUnsure: r.flags&flagClockUnsure != 0,
+				})
+			}
+		}
+		return nil
+	}, downwards, d.id, int64(math.MinInt64), int64(math.MaxInt64), int64(latestRows))
+	if err != nil && !(isDamage(err) && len(newest) > 0) { // what is damaged further back is not the newest
+		return nil, fmt.Errorf("latest readings: device %q: %w", d.name, err)
 	}
 	slices.SortFunc(newest, func(a, b Reading) int { return cmp.Compare(a.Metric, b.Metric) })
 	return newest, nil
 }
-
-// buckets reduces readings in order of time to means.
-type buckets struct {
-	length, start int64
-	open          []bucket // of the time from start on
-	index         map[series]int
-	yield         func(Reading) bool
-	stopped       bool // yield said so
-}
-
-type series struct{ device, metric string }
-
-type bucket struct {
-	sum   float64 // times history.SumScale
-	count int64
-	first Reading
-}
-
-func (b *buckets) add(r Reading) bool {
-	start := r.Time - mod(r.Time, b.length)
-	if start != b.start && !b.flush() {
-		return false
-	}
-	b.start = start
-	i, there := b.index[series{r.Device, r.Metric}]
-	if !there {
-		if i = len(b.open); i == 0 {
-			b.index = make(map[series]int)
-		}
-		b.index[series{r.Device, r.Metric}] = i
-		b.open = append(b.open, bucket{first: r})
-	}
-	b.open[i].sum += r.Value * history.SumScale
-	b.open[i].count++
-	return true
-}
-
-// mod is what is left of a divided by b, never negative.
-func mod(a, b int64) int64 { return (a%b + b) % b }
-
-// flush yields the means of the bucket that ends, unless yield has said stop.
-func (b *buckets) flush() bool {
-	if b.stopped {
-		return false
-	}
-	slices.SortFunc(b.open, func(x, y bucket) int {
-		return cmp.Or(cmp.Compare(x.first.Device, y.first.Device), cmp.Compare(x.first.Metric, y.first.Metric))
-	})
-	for i := range b.open {
-		r := b.open[i].first
-		r.Time, r.Value = b.start, b.open[i].sum/float64(b.open[i].count)/history.SumScale
-		if !b.yield(r) {
-			b.stopped = true
-			return false
-		}
-	}
-	b.open = b.open[:0]
-	clear(b.index)
-	return true
-}
-
-// DamagedError says which readings cannot be read.
-type DamagedError = history.DamagedError
 
 // rowError is one row that is there and says nothing.
 type rowError struct{ time int64 }
@@ -366,8 +436,10 @@ func (c *cursor) pass(ctx context.Context, cause error) (err error) {
 	} else if good, err = c.behind(ctx, bad); err != nil {
 		return err
 	}
-	c.from, c.last = good, good >= c.to
-	c.left = !c.damaged(&DamagedError{Device: c.device.name, From: bad, To: good, Cause: cause})
+	c.from = good
+	if !c.yield(nil, &DamagedError{Device: c.device.name, From: bad, To: good, Cause: cause}) {
+		return errLeft
+	}
 	return nil
 }
 
@@ -398,8 +470,9 @@ func (c *cursor) behind(ctx context.Context, bad int64) (good int64, err error) 
 
 // readable reports whether the row at a time, or the next one after it, can be read.
 func (c *cursor) readable(ctx context.Context, time int64) (bool, error) {
-	_, err := c.s.rows(ctx, selectRows+`ORDER BY time LIMIT 1`, c.device.id, time, c.to)
-	if row := (*rowError)(nil); err == nil || errors.As(err, &row) {
+	var r row
+	err := c.v.query(ctx, r.read, upwards, c.device.id, time, c.to, int64(1))
+	if err == nil {
 		return true, nil
 	}
 	if isDamage(err) {

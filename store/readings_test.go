@@ -11,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/plantops/plantops/store/history"
 )
 
 func collect(t *testing.T, s *Store, q Query) (lines []string) {
@@ -37,12 +39,10 @@ func TestQueries(t *testing.T) {
 		"all":         {Query{}, []string{"10a co2 400", "10a ph 5", "20a ph 6", "20b ph 6.1", "1010a ph 7"}},
 		"device":      {Query{Devices: []string{"b"}}, []string{"20b ph 6.1"}},
 		"named twice": {Query{Devices: []string{"b", "b"}}, []string{"20b ph 6.1"}},
-		"metric":      {Query{Metric: "co2"}, []string{"10a co2 400"}},
-		"no such":     {Query{Metric: "x"}, nil},
+		"metric":      {Query{Metrics: []string{"co2"}}, []string{"10a co2 400"}},
+		"no such":     {Query{Metrics: []string{"x"}}, nil},
 		"span":        {Query{From: noon + 20, To: noon + 1010}, []string{"20a ph 6", "20b ph 6.1"}},
-		"limit":       {Query{Limit: 2}, []string{"10a co2 400", "10a ph 5"}},
-		"means":       {Query{Every: time.Second}, []string{"0a co2 400", "0a ph 5.5", "0b ph 6.1", "1000a ph 7"}},
-		"mean, limit": {Query{Every: time.Second, Limit: 1}, []string{"0a co2 400"}},
+		"metrics":     {Query{Metrics: []string{"co2", "ph"}, From: noon + 20}, []string{"20a ph 6", "20b ph 6.1", "1010a ph 7"}},
 	} {
 		t.Run(name, func(t *testing.T) { assert.Equal(t, c.want, collect(t, s, c.q)) })
 	}
@@ -52,19 +52,28 @@ func TestQueries(t *testing.T) {
 	}
 }
 
+func openView(t *testing.T, s *Store) history.View {
+	t.Helper()
+	v, err := s.View(t.Context())
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, v.Close()) })
+	return v
+}
+
 func TestMeanOfTheLargestValuesIsFinite(t *testing.T) {
 	s := openTest(t, Options{})
 	mustAppend(t, s, telemetry("a", noon, Value{"ph", math.MaxFloat64}, Value{"co2", 0.1}),
 		telemetry("a", noon+1, Value{"ph", math.MaxFloat64}, Value{"co2", 0.3}))
 	var got []float64
-	for r, err := range s.Readings(t.Context(), Query{Every: time.Hour}) {
+	for series, err := range openView(t, s).Reduce(t.Context(), Query{}, history.Reduction{Every: history.Every(time.Hour)}) {
 		require.NoError(t, err)
-		got = append(got, r.Value)
+		require.Len(t, series.Buckets, 1)
+		got = append(got, series.Buckets[0].Mean())
 	}
 	assert.Equal(t, []float64{0.2, math.MaxFloat64}, got)
 }
 
-func TestLongAnswersComeInPagesThatHoldNothingOpen(t *testing.T) {
+func TestReadingsHoldNothingOpenForWhoTakesHisTime(t *testing.T) {
 	s := openTest(t, Options{})
 	var batch []Message
 	const n = 2*pageRows + 7
@@ -118,7 +127,7 @@ func TestWhatCannotBeReadIsNamedAndTheRestIsRead(t *testing.T) {
 			continue
 		}
 		got, devices := 0, map[string]bool{}
-		for _, err := range s.Readings(t.Context(), Query{Metric: "temperature"}) {
+		for _, err := range s.Readings(t.Context(), Query{Metrics: []string{"temperature"}}) {
 			if damaged, ok := errors.AsType[*DamagedError](err); ok {
 				devices[damaged.Device] = true
 				assert.Less(t, damaged.From, damaged.To)

@@ -64,7 +64,7 @@ func mustRegain(t *testing.T, s *Store) {
 // held is what a store has: rows by device, accounts, quarantine entries.
 func held(t *testing.T, s *Store) (rows map[string]int, accounts, quarantined int) {
 	rows = map[string]int{}
-	for r, err := range s.Readings(t.Context(), Query{Metric: "temperature"}) {
+	for r, err := range s.Readings(t.Context(), Query{Metrics: []string{"temperature"}}) {
 		require.NoError(t, err)
 		rows[r.Device]++
 	}

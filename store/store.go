@@ -93,6 +93,7 @@ type Store struct {
 	options Options
 	log     *slog.Logger
 	db      atomic.Pointer[sql.DB] // read-only connections; another when the file was rebuilt
+	views   views
 
 	// writing holds one token: who has it may use the writer and the fields below it.
 	writing chan struct{}
@@ -133,7 +134,7 @@ type Store struct {
 func Open(ctx context.Context, o Options) (*Store, error) {
 	o.defaults()
 	s := &Store{options: o, log: o.Log, writing: make(chan struct{}, 1), rebuilt: make(chan struct{}, 1), said: map[refusal]bool{}, markKey: random(sha256.Size), stamp: rand.Int64() / 2}
-	s.broker.wake = make(chan struct{}, 1)
+	s.broker.wake, s.views.open = make(chan struct{}, 1), map[*view]struct{}{}
 	if err := s.open(ctx); err != nil {
 		_ = s.disconnect() // the first error is the one that matters
 		return nil, fmt.Errorf("open store %s: %w", o.Path, err)
@@ -154,6 +155,9 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.closed, s.broker.source = true, nil
+	s.views.mu.Lock()
+	s.views.end = true
+	s.views.mu.Unlock()
 	var err error
 	if s.idle != nil {
 		s.idle.Stop()
@@ -170,7 +174,7 @@ func (s *Store) Close() error {
 // disconnect closes the readers before the writer: the last one to close copies the write-ahead log into the database
 // and removes it, and a log that is still there at the next start tells of an unclean stop.
 func (s *Store) disconnect() error {
-	var errs []error
+	errs := []error{s.views.close()}
 	if db := s.db.Load(); db != nil {
 		errs = append(errs, db.Close())
 	}

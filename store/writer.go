@@ -2,11 +2,13 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 
 	"modernc.org/sqlite"
 )
@@ -36,11 +38,16 @@ type coded interface {
 	Code() int
 }
 
-// writer is the one connection that writes. It uses the driver without database/sql in between, which costs a third of
-// the CPU of a prepared INSERT. It is not safe for concurrent use.
-type writer struct {
+// connection uses the driver without database/sql in between, which costs a third of the CPU of a prepared INSERT. It is not
+// safe for concurrent use.
+type connection struct {
 	conn     driver.Conn
 	prepared []*statement
+}
+
+// writer is the one connection that writes.
+type writer struct {
+	connection
 
 	// Each group stands with what uses it.
 	transactionStatements
@@ -62,15 +69,17 @@ type writer struct {
 }
 
 func connectWriter(ctx context.Context, dsn string) (*writer, error) {
+	c, err := connect(ctx, dsn)
+	return &writer{connection: c}, err
+}
+
+func connect(ctx context.Context, dsn string) (c connection, err error) {
 	connector, err := sqlite.NewConnector(dsn)
 	if err != nil {
-		return nil, err
+		return c, err
 	}
-	conn, err := connector.Connect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return &writer{conn: conn}, nil
+	c.conn, err = connector.Connect(ctx)
+	return c, err
 }
 
 // compile is a statement to be prepared and its text.
@@ -92,8 +101,8 @@ func (w *writer) prepare() (err error) {
 	return nil
 }
 
-func (w *writer) statement(text string) (*statement, error) {
-	stmt, err := w.conn.Prepare(text)
+func (c *connection) statement(text string) (*statement, error) {
+	stmt, err := c.conn.Prepare(text)
 	if err != nil {
 		return nil, err
 	}
@@ -101,14 +110,14 @@ func (w *writer) statement(text string) (*statement, error) {
 }
 
 // run executes statements that are needed once; text may hold several.
-func (w *writer) run(ctx context.Context, text string) error {
-	_, err := w.conn.(driver.ExecerContext).ExecContext(ctx, text, nil)
+func (c *connection) run(ctx context.Context, text string) error {
+	_, err := c.conn.(driver.ExecerContext).ExecContext(ctx, text, nil)
 	return err
 }
 
 // number runs a query whose answer is one number.
-func (w *writer) number(text string) (int64, error) {
-	q, err := w.statement(text)
+func (c *connection) number(text string) (int64, error) {
+	q, err := c.statement(text)
 	if err != nil {
 		return 0, err
 	}
@@ -135,12 +144,96 @@ func (w *writer) checkpoint() error {
 }
 
 // close ends the statements first: SQLite keeps the file open as long as one of them lives.
-func (w *writer) close() error {
+func (c *connection) close() error {
 	var errs []error
-	for _, q := range w.prepared {
+	for _, q := range c.prepared {
 		errs = append(errs, q.stmt.Close())
 	}
-	return errors.Join(append(errs, w.conn.Close())...)
+	return errors.Join(append(errs, c.conn.Close())...)
+}
+
+// viewing is a connection that reads, of its own for each view.
+type viewing struct {
+	connection
+	of         *sql.DB // as it was when this was opened: another, and the file is another one too
+	statements map[string]*statement
+}
+
+// idleViews is how many connections wait for the next view.
+const idleViews = 4
+
+// views are the connections of views.
+type views struct {
+	mu   sync.Mutex
+	open map[*view]struct{}
+	idle []*viewing
+	end  bool // there are no more
+}
+
+// viewing returns a connection to the file as it is now.
+func (s *Store) viewing(ctx context.Context) (*viewing, error) {
+	for {
+		db := s.db.Load()
+		s.views.mu.Lock()
+		for len(s.views.idle) > 0 {
+			last := len(s.views.idle) - 1
+			c := s.views.idle[last]
+			s.views.idle = s.views.idle[:last]
+			if c.of == db {
+				s.views.mu.Unlock()
+				return c, nil
+			}
+			_ = c.close() // of a file that is no more
+		}
+		s.views.mu.Unlock()
+		c, err := connect(ctx, s.dsn("ro", "query_only(1)", "cache_size(-2000)"))
+		if err != nil {
+			return nil, err
+		}
+		if s.db.Load() == db {
+			return &viewing{connection: c, of: db, statements: map[string]*statement{}}, nil
+		}
+		_ = c.close()
+	}
+}
+
+// close ends all views.
+func (o *views) close() (err error) {
+	o.mu.Lock()
+	open, idle := o.open, o.idle
+	o.open, o.idle = map[*view]struct{}{}, nil
+	o.mu.Unlock()
+	for v := range open {
+		v.mu.Lock()
+		c := v.c
+		v.c = nil
+		v.mu.Unlock()
+		if c != nil {
+			idle = append(idle, c)
+		}
+	}
+	for _, c := range idle {
+		err = errors.Join(err, c.close())
+	}
+	return err
+}
+
+func (c *viewing) exec(text string) error {
+	q, err := c.compiled(text)
+	if err != nil {
+		return err
+	}
+	return q.run()
+}
+
+func (c *viewing) compiled(text string) (q *statement, err error) {
+	if q = c.statements[text]; q != nil {
+		return q, nil
+	}
+	if q, err = c.statement(text); err == nil {
+		c.statements[text], c.prepared = q, append(c.prepared, q)
+	}
+	return q, err
 }
 
 // preparedStatement is what the driver's statements are.

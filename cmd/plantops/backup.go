@@ -73,9 +73,9 @@ func (a *app) backUp(ctx context.Context, cfg config.Config, to string, force, w
 	server, err := control.Dial(ctx, cfg.SocketPath())
 	o.To, o.Force, o.Gently, o.By = to, force, err == nil, backup.ByPerson
 	p := newProgress(a)
-	o.Told = p.tell
+	o.Told = p.Tell
 	r, err := backup.Make(ctx, o)
-	p.end()
+	p.End()
 	if err == nil && server != nil {
 		path, err := filepath.Abs(r.Path)
 		if err != nil {
@@ -166,8 +166,8 @@ queues is sent, some of it a second time.`,
 				return err
 			}
 			p := newProgress(a)
-			r, err := a.restore(cmd.Context(), loaded.Config, given[0], !keepCerts, p.tell)
-			p.end()
+			r, err := a.restore(cmd.Context(), loaded.Config, given[0], !keepCerts, p.Tell)
+			p.End()
 			if err != nil {
 				return restoreHints(err)
 			}
@@ -362,10 +362,10 @@ one.`,
 // check looks at a file or, without one, at the database and at what the running server counts.
 func (a *app) check(ctx context.Context, given []string) (backup.Report, error) {
 	p := newProgress(a)
-	defer p.end()
+	defer p.End()
 	giveWay()
 	if len(given) > 0 {
-		return backup.Check(ctx, given[0], backup.CheckOptions{Told: p.tell})
+		return backup.Check(ctx, given[0], backup.CheckOptions{Told: p.Tell})
 	}
 	loaded, err := a.load()
 	if err != nil {
@@ -375,7 +375,7 @@ func (a *app) check(ctx context.Context, given []string) (backup.Report, error) 
 	if err := readable(cfg); err != nil {
 		return backup.Report{}, err
 	}
-	r, err := backup.Check(ctx, cfg.StorePath(), backup.CheckOptions{Told: p.tell})
+	r, err := backup.Check(ctx, cfg.StorePath(), backup.CheckOptions{Told: p.Tell})
 	if err != nil {
 		return r, err
 	}
@@ -416,17 +416,10 @@ func printCheck(a *app, r backup.Report) error {
 	return table(a.stdout, foldRows(rows))
 }
 
-// steps shows on a terminal how far something long is; elsewhere it shows nothing.
-type steps struct{ bar *progress.Bar }
-
-func newProgress(a *app) steps {
+// newProgress shows nothing where standard error is no terminal.
+func newProgress(a *app) *progress.Bar {
 	if !isTerminal(a.stderr) {
-		return steps{}
+		return nil
 	}
-	return steps{progress.New(a.stderr, nil)}
+	return progress.New(a.stderr, nil)
 }
-
-func (p steps) tell(what string, done, of int64) { p.bar.Set(float64(done)/float64(max(of, 1)), what) }
-
-// end clears the line.
-func (p steps) end() { p.bar.End() }

@@ -25,12 +25,12 @@ func TestParseInstant(t *testing.T) {
 		"2026-03-01T12:00:00+02:00": time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC),
 		"2026-03-01":                time.Date(2026, 3, 1, 0, 0, 0, 0, time.Local),
 	} {
-		got, err := parseInstant("--since", text, now)
+		got, err := parseInstant("--since", text, now, time.Local)
 		require.NoError(t, err, text)
 		assert.Equal(t, want.UnixMilli(), got, text)
 	}
 	for _, text := range []string{"yesterday", "-1h", "5", "1.5d", "2026-13-01"} {
-		_, err := parseInstant("--since", text, now)
+		_, err := parseInstant("--since", text, now, time.Local)
 		assert.ErrorContains(t, err, "--since "+text, text)
 	}
 }

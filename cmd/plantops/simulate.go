@@ -390,7 +390,7 @@ func (d *simulated) stored(ctx context.Context, db *store.Store) (n int64, err e
 	if d.sent == 0 {
 		return 0, nil
 	}
-	q := store.Query{Devices: []string{d.options.Username}, Metric: simulatedMetric, From: d.first, To: d.last + 1}
+	q := store.Query{Devices: []string{d.options.Username}, Metrics: []string{simulatedMetric}, From: d.first, To: d.last + 1}
 	for _, err := range db.Readings(ctx, q) {
 		if errors.Is(err, store.ErrNotFound) {
 			return 0, nil // nothing yet

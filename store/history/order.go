@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"math"
 	"math/bits"
 	"slices"
 	"strings"
@@ -32,7 +33,7 @@ func (w *window) next(n int) {
 	case n > w.goal:
 		width = max(width/2, 1)
 	case n < w.goal/8:
-		width = saturated(width, 3*width)
+		width = saturated(saturated(width, width), saturated(width, width))
 	case n < w.goal/2:
 		width = saturated(width, width)
 	}
@@ -53,7 +54,7 @@ func saturated(a, b int64) int64 {
 	if sum := a + b; sum >= a {
 		return sum
 	}
-	return gridEnd
+	return math.MaxInt64
 }
 
 // windows returns the first window of what q selects; it is empty when there is nothing.
@@ -85,10 +86,6 @@ func (d damages) isNew(err *DamagedError) bool {
 // Readings is View.Readings made of Scan.
 func Readings(ctx context.Context, v Scanner, q Query) iter.Seq2[Reading, error] {
 	return func(yield func(Reading, error) bool) {
-		if len(q.Devices) == 1 {
-			readingsOfOne(ctx, v, q, yield)
-			return
-		}
 		if err := readings(ctx, v, q, yield); err != nil {
 			yield(Reading{}, err)
 		}
@@ -121,24 +118,6 @@ func readings(ctx context.Context, v Scanner, q Query, yield func(Reading, error
 		w.next(s.values)
 	}
 	return nil
-}
-
-func readingsOfOne(ctx context.Context, v Scanner, q Query, yield func(Reading, error) bool) {
-	for c, err := range v.Scan(ctx, q) {
-		if err != nil {
-			if !yield(Reading{}, err) {
-				return
-			}
-			continue
-		}
-		for i := range c.Times {
-			for k := range c.Columns {
-				if c.Columns[k].Has(i) && !yield(c.Reading(i, &c.Columns[k]), nil) {
-					return
-				}
-			}
-		}
-	}
 }
 
 // sheet is all that is in a window.
@@ -311,4 +290,51 @@ func readPoints(ctx context.Context, v Reducible, q Query, r Reduction, w *windo
 		return cmp.Or(cmp.Compare(a.Start, b.Start), strings.Compare(a.Device, b.Device), strings.Compare(a.Metric, b.Metric))
 	})
 	return out, nil
+}
+
+// Fresh makes of what opens a view one that is never old: each call sees the moment of the call, and holds nothing open after
+// its sequence. Readings and Points, which take a window of time after the other, then see each reading that stays what it is
+// exactly once, however long who reads them takes.
+func Fresh(open func(context.Context) (View, error)) Reducible { return fresh{open} }
+
+type fresh struct {
+	open func(context.Context) (View, error)
+}
+
+func (f fresh) Scan(ctx context.Context, q Query) iter.Seq2[*Chunk, error] {
+	return within(ctx, f, func(v View) iter.Seq2[*Chunk, error] { return v.Scan(ctx, q) })
+}
+
+func (f fresh) Reduce(ctx context.Context, q Query, r Reduction) iter.Seq2[Series, error] {
+	return within(ctx, f, func(v View) iter.Seq2[Series, error] { return v.Reduce(ctx, q, r) })
+}
+
+func (f fresh) Range(ctx context.Context, q Query) (first, last int64, err error) {
+	v, err := f.open(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	first, last, err = v.Range(ctx, q)
+	return first, last, errors.Join(err, v.Close())
+}
+
+func within[T any](ctx context.Context, f fresh, sequence func(View) iter.Seq2[T, error]) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		var none T
+		v, err := f.open(ctx)
+		if err != nil {
+			yield(none, err)
+			return
+		}
+		left := false
+		for x, err := range sequence(v) {
+			if !yield(x, err) {
+				left = true
+				break
+			}
+		}
+		if err := v.Close(); err != nil && !left {
+			yield(none, err)
+		}
+	}
 }

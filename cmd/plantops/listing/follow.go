@@ -106,7 +106,7 @@ func (f *Follower) poll(ctx context.Context, db *store.Store, q store.Query, out
 			continue
 		}
 		shown.stored = d.Counts.Stored
-		one := store.Query{Devices: []string{d.ID}, Metric: q.Metric, From: max(shown.last-followBack.Milliseconds(), 0)}
+		one := store.Query{Devices: []string{d.ID}, Metrics: q.Metrics, From: max(shown.last-followBack.Milliseconds(), 0)}
 		last, there := shown.last, maps.Clone(shown.metrics)
 		for r, err := range db.Readings(ctx, one) {
 			if isDamage(err) {

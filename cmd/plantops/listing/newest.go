@@ -3,21 +3,61 @@ package listing
 import (
 	"context"
 	"errors"
+	"iter"
 	"time"
 
 	"github.com/plantops/plantops/store"
+	"github.com/plantops/plantops/store/history"
 )
 
-// Each calls do with what q selects, in order of time, and returns how many there were. With a limit these are the newest; newest is the time of the newest
-// reading of all that q could select, UTC ms. What is damaged is passed over: then the error, a *store.DamagedError, comes at the end.
-func Each(ctx context.Context, db *store.Store, q store.Query, newest int64, do func(store.Reading) error) (int, error) {
-	if q.Limit > 0 {
-		list, err := newestReadings(ctx, db, q, newest)
+// Readings writes what q selects, in order of time, and returns how many there were. With a limit these are the newest. What
+// is damaged is passed over: then the error, which wraps *store.DamagedError, comes at the end. note is told of each that is
+// written; nil: nobody is.
+func Readings(ctx context.Context, v history.Scanner, q history.Query, limit int, out Writer, note func(store.Reading)) (int, error) {
+	return each(ctx, v, q, limit, ask[store.Reading]{
+		sequence: func(q history.Query) iter.Seq2[store.Reading, error] { return history.Readings(ctx, v, q) },
+		do: func(r store.Reading) error {
+			if note != nil {
+				note(r)
+			}
+			return out.Write(r)
+		},
+	})
+}
+
+// Points is Readings for what the readings come to.
+func Points(ctx context.Context, v history.Reducible, q history.Query, r history.Reduction, limit int, out Writer) (int, error) {
+	span, err := r.SpanOf(ctx, v, q)
+	if err != nil {
+		return 0, err
+	}
+	r.Every = span // also when it is less that is looked at
+	grid := history.NewGrid(span, r.Location)
+	return each(ctx, v, q, limit, ask[history.Point]{
+		sequence: func(q history.Query) iter.Seq2[history.Point, error] { return history.Points(ctx, v, q, r) },
+		do:       out.WritePoint,
+		begin: func(from int64) int64 {
+			start, _ := grid.Bucket(from)
+			return start
+		},
+	})
+}
+
+// ask is how readings, or points, are asked for and what is done with them.
+type ask[T any] struct {
+	sequence func(history.Query) iter.Seq2[T, error]
+	do       func(T) error
+	begin    func(from int64) int64 // what is not to be cut begins; nil: nothing can be
+}
+
+func each[T any](ctx context.Context, v history.Scanner, q history.Query, limit int, a ask[T]) (int, error) {
+	if limit > 0 {
+		list, err := newest(ctx, v, q, limit, a)
 		if err != nil && !isDamage(err) {
 			return 0, err
 		}
-		for _, r := range list {
-			if doErr := do(r); doErr != nil {
+		for _, x := range list {
+			if doErr := a.do(x); doErr != nil {
 				return len(list), doErr
 			}
 		}
@@ -25,13 +65,13 @@ func Each(ctx context.Context, db *store.Store, q store.Query, newest int64, do 
 	}
 	count := 0
 	var damage error
-	for r, err := range db.Readings(ctx, q) {
+	for x, err := range a.sequence(q) {
 		if isDamage(err) {
 			damage = errors.Join(damage, err)
 			continue
 		}
 		if err == nil {
-			err = do(r)
+			err = a.do(x)
 		}
 		if err != nil {
 			return count, err
@@ -41,26 +81,26 @@ func Each(ctx context.Context, db *store.Store, q store.Query, newest int64, do 
 	return count, damage
 }
 
-// newestReadings returns the last of what q selects, q.Limit of them. It looks back from the newest reading in steps that
-// grow: the database goes through time forwards only, and there may be years of it.
-func newestReadings(ctx context.Context, db *store.Store, q store.Query, newest int64) ([]store.Reading, error) {
-	limit, from, end := q.Limit, q.From, newest+1
-	if q.To != 0 && q.To < end {
-		end = q.To
+// newest returns the last of what q selects, limit of them. It looks back from the newest reading in steps that grow: a view
+// goes through time forwards only, and there may be years of it.
+func newest[T any](ctx context.Context, v history.Scanner, q history.Query, limit int, a ask[T]) ([]T, error) {
+	first, last, err := v.Range(ctx, q)
+	if err != nil || last < first {
+		return nil, err
 	}
-	q.Limit = 0
+	from := q.From
 	for span := time.Hour.Milliseconds(); ; span *= 6 {
-		q.From = end - span
-		if every := q.Every.Milliseconds(); every > 0 {
-			q.From -= (q.From%every + every) % every // a mean is of a whole span
+		q.From = last + 1 - span
+		if a.begin != nil {
+			q.From = a.begin(q.From)
 		}
-		everything := q.From <= from
+		everything := q.From <= max(from, first)
 		if everything {
 			q.From = from
 		}
-		var list []store.Reading
+		var list []T
 		var damage error
-		for r, err := range db.Readings(ctx, q) {
+		for x, err := range a.sequence(q) {
 			if isDamage(err) {
 				damage = errors.Join(damage, err)
 				continue
@@ -68,7 +108,7 @@ func newestReadings(ctx context.Context, db *store.Store, q store.Query, newest 
 			if err != nil {
 				return nil, err
 			}
-			if list = append(list, r); len(list) >= 2*limit+1024 {
+			if list = append(list, x); len(list) >= 2*limit+1024 {
 				list = append(list[:0], list[len(list)-limit:]...)
 			}
 		}

@@ -57,7 +57,7 @@ func (f *field) verify(ledger []entry) {
 	defer db.Close()
 
 	found := map[string]map[int]stored{}
-	for r, err := range db.Readings(f.Context(), store.Query{Metric: "n"}) {
+	for r, err := range db.Readings(f.Context(), store.Query{Metrics: []string{"n"}}) {
 		require.NoError(f, err)
 		if found[r.Device] == nil {
 			found[r.Device] = map[int]stored{}
