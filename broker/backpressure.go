@@ -148,37 +148,49 @@ func (c *lag) look(l *clientLink) (progress bool) {
 	return progress
 }
 
-// waitForReaders makes a publisher wait until no subscriber that gets its next message at QoS 0 is behind. It is called by the
-// publisher's reader.
-func (w *work) waitForReaders(l *clientLink, to *subscribers, qos byte) {
-	if w.r.waited.Load() > 0 && !l.peer.ingest {
-		w.waitForEach(l, to, qos)
+// waitForReaders makes a publisher wait until no subscriber that gets its next messages is behind: at QoS 0, or with pace at QoS 1
+// and 2. It is called by the publisher's reader.
+func (w *work) waitForReaders(l *clientLink, to *subscribers, qos byte, messages int) {
+	if w.r.waited.Load() > 0 && !l.peer.ingest && (qos == 0 || !to.ingest) {
+		w.waitForEach(l, to, qos, messages)
 	}
 }
 
-func (w *work) waitForEach(l *clientLink, to *subscribers, qos byte) {
+func (w *work) waitForEach(l *clientLink, to *subscribers, qos byte, messages int) {
 	var until time.Time // zero: as long as it takes
 	if to.ingest {
 		until = time.Now().Add(readingsWait)
 	}
-	var behind []*peer
-	w.r.look(to.topic, func(to *subscribers) {
-		for i := range to.route.To {
-			t := &to.route.To[i]
-			if t.Who.peer == nil || t.Who.peer.backpressure.wait.Load() == nil {
-				continue
-			}
-			granted, wanted := t.Offer(), true
-			if t.Who.peer == l.peer {
-				granted, wanted = t.Own()
-			}
-			if wanted && min(granted.QoS, qos) == 0 {
-				behind = append(behind, t.Who.peer)
-			}
+	var room [8]*peer
+	behind, paced := room[:0], 0
+	s := to.shard
+	s.mu.Lock()
+	to = w.r.routes.current(to)
+	for i := range to.route.To {
+		p := to.route.To[i].Who.peer
+		if p == nil || p.backpressure.wait.Load() == nil && !p.pace.shut.Load() {
+			continue
 		}
-	})
-	for _, p := range behind {
-		if !w.waitForReader(l, p, until) {
+		granted, wanted := to.route.To[i].Offer(), true
+		if p == l.peer {
+			granted, wanted = to.route.To[i].Own()
+		}
+		switch {
+		case !wanted:
+		case min(granted.QoS, qos) == 0:
+			behind = append(behind, p)
+		default:
+			behind = append(behind, p)
+			behind[paced], behind[len(behind)-1] = p, behind[paced]
+			paced++
+		}
+	}
+	w.r.routes.release(to)
+	s.mu.Unlock()
+	for i, p := range behind {
+		if i < paced {
+			w.keepPace(p, messages)
+		} else if !w.waitForReader(l, p, until) {
 			return
 		}
 	}
@@ -211,3 +223,142 @@ func (w *work) waitForReader(l *clientLink, p *peer, until time.Time) bool {
 		}
 	}
 }
+
+// pace is where publishers of QoS 1 and 2 wait for a session whose client reads fast: so what they send need not go to the disk and
+// come back. Who reads slower than paceMessages in each paceLook is not waited for, and its tail takes what comes, until it has
+// caught up. A peer's mu guards it, except shut.
+type pace struct {
+	shut    atomic.Bool // publishers wait
+	slow    bool        // its client was too slow
+	watched bool
+	waiting []*pass // in the order of their coming
+	coming  int     // messages that were let through and have not come yet
+	taken   uint64  // by its client, when it was looked at last
+	proven  uint64  // what that must be for it to be given paceLooks
+	owed    int     // messages that it is behind that pace
+}
+
+// pass is a publisher that waits, with the messages that it has read.
+type pass struct {
+	messages int
+	granted  chan struct{} // has room for one
+}
+
+const (
+	// paceMessages, or so many KiB, in a paceLook are about what the disk takes.
+	paceMessages, paceLook = 200, 10 * time.Millisecond
+	// paceLooks is how long a client may take nothing, on a machine where others want the processor too, when it has shown that it is
+	// fast: it has taken behindMessages since it was too slow. Others get firstLooks.
+	paceLooks, firstLooks = 30, 10
+)
+
+// checkPace is called after each change of a session, with p.mu held.
+func (w *work) checkPace(p *peer) {
+	c := &p.pace
+	messages, bytes := p.state.Head()
+	switch {
+	case c.shut.Load():
+		w.grant(p, messages, bytes)
+	case c.slow:
+		c.slow = messages > roomyMessages || bytes > enoughBytes || !p.state.TailEmpty()
+	case messages <= behindMessages && bytes <= behindBytes || p.link == nil || p.ingest:
+	case !p.state.TailEmpty():
+		c.slow = true
+	default:
+		c.coming, c.taken, c.owed = 0, p.state.Taken(), 0
+		c.shut.Store(true)
+		w.r.waited.Add(1)
+		if !c.watched {
+			c.watched = true
+			w.r.watchPace(p)
+		}
+	}
+}
+
+// grant lets publishers go on, in their order, as far as the session has room, and all when it has enough.
+func (w *work) grant(p *peer, messages, bytes int) {
+	c := &p.pace
+	if messages <= roomyMessages {
+		c.coming = 0 // who was let through has ended, or its messages have gone another way
+	}
+	n := 0
+	for n < len(c.waiting) && messages+c.coming <= enoughMessages && bytes <= enoughBytes {
+		c.coming += c.waiting[n].messages
+		n++
+	}
+	c.let(n)
+	if p.link == nil || len(c.waiting) == 0 && messages+c.coming <= enoughMessages && bytes <= enoughBytes {
+		w.r.openPace(c)
+	}
+}
+
+// let lets the first n publishers go on.
+func (c *pace) let(n int) {
+	if n == 0 {
+		return
+	}
+	for _, q := range c.waiting[:n] {
+		q.granted <- struct{}{}
+	}
+	rest := copy(c.waiting, c.waiting[n:])
+	clear(c.waiting[rest:])
+	c.waiting = c.waiting[:rest]
+}
+
+// openPace lets all publishers go on. The caller holds the mu of the peer.
+func (r *router) openPace(c *pace) {
+	if c.shut.Swap(false) {
+		r.waited.Add(-1)
+		c.let(len(c.waiting))
+		c.waiting = nil
+	}
+}
+
+// watchPace looks whether a client is fast enough, while publishers wait for it.
+func (r *router) watchPace(p *peer) {
+	time.AfterFunc(paceLook, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		c := &p.pace
+		if c.watched = c.shut.Load(); !c.watched {
+			return
+		}
+		now, before := p.state.Stats(), c.taken
+		c.taken = p.state.Taken()
+		took := int(c.taken - before)
+		took = max(took, took*(now.Bytes/max(now.Queued+now.InFlight, 1))/1024)
+		looks := firstLooks
+		if c.taken >= c.proven+behindMessages {
+			looks = paceLooks
+		}
+		if c.owed = max(0, c.owed+paceMessages-took); len(c.waiting) == 0 {
+			c.owed = 0
+		}
+		if c.owed > looks*paceMessages {
+			c.slow, c.proven = true, c.taken
+			r.openPace(c)
+		}
+		r.watchPace(p)
+	})
+}
+
+// keepPace waits for one subscriber that reads fast.
+func (w *work) keepPace(p *peer, messages int) {
+	c := &p.pace
+	if !c.shut.Load() {
+		return
+	}
+	w.flush()
+	p.mu.Lock()
+	if !c.shut.Load() {
+		p.mu.Unlock()
+		return
+	}
+	q := &pass{messages: messages, granted: make(chan struct{}, 1)}
+	c.waiting = append(c.waiting, q)
+	p.mu.Unlock()
+	<-q.granted // soon: watchPace sees to that
+}
+
+// arrived takes notice that messages have come into the session. The caller holds the mu of the peer.
+func (c *pace) arrived(messages int) { c.coming = max(0, c.coming-messages) }

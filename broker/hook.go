@@ -127,6 +127,9 @@ func (h *hook) disconnected(l *clientLink, err error) {
 // connectionEnded ends a connection's session when its reader has let go of the connection, in whatever way.
 func (h *hook) connectionEnded(l *clientLink, err error, panicked bool) {
 	defer dieOfPanic()
+	if w := l.work; w != nil && w.granted.messages > 0 { // its round has not ended
+		h.router.intake.endRound(w)
+	}
 	if panicked {
 		err = packets.ErrMalformedPacket
 		if l.peer != nil && l.because(refusal.MalformedPacket.Reason) {

@@ -34,6 +34,7 @@ type peer struct {
 	due          *walks         // of retained messages; nil: none
 	waiting      *[]*shareGroup // that wait for it to take messages; nil: none
 	backpressure backpressure
+	pace         pace
 	losses       *losses // of QoS 0; nil: none
 	charged      int     // units of session.FreeBytes, that its account is charged
 	chargedTail  int64   // messages on disk, that its account is charged
@@ -54,9 +55,11 @@ const (
 	// through every other client that is busy, for each window.
 	window = 4096
 
-	// The bounds of what waits for one client in memory; beyond them it waits on disk.
+	// The bounds of what waits for one client in memory; beyond them it waits on disk. Those who publish at QoS 0 and, while it
+	// reads fast, at QoS 1 and 2 wait long before that: maxHead is for all who come by at the same moment, with what each has read.
 	maxWaiting      = 8192
 	maxWaitingBytes = 8 << 20
+	maxHead         = 4 * maxWaiting
 )
 
 // losses are what of state.Overflowed has been counted.
@@ -100,7 +103,7 @@ func (p *peer) stats() session.Stats {
 // What sessions are like: those of clients, with and without a disk to keep them, and that of ingest, of which nothing is dropped: what
 // waits for it is bounded by credits.
 var (
-	ofClient   = session.Options{Window: window, MaxQueued: maxWaiting, MaxQueuedBytes: maxWaitingBytes, ReceiveMaximum: receiveMaximum}
+	ofClient   = session.Options{Window: window, MaxQueued: maxHead, MaxQueuedBytes: maxWaitingBytes, ReceiveMaximum: receiveMaximum}
 	keptOne    = kept(ofClient).WithDefaults()
 	unkeptOne  = ofClient.WithDefaults()
 	thatOfOurs = session.Options{Window: 65535, MaxQueued: math.MaxInt32, MaxQueuedBytes: math.MaxInt32, ReceiveMaximum: receiveMaximum,

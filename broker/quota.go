@@ -252,7 +252,7 @@ func (r *router) overflowed(p *peer, lost uint64) {
 	}
 	p.losses.warned = now
 	if !scarce {
-		limit = fmt.Sprintf("%d messages, %d bytes", maxWaiting, maxWaitingBytes)
+		limit = fmt.Sprintf("%d messages, %d bytes", maxHead, maxWaitingBytes)
 	}
 	r.log.Warn("refused", "reason", why.Reason, "user", p.account, "client", p.id, "dropped", p.state.Overflowed(), "rule", limit)
 }

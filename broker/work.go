@@ -33,6 +33,9 @@ type work struct {
 	routing bool
 	kept    []*receipt // one thing that each of them waited for has come
 
+	behind  int    // bytes that were read behind the packet that is dealt with
+	granted amount // credits beside the one that was waited for, see turn
+
 	slowGroup *shareGroup // that publishers should wait for, see waitForGroup; nil: none
 	urgent    bool        // before the next message of the round
 }
@@ -131,6 +134,7 @@ func (w *work) apply(p *peer) {
 	}
 	w.wakeGroups(p)
 	w.checkBackpressure(p)
+	w.checkPace(p)
 	if lost := p.state.Overflowed(); lost > 0 {
 		w.r.overflowed(p, lost)
 	}
@@ -330,12 +334,19 @@ func (w *work) settle() {
 }
 
 // flush lets the connections write.
-func (w *work) flush() {
+func (w *work) flush() { w.flushFor(nil) }
+
+// flushFor is flush for the reader of a connection.
+func (w *work) flushFor(l *clientLink) {
 	if len(w.dirty) == 0 {
 		return
 	}
 	for i, c := range w.dirty {
-		c.Flush()
+		if l != nil && c == l.Conn {
+			c.FlushOwn()
+		} else {
+			c.Flush()
+		}
 		w.dirty[i] = nil
 	}
 	w.dirty = w.dirty[:0]

@@ -353,6 +353,21 @@ func (s *socket) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// writeNow writes what the kernel takes at once, and returns how much that is; nothing where Write is to find out what is wrong.
+func (s *socket) writeNow(p []byte) (n int) {
+	raw, err := s.raw()
+	if err != nil || raw == nil {
+		return 0
+	}
+	_ = raw.Write(func(fd uintptr) (done bool) { // nor after the last deadline: Write sets the next
+		n, _ = syscall.Write(int(fd), p)
+		return true
+	})
+	n = max(n, 0)
+	s.written.Add(int64(n))
+	return n
+}
+
 // Progress is how far a client has come with what is written to it: two that differ mean that it has taken something in
 // between. The kernel takes megabytes at a time for a slow client, so what the client has not acknowledged counts too.
 type Progress struct {

@@ -163,6 +163,14 @@ func (s *Session) HeldBytes() int { return heldBytes * len(s.heldIDs()) }
 // Backlog0 returns how many QoS 0 messages wait to be sent, and their bytes.
 func (s *Session) Backlog0() (messages, bytes int) { return s.outgoing.queue0.n, s.outgoing.bytes0 }
 
+// Head returns how many QoS 1 and 2 messages wait in memory to be sent, and the bytes of those and of the unacknowledged ones.
+func (s *Session) Head() (messages, bytes int) {
+	return s.outgoing.queue.n, s.outgoing.bytes - s.outgoing.bytes0
+}
+
+// Taken counts the deliveries that have ended well.
+func (s *Session) Taken() uint64 { return s.stats.delivered }
+
 // Overflowed returns how many messages of QoS 0 the session had no room for.
 func (s *Session) Overflowed() uint64 {
 	if s.stats.dropped == nil {

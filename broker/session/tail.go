@@ -15,6 +15,9 @@ func (s *Session) Tail() (messages, bytes int, after uint64) {
 	return b.tail + len(b.bare), b.tailBytes + b.bareBytes, b.loaded
 }
 
+// TailEmpty reports whether everything that waits is in memory.
+func (s *Session) TailEmpty() bool { return s.outgoing.loaded == s.outgoing.seq }
+
 // Newest is the number of the newest entry.
 func (s *Session) Newest() uint64 { return s.outgoing.seq }
 

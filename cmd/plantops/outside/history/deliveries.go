@@ -145,10 +145,10 @@ func (c *check) judgeOrder(s *session) {
 }
 
 // missedFirst says that a message was sent more than once, and the session may have got only what was sent again: it was away, at
-// QoS 0, or had not subscribed yet.
+// QoS 0, or had not subscribed yet, or not any more.
 func (s *session) missedFirst(m *message, d *delivery) bool {
 	return m.again > 0 && (d.QoS == 0 || !slices.ContainsFunc(s.subs, func(sub *subscription) bool {
-		return sub.sure < m.sent && matches(sub.plain(), m.topic)
+		return sub.sure < m.sent && sub.over > d.seq && matches(sub.plain(), m.topic)
 	}))
 }
 
