@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -245,8 +244,6 @@ type pass struct {
 	granted  chan struct{} // has room for one
 }
 
-var sparePasses = sync.Pool{New: func() any { return &pass{granted: make(chan struct{}, 1)} }}
-
 const (
 	// paceMessages, or so many KiB, in a paceLook are about what the disk takes.
 	paceMessages, paceLook = 200, 10 * time.Millisecond
@@ -357,12 +354,10 @@ func (w *work) keepPace(p *peer, messages int) {
 		p.mu.Unlock()
 		return
 	}
-	q := sparePasses.Get().(*pass)
-	q.messages = messages
+	q := &pass{messages: messages, granted: make(chan struct{}, 1)}
 	c.waiting = append(c.waiting, q)
 	p.mu.Unlock()
 	<-q.granted // soon: watchPace sees to that
-	sparePasses.Put(q)
 }
 
 // arrived takes notice that messages have come into the session. The caller holds the mu of the peer.
