@@ -103,11 +103,11 @@ func (h *hook) refuseConnection(l *clientLink, f *validate.PacketFault, topic st
 	}
 	h.refused(l, f.Refusal, topic, attrs...)
 	switch { // the connection is closed either way
-	case l.work == nil && l.isTold(): // before the login mochi cannot answer
+	case !l.attached && l.isTold(): // before the login mochi cannot answer
 		_, _ = l.Write([]byte{packets.Connack << 4, 3, 0, f.V5.Code, 0})
-	case l.work == nil && f.V3 > 0:
+	case !l.attached && f.V3 > 0:
 		_, _ = l.Write([]byte{packets.Connack << 4, 2, 0, f.V3})
-	case l.work != nil && l.isTold():
+	case l.attached && l.isTold():
 		_ = l.mochi().WritePacket(packets.Packet{
 			FixedHeader: packets.FixedHeader{Type: packets.Disconnect},
 			ReasonCode:  f.V5.Code,

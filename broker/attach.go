@@ -20,8 +20,8 @@ const maxSessionExpiry = 30 * 24 * time.Hour
 // attach gives the session of its client id to a connection, before CONNACK. Nothing is sent yet. A new session that lasts,
 // and a will, are on disk when it returns; where that takes too long the connection is ended.
 func (r *router) attach(l *clientLink, pk *packets.Packet) {
-	w := &work{r: r}
-	l.work, l.now = w, r.now()
+	w := l.work
+	l.attached, l.now = true, r.now()
 	l.OnDrained(func() { r.resume(l) })
 	c := sessionConnection(l, pk)
 	p := l.peer
@@ -72,9 +72,13 @@ func (r *router) resume(l *clientLink) {
 
 // detach ends the connection of a session, when mochi has let go of it.
 func (r *router) detach(l *clientLink) {
-	p, w, now := l.peer, l.work, r.now()
-	if w == nil { // it was never attached
+	if !l.attached {
 		return
+	}
+	p, w, now := l.peer, l.work, r.now()
+	if w == nil { // else a panic has ended the round
+		w = r.begin()
+		defer w.finish()
 	}
 	cause := session.Lost
 	switch {

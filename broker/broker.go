@@ -198,18 +198,26 @@ func (b *Broker) Start() error {
 // Expect says that the connection from this address is made by this program: it comes in whoever else waits.
 func (b *Broker) Expect(local net.Addr) { b.network.Expect(local) }
 
-// establish serves one connection until it ends. mochi's decoder can panic on what a client sends: the connection
-// recovers (run in network/conn.go), see dieOfPanic.
+// establish serves one connection until it is quiet for the first time, or ends.
 func (b *Broker) establish(c *network.Conn) error {
 	l := newLink(b.hook, c)
 	b.hook.router.traffic.sockets.Add(1)
 	l.screen.Limit = b.maxPacketBytes
-	var err error
+	c.OnInput(l)
+	return l.Resume()
+}
+
+// Resume serves the connection until it is quiet or ends. mochi's decoder can panic on what a client sends: the connection recovers
+// (serve in network/conn.go), see dieOfPanic.
+func (l *clientLink) Resume() (err error) {
 	panicked := true
 	defer func() {
+		if err == network.ErrQuiet {
+			return
+		}
 		defer dieOfPanic()
-		b.hook.connectionEnded(l, err, panicked)
-		b.hook.sessions.release(l)
+		l.hook.connectionEnded(l, err, panicked)
+		l.hook.sessions.release(l)
 	}()
 	err = l.serve()
 	panicked = false

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync/atomic"
@@ -64,6 +65,10 @@ func dieOfPanic() {
 	}
 }
 
+// collectAfter so many logins garbage is collected. Each leaves a hundred kilobytes of it, and between them what stays as long as the
+// connection: what lies so strewn cannot be given back. Measured with 5,000 idle TLS connections: 20 MiB of 100.
+const collectAfter = 256
+
 // connect takes a CONNECT. An error ends the connection.
 func (h *hook) connect(l *clientLink, pk *packets.Packet) error {
 	connect := &pk.Connect
@@ -98,10 +103,13 @@ func (h *hook) connect(l *clientLink, pk *packets.Packet) error {
 		return fmt.Errorf("send CONNACK: %w", err)
 	}
 	l.established.Store(true)
-	h.accepted.Add(1)
+	accepted := h.accepted.Add(1)
 	h.router.start(l)
 	h.log.Info("client connected", append(l.attrs(), "version", cl.Properties.ProtocolVersion,
 		"clean", cl.Properties.Clean, "keepalive", cl.State.Keepalive, "will", connect.WillFlag)...)
+	if accepted%collectAfter == 0 {
+		runtime.GC()
+	}
 	if h.gate.isClosed() && !h.isIngest(l) {
 		h.sessions.end(l, packets.ErrServerShuttingDown) // it passed the gate while DisconnectDevices was looking around
 	}

@@ -202,7 +202,7 @@ func TestForFreeSpaceTheLargestSessionOfAllEnds(t *testing.T) {
 	free := atomic.Int64{}
 	free.Store(1 << 30)
 	b := keeping(t, journaltest.New(), func(o *broker.Options) {
-		o.FreeBytes, o.StallTimeout = free.Load, 100*time.Millisecond // of which a tenth is a tick
+		o.FreeBytes, o.StallTimeout = free.Load, 5*time.Second // of which a tenth is a tick
 	})
 	fill := func(device string, bytes int) {
 		c := brokertest.Dial(t, b, brokertest.TCP, lasting(device, device+"-away", 5))

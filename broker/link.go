@@ -33,7 +33,8 @@ type clientLink struct {
 	asksName  bool // it wants to know Options.Name
 
 	peer            *peer                 // set by claim
-	work            *work                 // set by attach
+	attached        bool                  // to the session of peer
+	work            *work                 // of the round; nil between two
 	turn            turn                  // its place in the queue for credits
 	present         bool                  // there was a session: for the CONNACK
 	lasting         bool                  // the session outlives the connection, on disk
@@ -92,7 +93,7 @@ func (l *clientLink) Read(p []byte) (int, error) {
 		return 0, l.wrong
 	}
 	n, err := l.Conn.Read(p)
-	if l.work != nil && (n > 0 || err != network.ErrNoInput) {
+	if l.attached && (n > 0 || err != network.ErrNoInput) {
 		l.now, l.lost = l.hook.now(), err != nil && err != network.ErrNoInput
 	}
 	if l.screen.Version == 0 {

@@ -22,9 +22,9 @@ const roundBytes = 4 << 10
 
 // round is what a reader has while it has something to do. An idle connection has none.
 type round struct {
-	in      [roundBytes]byte
-	packet  packets.Packet
-	scratch work // only its slices
+	in     [roundBytes]byte
+	packet packets.Packet
+	work   work
 }
 
 var rounds = sync.Pool{New: func() any { return new(round) }}
@@ -32,10 +32,13 @@ var rounds = sync.Pool{New: func() any { return new(round) }}
 // errLeft ends the loop of a client that has said goodbye.
 var errLeft = errors.New("the client has left")
 
-// serve reads from a connection until it ends, and returns why; nil when the client said goodbye.
+// serve reads from a connection until it ends, and returns why; nil when the client said goodbye. network.ErrQuiet says that it has not
+// ended, and is to be called again when something comes.
 func (l *clientLink) serve() error {
 	for {
-		l.AwaitInput()
+		if l.AwaitInput() {
+			return network.ErrQuiet
+		}
 		switch err := l.round(); err {
 		case nil:
 		case errLeft:
@@ -49,7 +52,7 @@ func (l *clientLink) serve() error {
 // round deals with everything that has come. Where the network waits in Read, on websockets, it does not return while all is well.
 func (l *clientLink) round() (err error) {
 	r := rounds.Get().(*round)
-	l.work.borrow(&r.scratch)
+	l.work, r.work.r = &r.work, l.hook.router
 	read := 0
 	for {
 		if read >= roundBytes || read > 0 && l.Kind() == network.WebSocket {
@@ -71,25 +74,17 @@ func (l *clientLink) round() (err error) {
 	}
 	l.endRound()
 	r.packet = packets.Packet{}
-	l.work.giveBack(&r.scratch)
+	r.work.rest()
+	l.work = nil
 	rounds.Put(r)
 	return err
 }
 
-// borrow takes the slices of another work.
-func (w *work) borrow(from *work) {
-	if w != nil {
-		w.out, w.after, w.dirty, w.buf = from.out[:0], from.after[:0], from.dirty[:0], from.buf[:0]
-		w.bundle.messages, w.bundle.acks = from.bundle.messages[:0], from.bundle.acks[:0]
-	}
-}
-
-// giveBack leaves w without any.
-func (w *work) giveBack(to *work) {
-	if w != nil {
-		to.borrow(w)
-		w.out, w.after, w.dirty, w.buf, w.bundle = nil, nil, nil, nil, bundle{}
-	}
+// rest leaves of w what the next round, of another connection, can use.
+func (w *work) rest() {
+	w.clearBundle()
+	w.pub, w.routing, w.slowGroup, w.urgent = publication{}, false, nil, false
+	w.out, w.after, w.dirty, w.kept, w.buf = w.out[:0], w.after[:0], w.dirty[:0], w.kept[:0], w.buf[:0]
 }
 
 // partial is a packet that has not come completely.
@@ -163,7 +158,7 @@ func (l *clientLink) take(p []byte, pk *packets.Packet) error {
 // last one with nothing but a payload, which need not be stored, or a PUBACK without a reason. It returns the packet's length,
 // 0 for all others. mochi decodes them to the same, see FuzzPlain.
 func (l *clientLink) takePlain(p []byte) (n int, err error) {
-	if l.work == nil || len(p) < 4 {
+	if !l.attached || len(p) < 4 {
 		return 0, nil
 	}
 	b, first := &l.work.bundle, p[0]
@@ -241,7 +236,7 @@ func plainPublish(p []byte, topic string, version byte) (id uint16, payload []by
 
 // takeBundle deals with what takePlain has put aside.
 func (l *clientLink) takeBundle() (err error) {
-	if l.work == nil || len(l.work.bundle.messages)+len(l.work.bundle.acks) == 0 {
+	if len(l.work.bundle.messages)+len(l.work.bundle.acks) == 0 {
 		return nil
 	}
 	defer dieOfPanic()
@@ -299,7 +294,7 @@ func (l *clientLink) endReading(err error) {
 		_ = l.hook.refuseConnection(l, fault, "") // the loop ends with the fault itself
 	case err == network.ErrDrained:
 		l.hook.sessions.end(l, packets.ErrSessionTakenOver)
-	case errors.Is(err, os.ErrDeadlineExceeded) && l.work != nil && l.isTold() && !l.IsClosing(): // [MQTT-3.1.2-22]
+	case errors.Is(err, os.ErrDeadlineExceeded) && l.attached && l.isTold() && !l.IsClosing(): // [MQTT-3.1.2-22]
 		_ = l.mochi().WritePacket(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Disconnect},
 			ReasonCode: packets.ErrKeepAliveTimeout.Code}) // the connection ends either way
 	}
@@ -309,10 +304,8 @@ func (l *clientLink) endReading(err error) {
 // deliveries, with one write for each connection. Then the publisher waits for a share group that cannot follow.
 func (l *clientLink) endRound() {
 	defer dieOfPanic()
-	if l.work != nil {
-		l.work.flush()
-		l.work.waitForGroup(l)
-	}
+	l.work.flush()
+	l.work.waitForGroup(l)
 }
 
 // linkOf returns nil for a client without a connection of ours.

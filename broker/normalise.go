@@ -58,7 +58,7 @@ func announce(cl *mqtt.Client, pk packets.Packet, maxPacketBytes uint32) packets
 func (h *hook) OnPacketEncode(cl *mqtt.Client, pk packets.Packet) packets.Packet {
 	switch pk.FixedHeader.Type {
 	case packets.Connack:
-		if l := linkOf(cl); l != nil && l.work != nil && pk.ReasonCode == packets.CodeSuccess.Code {
+		if l := linkOf(cl); l != nil && l.attached && pk.ReasonCode == packets.CodeSuccess.Code {
 			pk.SessionPresent = l.present
 			if l.asksName {
 				pk.Properties.User = []packets.UserProperty{{Key: h.name.Key, Val: h.name.Value}}

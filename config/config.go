@@ -28,6 +28,7 @@ type Config struct {
 	Ingest    Ingest    `mapstructure:"ingest"`
 	Bridges   []Bridge  `mapstructure:"bridges"`
 	Store     Store     `mapstructure:"store"`
+	Backup    Backup    `mapstructure:"backup"`
 	Limits    Limits    `mapstructure:"limits"`
 	Log       Log       `mapstructure:"log"`
 }
@@ -97,6 +98,16 @@ type Ingest struct {
 type Store struct {
 	Path      string        `mapstructure:"path"`      // "" means plantops.db in the data directory, see Config.StorePath
 	Retention time.Duration `mapstructure:"retention"` // 0 means for ever
+	MaxSize   Size          `mapstructure:"max_size"`  // of the database, what is in use of it; 0 means any
+}
+
+// Backup says when backups are made by themselves, and where.
+type Backup struct {
+	Every time.Duration `mapstructure:"every"` // 0 means never
+	Keep  int           `mapstructure:"keep"`
+	Dir   string        `mapstructure:"dir"`   // "" means backups in the data directory, see Config.BackupDir
+	After string        `mapstructure:"after"` // command for a shell; "" means none
+	Certs bool          `mapstructure:"certs"` // the certificates and their keys go along
 }
 
 // Limits keep one client, or many strangers, from using up the machine.
@@ -166,7 +177,8 @@ func Default() Config {
 			MaxDiskMessagesPerAccount:    1_000_000,
 			MaxDiskBytesPerAccount:       256 << 20,
 		},
-		Log: Log{Level: "info", Format: "text"},
+		Backup: Backup{Keep: 7, Certs: true},
+		Log:    Log{Level: "info", Format: "text"},
 	}
 }
 
@@ -192,6 +204,14 @@ func (c Config) StorePath() string {
 		return c.Store.Path
 	}
 	return filepath.Join(c.DataDir, "plantops.db")
+}
+
+// BackupDir returns the folder of backups that are made by themselves.
+func (c Config) BackupDir() string {
+	if c.Backup.Dir != "" {
+		return c.Backup.Dir
+	}
+	return filepath.Join(c.DataDir, "backups")
 }
 
 // CertsDir returns the directory of the certificate authority.

@@ -99,6 +99,13 @@ var settings = []setting{
 
 	{path: "store.path", field: func(c *Config) any { return &c.Store.Path }, meaning: "database file; empty means plantops.db in data_dir"},
 	{path: "store.retention", field: func(c *Config) any { return &c.Store.Retention }, meaning: "how long readings are kept, such as 365d; 0 means for ever"},
+	{path: "store.max_size", field: func(c *Config) any { return &c.Store.MaxSize }, meaning: "how large the database may become, such as 20GB: above it the oldest readings go; 0 means as large as the disk"},
+
+	{path: "backup.every", field: func(c *Config) any { return &c.Backup.Every }, meaning: "how often a backup is made by itself, such as 1d; 0 means never"},
+	{path: "backup.keep", field: func(c *Config) any { return &c.Backup.Keep }, meaning: "how many of those backups are kept; older ones are removed"},
+	{path: "backup.dir", field: func(c *Config) any { return &c.Backup.Dir }, meaning: "folder of those backups, best on another disk; empty means backups in data_dir"},
+	{path: "backup.after", field: func(c *Config) any { return &c.Backup.After }, meaning: "command that is run by a shell after each of them, with its path in PLANTOPS_BACKUP; empty means none"},
+	{path: "backup.certs", field: func(c *Config) any { return &c.Backup.Certs }, meaning: "put the certificates and their keys into those backups, without which devices do not know a restored server"},
 
 	{path: "limits.max_connections", field: func(c *Config) any { return &c.Limits.MaxConnections }, meaning: "most connections at a time"},
 	{path: "limits.max_unauthenticated", field: func(c *Config) any { return &c.Limits.MaxUnauthenticated }, meaning: "most connections at a time that have not logged in yet"},
@@ -167,6 +174,8 @@ func (s setting) unit() string {
 		return "yes/no"
 	case *time.Duration:
 		return "duration"
+	case *Size:
+		return "size"
 	case *[]string, *[]Source, *[]Bridge:
 		return "list"
 	case *int:
@@ -196,6 +205,8 @@ func (s setting) text(c *Config) string {
 		return strconv.Itoa(v)
 	case time.Duration:
 		return formatDuration(v)
+	case Size:
+		return v.String()
 	case []string:
 		return strings.Join(v, ", ")
 	case []Source:

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"math"
 	"regexp"
 	"strconv"
 	"strings"
@@ -23,6 +24,8 @@ func (s setting) parse(text string) (any, error) {
 		return parseInt(strings.TrimSpace(text))
 	case *time.Duration:
 		return parseDuration(strings.TrimSpace(text))
+	case *Size:
+		return parseSize(strings.TrimSpace(text))
 	case *[]string:
 		return parseList(text)
 	case *[]Source:
@@ -83,6 +86,42 @@ func formatDuration(d time.Duration) string {
 		s = strings.TrimSuffix(s, "0m")
 	}
 	return s
+}
+
+// Size is a number of bytes.
+type Size int64
+
+// sizeUnits are those of the makers of disks and cards: a thousand, not 1024.
+var sizeUnits = []struct {
+	name  string
+	bytes int64
+}{{"TB", 1e12}, {"GB", 1e9}, {"MB", 1e6}, {"kB", 1e3}}
+
+// String writes what parseSize reads, with the largest unit that leaves a whole number.
+func (n Size) String() string {
+	for _, unit := range sizeUnits {
+		if n != 0 && int64(n)%unit.bytes == 0 {
+			return strconv.FormatInt(int64(n)/unit.bytes, 10) + unit.name
+		}
+	}
+	return strconv.FormatInt(int64(n), 10)
+}
+
+// parseSize accepts a whole number of bytes, or one with a unit.
+func parseSize(text string) (Size, error) {
+	wrong := errors.New("must be a size, for example 500MB, 20GB or 1TB")
+	times := int64(1)
+	for _, unit := range sizeUnits {
+		if digits, ok := strings.CutSuffix(strings.ToLower(text), strings.ToLower(unit.name)); ok {
+			text, times = strings.TrimSpace(digits), unit.bytes
+			break
+		}
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || !decimal.MatchString(text) || n > math.MaxInt64/times || n < 0 {
+		return 0, wrong
+	}
+	return Size(n * times), nil
 }
 
 func parseList(text string) ([]string, error) {

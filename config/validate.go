@@ -61,7 +61,7 @@ func (v *validator) files() {
 		v.refuse("data_dir", "must name a directory, for example ./data")
 	}
 	for _, key := range []string{"data_dir", "store.path", "certs.dir", "certs.ca_cert", "certs.server_cert", "certs.server_key", "certs.crl",
-		"mqtt.ca_cert", "mqtt.client_cert", "mqtt.client_key"} {
+		"mqtt.ca_cert", "mqtt.client_cert", "mqtt.client_key", "backup.dir"} {
 		if s, _ := find(key); !printable(s.text(v.config)) {
 			v.refuse(key, "must be a path without control characters")
 		}
@@ -214,6 +214,16 @@ func (v *validator) numbers() {
 	if v.config.Store.Retention != 0 {
 		v.within("store.retention", time.Hour, 100*365*day)
 	}
+	if n := v.config.Store.MaxSize; n != 0 && n < leastSize {
+		v.refuse("store.max_size", "must be 0 (as large as the disk) or at least %s", leastSize)
+	}
+	if v.config.Backup.Every != 0 {
+		v.within("backup.every", time.Hour, 365*day)
+	}
+	v.between("backup.keep", 1, 10_000)
+	if strings.ContainsRune(v.config.Backup.After, 0) {
+		v.refuse("backup.after", "must be a command without a zero byte")
+	}
 	v.between("limits.max_connections", 1, 1_000_000)
 	v.between("limits.max_unauthenticated", 1, 1_000_000)
 	v.between("limits.max_unauthenticated_per_address", 1, 1_000_000)
@@ -231,6 +241,9 @@ func (v *validator) numbers() {
 	v.between("limits.max_disk_bytes_per_account", 1<<20, 1<<30)
 }
 
+// leastSize is what a database needs to be of use.
+const leastSize Size = 10e6
+
 func (v *validator) between(key string, least, most int) {
 	s, _ := find(key)
 	if n := s.value(v.config).(int); n < least || n > most {
@@ -242,8 +255,11 @@ func (v *validator) within(key string, least, most time.Duration) {
 	s, _ := find(key)
 	if d := s.value(v.config).(time.Duration); d < least || d > most {
 		zero := ""
-		if key == "store.retention" {
+		switch key {
+		case "store.retention":
 			zero = "0 (for ever) or "
+		case "backup.every":
+			zero = "0 (never) or "
 		}
 		v.refuse(key, "must be %sfrom %s to %s", zero, formatDuration(least), formatDuration(most))
 	}

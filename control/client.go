@@ -12,6 +12,7 @@ import (
 	"net/http"
 
 	"github.com/plantops/plantops/store"
+	"github.com/plantops/plantops/store/backup"
 )
 
 // Client asks the server that is running in a data directory. It connects anew for each question, and is safe for
@@ -168,6 +169,12 @@ func (c *Client) Retention(ctx context.Context) (WaitingRetention, error) {
 // ConfirmRetention implements Operator.
 func (c *Client) ConfirmRetention(ctx context.Context, before Moment) error {
 	_, err := ask[struct{}](ctx, c, http.MethodPost, "/retention/confirm", confirmRequest{before})
+	return err
+}
+
+// NoteBackup implements Operator.
+func (c *Client) NoteBackup(ctx context.Context, e backup.Entry) error {
+	_, err := ask[struct{}](ctx, c, http.MethodPost, "/backup/note", e)
 	return err
 }
 

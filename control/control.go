@@ -6,6 +6,8 @@
 //	authority.go  who trusts which certificate authority
 //	equation.go   the equation, read until both sides agree
 //	retention.go  deleting by age, and what a person confirms of it
+//	growth.go     how fast the database grows, how long the disk lasts, deleting by size
+//	backup.go     what is known of backups
 //	device.go     a device as people and programs are shown it
 //	refusals.go   what each account was refused
 //	broker.go     sessions and retained messages of the embedded broker
@@ -25,6 +27,7 @@ import (
 	"context"
 
 	"github.com/plantops/plantops/store"
+	"github.com/plantops/plantops/store/backup"
 )
 
 // Operator is what a server can be asked and told. *Server does it in this process, *Client asks the one that is running.
@@ -87,4 +90,6 @@ type Operator interface {
 	// ConfirmRetention lets everything before a time go at once, as far as it is due; before is the Due that a person has seen.
 	// A running server begins now, otherwise the next one does. The error wraps ErrNothingToConfirm.
 	ConfirmRetention(ctx context.Context, before Moment) error
+	// NoteBackup remembers a backup that a person made, for Status.
+	NoteBackup(ctx context.Context, e backup.Entry) error
 }

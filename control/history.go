@@ -37,18 +37,9 @@ type HistoryPlace struct {
 	Text string `json:"text"`
 }
 
-// HistoryOutcome is what became of a History.
+// HistoryOutcome is what became of a History: one outcome for each message, in order.
 type HistoryOutcome struct {
-	Stored    int64 `json:"stored"`
-	Duplicate int64 `json:"duplicate"`
-	// Others are the messages, by number, with another outcome: of which something was not stored.
-	Others []OtherOutcome `json:"others,omitempty"`
-}
-
-// OtherOutcome is the outcome of one message.
-type OtherOutcome struct {
-	Message int           `json:"message"`
-	Outcome store.Outcome `json:"outcome"`
+	Outcomes []store.Outcome `json:"outcomes"`
 }
 
 const (
@@ -132,9 +123,7 @@ func (s *Server) ImportHistory(ctx context.Context, h History) (HistoryOutcome, 
 		}
 		took := time.Since(began)
 		s.imports.took(len(batch), took)
-		for i, o := range outcomes {
-			result.add(done+i, o)
-		}
+		result.Outcomes = append(result.Outcomes, outcomes...)
 		done += len(batch)
 		s.letLiveReadingsPass(ctx, took)
 	}
@@ -168,20 +157,6 @@ func (s *Server) appendHistory(ctx context.Context, batch []store.Message) ([]st
 
 // counts tells whether a message with that outcome is in the counters of the store.
 func counts(o store.Outcome) bool { return o <= store.Quarantined || o == store.Partly }
-
-func (o *HistoryOutcome) add(message int, of store.Outcome) {
-	switch of {
-	case store.Stored:
-		o.Stored++
-	case store.Duplicate:
-		o.Duplicate++
-	default:
-		if of == store.Partly {
-			o.Stored++
-		}
-		o.Others = append(o.Others, OtherOutcome{message, of})
-	}
-}
 
 func (i *imports) nextStep() int {
 	i.mu.Lock()

@@ -36,10 +36,10 @@ func TestHistoryOverTheSocketIsStoredOnceAndItsPlaceRemembered(t *testing.T) {
 	h.Place = HistoryPlace{Key: "file", Text: "line 7"}
 	got, err := client.ImportHistory(t.Context(), h)
 	require.NoError(t, err)
-	assert.Equal(t, HistoryOutcome{Stored: 2}, got)
+	assert.Equal(t, HistoryOutcome{[]store.Outcome{store.Stored, store.Stored}}, got)
 	got, err = client.ImportHistory(t.Context(), h)
 	require.NoError(t, err)
-	assert.Equal(t, HistoryOutcome{Duplicate: 2}, got)
+	assert.Equal(t, HistoryOutcome{[]store.Outcome{store.Duplicate, store.Duplicate}}, got)
 	place, err := client.HistoryPlace(t.Context(), "file")
 	require.NoError(t, err)
 	assert.Equal(t, "line 7", place)
@@ -49,7 +49,7 @@ func TestHistoryOverTheSocketIsStoredOnceAndItsPlaceRemembered(t *testing.T) {
 	h.Metric[1] = 2
 	got, err = client.ImportHistory(t.Context(), h)
 	require.NoError(t, err)
-	assert.Equal(t, HistoryOutcome{Stored: 1, Others: []OtherOutcome{{0, store.Partly}, {1, store.Conflicting}}}, got)
+	assert.Equal(t, HistoryOutcome{[]store.Outcome{store.Partly, store.Conflicting}}, got)
 
 	var received []int64
 	for r, err := range db.Readings(t.Context(), store.Query{Metrics: []string{"ph"}}) {

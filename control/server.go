@@ -29,9 +29,12 @@ type Options struct {
 	// OfflineAfter is how long a device counts as online after it was last seen.
 	OfflineAfter time.Duration
 	// Keep is how long readings are kept; 0: for ever.
-	Keep    time.Duration
-	Version string           // of the program
-	Now     func() time.Time // nil is time.Now
+	Keep time.Duration
+	// MaxBytes is how much the database may have in use; 0: any.
+	MaxBytes int64
+	Backup   BackupPlan
+	Version  string           // of the program
+	Now      func() time.Time // nil is time.Now
 	// Doubt says in words why Now is not to be trusted; "": it is. nil: always.
 	Doubt   func() string
 	Sources *source.Set // for what is replayed from quarantine; nil: none
@@ -69,7 +72,10 @@ type Server struct {
 	running         *Running
 	keep            time.Duration
 	doubt           func() string
-	retaining       sync.Mutex // held while what is deleted by age changes
+	maxBytes        int64
+	backup          BackupPlan
+	retaining       sync.Mutex // held while what is deleted by age or size changes
+	lastUsed        int64      // bytes in use when DeleteForSize ended last
 	sources         *source.Set
 
 	offlineAfter atomic.Int64 // nanoseconds; can change while the server runs
@@ -90,7 +96,7 @@ func New(o Options) *Server {
 	if o.Doubt == nil {
 		o.Doubt = func() string { return "" }
 	}
-	s := &Server{keep: o.Keep, doubt: o.Doubt, store: o.Store, authority: o.Authority, listeners: o.Listeners, backendUsername: o.BackendUsername,
+	s := &Server{keep: o.Keep, maxBytes: o.MaxBytes, backup: o.Backup, doubt: o.Doubt, store: o.Store, authority: o.Authority, listeners: o.Listeners, backendUsername: o.BackendUsername,
 		version: o.Version, now: o.Now, running: o.Running, sources: o.Sources}
 	s.SetOfflineAfter(o.OfflineAfter)
 	return s

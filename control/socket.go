@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/plantops/plantops/store"
+	"github.com/plantops/plantops/store/backup"
 )
 
 // MaxSocketPathBytes is what fits into a unix socket's address on Linux, see unix(7).
@@ -256,6 +257,13 @@ func handler(o Operator) http.Handler {
 			return nil, err
 		}
 		return struct{}{}, o.ConfirmRetention(r.Context(), confirmed.Before)
+	})
+	handle("POST /backup/note", func(r *http.Request) (any, error) {
+		made, err := body[backup.Entry](r)
+		if err != nil {
+			return nil, err
+		}
+		return struct{}{}, o.NoteBackup(r.Context(), made)
 	})
 	return mux
 }

@@ -32,6 +32,7 @@ type Status struct {
 	Certificates  []certs.Info   `json:"certificates"`
 	Rollover      *Rollover      `json:"ca_rollover,omitempty"` // while one authority follows another
 	Retention     Retention      `json:"retention"`
+	Backups       Backups        `json:"backup"`
 	ClockDoubt    string         `json:"clock_doubt,omitempty"` // why the clock is not to be trusted
 }
 
@@ -101,6 +102,13 @@ type Storage struct {
 	LowSpace      bool   `json:"low_space"`
 	Rows          int64  `json:"rows"` // telemetry messages
 	SchemaVersion int    `json:"schema_version"`
+	UsedBytes     int64  `json:"used_bytes"`     // of the file; the rest is free in it
+	MaxBytes      int64  `json:"max_used_bytes"` // store.max_size; 0: any
+	Oldest        Moment `json:"oldest_reading"` // null: none
+	// GrowthPerDay is by how many bytes a day it has grown in the last days; null while that is not known. LastsSeconds is how long the
+	// disk lasts at that rate; null when it is not known, or when the database does not grow.
+	GrowthPerDay *int64 `json:"growth_bytes_per_day"`
+	LastsSeconds *int64 `json:"disk_lasts_seconds"`
 	// Salvages are the times that the database was damaged and made anew.
 	Salvages []Salvage `json:"salvages,omitempty"`
 }
@@ -199,6 +207,13 @@ func (s *Server) Status(ctx context.Context) (Status, error) {
 	}
 	if st.ClockDoubt = s.doubt(); st.ClockDoubt != "" {
 		st.problem("the clock is not to be trusted: %s", st.ClockDoubt)
+	}
+	if err := s.addReach(ctx, &st, health); err != nil {
+		return st, err
+	}
+	st.addSize()
+	if err := st.addBackups(ctx, s.backup, s.store, s.now()); err != nil {
+		return st, err
 	}
 	if s.authority != nil {
 		if err := s.addAuthority(ctx, &st); err != nil {

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/plantops/plantops/store/swap"
 )
 
 const (
@@ -69,7 +71,7 @@ func (a *aside) add(m *Message, reason string) error {
 		err = file.Sync()
 	}
 	if err = errors.Join(err, file.Close()); err == nil && a.size == 0 {
-		err = syncDir(a.path)
+		err = swap.SyncDir(a.path)
 	}
 	if err != nil {
 		_ = os.Truncate(a.path, a.size) // or else a torn line stays, which read passes over
@@ -141,7 +143,7 @@ func (s *Store) takeAside(ctx context.Context) error {
 	if known == 0 {
 		s.log.Warn("messages that the database had refused are in its quarantine now", "count", len(lines))
 	}
-	return errors.Join(os.Remove(s.aside.path), syncDir(s.aside.path))
+	return errors.Join(os.Remove(s.aside.path), swap.SyncDir(s.aside.path))
 }
 
 // keep counts what stays in the file.

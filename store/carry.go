@@ -120,7 +120,7 @@ func (c *carrier) ours(f *salvage.File) bool {
 			return true
 		}
 	}
-	return f.ApplicationID() == applicationID
+	return f.ApplicationID() == ApplicationID
 }
 
 // schema says which tables the new file has and how their records look.

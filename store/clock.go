@@ -133,6 +133,9 @@ const SettingAuthorityPEM = "certificate_authorities_pem"
 // SettingRetention is the setting with what deleting by age has reached; package control writes it.
 const SettingRetention = "retention"
 
+// SettingGrowth is the setting with how large the database was in the last days; package control writes it.
+const SettingGrowth = "growth"
+
 // Setting returns what was remembered under that name; "" when nothing was.
 func (s *Store) Setting(ctx context.Context, name string) (string, error) {
 	value := ""

@@ -2,11 +2,13 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 )
@@ -90,6 +92,204 @@ func (s *Store) countQuarantined(ctx context.Context) (n int64, err error) {
 		s.entries.CompareAndSwap(0, n+1)
 	}
 	return n, err
+}
+
+// checkAfterUncleanStop looks at the whole file before it is used, where that is quick. A larger one is looked at beside
+// everything else, by CheckLater.
+func (s *Store) checkAfterUncleanStop(ctx context.Context) error {
+	info, err := os.Stat(s.path)
+	if err != nil {
+		return err
+	}
+	if info.Size() > maxCheckBytes {
+		s.log.Info("the last stop was unclean, the database is checked while it is used", "path", s.path)
+		s.unchecked.Store(true)
+		return nil
+	}
+	s.log.Info("the last stop was unclean, checking the database", "path", s.path)
+	return s.check(ctx, `PRAGMA quick_check(3)`)
+}
+
+// CheckLater does what Open left to do: after an unclean stop it reads the whole of a large database, beside everything else.
+// What is damaged is made anew as if a reader had come upon it. It returns when ctx ends.
+func (s *Store) CheckLater(ctx context.Context) error {
+	if s.unchecked.Load() {
+		began := time.Now()
+		err := s.check(ctx, `PRAGMA quick_check(3)`)
+		took := time.Since(began).Round(time.Second)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case isDamage(err):
+			s.log.Error("the database is damaged", "path", s.path, "err", err, "took", took)
+			_ = s.suspect(err) // the next commit, or a quiet moment, makes it anew
+		case err != nil:
+			s.log.Warn("the database cannot be checked", "path", s.path, "err", err)
+		default:
+			s.log.Info("the database is intact", "path", s.path, "took", took)
+		}
+		s.unchecked.Store(false)
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// Check reads the whole database and compares its parts. What it finds wraps ErrDamaged.
+func (s *Store) Check(ctx context.Context) error {
+	err := s.suspect(explain(s.check(ctx, `PRAGMA integrity_check(10)`)))
+	if err == nil {
+		err = s.checkBroker(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("check store %s: %w", s.path, err)
+	}
+	return nil
+}
+
+func (s *Store) check(ctx context.Context, pragma string) error {
+	var findings []string
+	err := s.each(ctx, func(scan func(...any) error) error {
+		var text string
+		err := scan(&text)
+		findings = append(findings, text)
+		return err
+	}, pragma)
+	if err != nil {
+		return err
+	}
+	if len(findings) != 1 || findings[0] != "ok" {
+		return fmt.Errorf("%w: %q", ErrDamaged, findings)
+	}
+	return nil
+}
+
+// Examination is what Examine looked at.
+type Examination struct {
+	Devices  int64
+	Readings int64 // messages with readings
+	Findings []Finding
+}
+
+// Finding is something in the database that is not as it was written.
+type Finding struct {
+	Where string // a table, and the device where it is one's
+	What  string
+}
+
+func (e *Examination) add(where, format string, args ...any) {
+	e.Findings = append(e.Findings, Finding{where, fmt.Sprintf(format, args...)})
+}
+
+// Examine reads everything that SQLite's own check does not understand: each blob, and whether the rows of each device are as
+// many as were counted. told, which may be nil, is called with the share of devices that are done. A device is one short
+// transaction, so that the log does not grow meanwhile. An error says that reading was broken off.
+func (s *Store) Examine(ctx context.Context, told func(done, of int)) (e Examination, err error) {
+	devices, err := s.Devices(ctx)
+	if err != nil {
+		return e, err
+	}
+	e.Devices = int64(len(devices))
+	ids, err := s.examinedDevices(ctx, &e)
+	for i, d := range ids {
+		if err != nil {
+			break
+		}
+		if err = s.examineDevice(ctx, d.id, d.name, &e); isDamage(err) && ctx.Err() == nil {
+			e.add(placeOfReadings(d.name), "they cannot be read: %v", err)
+			err = nil
+		}
+		if told != nil {
+			told(i+1, len(ids))
+		}
+	}
+	if err == nil {
+		err = s.examineBroker(ctx, &e)
+	}
+	if isDamage(err) && ctx.Err() == nil {
+		e.add("the file", "%v", err)
+		err = nil
+	}
+	if err != nil {
+		return e, fmt.Errorf("examine store %s: %w", s.path, err)
+	}
+	return e, nil
+}
+
+type examined struct {
+	id   int64
+	name string
+}
+
+// examinedDevices are those that have rows or should have some.
+func (s *Store) examinedDevices(ctx context.Context, e *Examination) (list []examined, err error) {
+	err = s.each(ctx, func(scan func(...any) error) error {
+		var d examined
+		err := scan(&d.id, &d.name)
+		list = append(list, d)
+		return err
+	}, `SELECT id, name FROM device ORDER BY name`)
+	return list, err
+}
+
+// examineDevice reads all rows of a device, and compares their number with its counter as of the same moment.
+func (s *Store) examineDevice(ctx context.Context, id int64, name string, e *Examination) error {
+	where := placeOfReadings(name)
+	var rows, damaged, counted int64
+	var first, last int64
+	var pairs []pair
+	tx, err := s.db.Load().BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return explain(err)
+	}
+	defer func() { _ = tx.Rollback() }() // it only reads
+	if err := tx.QueryRowContext(ctx, `SELECT coalesce(max(rows), 0) FROM counter WHERE device = ?`, id).Scan(&counted); err != nil {
+		return explain(err)
+	}
+	list, err := tx.QueryContext(ctx, `SELECT time, body FROM reading WHERE device = ?`, id)
+	if err != nil {
+		return explain(err)
+	}
+	defer func() { _ = list.Close() }() // what Close could say, Err says
+	for list.Next() {
+		var at int64
+		var body sql.RawBytes
+		if err := list.Scan(&at, &body); err != nil {
+			return explain(err)
+		}
+		rows++
+		if pairs, err = decodeBody(pairs[:0], body); err != nil || len(pairs) == 0 {
+			if damaged++; damaged == 1 {
+				first = at
+			}
+			last = at
+		}
+	}
+	if err := list.Err(); err != nil {
+		return explain(err)
+	}
+	e.Readings += rows
+	if damaged > 0 {
+		e.add(where, "%d rows cannot be read, from %s to %s", damaged, momentText(first), momentText(last))
+	}
+	if rows != counted {
+		e.add(where, "there are %d rows, and %d were counted", rows, counted)
+	}
+	return nil
+}
+
+func placeOfReadings(device string) string { return "readings of device " + strconv.Quote(device) }
+
+// momentText is a time of the database for people.
+func momentText(ms int64) string { return time.UnixMilli(ms).UTC().Format(time.RFC3339) }
+
+// examineBroker looks for rows of the broker's tables that are not as they were written.
+func (s *Store) examineBroker(ctx context.Context, e *Examination) error {
+	err := s.checkBroker(ctx)
+	if errors.Is(err, ErrDamaged) {
+		e.add("the broker's state", "%v", err)
+		return nil
+	}
+	return err
 }
 
 // QuarantineGrowth says how many entries arrived since a time, and when the newest did (UTC ms; zero: none).

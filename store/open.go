@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"syscall"
 
+	"github.com/plantops/plantops/store/swap"
 	"modernc.org/sqlite"
 )
 
@@ -22,8 +23,8 @@ import (
 var migrations embed.FS
 
 const (
-	// applicationID marks our files: "Plnt".
-	applicationID = 0x506c6e74
+	// ApplicationID marks our files: "Plnt".
+	ApplicationID = 0x506c6e74
 
 	// A row goes to the page of its device, so a batch from many devices touches as many pages, and each one that is
 	// touched is written whole: with 1000 devices, batches of 1000 took a third of the time that they take with 4096.
@@ -39,7 +40,7 @@ const (
 )
 
 // walSuffix is what SQLite adds to the name for the write-ahead log.
-const walSuffix = "-wal"
+const walSuffix = swap.WAL
 
 func (s *Store) open(ctx context.Context) error {
 	path, err := RealPath(s.options.Path)
@@ -48,6 +49,9 @@ func (s *Store) open(ctx context.Context) error {
 	}
 	s.path, s.aside = path, aside{path: path + asideSuffix, byDevice: map[string]int64{}}
 	if !s.options.ReadOnly {
+		if err := s.finishRestore(path); err != nil {
+			return err
+		}
 		if err := s.finishSwap(ctx, path); err != nil {
 			return err
 		}
@@ -68,6 +72,15 @@ func (s *Store) open(ctx context.Context) error {
 	}
 	s.keepReserve()
 	return s.takeAside(ctx)
+}
+
+// finishRestore brings a restore to its end that was broken off after it was decided.
+func (s *Store) finishRestore(path string) error {
+	old, err := swap.FinishRestore(path)
+	if old != "" {
+		s.log.Warn("finished restoring a backup, which was broken off", "path", path, "old", old)
+	}
+	return err
 }
 
 // openFull opens a file for which there is no room: with what was held in reserve, or, when it is only to be read and its log
@@ -178,7 +191,7 @@ func createFile(path string) error {
 	if err := errors.Join(giveToOwnerOf(filepath.Dir(path), file), file.Close()); err != nil {
 		return reason(err)
 	}
-	return syncDir(path) // the name must outlive a power cut like what will be in it
+	return swap.SyncDir(path) // the name must outlive a power cut like what will be in it
 }
 
 // giveToOwnerOf gives a new file to the owner of dir when this is root, so that a command under sudo leaves nothing that
@@ -278,8 +291,8 @@ func (s *Store) checkReadable(ctx context.Context) error {
 		err = s.queryRow(ctx, query).Scan(&n)
 		return n, err
 	})
-	if err == nil && version < latestVersion() {
-		err = fmt.Errorf("schema %d is older than %d, and opened read-only it cannot be brought up to date", version, latestVersion())
+	if err == nil && version < LatestSchema() {
+		err = fmt.Errorf("schema %d is older than %d, and opened read-only it cannot be brought up to date", version, LatestSchema())
 	}
 	return err
 }
@@ -301,15 +314,16 @@ func (s *Store) identify(number func(query string) (int64, error)) (version int6
 	switch {
 	case id == 0 && version == 0 && tables == 0:
 		return 0, nil
-	case id != applicationID:
+	case id != ApplicationID:
 		return 0, fmt.Errorf("%w (application id %#x)", ErrForeign, id)
-	case version > latestVersion():
-		return 0, fmt.Errorf("%w: it has schema %d, this one knows up to %d", ErrNewerSchema, version, latestVersion())
+	case version > LatestSchema():
+		return 0, fmt.Errorf("%w: it has schema %d, this one knows up to %d", ErrNewerSchema, version, LatestSchema())
 	}
 	return version, nil
 }
 
-func latestVersion() int64 {
+// LatestSchema is the number of the schema that this program brings a file to.
+func LatestSchema() int64 {
 	files, _ := migrations.ReadDir("migrations") // embedded: it is there
 	return int64(len(files))
 }
@@ -344,52 +358,10 @@ func (s *Store) migrateTo(ctx context.Context, version int64, name string) error
 	} else if there >= version {
 		return s.w.run(ctx, "COMMIT")
 	}
-	script := fmt.Sprintf("%s;\nPRAGMA application_id = %d;\nPRAGMA user_version = %d;\nCOMMIT;", text, applicationID, version)
+	script := fmt.Sprintf("%s;\nPRAGMA application_id = %d;\nPRAGMA user_version = %d;\nCOMMIT;", text, ApplicationID, version)
 	if err := s.w.run(ctx, script); err != nil {
 		return err
 	}
 	s.log.Info("migrated the database", "path", s.path, "migration", name)
-	return nil
-}
-
-func (s *Store) checkAfterUncleanStop(ctx context.Context) error {
-	info, err := os.Stat(s.path)
-	if err != nil {
-		return err
-	}
-	if info.Size() > maxCheckBytes {
-		s.log.Info("the last stop was unclean, the database is too large to check it now", "path", s.path)
-		return nil
-	}
-	s.log.Info("the last stop was unclean, checking the database", "path", s.path)
-	return s.check(ctx, `PRAGMA quick_check(3)`)
-}
-
-// Check reads the whole database and compares its parts. What it finds wraps ErrDamaged.
-func (s *Store) Check(ctx context.Context) error {
-	err := s.suspect(explain(s.check(ctx, `PRAGMA integrity_check(10)`)))
-	if err == nil {
-		err = s.checkBroker(ctx)
-	}
-	if err != nil {
-		return fmt.Errorf("check store %s: %w", s.path, err)
-	}
-	return nil
-}
-
-func (s *Store) check(ctx context.Context, pragma string) error {
-	var findings []string
-	err := s.each(ctx, func(scan func(...any) error) error {
-		var text string
-		err := scan(&text)
-		findings = append(findings, text)
-		return err
-	}, pragma)
-	if err != nil {
-		return err
-	}
-	if len(findings) != 1 || findings[0] != "ok" {
-		return fmt.Errorf("%w: %q", ErrDamaged, findings)
-	}
 	return nil
 }

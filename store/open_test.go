@@ -140,8 +140,8 @@ func TestNewFileIsPrivateAndInWALMode(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, os.FileMode(0o600), info.Mode())
 	for pragma, want := range map[string]int64{
-		"page_size": pageBytes, "synchronous": 2, "busy_timeout": 1000, "foreign_keys": 1, "application_id": applicationID,
-		"user_version": latestVersion(), "wal_autocheckpoint": checkpointPages, "journal_size_limit": 16 << 20,
+		"page_size": pageBytes, "synchronous": 2, "busy_timeout": 1000, "foreign_keys": 1, "application_id": ApplicationID,
+		"user_version": LatestSchema(), "wal_autocheckpoint": checkpointPages, "journal_size_limit": 16 << 20,
 	} {
 		got, err := s.w.number("PRAGMA " + pragma)
 		require.NoError(t, err)
@@ -240,7 +240,7 @@ func TestHealth(t *testing.T) {
 	assert.Greater(t, h.TotalBytes, h.FreeBytes)
 	assert.Positive(t, h.WALBytes)
 	assert.Equal(t, int64(pageBytes), h.PageBytes)
-	assert.Equal(t, int(latestVersion()), h.SchemaVersion)
+	assert.Equal(t, int(LatestSchema()), h.SchemaVersion)
 	assert.True(t, strings.HasSuffix(h.Path, "plantops.db"))
 }
 

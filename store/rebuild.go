@@ -5,16 +5,15 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/plantops/plantops/store/salvage"
+	"github.com/plantops/plantops/store/swap"
 	"modernc.org/sqlite"
 )
 
@@ -73,7 +72,7 @@ func (s *Store) rebuild(ctx context.Context, cause error) error {
 		report, err = s.carryOver(ctx, filepath.Base(old), cause)
 	}
 	if err == nil {
-		err = swapOrUndo(s.path, old)
+		err = swap.ReplaceOrUndo(s.path, s.path+newSuffix, old)
 	}
 	// Also where nothing was made anew: to close the file after reading it has ended the locks that SQLite held on it in this
 	// process, and only what opens it from now on has them again.
@@ -119,12 +118,12 @@ func (s *Store) reopenReaders() error {
 // carryOver makes PATH.new with everything but readings, and returns what is missing.
 func (s *Store) carryOver(ctx context.Context, old string, cause error) (lost string, err error) {
 	making := s.path + makingSuffix
-	if err := removeAll(making); err != nil {
+	if err := swap.RemoveAll(making); err != nil {
 		return "", err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, removeAll(making)) // it takes room
+			err = errors.Join(err, swap.RemoveAll(making)) // it takes room
 		}
 	}()
 	fresh := s.beside(making, slog.New(slog.DiscardHandler)) // of migrations of a file that nobody knows yet
@@ -145,7 +144,7 @@ func (s *Store) carryOver(ctx context.Context, old string, cause error) (lost st
 	if err := os.Rename(making, s.path+newSuffix); err != nil {
 		return "", err
 	}
-	return lost, syncDir(s.path)
+	return lost, swap.SyncDir(s.path)
 }
 
 // beside is a store for a file that is to become the database; it is opened, and closed with disconnect.
@@ -156,103 +155,14 @@ func (s *Store) beside(path string, log *slog.Logger) *Store {
 	}
 }
 
-// removeAll removes a database with what SQLite has beside it.
-func removeAll(path string) error {
-	for _, suffix := range []string{"", walSuffix, shmSuffix} {
-		if err := os.Remove(path + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
-}
-
 // Names beside the database while it is made anew.
 const (
 	makingSuffix = ".making" // may be half written: begun anew
 	newSuffix    = ".new"    // complete
-	shmSuffix    = "-shm"
 )
 
 // damagedName is what a damaged file is called from now on: no other one has the name.
-func damagedName(path string, now time.Time) string {
-	for ; ; now = now.Add(time.Millisecond) { // a clock that was never set says the same after each start
-		name := path + ".damaged-" + now.UTC().Format("20060102T150405.000Z")
-		_, err := os.Lstat(name)
-		_, logErr := os.Lstat(name + walSuffix)
-		if errors.Is(err, fs.ErrNotExist) && errors.Is(logErr, fs.ErrNotExist) {
-			return name
-		}
-	}
-}
-
-// swap puts PATH.new, which is complete, in the place of the database, whose file stays as old. It can be broken off at any
-// point and is then finished by finishSwap: PATH.new is there until the last step. A write-ahead log is not bound to its
-// database, so the old one must be gone before the new file has the name.
-func swap(path, old string) error {
-	for _, suffix := range []string{"", walSuffix} {
-		if err := keep(path+suffix, old+suffix); err != nil {
-			return fmt.Errorf("keep the damaged file: %w", err)
-		}
-	}
-	if err := syncDir(path); err != nil {
-		return err
-	}
-	for _, suffix := range []string{walSuffix, shmSuffix} {
-		if err := os.Remove(path + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	if err := syncDir(path); err != nil {
-		return err
-	}
-	if err := os.Rename(path+newSuffix, path); err != nil {
-		return err
-	}
-	return syncDir(path)
-}
-
-// keep gives a file that may be there another name. It keeps its own where the file system lets it have two.
-func keep(path, old string) error {
-	err := os.Link(path, old)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case errors.Is(err, fs.ErrExist) && sameFile(path, old): // by a swap that was broken off
-		return nil
-	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.ENOTSUP), errors.Is(err, syscall.ENOSYS), errors.Is(err, syscall.EMLINK): // FAT
-		return os.Rename(path, old)
-	}
-	return err
-}
-
-func sameFile(a, b string) bool {
-	infoA, errA := os.Lstat(a)
-	infoB, errB := os.Lstat(b)
-	return errA == nil && errB == nil && os.SameFile(infoA, infoB)
-}
-
-// swapOrUndo is swap for a server that goes on with the damaged file when it fails. Then PATH.new must not stay: the next
-// start would put it in the place of a file that has more by then.
-func swapOrUndo(path, old string) error {
-	err := swap(path, old)
-	if err == nil {
-		return nil
-	}
-	if _, statErr := os.Lstat(path + newSuffix); errors.Is(statErr, fs.ErrNotExist) {
-		return nil // it is in its place, and only its name may not outlive a power cut
-	}
-	for _, suffix := range []string{walSuffix, ""} {
-		if !sameFile(path+suffix, old+suffix) {
-			if undoErr := keep(old+suffix, path+suffix); undoErr != nil {
-				return errors.Join(err, undoErr)
-			}
-		}
-		if removeErr := os.Remove(old + suffix); removeErr != nil && !errors.Is(removeErr, fs.ErrNotExist) {
-			return errors.Join(err, removeErr)
-		}
-	}
-	return errors.Join(err, removeAll(path+newSuffix), syncDir(path))
-}
+func damagedName(path string, now time.Time) string { return swap.OldName(path, ".damaged-", now) }
 
 // finishSwap does what an interrupted swap left to do. It must know under which name the new file expects the old one.
 func (s *Store) finishSwap(ctx context.Context, path string) error {
@@ -268,15 +178,7 @@ func (s *Store) finishSwap(ctx context.Context, path string) error {
 	if err = errors.Join(err, fresh.disconnect()); err != nil {
 		return fmt.Errorf("finish making the database anew from %s: %w", filepath.Base(path)+newSuffix, err)
 	}
-	return swap(path, filepath.Join(filepath.Dir(path), source))
-}
-
-func syncDir(path string) error {
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return swap.Replace(path, path+newSuffix, filepath.Join(filepath.Dir(path), source))
 }
 
 // sequence reads which ids were given out.

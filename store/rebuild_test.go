@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/plantops/plantops/store/swap"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -76,7 +77,7 @@ func damage(t *testing.T, path string, good []byte, page int, fill func(i int) b
 		bad[(page-1)*pageBytes+i] = fill(i)
 	}
 	require.NoError(t, os.WriteFile(path, bad, 0o600))
-	for _, suffix := range []string{walSuffix, shmSuffix} {
+	for _, suffix := range []string{walSuffix, swap.SHM} {
 		if err := os.Remove(path + suffix); !errors.Is(err, os.ErrNotExist) {
 			require.NoError(t, err)
 		}

@@ -114,8 +114,9 @@ type Store struct {
 
 	rebuilt chan struct{} // tells Regain
 
-	immutable bool      // opened for reading on a full disk
-	reserved  time.Time // when the reserve was last looked at
+	immutable bool        // opened for reading on a full disk
+	unchecked atomic.Bool // after an unclean stop, and too large to check at once
+	reserved  time.Time   // when the reserve was last looked at
 
 	state    state // as committed, with its own lock
 	accounts atomic.Pointer[map[string]credential]

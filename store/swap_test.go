@@ -11,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/plantops/plantops/store/swap"
 )
 
 // beside returns what is in the directory of the database, without its name.
@@ -42,7 +44,7 @@ func TestAStoreWhoseFileCannotBeOpenedAfterDamageGoesOnWhenItCan(t *testing.T) {
 }
 
 func TestASwapThatFailsLeavesNothingForTheNextStart(t *testing.T) {
-	for _, stuck := range []string{"", walSuffix, shmSuffix} {
+	for _, stuck := range []string{"", walSuffix, swap.SHM} {
 		t.Run("stuck at "+stuck, func(t *testing.T) {
 			s := openTest(t, Options{})
 			mustAppend(t, s, telemetry("bed-1", noon, Value{"temperature", 1}))
@@ -55,11 +57,11 @@ func TestASwapThatFailsLeavesNothingForTheNextStart(t *testing.T) {
 			case walSuffix: // nor can the log
 				require.NoError(t, os.WriteFile(s.path+walSuffix, []byte("log"), 0o600))
 				require.NoError(t, os.Mkdir(old+walSuffix, 0o700))
-			case shmSuffix: // the log is gone already
+			case swap.SHM: // the log is gone already
 				require.NoError(t, os.WriteFile(s.path+walSuffix, []byte("log"), 0o600))
-				require.NoError(t, os.MkdirAll(filepath.Join(s.path+shmSuffix, "full"), 0o700))
+				require.NoError(t, os.MkdirAll(filepath.Join(s.path+swap.SHM, "full"), 0o700))
 			}
-			require.Error(t, swapOrUndo(s.path, old))
+			require.Error(t, swap.ReplaceOrUndo(s.path, s.path+newSuffix, old))
 			assert.FileExists(t, s.path)
 			if stuck == "" {
 				return // what bears the name is nobody's to remove
@@ -67,7 +69,7 @@ func TestASwapThatFailsLeavesNothingForTheNextStart(t *testing.T) {
 			log, err := os.ReadFile(s.path + walSuffix)
 			require.NoError(t, err)
 			assert.Equal(t, "log", string(log))
-			if stuck == shmSuffix {
+			if stuck == swap.SHM {
 				assert.NoFileExists(t, s.path+newSuffix)
 				assert.NoFileExists(t, old)
 				assert.NoFileExists(t, old+walSuffix)
@@ -79,11 +81,11 @@ func TestASwapThatFailsLeavesNothingForTheNextStart(t *testing.T) {
 func TestAFailedRebuildKeepsWhatIsStoredAfterIt(t *testing.T) {
 	s := openTest(t, Options{})
 	mustAppend(t, s, telemetry("bed-1", noon, Value{"temperature", 1}))
-	require.NoError(t, os.MkdirAll(filepath.Join(s.path+shmSuffix+"x", "full"), 0o700))
-	require.NoError(t, os.Remove(s.path+shmSuffix))
-	require.NoError(t, os.Rename(s.path+shmSuffix+"x", s.path+shmSuffix), "a name that cannot be removed: the swap fails")
+	require.NoError(t, os.MkdirAll(filepath.Join(s.path+swap.SHM+"x", "full"), 0o700))
+	require.NoError(t, os.Remove(s.path+swap.SHM))
+	require.NoError(t, os.Rename(s.path+swap.SHM+"x", s.path+swap.SHM), "a name that cannot be removed: the swap fails")
 	require.Error(t, s.rebuild(t.Context(), ErrDamaged))
-	require.NoError(t, os.RemoveAll(s.path+shmSuffix))
+	require.NoError(t, os.RemoveAll(s.path+swap.SHM))
 	mustAppend(t, s, telemetry("bed-2", noon, Value{"temperature", 2}))
 	assert.NoFileExists(t, s.path+newSuffix)
 	require.NoError(t, s.Close())

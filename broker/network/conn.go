@@ -2,6 +2,7 @@ package network
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -16,14 +17,20 @@ import (
 // Conn is one client's connection; mochi sees it as a net.Conn. Bytes pass through
 // conn (first-packet limit, outgoing queue) - TLS or websocket, where there is one - socket (deadlines) - TCP.
 //
-// One goroutine (run) belongs to it from the time it is served; a second one lives only while there is
-// something to write and ends with closing the socket, so an idle connection costs one stack.
+// One goroutine (run) belongs to it from the time it is served until nothing has come for a while, and again when something does (see
+// parking); a second one lives only while there is something to write and ends with closing the socket. So an idle connection costs no
+// stack.
 type Conn struct {
 	socket             // the lower half; RemoteAddr and LocalAddr come from it
 	n         *Network // shared
 	kind      string   // of its listener
 	establish func(*Conn) error
+	resume    Resumer       // nil: establish has not been called, or serves to the end
 	stream    io.ReadWriter // the upper half: &socket, *tls.Conn or *webSocket; set by run
+
+	// guarded by n.parking.mu
+	parked int32 // in n.parking.places, counted from 1; 0: a goroutine serves it
+	polled bool  // its socket is known to the poller
 
 	// guarded by n.mu
 	address *address
@@ -51,23 +58,56 @@ func newConn(n *Network, kind string, raw net.Conn, establish func(*Conn) error)
 	return c
 }
 
-// run brings the connection up, lets establish use it, and closes it. A panic in there ends this connection only.
+// Resumer goes on with a connection that was quiet, in another goroutine. ErrQuiet says that it is so again.
+type Resumer interface{ Resume() error }
+
+// ErrQuiet is what establish returns, after OnInput, when AwaitInput has told it that the connection is quiet.
+var ErrQuiet = errors.New("the connection is quiet")
+
+// OnInput says who goes on when something comes on a connection that was quiet. It is called once, by establish.
+func (c *Conn) OnInput(r Resumer) { c.resume = r }
+
+// run serves the connection until it is quiet and waits without a goroutine, or has ended.
 func (c *Conn) run() {
-	defer c.n.work.Done()
-	defer c.Close()
+	for c.serve() {
+		if c.n.parking.park(c) {
+			return // somebody else may have it already
+		}
+	}
+}
+
+// serve brings the connection up, lets establish use it or go on with it, and closes it, unless it is only quiet. A panic in there
+// ends this connection only.
+func (c *Conn) serve() (quiet bool) {
+	defer func() {
+		if !quiet {
+			c.Close()
+			c.n.work.Done()
+		}
+	}()
 	defer func() {
 		if r := recover(); r != nil {
 			c.n.drop(c, refusal.Panic, fmt.Errorf("%v\n%s", r, debug.Stack()))
 		}
 	}()
-	err := c.open()
-	c.ready()
-	if err != nil {
-		return
+	var err error
+	if c.resume != nil {
+		err = c.resume.Resume()
+	} else {
+		err = c.open()
+		c.ready()
+		if err != nil {
+			return false
+		}
+		err = c.establish(c)
 	}
-	if err := c.establish(c); err != nil {
+	if err == ErrQuiet && c.resume != nil {
+		return true
+	}
+	if err != nil {
 		c.n.options.Log.Debug("connection ended", "listener", c.kind, "remote", c.RemoteAddr().String(), "err", err)
 	}
+	return false
 }
 
 // open does the TLS handshake or the websocket upgrade. It accounts for its own errors.
@@ -84,6 +124,7 @@ func (c *Conn) open() error {
 	}
 	switch c.kind {
 	case TLS:
+		c.hello = &hello{}
 		t := tls.Server(&c.socket, c.n.options.TLSConfig)
 		c.stream = t
 		if err := t.Handshake(); err != nil {
@@ -113,18 +154,35 @@ func (c *Conn) failed(why refusal.Refusal, err error) error {
 // AwaitInput waits until there is something to read, or Read has an error to tell. From then on Read gives what has come and, where it
 // would have to wait, ErrNoInput. Call it at first, when it does not wait, for TLS may hold what came with the handshake, and then
 // after ErrNoInput only. On a websocket nothing of this holds, there Read waits.
-func (c *Conn) AwaitInput() {
+//
+// quiet says that nothing has come for some seconds, and that the caller, if it has called OnInput, should return ErrQuiet: then it is
+// resumed when AwaitInput would have returned otherwise.
+func (c *Conn) AwaitInput() (quiet bool) {
 	if c.kind == WebSocket || c.closing.Load() {
-		return
+		return false
 	}
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
-	c.startRead()
+	if !c.quiet {
+		c.startRead()
+	}
+	c.quiet = false
 	if !c.noWait {
 		c.noWait = true
-		return
+		return false
 	}
-	c.awaitErr = c.awaitInput()
+	rest := time.Duration(0)
+	if c.resume != nil && pollerBuilt {
+		rest = c.n.parking.quietAfter
+	}
+	c.awaitErr = c.awaitInput(rest)
+	return c.quiet
+}
+
+// Drain is that of the socket, also where nobody reads.
+func (c *Conn) Drain() {
+	c.socket.Drain()
+	c.n.parking.wake(c)
 }
 
 // Read reads what the client sent. Before the login it refuses a first packet that is too large as soon as it is

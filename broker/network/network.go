@@ -5,6 +5,8 @@
 //	listener.go   binds an address and accepts connections
 //	conn.go       one connection: brought up, read, closed
 //	socket.go     the TCP connection with our deadlines
+//	hello.go      the first record of a TLS client, in pieces
+//	parking.go    connections that are quiet wait without a goroutine
 //	writer.go     the outgoing queue; whoever writes never waits for the socket
 //	segment.go    a piece of that queue
 //	websocket.go  MQTT in the binary messages of a websocket
@@ -66,6 +68,7 @@ type Network struct {
 	received, sent atomic.Int64 // bytes, without TLS and websocket
 
 	admission
+	parking  parking
 	episodes episodes
 	lines    refusal.Limiter
 
@@ -94,7 +97,8 @@ func New(o Options) *Network {
 	if o.Refused == nil {
 		o.Refused = func(refusal.Refusal, refusal.Source) {}
 	}
-	return &Network{options: o, writeTimeout: defaultWriteTimeout, admission: newAdmission(), episodes: episodes{log: o.Log}}
+	return &Network{options: o, writeTimeout: defaultWriteTimeout, admission: newAdmission(), episodes: episodes{log: o.Log},
+		parking: parking{quietAfter: quietAfter}}
 }
 
 // Bytes are what was received and sent so far, without TLS and websocket.
@@ -103,6 +107,7 @@ func (n *Network) Bytes() (received, sent int64) { return n.received.Load(), n.s
 // Close closes all listeners and connections and waits until every goroutine has ended or ctx has. What was
 // queued before is still written, for as long as Conn.Close allows. Safe to call twice.
 func (n *Network) Close(ctx context.Context) error {
+	defer n.parking.close()
 	n.mu.Lock()
 	n.closed = true
 	n.emptyQueues()

@@ -26,9 +26,12 @@ type socket struct {
 	writeLate    atomic.Bool   // a Write ran into it; websocket hides that
 	written      atomic.Int64  // bytes
 
-	noWait    bool      // Read gives what AwaitInput has read; only the reader uses these eleven
+	noWait    bool      // Read gives what AwaitInput has read; only the reader uses these fourteen
+	quiet     bool      // awaitInput has returned without anything, and is called again
+	heard     bool      // something has come since the read deadline was armed
 	ahead     *[]byte   // that; nil: nothing is left of it
 	aheadAt   int       // so much of it is given
+	hello     *hello    // of TLS; nil: it is given
 	lastBytes int       // bytes read since draining began
 	lastBy    time.Time // until then more is waited for
 	readStart time.Time // when the reader last asked
@@ -80,6 +83,8 @@ func (s *socket) readDeadline() time.Time {
 // Read reads until readDeadline.
 func (s *socket) Read(p []byte) (int, error) {
 	switch {
+	case s.hello != nil:
+		return s.readHello(p)
 	case s.ahead != nil:
 		return s.takeAhead(p), nil
 	case s.draining.Load():
@@ -88,6 +93,11 @@ func (s *socket) Read(p []byte) (int, error) {
 		s.readErr = ErrNoInput
 		return 0, ErrNoInput
 	}
+	return s.readSome(p)
+}
+
+// readSome waits for something.
+func (s *socket) readSome(p []byte) (int, error) {
 	deadline := s.readDeadline()
 	for {
 		if s.draining.Load() {
@@ -147,20 +157,29 @@ const aheadBytes = 16 << 10
 var aheads = sync.Pool{New: func() any { b := make([]byte, aheadBytes); return &b }}
 
 // awaitInput waits until the client has sent something, or no more will come, which Read tells. The buffer that it is read into
-// is there when it is, and the stack is flat meanwhile: an idle connection costs little more than what TLS keeps.
-func (s *socket) awaitInput() error {
+// is there when it is, and the stack is flat meanwhile: an idle connection costs little more than what TLS keeps. Where rest
+// is not 0 it sets quiet and returns when nothing has come for so long, or up to twice that.
+func (s *socket) awaitInput(rest time.Duration) error {
 	raw, err := s.raw()
 	if err != nil || raw == nil {
 		return err
 	}
 	deadline := s.readDeadline()
 	for !s.draining.Load() && !s.closing.Load() {
-		if !deadline.IsZero() && (s.readBy.IsZero() || s.readBy.After(deadline)) {
-			s.armRead(deadline)
+		if s.readBy.IsZero() && (rest > 0 || !deadline.IsZero()) || !deadline.IsZero() && s.readBy.After(deadline) {
+			by := deadline
+			if rest > 0 {
+				if early := time.Now().Add(rest); by.IsZero() || by.After(early) {
+					by = early
+				}
+			}
+			s.heard = false
+			s.armRead(by)
 		}
 		err := raw.Read(s.readAhead)
 		switch {
 		case err == nil && s.readErr == nil:
+			s.heard = true
 			return nil
 		case !errors.Is(cmp.Or(err, s.readErr), os.ErrDeadlineExceeded):
 			s.readErr = cmp.Or(err, s.readErr)
@@ -170,7 +189,11 @@ func (s *socket) awaitInput() error {
 			s.readErr = err
 			return err
 		default:
-			if s.readBy = (time.Time{}); deadline.IsZero() {
+			s.readBy = time.Time{} // one that fires early: the client has been heard since, or may be quiet
+			if s.quiet = rest > 0 && !s.heard; s.quiet {
+				return nil
+			}
+			if deadline.IsZero() && rest == 0 {
 				s.armRead(deadline)
 			}
 		}

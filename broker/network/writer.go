@@ -237,6 +237,7 @@ func (c *Conn) shut(now bool) bool {
 		c.wake()
 	}
 	w.mu.Unlock()
+	c.n.parking.wake(c)
 	if first {
 		c.n.giveUp(c)
 	}

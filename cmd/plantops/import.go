@@ -8,10 +8,15 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/plantops/plantops/cmd/plantops/histories"
+	"github.com/plantops/plantops/cmd/plantops/intake"
+	"github.com/plantops/plantops/cmd/plantops/progress"
 	"github.com/plantops/plantops/config"
 	"github.com/plantops/plantops/config/mosquitto"
 	"github.com/plantops/plantops/control"
@@ -19,7 +24,8 @@ import (
 )
 
 func newImport(a *app) *cobra.Command {
-	return group(&cobra.Command{Use: "import", Short: "Take over the set-up of another broker"}, newImportMosquitto(a))
+	return group(&cobra.Command{Use: "import", Short: "Take over the set-up of another broker, or readings of before"},
+		newImportMosquitto(a), newImportReadings(a))
 }
 
 // importOptions are the flags of an import.
@@ -255,4 +261,195 @@ func printImportJSON(w io.Writer, r mosquitto.Result) error {
 		Accounts     []importedAccount `json:"accounts"`
 		Settings     map[string]any    `json:"settings"`
 	}{lines(mosquitto.TakenOver), lines(mosquitto.Differently), lines(mosquitto.NoEquivalent), accounts, settings})
+}
+
+// readingsOptions are the flags of an import of readings.
+type readingsOptions struct {
+	apply, dryRun, onlyKnown, fromStart, extremes, asJSON    bool
+	format, device, metric, value, mapFile, time, timeFormat string
+	zone, separator, decimal, precision, statistics, rejects string
+	columns                                                  []string
+}
+
+func newImportReadings(a *app) *cobra.Command {
+	var o readingsOptions
+	cmd := &cobra.Command{
+		Use:   "readings FILE",
+		Short: "Bring in histories: of InfluxDB, Home Assistant, ThingSpeak, CSV, and of this program",
+		Long: `Read a file with readings of before, and say what becomes of every series in it: taken over, taken over
+differently, no equivalent; and which lines are rejected, and why. Without flags nothing is changed.
+
+With --apply the readings are stored, beside the running server, whose devices come first, or without one. What is there already
+is known again, so the same file can be imported again; an import that was interrupted goes on where it stopped. Devices that
+there are not yet come up as those do that send without an account.
+
+The file is recognised by what is in it: CSV, JSON lines, line protocol of InfluxDB 1 and 2, ThingSpeak CSV, each also packed with
+gzip; the recorder database of Home Assistant, a database of this program or what its export writes. docs/commands.md says more
+about each.
+
+Exit code: 1 when the file cannot be read, or something not stored for another reason than what it is. Lines that are rejected are no
+failure.`,
+		Example: `  plantops import readings export.lp.gz --device '{tag:room}' --metric '{measurement}_{field}'
+  plantops import readings home-assistant_v2.db --map names.csv --apply
+  plantops import readings feeds.csv --device =bed-1 --column field1=temperature --column field2=humidity
+  plantops import readings log.csv --time Datum+Zeit --tz Europe/Berlin --device =greenhouse --rejects rejected.csv`,
+		Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.apply && o.dryRun {
+				return usageError(cmd, errors.New("--apply and --dry-run: use one of them"))
+			}
+			options, err := o.intake(args[0])
+			if err != nil {
+				return usageError(cmd, err)
+			}
+			err = a.importReadings(cmd.Context(), options, o)
+			if errors.Is(err, histories.ErrOptions) {
+				return usageError(cmd, err)
+			}
+			return err
+		},
+	}
+	flags := cmd.Flags()
+	flags.BoolVar(&o.dryRun, "dry-run", false, "change nothing (the default)")
+	flags.BoolVar(&o.apply, "apply", false, "store the readings")
+	flags.StringVar(&o.format, "format", "", "csv, jsonl, influx, thingspeak, homeassistant, sqlite or plantops; without it what is in the file tells")
+	flags.StringVar(&o.device, "device", "", "which device it is: a `NAME` of a column, =NAME for all; of InfluxDB a text such as '{tag:room}'")
+	flags.StringVar(&o.metric, "metric", "", "which metric: a `NAME` of a column; of InfluxDB a text such as '{measurement}_{field}'")
+	flags.StringVar(&o.value, "value", "", "the `COLUMN` of values, where a CSV file has one for all metrics")
+	flags.StringArrayVar(&o.columns, "column", nil, "`NAME=METRIC`: the metric of a column; NAME= leaves it out")
+	flags.StringVar(&o.mapFile, "map", "", "CSV `FILE` with NAME,DEVICE,METRIC for entities, fields or columns; the device - leaves one out")
+	flags.StringVar(&o.time, "time", "", "the `COLUMN` of the time; DATE+TIME for two")
+	flags.StringVar(&o.timeFormat, "time-format", "", "`FORMAT` of the time as in strftime, %s for seconds since 1970")
+	flags.StringVar(&o.zone, "tz", "", "time `ZONE` of times that say none, for instance Europe/Berlin")
+	flags.StringVar(&o.separator, "separator", "", "what separates the columns of CSV; tab for a tab")
+	flags.StringVar(&o.decimal, "decimal", "", "the decimal mark of CSV, . or ,")
+	flags.StringVar(&o.precision, "precision", "", "unit of InfluxDB's times: s, ms, us or ns; without it their size tells")
+	flags.StringVar(&o.statistics, "statistics", "auto", "Home Assistant's statistics: auto (of times without states), all or none")
+	flags.BoolVar(&o.extremes, "min-max", false, "Home Assistant's statistics: minimum and maximum too, as METRIC_min and METRIC_max")
+	flags.BoolVar(&o.onlyKnown, "only-known", false, "leave out devices that there are not yet")
+	flags.BoolVar(&o.fromStart, "from-start", false, "do not go on where an earlier import of the file stopped")
+	flags.StringVar(&o.rejects, "rejects", "", "write all lines that are rejected to `FILE`, as CSV")
+	addJSONFlag(cmd, &o.asJSON)
+	return cmd
+}
+
+// intake turns the flags into options.
+func (o readingsOptions) intake(path string) (intake.Options, error) {
+	in := intake.Options{Path: path, Format: histories.Format(o.format), FromStart: o.fromStart, OnlyKnown: o.onlyKnown}
+	if o.format != "" && !slices.Contains(histories.Formats, in.Format) {
+		return in, fmt.Errorf("--format %s: use one of %v", o.format, histories.Formats)
+	}
+	in.Read = histories.Options{Device: o.device, Metric: o.metric, Value: o.value, Time: o.time, TimeFormat: o.timeFormat,
+		Statistics: o.statistics, Extremes: o.extremes, CheckDevice: store.CheckID}
+	if o.separator == "tab" {
+		o.separator = "\t"
+	}
+	for _, one := range []struct {
+		flag, text string
+		to         *byte
+	}{{"--separator", o.separator, &in.Read.Separator}, {"--decimal", o.decimal, &in.Read.Decimal}} {
+		switch len(one.text) {
+		case 0:
+		case 1:
+			*one.to = one.text[0]
+		default:
+			return in, fmt.Errorf("%s %s: use one character", one.flag, one.text)
+		}
+	}
+	if o.precision != "" {
+		var known bool
+		in.Read.Precision, known = map[string]time.Duration{"s": time.Second, "ms": time.Millisecond, "us": time.Microsecond, "ns": time.Nanosecond}[o.precision]
+		if !known {
+			return in, fmt.Errorf("--precision %s: use s, ms, us or ns", o.precision)
+		}
+	}
+	if o.zone != "" {
+		zone, err := time.LoadLocation(o.zone)
+		if err != nil {
+			return in, fmt.Errorf("--tz %s: %w", o.zone, err)
+		}
+		in.Read.Zone = zone
+	}
+	metrics := map[string]string{}
+	for _, one := range o.columns {
+		name, metric, found := strings.Cut(one, "=")
+		if !found || name == "" {
+			return in, fmt.Errorf("--column %s: write NAME=METRIC", one)
+		}
+		metrics[name] = metric
+	}
+	in.Read.Map = histories.NewMap(metrics)
+	if o.mapFile == "" {
+		return in, nil
+	}
+	file, err := os.Open(o.mapFile)
+	if err != nil {
+		return in, err
+	}
+	defer file.Close() // it is only read
+	if _, err := histories.ReadMap(in.Read.Map, file); err != nil {
+		return in, fmt.Errorf("--map %s: %w", o.mapFile, err)
+	}
+	return in, nil
+}
+
+func (a *app) importReadings(ctx context.Context, in intake.Options, o readingsOptions) (err error) {
+	loaded, err := a.load()
+	if err != nil {
+		return err
+	}
+	in.Now, in.Keep, in.Known = a.now(), loaded.Config.Store.Retention, map[string]struct{}{}
+	if exists(loaded.Config.StorePath()) {
+		err = a.read(ctx, func(_ config.Config, db *store.Store) error {
+			devices, err := db.Devices(ctx)
+			for _, d := range devices {
+				in.Known[d.ID] = struct{}{}
+			}
+			return err
+		})
+	}
+	if err == nil && o.rejects != "" {
+		var file *os.File
+		if file, err = os.Create(o.rejects); err == nil {
+			defer func() { err = errors.Join(err, file.Close()) }()
+			in.Rejects = file
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("import: %w", err)
+	}
+	if isTerminal(a.stderr) {
+		in.Progress = progress.New(a.stderr, nil)
+	}
+	if !o.apply {
+		return a.runImport(ctx, in, o)
+	}
+	return a.operateExisting(ctx, func(_ config.Config, target control.Operator) error {
+		in.Target = target
+		return a.runImport(ctx, in, o)
+	})
+}
+
+// runImport imports, or looks what would become of it, and prints the report.
+func (a *app) runImport(ctx context.Context, in intake.Options, o readingsOptions) error {
+	report, err := intake.Run(ctx, in)
+	in.Progress.End()
+	if report == nil {
+		return fmt.Errorf("import: %w", err)
+	}
+	if o.asJSON {
+		err = errors.Join(err, printJSON(a.stdout, report))
+	} else {
+		err = errors.Join(err, report.Print(a.stdout))
+	}
+	switch {
+	case !o.apply && err == nil:
+		a.warn("nothing was stored; to store it: --apply")
+	case o.apply:
+		a.warn("stored %s, %d more were there already", count(report.Stored, "reading"), report.Known)
+	}
+	if o.apply && err != nil {
+		err = control.WithHint(fmt.Errorf("import: not finished: %w", err), append(control.Hints(err), "the same command goes on where it stopped")...)
+	}
+	return err
 }

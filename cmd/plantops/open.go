@@ -42,15 +42,8 @@ func (a *app) read(ctx context.Context, do func(config.Config, *store.Store) err
 }
 
 func (a *app) openReadOnly(ctx context.Context, cfg config.Config) (*store.Store, error) {
-	// Not by opening it: closing any descriptor of the file would end this process's locks on the database.
-	err := unix.Access(cfg.StorePath(), unix.R_OK)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, noDatabase(cfg)
-	case errors.Is(err, fs.ErrPermission):
-		return nil, control.Unauthorized(fmt.Errorf("open database %s: %w", cfg.StorePath(), err))
-	case err != nil:
-		return nil, fmt.Errorf("open database %s: %w", cfg.StorePath(), err)
+	if err := readable(cfg); err != nil {
+		return nil, err
 	}
 	return store.Open(ctx, store.Options{Path: cfg.StorePath(), Now: a.now, Log: slog.New(slog.DiscardHandler), ReadOnly: true})
 }

@@ -140,12 +140,12 @@ func writeCA(t *testing.T) func(*testscript.TestScript, bool, []string) {
 	}
 }
 
-// patchDatabase changes a number in the header of a database: header FILE user_version|application_id N.
+// patchDatabase changes a number in the header of a database, or what its first page is: header FILE user_version|application_id|root N.
 // https://www.sqlite.org/fileformat.html#the_database_header
 func patchDatabase(ts *testscript.TestScript, neg bool, args []string) {
-	offsets := map[string]int64{"user_version": 60, "application_id": 68}
+	offsets := map[string]int64{"user_version": 60, "application_id": 68, "root": 100}
 	if neg || len(args) != 3 || offsets[args[1]] == 0 {
-		ts.Fatalf("usage: header FILE user_version|application_id N")
+		ts.Fatalf("usage: header FILE user_version|application_id|root N")
 	}
 	n, err := strconv.ParseUint(args[2], 10, 32)
 	ts.Check(err)

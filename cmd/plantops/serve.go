@@ -189,6 +189,7 @@ func (s *service) serve(ctx context.Context) (err error) {
 		}
 	}
 	life.start("salvage", db.Regain)
+	life.start("check", db.CheckLater)
 	life.start("memory", giveBackMemory)
 	life.start("dating", w.clock.date)
 	life.start("disk space", watchSpace(cfg.StorePath(), db.Space, log))
@@ -214,6 +215,10 @@ func (s *service) serve(ctx context.Context) (err error) {
 	s.server = control.New(told)
 	if cfg.Store.Retention > 0 {
 		life.start("retention", retain(s.server, confirmed, log))
+	}
+	life.start("size", keepSize(s.server, log))
+	if cfg.Backup.Every > 0 {
+		life.start("backups", s.app.backups(cfg, db, w.clock.Unsure, log).Run)
 	}
 	if s.authority != nil {
 		life.start("certificates", func(ctx context.Context) error {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -139,6 +140,8 @@ func statusRows(s control.Status, now time.Time) [][]string {
 		{"storage", fmt.Sprintf("%s with %s; %s of %s free; %s", control.Bytes(s.Storage.SizeBytes),
 			count(s.Storage.Rows, "telemetry message"), control.Bytes(s.Storage.FreeBytes), control.Bytes(s.Storage.TotalBytes), s.Storage.Path)},
 	}
+	rows = append(rows, reachRows(s.Storage)...)
+	rows = append(rows, []string{"backup", backupText(s.Backups, now)})
 	if q := s.Quarantine; q.Entries > 0 || len(q.Summarised) > 0 {
 		made := int64(0)
 		for _, g := range q.Summarised {
@@ -192,6 +195,46 @@ func statusRows(s control.Status, now time.Time) [][]string {
 		rows = append(rows, []string{"clock", "not to be trusted: " + s.ClockDoubt})
 	}
 	return rows
+}
+
+// reachRows say how far back readings go and how long the disk lasts.
+func reachRows(s control.Storage) (rows [][]string) {
+	if s.Oldest != 0 {
+		rows = append(rows, []string{"readings", "from " + local(s.Oldest) + " on"})
+	}
+	if s.MaxBytes > 0 {
+		rows = append(rows, []string{"kept", fmt.Sprintf("up to %s, of which %s are used", control.Bytes(s.MaxBytes), control.Bytes(s.UsedBytes))})
+	}
+	switch {
+	case s.GrowthPerDay == nil:
+	case *s.GrowthPerDay <= 0:
+		rows = append(rows, []string{"growth", "none in the last days"})
+	case s.LastsSeconds == nil:
+		rows = append(rows, []string{"growth", fmt.Sprintf("%s a day; the disk lasts for ever at that rate", control.Bytes(*s.GrowthPerDay))})
+	default:
+		rows = append(rows, []string{"growth", fmt.Sprintf("%s a day; the disk lasts %s at that rate", control.Bytes(*s.GrowthPerDay),
+			control.Span(time.Duration(min(*s.LastsSeconds, int64(math.MaxInt64/time.Second)))*time.Second))})
+	}
+	return rows
+}
+
+// backupText is for people: "2h ago, 14.2 MiB, /mnt/usb/plantops-20260107T120000Z.db; the next in 22h".
+func backupText(b control.Backups, now time.Time) string {
+	text := "none is known"
+	if b.Last != 0 {
+		text = fmt.Sprintf("%s, %s, %s", ago(b.Last, now), control.Bytes(b.SizeBytes), b.Path)
+	}
+	switch {
+	case b.EverySeconds == 0:
+		text += "; none are made by themselves"
+	case b.Error != "":
+		text += fmt.Sprintf("; failed %s", ago(b.Failed, now))
+	case b.Next.Time().After(now):
+		text += "; the next in " + control.Span(b.Next.Time().Sub(now))
+	default:
+		text += "; the next is due"
+	}
+	return text
 }
 
 // bridgeText is for people: "connected to mqtt.example.org:8883 since 2h ago; 14 messages out, 3 in, 0 waiting".

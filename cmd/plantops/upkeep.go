@@ -64,6 +64,43 @@ func retain(r retainer, confirmed <-chan struct{}, log *slog.Logger) func(contex
 	}
 }
 
+// sizer is what deletes by size, and remembers how large the database is.
+type sizer interface {
+	NoteGrowth(ctx context.Context) error
+	DeleteForSize(ctx context.Context, budget time.Duration) (deleted int64, before time.Time, err error)
+}
+
+// keepSize returns a part that remembers how large the database is and deletes what is above store.max_size, as often as
+// retain looks.
+func keepSize(s sizer, log *slog.Logger) func(context.Context) error {
+	return func(ctx context.Context) error {
+		due := time.NewTimer(retentionFirst)
+		defer due.Stop()
+		looked := time.Now()
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-due.C:
+			}
+			due.Reset(retentionEvery)
+			began := time.Now()
+			deleted, before, err := s.DeleteForSize(ctx, began.Sub(looked))
+			looked = began
+			if deleted > 0 {
+				log.Info("deleted the oldest readings, for store.max_size", "count", deleted, "before", before.UTC().Format(time.RFC3339),
+					"took", time.Since(began).Round(time.Millisecond))
+			}
+			if err != nil && ctx.Err() == nil {
+				log.Warn("cannot delete the oldest readings", "err", err)
+			}
+			if err := s.NoteGrowth(ctx); err != nil && ctx.Err() == nil {
+				log.Warn("cannot remember how large the database is", "err", err)
+			}
+		}
+	}
+}
+
 // reportRetention says what waits to be deleted.
 func reportRetention(ctx context.Context, r retainer, log *slog.Logger) {
 	w, err := r.Retention(ctx)

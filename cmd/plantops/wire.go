@@ -305,6 +305,8 @@ func (a *app) controlOptions(cfg config.Config, db *store.Store) control.Options
 		BackendUsername: cfg.MQTT.BackendUsername,
 		OfflineAfter:    cfg.Ingest.OfflineAfter,
 		Keep:            cfg.Store.Retention,
+		MaxBytes:        int64(cfg.Store.MaxSize),
+		Backup:          control.BackupPlan{Every: cfg.Backup.Every, Dir: cfg.BackupDir()},
 		Version:         a.build.Version,
 		Now:             a.now,
 	}

@@ -5,7 +5,21 @@ import (
 	"math"
 )
 
-const commitVersion = 1
+// A record is: version, stamp, number of readings, the readings, number of changes, the changes, checksum. A reading is one byte
+// of shape and flags, the distance of its device from that of the reading before, that of its time of arrival likewise, how long
+// before that it was measured, flags and given time when there are any, and its values. Most readings of a commit have the
+// same few sets of metrics, so the metrics, and in how many decimals each is written, are a shape that is named once and then
+// referred to.
+const (
+	commitVersion = 1
+
+	shapes    = 32 // that are remembered; the next one takes the place of the oldest
+	shapeMask = shapes - 1
+	shapeNew  = 1 << 5 // the shape follows, and gets the next place
+	hasFlags  = 1 << 6 // flags and given time follow
+
+	formFloat = 15 // of a value in a shape: its 8 bytes; else it is the power of ten of a decimal
+)
 
 // Commit is what one commit adds: a record of the journal.
 type Commit struct {
@@ -28,27 +42,17 @@ type Change struct {
 	Text   string  // any
 }
 
-// AppendCommit appends the record of a commit to dst. The row's number is part of its checksum.
+// AppendCommit appends the record of a commit to dst. The row's number is part of its checksum. Values must be finite, at most
+// MaxMetrics in a reading, and in order of metric.
 func AppendCommit(dst []byte, seq int64, c *Commit) []byte {
 	from := len(dst)
-	b := append(dst, commitVersion)
-	b = binary.AppendVarint(b, c.Stamp)
-	b = binary.AppendUvarint(b, uint64(len(c.Readings)))
+	w := commitWriter{b: append(dst, commitVersion)}
+	w.b = binary.AppendVarint(w.b, c.Stamp)
+	w.b = binary.AppendUvarint(w.b, uint64(len(c.Readings)))
 	for i := range c.Readings {
-		r := &c.Readings[i]
-		b = binary.AppendVarint(b, r.Device)
-		b = binary.AppendVarint(b, r.Time)
-		b = binary.AppendVarint(b, r.Received-r.Time)
-		b = binary.AppendUvarint(b, uint64(r.Flags))
-		b = binary.AppendUvarint(b, uint64(len(r.Given)))
-		b = append(b, r.Given...)
-		b = binary.AppendUvarint(b, uint64(len(r.Values)))
-		for _, v := range r.Values {
-			b = binary.AppendUvarint(b, uint64(v.Metric))
-			b = binary.LittleEndian.AppendUint64(b, math.Float64bits(v.Value))
-		}
+		w.reading(&c.Readings[i])
 	}
-	b = binary.AppendUvarint(b, uint64(len(c.Changes)))
+	b := binary.AppendUvarint(w.b, uint64(len(c.Changes)))
 	for i := range c.Changes {
 		ch := &c.Changes[i]
 		b = binary.AppendVarint(b, ch.Device)
@@ -63,6 +67,134 @@ func AppendCommit(dst []byte, seq int64, c *Commit) []byte {
 	return seal(b, from, seq)
 }
 
+// commitWriter writes the readings of a record.
+type commitWriter struct {
+	b                []byte
+	device, received int64 // of the reading before
+	shapes           [shapes]writtenShape
+	used             int // shapes that were ever defined
+}
+
+// writtenShape is where in the record a shape stands.
+type writtenShape struct {
+	hash uint32 // of its metrics
+	at   int
+}
+
+func (w *commitWriter) reading(r *Entry) {
+	at := len(w.b)
+	w.b = append(w.b, 0)
+	if r.Flags != 0 || r.Given != "" {
+		w.b[at] = hasFlags
+	}
+	w.b = binary.AppendVarint(w.b, r.Device-w.device)
+	w.b = binary.AppendVarint(w.b, r.Received-w.received)
+	w.b = binary.AppendVarint(w.b, r.Received-r.Time)
+	w.device, w.received = r.Device, r.Received
+	if w.b[at] != 0 {
+		w.b = binary.AppendUvarint(w.b, uint64(r.Flags))
+		w.b = binary.AppendUvarint(w.b, uint64(len(r.Given)))
+		w.b = append(w.b, r.Given...)
+	}
+	hash := uint32(len(r.Values))
+	for i := range r.Values {
+		hash = (hash ^ r.Values[i].Metric) * 0x9e3779b1
+	}
+	like := -1 // a shape of the same metrics that is too narrow
+	for i := range w.shapes[:min(w.used, shapes)] {
+		if w.shapes[i].hash != hash {
+			continue
+		}
+		same, fits := w.values(w.shapes[i].at, r.Values)
+		if fits {
+			w.b[at] |= byte(i)
+			return
+		}
+		if same {
+			like = w.shapes[i].at
+		}
+	}
+	w.b[at] |= shapeNew
+	shape := len(w.b)
+	w.define(r.Values, like)
+	w.shapes[w.used&shapeMask] = writtenShape{hash, shape}
+	if w.used++; w.used == 2*shapes {
+		w.used = shapes
+	}
+	w.values(shape, r.Values)
+}
+
+// values appends values in the shape that stands at an offset. It appends nothing when they are not of its metrics, or need
+// more decimals than it gives them.
+func (w *commitWriter) values(shape int, values []Value) (same, fits bool) {
+	b := w.b
+	n, width := binary.Uvarint(b[shape:])
+	shape += width
+	if n != uint64(len(values)) {
+		return false, false
+	}
+	metric, narrow := uint32(0), false
+	for i := range values {
+		distance := uint64(b[shape])
+		if shape++; distance >= 0x80 {
+			distance, width = binary.Uvarint(b[shape-1:])
+			shape += width - 1
+		}
+		metric += uint32(distance)
+		form := b[shape]
+		shape++
+		if metric != values[i].Metric {
+			return false, false
+		}
+		if form == formFloat {
+			b = binary.LittleEndian.AppendUint64(b, math.Float64bits(values[i].Value))
+			continue
+		}
+		mantissa, ok := decimal(values[i].Value, powersOfTen[form])
+		narrow = narrow || !ok
+		b = binary.AppendVarint(b, mantissa)
+	}
+	if narrow {
+		return true, false
+	}
+	w.b = b
+	return true, true
+}
+
+// define appends a shape that has enough decimals for values, and as many as another one of the same metrics, so that a few
+// shapes are enough for all.
+func (w *commitWriter) define(values []Value, like int) {
+	w.b = binary.AppendUvarint(w.b, uint64(len(values)))
+	if like >= 0 {
+		_, width := binary.Uvarint(w.b[like:])
+		like += width
+	}
+	metric := uint32(0)
+	for i := range values {
+		w.b = binary.AppendUvarint(w.b, uint64(values[i].Metric-metric))
+		metric = values[i].Metric
+		least := 0
+		if like >= 0 {
+			_, width := binary.Uvarint(w.b[like:])
+			if like += width; w.b[like] != formFloat {
+				least = int(w.b[like])
+			}
+			like++
+		}
+		w.b = append(w.b, formOf(values[i].Value, least))
+	}
+}
+
+// formOf is the smallest power of ten, from one on, that gives a value back, or formFloat.
+func formOf(v float64, least int) byte {
+	for power := least; power <= maxPower; power++ {
+		if _, ok := decimal(v, powersOfTen[power]); ok {
+			return byte(power)
+		}
+	}
+	return formFloat
+}
+
 // CommitReader reads a record of the journal: all readings, then all changes. Its zero value is ready for Reset; it keeps its
 // memory. The record must not change while it is read.
 //
@@ -71,27 +203,31 @@ func AppendCommit(dst []byte, seq int64, c *Commit) []byte {
 //	for r.NextChange() { use(r.Change()) }
 //	if err := r.Err(); err != nil { … }
 type CommitReader struct {
-	b        []byte
+	in       scanner
+	body     []byte
 	stamp    int64
 	readings int // total
 	left     int
 	changes  int // left; -1: their number is not read yet
 	entry    Entry
 	change   Change
-	bad      bool
+	shapes   [shapes]int // where in body each stands
+	used     int
 }
 
 // Reset begins to read the record of row seq, or says ErrDamaged.
 func (r *CommitReader) Reset(seq int64, body []byte) error {
-	*r = CommitReader{entry: Entry{Reading: Reading{Values: r.entry.Values[:0]}}, change: Change{Values: r.change.Values[:0]}, changes: -1}
+	r.entry = Entry{Reading: Reading{Values: r.entry.Values[:0]}}
+	r.change = Change{Values: r.change.Values[:0]}
+	r.stamp, r.readings, r.left, r.changes, r.used = 0, 0, 0, -1, 0
 	b, ok := unseal(body, seq)
 	if !ok || len(b) == 0 || b[0] != commitVersion {
-		r.bad = true
+		r.in = scanner{bad: true}
 		return ErrDamaged
 	}
-	r.b = b[1:]
-	r.stamp = r.signed()
-	r.readings = r.count()
+	r.body, r.in = b, scanner{b: b[1:]}
+	r.stamp = r.in.signed()
+	r.readings = int(r.in.atMost(uint64(len(b))))
 	r.left = r.readings
 	return r.Err()
 }
@@ -104,27 +240,75 @@ func (r *CommitReader) Len() int { return r.readings }
 
 // Next goes to the next reading.
 func (r *CommitReader) Next() bool {
-	if r.left == 0 || r.bad {
+	if r.left == 0 || r.in.bad {
 		return false
 	}
 	r.left--
+	head := r.in.byte()
 	e := &r.entry
-	e.Device = r.signed()
-	e.Time = r.signed()
-	e.Received = e.Time + r.signed()
-	e.Flags = uint32(r.unsigned())
-	e.Given = r.text()
-	e.Values = e.Values[:0]
-	for range r.count() {
-		metric := uint32(r.unsigned())
-		if len(r.b) < 8 {
-			r.bad = true
-			return false
-		}
-		e.Values = append(e.Values, Value{metric, math.Float64frombits(binary.LittleEndian.Uint64(r.b))})
-		r.b = r.b[8:]
+	e.Device += r.in.signed()
+	e.Received += r.in.signed()
+	e.Time = e.Received - r.in.signed()
+	e.Flags, e.Given = 0, ""
+	if head&hasFlags != 0 {
+		e.Flags = uint32(r.in.atMost(math.MaxUint32))
+		e.Given = string(r.in.section())
 	}
-	return !r.bad
+	slot := int(head & shapeMask)
+	if head >= hasFlags<<1 || head&shapeNew != 0 && slot != 0 || head&shapeNew == 0 && slot >= min(r.used, shapes) {
+		r.in.bad = true
+		return false
+	}
+	if head&shapeNew != 0 {
+		slot = r.used & shapeMask
+		r.shapes[slot] = len(r.body) - len(r.in.b)
+		if r.used++; r.used == 2*shapes {
+			r.used = shapes
+		}
+		r.checkShape()
+	}
+	if r.in.bad {
+		return false
+	}
+	r.values(r.shapes[slot])
+	return !r.in.bad
+}
+
+// checkShape goes past a shape.
+func (r *CommitReader) checkShape() {
+	metric := uint64(0)
+	for i := range r.in.atMost(MaxMetrics) {
+		distance := r.in.atMost(math.MaxUint32 - metric)
+		metric += distance
+		if form := r.in.byte(); form > maxPower && form != formFloat || distance == 0 && i > 0 {
+			r.in.bad = true
+		}
+		if r.in.bad {
+			return
+		}
+	}
+}
+
+// values reads values in a shape that was checked.
+func (r *CommitReader) values(shape int) {
+	s := scanner{b: r.body[shape:]}
+	list := r.entry.Values[:0]
+	metric := uint32(0)
+	for range s.unsigned() {
+		metric += uint32(s.unsigned())
+		v := Value{Metric: metric}
+		if form := s.byte(); form == formFloat {
+			v.Value = math.Float64frombits(r.in.word())
+			r.in.bad = r.in.bad || v.Value-v.Value != 0
+		} else {
+			v.Value = float64(r.in.signed()) / powersOfTen[form]
+		}
+		if r.in.bad {
+			return
+		}
+		list = append(list, v)
+	}
+	r.entry.Values = list
 }
 
 // Entry is the reading that Next went to. It and its Values are valid until the next call of Next.
@@ -134,23 +318,23 @@ func (r *CommitReader) Entry() *Entry { return &r.entry }
 func (r *CommitReader) NextChange() bool {
 	for r.Next() {
 	}
-	if r.changes < 0 && !r.bad {
-		r.changes = r.count()
+	if r.changes < 0 && !r.in.bad {
+		r.changes = int(r.in.atMost(uint64(len(r.in.b))))
 	}
-	if r.bad || r.changes == 0 {
-		r.bad = r.bad || len(r.b) > 0
+	if r.in.bad || r.changes == 0 {
+		r.in.bad = r.in.bad || len(r.in.b) > 0
 		return false
 	}
 	r.changes--
 	c := &r.change
-	c.Device = r.signed()
-	c.Mask = uint32(r.unsigned())
+	c.Device = r.in.signed()
+	c.Mask = uint32(r.in.atMost(math.MaxUint32))
 	c.Values = c.Values[:0]
-	for range r.count() {
-		c.Values = append(c.Values, r.signed())
+	for range r.in.atMost(uint64(len(r.in.b))) {
+		c.Values = append(c.Values, r.in.signed())
 	}
-	c.Text = r.text()
-	return !r.bad
+	c.Text = string(r.in.section())
+	return !r.in.bad
 }
 
 // Change is what NextChange went to, valid until the next call of it.
@@ -158,40 +342,8 @@ func (r *CommitReader) Change() *Change { return &r.change }
 
 // Err is ErrDamaged when the record turned out not to be one. It is complete after the last change.
 func (r *CommitReader) Err() error {
-	if r.bad {
+	if r.in.bad {
 		return ErrDamaged
 	}
 	return nil
-}
-
-func (r *CommitReader) unsigned() uint64 {
-	u, n := binary.Uvarint(r.b)
-	if n <= 0 {
-		r.bad, r.b = true, nil
-		return 0
-	}
-	r.b = r.b[n:]
-	return u
-}
-
-func (r *CommitReader) signed() int64 {
-	u := r.unsigned()
-	return int64(u>>1) ^ -int64(u&1)
-}
-
-// count reads a number of things of at least one byte each.
-func (r *CommitReader) count() int {
-	n := r.unsigned()
-	if n > uint64(len(r.b)) {
-		r.bad = true
-		return 0
-	}
-	return int(n)
-}
-
-func (r *CommitReader) text() string {
-	n := r.count()
-	s := string(r.b[:n])
-	r.b = r.b[n:]
-	return s
 }

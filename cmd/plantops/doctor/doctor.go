@@ -92,7 +92,7 @@ func Examine(ctx context.Context, p Patient) Report {
 	p.checkWear(&r)
 	p.checkMemory(&r, status)
 	p.checkPermissions(&r)
-	p.checkBackup(&r)
+	p.checkBackup(&r, status)
 	r.Close()
 	return r
 }

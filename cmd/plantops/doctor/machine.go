@@ -191,8 +191,38 @@ func ownerOf(info fs.FileInfo) int {
 	return -1
 }
 
-// checkBackup is honest: this version makes none.
-func (p Patient) checkBackup(r *Report) {
-	r.Add(Finding{"backup", Warn, "none is known: this version has no command for it yet",
-		fmt.Sprintf("stop the server and copy %s to another disk, with certs/ca.key, on which all devices depend", p.DataDir)})
+// backupIsOld is how old the newest backup may be where none are made by themselves.
+const backupIsOld = 30 * 24 * time.Hour
+
+// checkBackup looks whether there is a backup that would help.
+func (p Patient) checkBackup(r *Report, status *control.Status) {
+	if status == nil {
+		r.Add(Finding{Name: "backup", State: Skip, Found: "only the running server knows of backups"})
+		return
+	}
+	b := status.Backups
+	const remedy = `set backup.every: 1d and backup.dir to a folder on another disk (docs/settings.md), or run "plantops backup FILE" now and then`
+	age := p.Now().Sub(b.Last.Time())
+	found := fmt.Sprintf("the newest is %s old: %s", control.Span(age), b.Path)
+	_, err := os.Stat(b.Path)
+	switch {
+	case b.Last == 0 && b.Error == "":
+		if b.EverySeconds > 0 {
+			r.Add(Finding{Name: "backup", State: Skip, Found: "the first has not been made yet"})
+			return
+		}
+		r.Add(Finding{"backup", Warn, "none is known", remedy})
+	case b.Error != "":
+		r.Add(Finding{"backup", Fail, "the last one failed: " + b.Error, "look at backup.dir: is it there, may the server write in it, is there room"})
+	case b.AfterError != "":
+		r.Add(Finding{"backup", Warn, found + "; backup.after failed: " + b.AfterError, "run that command by hand as the user of the server, with PLANTOPS_BACKUP=" + b.Path})
+	case errors.Is(err, fs.ErrNotExist) && !b.ByPerson:
+		r.Add(Finding{"backup", Warn, found + ", and it is not there any more", "mount its disk, or " + remedy})
+	case b.EverySeconds == 0 && age > backupIsOld:
+		r.Add(Finding{"backup", Warn, found, remedy})
+	case b.EverySeconds > 0 && age > 2*time.Duration(b.EverySeconds)*time.Second+time.Hour:
+		r.Add(Finding{"backup", Warn, found, "the log says why there is no newer one: journalctl -u plantops | grep backup"})
+	default:
+		r.Add(Finding{Name: "backup", State: OK, Found: found})
+	}
 }

@@ -155,7 +155,7 @@ var badgeStates = []badgeState{
 			sender.ClientID, sender.Resume = l.User+"-sender", false
 			_, err := g.Enter(g.Doors[0], sender).Publish(own, "sent after the revocation")
 			require.NoError(g.T, err)
-			assert.True(g.T, g.Enter(again, l).Comes("sent after the revocation", siege.Silence), "the session is the account's")
+			assert.True(g.T, g.Enter(again, l).Comes("sent after the revocation", siege.Promptness), "the session is the account's")
 		}
 	}},
 	{"will", func(g badges, d door.Door, l rawmqtt.Login) (*door.Intruder, func(door.Door)) {

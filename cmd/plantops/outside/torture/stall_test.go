@@ -76,7 +76,7 @@ func stall(t *testing.T, dir string, begin func(*program.Installation) (end func
 // awaitSilence waits until no acknowledgement comes any more, but not for ever, and returns how many came until then.
 // A full disk stops nobody before a file has to grow.
 func awaitSilence(devices *fleet.Fleet) (acknowledged int) {
-	const silence, bound = 500 * time.Millisecond, 10 * time.Second
+	const silence, bound = 2 * time.Second, 20 * time.Second
 	began := time.Now()
 	for since := began; time.Since(since) < silence && time.Since(began) < bound; {
 		if now := devices.Snapshot().Acknowledged; now != acknowledged {

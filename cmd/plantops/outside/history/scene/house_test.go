@@ -26,7 +26,7 @@ const (
 	readingsAnHour  = 60  // of each device: one a minute
 	readingsASecond = 300 // of all together, at most: an hour of the short form has less than a second
 	// A reading takes so much in the file, with its share of the indexes and of pages that are not full.
-	readingBytes = 80
+	readingBytes = 48
 )
 
 // TestHouseForADay lets a house live for 24 hours of PLANTOPS_HOUSE_HOUR each: fifty devices, which send readings too, and who
