@@ -10,8 +10,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
+	"github.com/plantops/plantops/store/block"
 	"github.com/plantops/plantops/store/salvage"
 	"github.com/plantops/plantops/store/swap"
 	"modernc.org/sqlite"
@@ -149,8 +153,10 @@ func (s *Store) carryOver(ctx context.Context, old string, cause error) (lost st
 
 // beside is a store for a file that is to become the database; it is opened, and closed with disconnect.
 func (s *Store) beside(path string, log *slog.Logger) *Store {
+	o := Options{Path: path, Log: log, Now: s.options.Now}
+	o.defaults()
 	return &Store{
-		options: Options{Path: path, Log: log, Now: s.options.Now}, log: log, writing: make(chan struct{}, 1),
+		options: o, log: log, writing: make(chan struct{}, 1),
 		reserved: time.Now(), // it needs no room in reserve
 	}
 }
@@ -244,11 +250,8 @@ func (c *carrier) remember() error {
 	}
 	s := &c.memory.state
 	for _, d := range s.devices {
-		f := &d.facts
 		c.recall(`INSERT OR IGNORE INTO device (id, name, created) VALUES (?, ?, ?)`, d.id, d.name, d.created)
-		c.recall(`INSERT OR IGNORE INTO counter (device, stored, duplicate, quarantined, refused, rows, last_seen, last_reading, dropped, skipped)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, d.id, f.counts.Stored, f.counts.Duplicate, f.counts.Quarantined, f.counts.Refused,
-			f.rows, f.lastSeen, f.lastReading, f.dropped, f.skipped)
+		c.recall(`INSERT OR IGNORE INTO counter (device) VALUES (?)`, d.id) // count knows the rest
 	}
 	for name, id := range s.metrics {
 		c.recall(`INSERT OR IGNORE INTO metric (id, name, device) VALUES (?, ?, 0)`, int64(id), name)
@@ -259,14 +262,19 @@ func (c *carrier) remember() error {
 	for name, credential := range *c.memory.accounts.Load() {
 		c.recallAccount(name, &credential)
 	}
+	if err := c.endRecall(); err != nil {
+		return fmt.Errorf("what was in memory: %w", err)
+	}
+	return nil
+}
+
+func (c *carrier) endRecall() error {
 	err := c.recalled.err
 	for _, q := range c.recalled.statements {
 		err = errors.Join(err, q.stmt.Close())
 	}
-	if err != nil {
-		return fmt.Errorf("what was in memory: %w", err)
-	}
-	return nil
+	c.recalled = recalled{}
+	return err
 }
 
 func (c *carrier) recallAccount(name string, of *credential) {
@@ -312,4 +320,213 @@ func (c *carrier) recall(text string, values ...driver.Value) {
 		c.recalled.statements[text] = q
 	}
 	c.recalled.err = q.run(values...)
+}
+
+// settleName compares the name of a device or a metric in its table with the one that the index has for the same id; there tells
+// that the table has the id. SQLite has no checksums: where the two differ, one of them is damaged, and which one is told by what is in
+// memory, the accounts, and what can be a name. Where nothing tells, the loss is named.
+func (c *carrier) settleName(table, indexed string, id int64) (there bool, err error) {
+	var name string
+	q, err := c.to.w.statement(`SELECT name FROM ` + table + ` WHERE id = ?`)
+	if err != nil {
+		return false, err
+	}
+	err = q.query(func(row []driver.Value) error {
+		name, there = row[0].(string)
+		return nil
+	}, id)
+	if err = errors.Join(err, q.stmt.Close()); err != nil || !there || name == indexed {
+		return there, err
+	}
+	switch right, known := c.rightName(table, id, name, indexed); {
+	case !known:
+		c.lost = append(c.lost, fmt.Sprintf("the name of %s %d, which is %q or %q", table, id, name, indexed))
+	case right != name:
+		q, err := c.to.w.statement(`UPDATE OR IGNORE ` + table + ` SET name = ? WHERE id = ?`)
+		if err != nil {
+			return true, err
+		}
+		return true, errors.Join(q.run(right, id), q.stmt.Close())
+	}
+	return true, nil
+}
+
+// rightName decides between two names of one thing.
+func (c *carrier) rightName(table string, id int64, a, b string) (right string, known bool) {
+	possible := func(name string) bool { return CheckID(name) == nil }
+	if table == "metric" {
+		possible = func(name string) bool {
+			return name != "" && len(name) <= maxMetricNameBytes && utf8.ValidString(name) && !strings.ContainsFunc(name, unicode.IsControl)
+		}
+	}
+	remembered := func(name string) bool {
+		if c.memory == nil {
+			return false
+		}
+		if table == "metric" {
+			known, there := c.memory.state.metrics[name]
+			return there && int64(known) == id
+		}
+		d := c.memory.state.devices[name]
+		return d != nil && d.id == id
+	}
+	registered := func(name string) bool {
+		if table != "device" {
+			return false
+		}
+		q, err := c.to.w.statement(`SELECT count(*) FROM account WHERE name = ?`)
+		if err != nil {
+			return false
+		}
+		defer func() { _ = q.stmt.Close() }() // what Close could say, the query has said
+		n, err := q.number(name)
+		return err == nil && n > 0
+	}
+	for _, is := range []func(string) bool{remembered, registered, possible} {
+		if yesA, yesB := is(a), is(b); yesA != yesB {
+			if yesA {
+				return a, true
+			}
+			return b, true
+		}
+	}
+	return "", false
+}
+
+// The journal of a damaged file comes along as it is, so that the tail is there at once. Its records say how many readings a
+// device had, which is not right any more: blocks and rows are still to be found. So one more record is added with what is.
+
+// countedDevice is what is known of a device: its facts, and how many of its readings the journal has.
+type countedDevice struct {
+	id      int64
+	facts   facts
+	flushed int64
+	tail    int64
+}
+
+// isWhole reports whether a row that has a checksum fits it.
+func (t *carried) isWhole(row salvage.Row) bool {
+	switch t.name {
+	case "journal":
+		body, _ := row.Values[1].([]byte)
+		var r block.CommitReader
+		return readRecord(&r, row.RowID, body) == nil
+	case "newest":
+		body, _ := row.Values[len(row.Values)-1].([]byte)
+		_, err := decodeNewest(row.RowID, body)
+		return err == nil
+	}
+	return true
+}
+
+// count reads what the counters are: of the table, the journal, and where the file was open, of memory.
+func (c *carrier) count() (list []*countedDevice, err error) {
+	byID := map[int64]*countedDevice{}
+	err = c.query(`SELECT id, stored, duplicate, quarantined, refused, rows, last_seen, last_reading, dropped, skipped, left_at, unsure_seen,
+		unsure_line, coalesce(flushed, 0) FROM device JOIN counter ON counter.device = id LEFT JOIN newest ON newest.device = id`, func(row []driver.Value) error {
+		d := &countedDevice{id: row[0].(int64), flushed: row[changes+1].(int64)}
+		change := block.Change{Mask: 1<<changes - 1}
+		for _, v := range row[1 : changes+1] {
+			change.Values = append(change.Values, v.(int64))
+		}
+		d.facts.change(&change, 0)
+		byID[d.id], list = d, append(list, d)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	var r block.CommitReader
+	metrics := map[uint32]bool{}
+	err = c.query(`SELECT seq, body FROM journal ORDER BY seq`, func(row []driver.Value) error {
+		seq, _ := row[0].(int64)
+		body, _ := row[1].([]byte)
+		if err := r.Reset(seq, body); err != nil {
+			return err
+		}
+		for r.Next() {
+			e := r.Entry()
+			if byID[e.Device] == nil && c.table("device").damaged { // nobody else knows it
+				byID[e.Device] = &countedDevice{id: e.Device}
+				list = append(list, byID[e.Device])
+			}
+			if e.Flags&flagExtra == 0 && byID[e.Device] != nil && seq > byID[e.Device].flushed {
+				byID[e.Device].tail++
+			}
+			for _, v := range e.Values {
+				metrics[v.Metric] = true
+			}
+		}
+		base := int64(0)
+		for r.NextChange() {
+			change := r.Change()
+			if change.Device == baseDevice {
+				base = change.Values[0]
+			} else if d := byID[change.Device]; d != nil {
+				d.facts.change(change, base)
+			}
+		}
+		return r.Err()
+	})
+	if err == nil {
+		err = c.name(metrics, list)
+	}
+	if c.remembers("counter") {
+		for id, d := range c.memory.state.byID {
+			if to := byID[id]; to != nil {
+				to.facts = d.facts
+			}
+		}
+	}
+	return list, err
+}
+
+// name gives metrics and devices whose names are lost others.
+func (c *carrier) name(metrics map[uint32]bool, devices []*countedDevice) error {
+	for id := range metrics {
+		c.recall(`INSERT OR IGNORE INTO metric (id, name, device) VALUES (?1, 'salvaged_' || ?1, 0)`, int64(id))
+	}
+	for _, d := range devices {
+		c.recall(`INSERT OR IGNORE INTO device (id, name, created) VALUES (?1, 'salvaged-' || ?1, 0)`, d.id)
+		c.recall(`INSERT OR IGNORE INTO counter (device) VALUES (?)`, d.id)
+	}
+	return c.endRecall()
+}
+
+func (c *carrier) query(text string, row func([]driver.Value) error) error {
+	q, err := c.to.w.statement(text)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = q.stmt.Close() }() // what Close could say, the query has said
+	return q.query(row)
+}
+
+// writeCounts writes how many readings are to be found of each device, and how many there are.
+func (c *carrier) writeCounts(salvage int64, list []*countedDevice) error {
+	expected, err := c.to.w.statement(`INSERT INTO salvage_device (salvage, device, expected, found) VALUES (?, ?, ?, 0)`)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = expected.stmt.Close() }()
+	commit := block.Commit{Changes: make([]block.Change, 0, len(list))}
+	for _, d := range list {
+		if err := expected.run(salvage, d.id, max(d.facts.rows-d.tail, 0)); err != nil {
+			return err
+		}
+		d.facts.rows = d.tail
+		values := d.facts.list(0)
+		commit.Changes = append(commit.Changes, block.Change{Device: d.id, Mask: 1<<changes - 1, Values: values[:]})
+		n := &d.facts
+		err := c.to.w.updateCounter.run(n.counts.Stored, n.counts.Duplicate, n.counts.Quarantined, n.counts.Refused,
+			n.rows, n.lastSeen, n.lastReading, n.dropped, n.skipped, n.leftAt, n.unsureSeen, n.unsureLine, d.id)
+		if err != nil {
+			return fmt.Errorf("counters of device %d: %w", d.id, err)
+		}
+	}
+	seq, err := c.to.w.lastRecord.number()
+	if err != nil {
+		return err
+	}
+	return c.to.w.insertRecord.run(seq+1, block.AppendCommit(nil, seq+1, &commit))
 }

@@ -66,7 +66,7 @@ func devices(t *testing.T, s *store.Store) (names []string) {
 func TestEachFormatComesBackAsItWas(t *testing.T) {
 	from := filled(t)
 	want := stock(t, from)
-	for format, received := range map[Format]bool{CSV: false, JSON: true, Influx: false, SQLite: true} {
+	for format, received := range map[Format]bool{CSV: false, JSON: true, Influx: false, Parquet: true, SQLite: true} {
 		path := filepath.Join(t.TempDir(), "export")
 		part, file, err := Begin(path, false, format)
 		require.NoError(t, err)
