@@ -232,16 +232,24 @@ func (s *Store) reopen() error {
 	return s.explainWrite(err)
 }
 
-// Flush commits the refused counts that are in memory only. The store does so by itself within seconds.
+// Flush commits the refused counts that are in memory only, and puts readings into blocks where enough of a device are there. The
+// store does both by itself within seconds.
 func (s *Store) Flush(ctx context.Context) error {
 	if err := s.acquire(ctx); err != nil {
 		return fmt.Errorf("commit refused counts: %w", err)
 	}
-	defer s.release()
-	if err := s.flush(); err != nil {
+	err := s.flush()
+	s.release()
+	if err != nil {
 		return fmt.Errorf("commit refused counts: %w", err)
 	}
-	return nil
+	for {
+		if _, err := s.compactStep(ctx); errors.Is(err, errNothingDue) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("put readings into blocks: %w", err)
+		}
+	}
 }
 
 func (s *Store) flush() error {
