@@ -128,7 +128,7 @@ func (h *hook) disconnected(l *clientLink, err error) {
 func (h *hook) connectionEnded(l *clientLink, err error, panicked bool) {
 	defer dieOfPanic()
 	if w := l.work; w != nil && w.granted.messages > 0 { // its round has not ended
-		h.router.intake.endRound(w)
+		h.router.intake.takeBack(w)
 	}
 	if panicked {
 		err = packets.ErrMalformedPacket

@@ -89,14 +89,17 @@ func (t *intake) take(w *work, r *receipt) bool {
 	return t.give(r)
 }
 
-// giveUp takes a part of what w was granted from it.
+// giveUp takes a part of what w was granted from it: with the last message all bytes, which were a guess.
 func (t *intake) giveUp(w *work, part amount) {
+	if part.messages == w.granted.messages {
+		part.bytes = w.granted.bytes
+	}
 	w.granted = amount{w.granted.messages - part.messages, w.granted.bytes - part.bytes}
 	t.granted = amount{t.granted.messages - part.messages, t.granted.bytes - part.bytes}
 }
 
-// endRound gives back what w was granted and has not taken.
-func (t *intake) endRound(w *work) {
+// takeBack takes back what w was granted and has not taken: its round is over, or it waits for something else.
+func (t *intake) takeBack(w *work) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.giveUp(w, w.granted)

@@ -34,10 +34,10 @@ type peer struct {
 	due          *walks         // of retained messages; nil: none
 	waiting      *[]*shareGroup // that wait for it to take messages; nil: none
 	backpressure backpressure
-	pace         pace
-	losses       *losses // of QoS 0; nil: none
-	charged      int     // units of session.FreeBytes, that its account is charged
-	chargedTail  int64   // messages on disk, that its account is charged
+	pace         atomic.Pointer[pace] // nil: it has not been behind on this connection
+	losses       *losses              // of QoS 0; nil: none
+	charged      int                  // units of session.FreeBytes, that its account is charged
+	chargedTail  int64                // messages on disk, that its account is charged
 	shelf        shelf
 
 	tailBytes atomic.Int64 // of the tail; what chargedTail is of the session in messages

@@ -297,10 +297,31 @@ func TestATurnIsForAllThatWasReadTogether(t *testing.T) {
 		synctest.Wait()
 		require.Equal(t, 2, came)
 		assert.Equal(t, amount{99, 9900}, in.granted)
-		in.endRound(links[1].work)
+		in.takeBack(links[1].work)
 		assert.Equal(t, amount{}, in.granted)
 		assert.Equal(t, 101, in.count)
 	})
+}
+
+// What a connection was granted is a guess, and others go without it.
+func TestNothingOfATurnIsKept(t *testing.T) {
+	r := &router{}
+	r.intake.setReady(true)
+	grant := func() *work {
+		w := &work{r: r, granted: amount{3, 3000}}
+		r.intake.granted = w.granted
+		return w
+	}
+	w := grant()
+	for range 3 {
+		require.True(t, r.intake.take(w, &receipt{tally: new(tally), bytes: 10}), "smaller than the one that waited")
+	}
+	assert.Equal(t, amount{}, r.intake.granted)
+	w = grant()
+	require.True(t, r.intake.take(w, &receipt{tally: new(tally), bytes: 10}))
+	w.flush() // before it waits for a subscriber
+	assert.Equal(t, amount{}, r.intake.granted)
+	assert.Equal(t, amount{}, w.granted)
 }
 
 // The sender has the first one still, and sends it again before the others.

@@ -89,6 +89,7 @@ func addLarge(t *testing.T, db *store.Store, device string, from time.Time, firs
 	}
 	_, err := db.Append(context.Background(), batch, nil)
 	require.NoError(t, err)
+	require.NoError(t, db.Flush(context.Background()), "into blocks, so that the size of the database stays what it is")
 }
 
 func TestADatabaseThatIsTooLargeLosesItsOldestReadingsSlowly(t *testing.T) {

@@ -28,11 +28,18 @@ func (s *Store) ClockLines(ctx context.Context, boot string) (lines []ClockLine,
 		err = s.db.Load().QueryRowContext(ctx, `SELECT 1 + max((SELECT coalesce(max(number), 0) FROM clock_line),
 			(SELECT coalesce(max(flags), 0) >> 8 FROM reading WHERE flags > 255),
 			(SELECT coalesce(max(flags), 0) >> 8 FROM quarantine WHERE flags > 255),
-			(SELECT coalesce(max(flags), 0) >> 8 FROM original WHERE flags > 255),
-			(SELECT coalesce(max(unsure_line), 0) FROM counter))`).Scan(&next)
+			(SELECT coalesce(max(flags), 0) >> 8 FROM original WHERE flags > 255))`).Scan(&next)
+	}
+	if err == nil {
+		err = s.refresh(ctx)
 	}
 	if err != nil {
 		return nil, 0, fmt.Errorf("read what is known of the clock: %w", explain(err))
+	}
+	s.state.mu.RLock()
+	defer s.state.mu.RUnlock()
+	for _, d := range s.state.devices {
+		next = max(next, d.unsureLine+1)
 	}
 	return lines, next, nil
 }

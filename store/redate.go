@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -18,7 +19,7 @@ const (
 // Statements name the first and the last flags of a line. That flags > 255 is there for SQLite, which uses the index of marked
 // rows only if it sees its condition.
 type redateStatements struct {
-	markedUp, markedDown, redateReading, newestReading, redateEntries, redateOriginals, writeLine, forgetLines *statement
+	markedUp, markedDown, redateReading, newestRow, redateEntries, redateOriginals, writeLine, forgetLines *statement
 }
 
 func (q *redateStatements) all() []compile {
@@ -27,7 +28,7 @@ func (q *redateStatements) all() []compile {
 		{&q.markedUp, marked + `ORDER BY flags, device, time LIMIT ?`},
 		{&q.markedDown, marked + `ORDER BY flags DESC, device DESC, time DESC LIMIT ?`},
 		{&q.redateReading, `UPDATE OR IGNORE reading SET time = ?, received = ?, flags = ? WHERE device = ? AND time = ?`},
-		{&q.newestReading, `SELECT coalesce(max(time), 0) FROM reading WHERE device = ?`},
+		{&q.newestRow, `SELECT coalesce(max(time), 0) FROM reading WHERE device = ?`},
 		{&q.redateEntries, `UPDATE quarantine SET time = time + ?, flags = flags & 251
 			WHERE id IN (SELECT id FROM quarantine WHERE flags > 255 AND flags BETWEEN ? AND ? LIMIT ?)`},
 		{&q.redateOriginals, `UPDATE original SET time = time + ?, flags = flags & 251
@@ -131,9 +132,13 @@ func (s *Store) redateReadings(line, shift int64) (changed int64, err error) {
 		}
 		s.touch(d)
 		d.next.arrivals = span{}
-		if d.next.lastReading, err = s.w.newestReading.number(id); err != nil {
+		if d.next.lastReading, err = s.newestTime(d); err != nil {
 			return 0, err
 		}
+	}
+	if len(rows) > 0 { // they can become blocks now
+		s.compaction.moving, s.compaction.moved = true, placed{}
+		s.wakeCompaction()
 	}
 	return int64(len(rows)), nil
 }
@@ -143,22 +148,49 @@ func (s *Store) redateRow(r markedRow, shift int64) error {
 	if TimeSource(r.flags&flagTimeSource) != FromDevice {
 		to += shift
 	}
+	d := s.state.byID[r.device] // that the rows have one is not the schema's rule
 	for step := 0; ; step++ {
-		result, err := s.w.redateReading.exec(to, r.received+shift, r.flags&flagsKept, r.device, r.time)
-		if err != nil {
-			return err
+		taken := false
+		if d != nil && to != r.time {
+			var err error
+			if taken, err = s.isTaken(d, to); err != nil {
+				return err
+			}
 		}
-		if n, _ := result.RowsAffected(); n > 0 {
-			return nil
+		if !taken {
+			result, err := s.w.redateReading.exec(to, r.received+shift, r.flags&flagsKept, r.device, r.time)
+			if err != nil {
+				return err
+			}
+			if n, _ := result.RowsAffected(); n > 0 {
+				return nil
+			}
 		}
-		if to++; step == maxArrivalSteps { // certainly free
-			newest, err := s.w.newestReading.number(r.device)
+		if to++; step == maxArrivalSteps && d != nil { // certainly free
+			newest, err := s.newestTime(d)
 			if err != nil {
 				return err
 			}
 			to = max(to, newest+1)
 		}
 	}
+}
+
+// newestTime is that of all readings of a device; 0: there is none that is later.
+func (s *Store) newestTime(d *device) (int64, error) {
+	newest, err := s.w.newestRow.number(d.id)
+	if about, there := s.tail.Load().Of(d.id); there {
+		newest = max(newest, about.Newest)
+	}
+	return max(newest, d.blockEnd, s.tx.newestOf(d)), err
+}
+
+// newestOf is that of the running transaction.
+func (t *transaction) newestOf(d *device) int64 {
+	if !d.touched || d.pending == 0 {
+		return math.MinInt64
+	}
+	return d.pendingEnd
 }
 
 func (s *Store) redateEntries(line, shift int64) (changed int64, err error) {

@@ -1,14 +1,21 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
+	"github.com/plantops/plantops/store/block"
+	"github.com/plantops/plantops/store/pack"
 	"github.com/plantops/plantops/store/salvage"
 )
 
@@ -127,8 +134,10 @@ func (r *regain) run(ctx context.Context, s *Store) error {
 	}
 	defer func() { _ = f.Close() }() // only read
 	f.Scan(uint32(r.page), func(page uint32, table bool, rows []salvage.Row) bool {
-		if !table {
-			r.rows = append(r.rows, rows...)
+		for _, row := range rows {
+			if !table || len(row.Values) == blockColumns {
+				r.rows = append(r.rows, row)
+			}
 		}
 		if len(r.rows) >= regainRows {
 			err = r.commit(ctx, s, int64(page)+1, false)
@@ -173,12 +182,104 @@ func (r *regain) commit(ctx context.Context, s *Store, page int64, finished bool
 	})
 	if err == nil {
 		r.rows = r.rows[:0]
+		s.compaction.moving = s.hasRows
+		if finished {
+			s.compaction.moved = placed{}
+		}
+		s.wakeCompaction()
 	}
 	return err
 }
 
+// blockColumns is how many a row of table block has.
+const blockColumns = 6
+
+// insertBlock takes one row that has the shape of a block.
+func (r *regain) insertBlock(s *Store, row salvage.Row) error {
+	n, ok1 := row.Values[1].(int64)
+	first, ok2 := row.Values[2].(int64)
+	last, ok3 := row.Values[3].(int64)
+	summary, ok4 := row.Values[4].([]byte)
+	body, ok5 := row.Values[5].([]byte)
+	m := block.Meta{Key: row.RowID, N: int(n), First: first, Last: last}
+	_, id, _ := block.SplitKey(m.Key)
+	w := &s.compaction.work
+	if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 || id == 0 || w.decoder.Decode(m, body) != nil {
+		return nil
+	}
+	d, err := r.deviceOf(s, id)
+	if d == nil || err != nil {
+		return err
+	}
+	list := make([]block.Reading, w.decoder.Len())
+	for i := range list {
+		list[i] = w.decoder.Reading(i, nil)
+		if err := r.nameMetrics(s, d, list[i].Values); err != nil {
+			return err
+		}
+	}
+	s.touch(d)
+	there, whole := false, false
+	err = s.w.blockBody.query(func(row []driver.Value) error {
+		old, _ := row[0].([]byte)
+		there, whole = true, bytes.Equal(old, body)
+		return nil
+	}, m.Key)
+	if err != nil {
+		return err
+	}
+	found := rowsIn(list)
+	r.found[id] += found
+	if whole { // it was found before
+		return nil
+	}
+	if _, bad := block.DecodeSummary(m, summary); there || bad != nil { // the number is another one's by now
+		left, err := s.putBlocks(d, list)
+		for i := range left {
+			if err == nil {
+				_, err = s.insertRow(d, left[i].Time, left[i].Received, int64(left[i].Flags), left[i].Given, left[i].Values)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	} else if err := s.w.writeBlock.run(m.Key, n, first, last, summary, body); err != nil {
+		return err
+	}
+	d.next.rows += found
+	d.next.lastReading = max(d.next.lastReading, last)
+	s.tx.flushed = append(s.tx.flushed, flushed{d, last, false})
+	return s.writeNewest(d, list, d.flushed)
+}
+
+// deviceOf is nil for a device that was purged meanwhile. One whose name is lost gets another.
+func (r *regain) deviceOf(s *Store, id int64) (*device, error) {
+	if d := s.state.byID[id]; d != nil {
+		return d, nil
+	}
+	if purged, err := s.w.countPurged.number(r.id, id); err != nil || purged > 0 {
+		return nil, err
+	}
+	return s.createDeviceAs(id, fmt.Sprintf("salvaged-%d", id))
+}
+
+// nameMetrics gives metrics whose names are lost others.
+func (r *regain) nameMetrics(s *Store, d *device, values []block.Value) error {
+	for _, v := range values {
+		if _, known := s.state.names[v.Metric]; !known {
+			if err := s.createMetricAs(d, v.Metric, fmt.Sprintf("salvaged_%d", v.Metric)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // insert takes one row that has the shape of a reading.
 func (r *regain) insert(s *Store, row salvage.Row) error {
+	if len(row.Values) == blockColumns && row.Values[0] == nil {
+		return r.insertBlock(s, row)
+	}
 	if len(row.Values) != 5 && len(row.Values) != 6 { // without and with what the device gave as its time
 		return nil
 	}
@@ -198,37 +299,29 @@ func (r *regain) insert(s *Store, row salvage.Row) error {
 	if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 || id <= 0 {
 		return nil
 	}
-	pairs, err := decodeBody(nil, body)
+	pairs, err := pack.Decode(nil, body)
 	if err != nil || len(pairs) == 0 {
 		return nil
 	}
-	d := s.state.byID[id]
-	if d == nil { // its name is lost, or it was purged meanwhile
-		if purged, err := s.w.countPurged.number(r.id, id); err != nil || purged > 0 {
-			return err
-		}
-		if d, err = s.createDeviceAs(id, fmt.Sprintf("salvaged-%d", id)); err != nil {
-			return err
-		}
-	}
-	for _, p := range pairs {
-		if _, known := s.state.names[p.metric]; !known {
-			if err := s.createMetricAs(d, p.metric, fmt.Sprintf("salvaged_%d", p.metric)); err != nil {
-				return err
-			}
-		}
-	}
-	s.touch(d)
-	result, err := s.w.insertReading.exec(id, time, received, flags, body, given)
-	if err != nil {
+	d, err := r.deviceOf(s, id)
+	if d == nil || err != nil {
 		return err
 	}
+	if err := r.nameMetrics(s, d, pairs); err != nil {
+		return err
+	}
+	s.touch(d)
 	r.found[id]++ // also when it is there already: it is not missing
-	if n, _ := result.RowsAffected(); n > 0 {
+	if taken, err := s.isTaken(d, time); err != nil || taken {
+		return err
+	}
+	text, _ := given.(string)
+	isNew, err := s.insertRow(d, time, received, flags, text, pairs)
+	if err == nil && isNew {
 		d.next.rows++
 		d.next.lastReading = max(d.next.lastReading, time)
 	}
-	return nil
+	return err
 }
 
 // salvageStatements keep count of what was found.
@@ -242,4 +335,75 @@ func (q *salvageStatements) all() []compile {
 		{&q.countPurged, `SELECT count(*) FROM salvage_device WHERE salvage = ? AND device = ? AND expected < 0`},
 		{&q.noteSalvage, `UPDATE salvage SET page = ?, finished = ? WHERE id = ?`},
 	}
+}
+
+// settleName compares the name of a device or a metric in its table with the one that the index has for the same id; there tells
+// that the table has the id. SQLite has no checksums: where the two differ, one of them is damaged, and which one is told by what is in
+// memory, the accounts, and what can be a name. Where nothing tells, the loss is named.
+func (c *carrier) settleName(table, indexed string, id int64) (there bool, err error) {
+	var name string
+	q, err := c.to.w.statement(`SELECT name FROM ` + table + ` WHERE id = ?`)
+	if err != nil {
+		return false, err
+	}
+	err = q.query(func(row []driver.Value) error {
+		name, there = row[0].(string)
+		return nil
+	}, id)
+	if err = errors.Join(err, q.stmt.Close()); err != nil || !there || name == indexed {
+		return there, err
+	}
+	switch right, known := c.rightName(table, id, name, indexed); {
+	case !known:
+		c.lost = append(c.lost, fmt.Sprintf("the name of %s %d, which is %q or %q", table, id, name, indexed))
+	case right != name:
+		q, err := c.to.w.statement(`UPDATE OR IGNORE ` + table + ` SET name = ? WHERE id = ?`)
+		if err != nil {
+			return true, err
+		}
+		return true, errors.Join(q.run(right, id), q.stmt.Close())
+	}
+	return true, nil
+}
+
+// rightName decides between two names of one thing.
+func (c *carrier) rightName(table string, id int64, a, b string) (right string, known bool) {
+	possible := func(name string) bool { return CheckID(name) == nil }
+	if table == "metric" {
+		possible = func(name string) bool {
+			return name != "" && len(name) <= maxMetricNameBytes && utf8.ValidString(name) && !strings.ContainsFunc(name, unicode.IsControl)
+		}
+	}
+	remembered := func(name string) bool {
+		if c.memory == nil {
+			return false
+		}
+		if table == "metric" {
+			known, there := c.memory.state.metrics[name]
+			return there && int64(known) == id
+		}
+		d := c.memory.state.devices[name]
+		return d != nil && d.id == id
+	}
+	registered := func(name string) bool {
+		if table != "device" {
+			return false
+		}
+		q, err := c.to.w.statement(`SELECT count(*) FROM account WHERE name = ?`)
+		if err != nil {
+			return false
+		}
+		defer func() { _ = q.stmt.Close() }() // what Close could say, the query has said
+		n, err := q.number(name)
+		return err == nil && n > 0
+	}
+	for _, is := range []func(string) bool{remembered, registered, possible} {
+		if yesA, yesB := is(a), is(b); yesA != yesB {
+			if yesA {
+				return a, true
+			}
+			return b, true
+		}
+	}
+	return "", false
 }

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"sync"
 
+	"github.com/plantops/plantops/store/swap"
 	"modernc.org/sqlite"
 )
 
@@ -48,12 +50,15 @@ type connection struct {
 // writer is the one connection that writes.
 type writer struct {
 	connection
+	log *os.File // the write-ahead log
 
 	// Each group stands with what uses it.
 	transactionStatements
 	creationStatements
 	gatewayStatements
-	readingStatements
+	placeStatements
+	recordStatements
+	compactStatements
 	retentionStatements
 	sequenceStatements
 	skippedStatements
@@ -90,7 +95,7 @@ type compile struct {
 
 // prepare compiles every statement; the schema must be there.
 func (w *writer) prepare() (err error) {
-	for _, c := range slices.Concat(w.transactionStatements.all(), w.creationStatements.all(), w.gatewayStatements.all(), w.readingStatements.all(),
+	for _, c := range slices.Concat(w.transactionStatements.all(), w.creationStatements.all(), w.gatewayStatements.all(), w.placeStatements.all(), w.recordStatements.all(), w.compactStatements.all(),
 		w.retentionStatements.all(), w.sequenceStatements.all(), w.skippedStatements.all(), w.quarantineStatements.all(), w.replayStatements.all(), w.accountStatements.all(),
 		w.settingStatements.all(), w.salvageStatements.all(), w.asideStatements.all(), w.purgeStatements.all(), w.redateStatements.all(), w.brokerStatements.all()) {
 		if *c.to, err = w.statement(c.text); err != nil {
@@ -141,6 +146,36 @@ func (w *writer) checkpoint() error {
 		err = w.run(context.Background(), `PRAGMA wal_checkpoint(PASSIVE)`)
 	}
 	return err
+}
+
+// openLog opens the write-ahead log, which SQLite has made by now, so that sync can be asked for it.
+func (w *writer) openLog(path string) (err error) {
+	if w.log, err = os.Open(path + walSuffix); err != nil {
+		return reason(err)
+	}
+	return swap.SyncDir(path) // its name must outlive a power cut like what is in it
+}
+
+// commitSynced commits, and has on disk what it commits. SQLite itself would sync with fsync, which on ext4 writes the inode too and
+// flushes the disk twice; so it is told not to (synchronous=normal), and the log is synced here. SQLite syncs the log itself
+// before it copies it into the database. An error after COMMIT leaves it open what is on disk.
+func (w *writer) commitSynced() error {
+	if err := w.commit.run(); err != nil {
+		return err
+	}
+	if err := swap.SyncData(w.log); err != nil {
+		return fmt.Errorf("sync the write-ahead log: %w", err)
+	}
+	return nil
+}
+
+// close closes the log too. It is not the database: to close that would end SQLite's locks.
+func (w *writer) close() error {
+	var err error
+	if w.log != nil {
+		err = w.log.Close()
+	}
+	return errors.Join(err, w.connection.close())
 }
 
 // close ends the statements first: SQLite keeps the file open as long as one of them lives.
@@ -301,6 +336,60 @@ func (q *statement) number(values ...driver.Value) (n int64, err error) {
 		return nil
 	}, values...)
 	return n, err
+}
+
+// querier is what asks the database: a connection of its own or a transaction.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// eachIn calls row for every row of the answer.
+func (s *Store) eachIn(ctx context.Context, q querier, row func(scan func(...any) error) error, query string, args ...any) error {
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return s.suspect(err)
+	}
+	defer func() { _ = rows.Close() }() // Err has what matters
+	for rows.Next() {
+		if err := row(rows.Scan); err != nil {
+			return err
+		}
+	}
+	return s.suspect(rows.Err())
+}
+
+// each is eachIn for a reading connection.
+func (s *Store) each(ctx context.Context, row func(scan func(...any) error) error, query string, args ...any) error {
+	return s.eachIn(ctx, anyReader{s}, row, query, args...)
+}
+
+// anyReader is a reading connection. The file may be made anew between its choice and its use.
+type anyReader struct{ s *Store }
+
+func (r anyReader) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	for {
+		db := r.s.db.Load()
+		rows, err := db.QueryContext(ctx, query, args...)
+		if err == nil || r.s.db.Load() == db {
+			return rows, err
+		}
+	}
+}
+
+// query is that of a reading connection.
+func (s *Store) query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	return anyReader{s}.QueryContext(ctx, query, args...)
+}
+
+// queryRow is a query for one row.
+func (s *Store) queryRow(ctx context.Context, query string, args ...any) *sql.Row {
+	for {
+		db := s.db.Load()
+		row := db.QueryRowContext(ctx, query, args...)
+		if row.Err() == nil || s.db.Load() == db {
+			return row
+		}
+	}
 }
 
 // minRoomBytes is what a write-ahead log may need to grow for one commit; with less than that free, an I/O error means
