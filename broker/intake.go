@@ -196,15 +196,15 @@ func (t *intake) unlist(r *receipt) {
 // wait waits for a credit and reports whether r has got it; not when the connection ends first. It is ended after
 // StallTimeout, see overdue. more is how many messages were read behind it.
 func (t *intake) wait(l *clientLink, r *receipt, more int) bool {
-	q := &l.turn
-	if q.granted == nil {
-		q.granted = make(chan struct{}, 1)
+	if l.turn == nil {
+		l.turn = &turn{link: l, granted: make(chan struct{}, 1)}
 	}
+	q := l.turn
 	t.mu.Lock()
 	if l.work.granted.messages > 0 {
 		t.giveUp(l.work, l.work.granted) // it guessed wrong
 	}
-	q.link, q.receipt, q.more = l, r, more
+	q.receipt, q.more = r, more
 	r.since = time.Now() // the reader may have waited for others of the same round
 	t.waiting = append(t.waiting, q)
 	t.serve()
