@@ -52,14 +52,8 @@ func run(ctx context.Context, args []string) (faults int, err error) {
 		rules.Hasty = time.Second
 	}
 	if *replay != "" {
-		h, err := history.Read(*replay)
-		if err != nil {
-			return 0, err
-		}
 		rules.Bridged = *bridged
-		found := history.Check(h, rules)
-		fmt.Printf("%s\n%s", history.Count(h), history.Summary(found, *examples))
-		return len(found), nil
+		return judge(*replay, rules, *examples)
 	}
 	s := scene.New(scene.Options{Address: *address, Account: scene.Account{User: *user, Secret: *secret}, Rate: *rate,
 		Random: rand.New(rand.NewPCG(*seed, 0)), Rules: rules})
@@ -97,5 +91,16 @@ func run(ctx context.Context, args []string) (faults int, err error) {
 	if *trace != "" {
 		return len(found), history.Write(*trace, h)
 	}
+	return len(found), nil
+}
+
+// judge says what is wrong with a history in a file.
+func judge(path string, rules history.Rules, examples int) (faults int, err error) {
+	h, err := history.Read(path)
+	if err != nil {
+		return 0, err
+	}
+	found := history.Check(h, rules)
+	fmt.Printf("%s\n%s", history.Count(h), history.Summary(found, examples))
 	return len(found), nil
 }
