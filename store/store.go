@@ -130,6 +130,7 @@ type Store struct {
 	damagedRecords atomic.Int64 // of the journal
 	compaction     compaction
 	accounts       atomic.Pointer[map[string]credential]
+	rules          atomic.Pointer[rules] // what is done to readings when they are read
 
 	entries atomic.Int64     // of the quarantine, plus one; zero: not counted yet
 	said    map[refusal]bool // what the log has said of the quarantine; for who writes
