@@ -6,7 +6,7 @@
 //	conn.go       one connection: brought up, read, closed
 //	socket.go     the TCP connection with our deadlines
 //	hello.go      the first record of a TLS client, in pieces
-//	parking.go    connections that are quiet wait without a goroutine; poller_linux.go and poller_other.go wake them
+//	parking.go    connections that are quiet wait without a goroutine; poller_linux.go watches them, poller_other.go does not
 //	writer.go     the outgoing queue; whoever writes never waits for the socket
 //	segment.go    a piece of that queue
 //	websocket.go  MQTT in the binary messages of a websocket
@@ -100,6 +100,9 @@ func New(o Options) *Network {
 	return &Network{options: o, writeTimeout: defaultWriteTimeout, admission: newAdmission(), episodes: episodes{log: o.Log},
 		parking: parking{quietAfter: quietAfter}}
 }
+
+// SetQuietAfter says after how long without input a connection waits without a goroutine. It is called before anybody listens.
+func (n *Network) SetQuietAfter(d time.Duration) { n.parking.quietAfter = d }
 
 // Bytes are what was received and sent so far, without TLS and websocket.
 func (n *Network) Bytes() (received, sent int64) { return n.received.Load(), n.sent.Load() }

@@ -318,21 +318,21 @@ func (a *app) warnOfNothing(ctx context.Context, db *store.Store, known []store.
 func number(v float64) string { return listing.Number(v) }
 
 type exportFlags struct {
-	csv, jsonl, influx, raw, force bool
-	sqlite, output, since, until   string
-	metrics                        []string
+	csv, jsonl, influx, parquet, raw, force bool
+	sqlite, output, since, until            string
+	metrics                                 []string
 }
 
 func newExport(a *app) *cobra.Command {
 	var f exportFlags
 	cmd := &cobra.Command{
 		Use:   "export [DEVICE...]",
-		Short: "Write readings for other programs: CSV, JSON lines, line protocol of InfluxDB, an SQLite file",
+		Short: "Write readings for other programs: CSV, JSON lines, line protocol of InfluxDB, Parquet, an SQLite file",
 		Long: `Write readings for other programs, device by device and in order of time; without a device those of all, without --since and
 --until all that there are. The server may run meanwhile. "plantops import readings" reads each of the forms.
 
 --sqlite makes a file with the table reading(device, time, metric, value, received), times in milliseconds since 1970. The others are
-text on standard output or in the file of --output, which has its name only when it is whole.
+on standard output or in the file of --output, which has its name only when it is whole.
 
 Exit code 1: also when some readings cannot be read or written; the others are there.`,
 		Example: `  plantops export --csv | gzip > readings.csv.gz
@@ -353,8 +353,9 @@ Exit code 1: also when some readings cannot be read or written; the others are t
 	flags.BoolVar(&f.csv, "csv", false, "CSV with the columns time, device, metric, value (the default)")
 	flags.BoolVar(&f.jsonl, "jsonl", false, "a JSON object a line, with all that is known of a reading")
 	flags.BoolVar(&f.influx, "influx", false, "line protocol")
+	flags.BoolVar(&f.parquet, "parquet", false, "a Parquet file")
 	flags.StringVar(&f.sqlite, "sqlite", "", "an SQLite `FILE`")
-	flags.StringVarP(&f.output, "output", "o", "", "write text to `FILE`")
+	flags.StringVarP(&f.output, "output", "o", "", "write to `FILE`")
 	flags.BoolVar(&f.force, "force", false, "let it replace a file")
 	flags.StringVar(&f.since, "since", "", "from then on: a duration before now (24h, 7d), a date or an RFC 3339 time")
 	flags.StringVar(&f.until, "until", "", "before then: as --since")
@@ -366,14 +367,14 @@ Exit code 1: also when some readings cannot be read or written; the others are t
 func (f exportFlags) options(now time.Time) (o export.Options, err error) {
 	o.Format = export.CSV
 	given := 0
-	for format, is := range map[export.Format]bool{export.CSV: f.csv, export.JSON: f.jsonl, export.Influx: f.influx, export.SQLite: f.sqlite != ""} {
+	for format, is := range map[export.Format]bool{export.CSV: f.csv, export.JSON: f.jsonl, export.Influx: f.influx, export.Parquet: f.parquet, export.SQLite: f.sqlite != ""} {
 		if is {
 			o.Format = format
 			given++
 		}
 	}
 	if given > 1 {
-		return o, errors.New("--csv, --jsonl, --influx, --sqlite: use one of them")
+		return o, errors.New("--csv, --jsonl, --influx, --parquet, --sqlite: use one of them")
 	}
 	if f.sqlite != "" && f.output != "" {
 		return o, errors.New("--sqlite names its file itself: leave --output out")

@@ -19,10 +19,11 @@ type Format string
 
 // The formats.
 const (
-	CSV    Format = "csv"    // time,device,metric,value
-	JSON   Format = "jsonl"  // an object a line, as "readings --json" prints them
-	Influx Format = "influx" // line protocol, with times in nanoseconds
-	SQLite Format = "sqlite" // a file with the table reading(device, time, metric, value, received)
+	CSV     Format = "csv"     // time,device,metric,value
+	JSON    Format = "jsonl"   // an object a line, as "readings --json" prints them
+	Influx  Format = "influx"  // line protocol, with times in nanoseconds
+	Parquet Format = "parquet" // the columns device, time, metric, value, received
+	SQLite  Format = "sqlite"  // a file with the table reading(device, time, metric, value, received)
 )
 
 // From is where readings come from: a history.View or one that is always new.
@@ -74,6 +75,8 @@ func newEncoder(ctx context.Context, o Options, r *Result) (encoder, error) {
 	switch o.Format {
 	case CSV, JSON, Influx:
 		return newText(o.Format, o.To, r)
+	case Parquet:
+		return newParquet(o.To)
 	case SQLite:
 		file, err := foreign.CreateReadings(ctx, o.Path)
 		return table{file}, err
