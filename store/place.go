@@ -417,3 +417,11 @@ func (s *Store) purgeHours(ctx context.Context, id int64) error {
 	}
 	return nil
 }
+
+// saturated is a plus b, or the largest time.
+func saturated(a, b int64) int64 {
+	if a > math.MaxInt64-b {
+		return math.MaxInt64
+	}
+	return a + b
+}

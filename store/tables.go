@@ -305,15 +305,8 @@ func (p *tablePass) nextHours(names []string, due hourly.Span) (hourly.Span, err
 	return hourly.Span{From: first, To: min(saturated(first, length), due.To)}, nil
 }
 
-// seconds are those of milliseconds, of the hour before the first where there is none.
+// seconds are those of an hour.
 func seconds(ms int64) int64 { return hourly.Floor(ms) / 1000 }
-
-func saturated(a, b int64) int64 {
-	if a > math.MaxInt64-b {
-		return math.MaxInt64
-	}
-	return a + b
-}
 
 // takeWindow takes out of what is due what is in a window and before it, where there is nothing.
 func (p *tablePass) takeWindow(w *hourWindow) error {
