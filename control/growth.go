@@ -115,14 +115,19 @@ func (s *Server) addReach(ctx context.Context, st *Status, h store.Health) error
 		return nil
 	}
 	st.Storage.GrowthPerDay = &perDay
-	if room := h.FreeBytes + h.FreePages*h.PageBytes; perDay > 0 {
-		days := float64(room) / float64(perDay)
-		if days < maxLasts.Hours()/24 {
-			seconds := int64(days * 24 * 3600)
-			st.Storage.LastsSeconds = &seconds
-		}
+	if seconds, ends := lasts(h.FreeBytes+h.FreePages*h.PageBytes, perDay); ends {
+		st.Storage.LastsSeconds = &seconds
 	}
 	return nil
+}
+
+// lasts is after how many seconds room is used up.
+func lasts(room, perDay int64) (seconds int64, ends bool) {
+	if perDay <= 0 {
+		return 0, false
+	}
+	s := float64(room) / float64(perDay) * (24 * time.Hour).Seconds()
+	return int64(s), s < maxLasts.Seconds()
 }
 
 const (

@@ -66,16 +66,6 @@ func TestUnknownDeviceIsNotFound(t *testing.T) {
 	assert.False(t, ok)
 }
 
-func TestDisabledAccountIsRefused(t *testing.T) {
-	s := openTest(t, Options{})
-	secret, err := s.AddDevice(t.Context(), "bed-1")
-	require.NoError(t, err)
-	require.NoError(t, s.w.run(t.Context(), `UPDATE account SET disabled = 1`))
-	require.NoError(t, s.loadAccounts(t.Context()))
-	_, ok := s.Authenticate("bed-1", []byte(secret), Wait{})
-	assert.False(t, ok)
-}
-
 func TestSecretsAreNotInTheFile(t *testing.T) {
 	s := openTest(t, Options{})
 	secret, err := s.AddDevice(t.Context(), "bed-1")

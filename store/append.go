@@ -7,7 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"unicode/utf8"
+
+	"github.com/plantops/plantops/store/block"
+	"github.com/plantops/plantops/store/pack"
 )
 
 // Reasons for the quarantine that only the store can give.
@@ -242,13 +246,12 @@ func (s *Store) appendReading(d *device, m *Message, p *Part) (outcome Outcome, 
 	if err != nil {
 		return 0, "", err
 	}
-	s.tx.body = appendBody(s.tx.body[:0], s.tx.pairs)
 	outcome = Stored
 	switch p.TimeSource {
 	case FromDevice:
 		var isNew bool
 		if isNew, err = s.insertReading(d, m, p, p.Time); err == nil && !isNew {
-			outcome, leftover, err = s.merge(d, p.Time)
+			outcome, leftover, err = s.merge(d, p, m.Received, p.Time)
 		}
 	case FromAge:
 		err = s.insertAtFree(d, m, p, p.Time)
@@ -295,7 +298,7 @@ func (s *Store) refuse(d *device, values []Value) (reason string) {
 	return ""
 }
 
-// resolve puts the values of a part into s.tx.pairs, each metric once. A metric that it has twice, with different values, is
+// resolve puts the values of a part into s.tx.pairs, each metric once, in their order. A metric that it has twice, with different values, is
 // a conflict; the first value counts.
 func (s *Store) resolve(d *device, values []Value) (conflict bool, err error) {
 	pairs := s.tx.pairs[:0]
@@ -308,55 +311,26 @@ func (s *Store) resolve(d *device, values []Value) (conflict bool, err error) {
 			}
 		}
 		if old, there := find(pairs, metric); !there {
-			pairs = append(pairs, pair{metric, v.Value})
-		} else if !same(old, v.Value) {
+			pairs = append(pairs, block.Value{Metric: metric, Value: v.Value})
+		} else if !pack.Same(old, v.Value) {
 			conflict = true
 		}
 	}
+	sortValues(pairs)
 	s.tx.pairs = pairs
 	return conflict, nil
 }
 
-func find(pairs []pair, metric uint32) (value float64, ok bool) {
+func find(pairs []block.Value, metric uint32) (value float64, ok bool) {
 	for _, p := range pairs {
-		if p.metric == metric {
-			return p.value, true
+		if p.Metric == metric {
+			return p.Value, true
 		}
 	}
 	return 0, false
 }
 
-type readingStatements struct {
-	insertReading, selectBody, updateBody *statement
-}
-
-func (q *readingStatements) all() []compile {
-	return []compile{
-		{&q.insertReading, `INSERT OR IGNORE INTO reading (device, time, received, flags, body, given) VALUES (?, ?, ?, ?, ?, ?)`},
-		{&q.selectBody, `SELECT body FROM reading WHERE device = ? AND time = ?`},
-		{&q.updateBody, `UPDATE reading SET body = ? WHERE device = ? AND time = ?`},
-	}
-}
-
-// insertReading inserts the row of s.tx.body, unless there is one of that device and time.
-func (s *Store) insertReading(d *device, m *Message, p *Part, time int64) (isNew bool, err error) {
-	var given driver.Value // nil is NULL
-	if p.Given != "" {
-		given = clean(p.Given, maxTextBytes)
-	}
-	result, err := s.w.insertReading.exec(d.id, time, m.Received, m.flagsOf(p.TimeSource), s.tx.body, given)
-	if err != nil {
-		return false, err
-	}
-	if n, _ := result.RowsAffected(); n == 0 {
-		return false, nil
-	}
-	d.next.rows++
-	d.next.lastReading = max(d.next.lastReading, time)
-	return true, nil
-}
-
-// insertAtFree inserts the row at the first free millisecond from a time on.
+// insertAtFree stores the reading at the first free millisecond from a time on.
 func (s *Store) insertAtFree(d *device, m *Message, p *Part, time int64) error {
 	taken := &d.next.arrivals
 	if taken.first <= time && time <= taken.last {
@@ -379,40 +353,100 @@ func (s *Store) insertAtFree(d *device, m *Message, p *Part, time int64) error {
 	}
 }
 
-// merge adds what s.tx.pairs has to the row that is there already.
-func (s *Store) merge(d *device, time int64) (outcome Outcome, leftover string, err error) {
-	old, damaged := s.tx.old[:0], false
-	err = s.w.selectBody.query(func(row []driver.Value) error {
-		body, _ := row[0].([]byte)
-		var err error
-		old, err = decodeBody(old, body)
-		damaged = err != nil
-		return nil
-	}, d.id, time)
+// ReplayQuarantined stores m, which is what ingest makes of the entry today. With outcome Stored or Duplicate the entry
+// is gone and the message counts as that instead of as quarantined; what conflicts still stays as an entry. With
+// Quarantined nothing has changed. ErrNotFound: no such entry.
+func (s *Store) ReplayQuarantined(ctx context.Context, id int64, m Message) (outcome Outcome, err error) {
+	if err := s.acquire(ctx); err != nil {
+		return 0, fmt.Errorf("replay quarantine entry %d: %w", id, err)
+	}
+	defer s.release()
+	err = s.transact(func() error {
+		outcome, err = s.replay(id, &m)
+		return err
+	})
 	if err != nil {
-		return 0, "", err
+		return 0, fmt.Errorf("replay quarantine entry %d: %w", id, err)
 	}
-	if damaged { // keep the row as it is and the message beside it
-		return Quarantined, reasonDamagedRow, nil
+	return outcome, nil
+}
+
+type replayStatements struct {
+	selectEntry, updateEntry *statement
+}
+
+func (q *replayStatements) all() []compile {
+	return []compile{
+		{&q.selectEntry, `SELECT device, flags, size, reason FROM quarantine WHERE id = ?`},
+		{&q.updateEntry, `UPDATE quarantine SET flags = ?, reason = ? WHERE id = ?`},
 	}
-	there := len(old)
-	for _, p := range s.tx.pairs {
-		if value, ok := find(old[:there], p.metric); !ok {
-			old = append(old, p)
-		} else if !same(value, p.value) {
-			leftover = reasonConflict
+}
+
+func (s *Store) replay(id int64, m *Message) (Outcome, error) {
+	var entry []driver.Value
+	err := s.w.selectEntry.query(func(row []driver.Value) error {
+		entry = slices.Clone(row)
+		return nil
+	}, id)
+	switch {
+	case err != nil:
+		return 0, err
+	case entry == nil:
+		return 0, ErrNotFound
+	case m.Kind == Bad, entry[3].(string) == reasonOtherAccount: // who sent it is not kept
+		return Quarantined, nil
+	}
+	before, flags, size := s.state.byID[entry[0].(int64)], entry[1].(int64), entry[2].(int64)
+	for i := range m.parts() {
+		switch p := m.part(i); {
+		case flags&flagUncounted != 0 && m.Kind == Telemetry && p.TimeSource != FromDevice:
+			return Quarantined, nil // a row of its own has taken all that it can; another one would hold that twice
+		case p.Numbering.Boot != "" && entry[3].(string) == reasonConflict:
+			return Quarantined, nil // its number is taken by another message
 		}
 	}
-	s.tx.old = old
-	switch {
-	case len(old) > maxMetrics:
-		return Quarantined, reasonMetrics, nil
-	case len(old) > there:
-		s.tx.body = appendBody(s.tx.body[:0], old)
-		return Stored, leftover, s.w.updateBody.run(s.tx.body, d.id, time)
-	case leftover != "":
-		return Quarantined, leftover, nil
-	default:
-		return Duplicate, "", nil
+
+	d, reason, err := s.deviceOf(m)
+	if err != nil || reason != "" {
+		return Quarantined, err
 	}
+	s.touch(d)
+	outcome, leftover, err := s.replayParts(d, m)
+	if err != nil || outcome == Quarantined {
+		return outcome, err
+	}
+	if flags&flagUncounted == 0 {
+		s.touch(before)
+		before.next.counts.Quarantined--
+		d.next.counts.add(outcome, 1)
+	}
+	if len(m.Skipped) > 0 && outcome == Stored && leftover == "" {
+		if err := s.keepOriginal(d, m); err != nil { // the entry goes, and with it what was not read
+			return outcome, err
+		}
+	}
+	if leftover != "" {
+		return outcome, s.w.updateEntry.run(flags|flagUncounted, leftover, id)
+	}
+	s.tx.quarantine.next -= size
+	s.tx.quarantine.nextEntries--
+	return outcome, s.w.deleteEntry.run(id)
+}
+
+// replayParts is appendParts for what came before: its numbers are known, and what it says beside its readings is counted.
+func (s *Store) replayParts(d *device, m *Message) (outcome Outcome, leftover string, err error) {
+	outcome = Duplicate
+	for i := range m.parts() {
+		p, of, why := m.part(i), Stored, ""
+		if m.Kind == Telemetry && len(p.Values) > 0 {
+			if of, why, err = s.appendReading(d, m, &p); err != nil {
+				return 0, "", err
+			}
+		}
+		leftover = cmp.Or(leftover, why)
+		if of == Stored || outcome == Duplicate {
+			outcome = of
+		}
+	}
+	return outcome, leftover, nil
 }

@@ -365,6 +365,7 @@ func TestAnotherProcessMayWriteToo(t *testing.T) {
 func TestDamagedRowDoesNotHoldUpTheBatch(t *testing.T) {
 	s := openTest(t, Options{})
 	m := telemetry("a", noon, Value{"ph", 6})
+	m.ClockUnsure, m.ClockLine = true, 1 // which makes it a row
 	mustAppend(t, s, m)
 	require.NoError(t, s.w.run(t.Context(), `UPDATE reading SET body = x'ffff'`))
 	assert.Equal(t, []Outcome{Quarantined, Stored}, mustAppend(t, s, m, telemetry("b", noon, Value{"ph", 6})))

@@ -46,10 +46,10 @@ type column struct {
 
 // notCarried are the tables that do not come along with the small ones.
 func notCarried(name string) bool {
-	return name == "reading" || strings.HasPrefix(name, "sqlite_")
+	return name == "reading" || name == "block" || strings.HasPrefix(name, "sqlite_")
 }
 
-// run carries everything but readings over, in one transaction, and returns in words what is missing.
+// run carries everything but blocks and rows of readings over, in one transaction, and returns in words what is missing.
 func (c *carrier) run(ctx context.Context, old string, cause error, now time.Time) (lost string, err error) {
 	f, err := salvage.Open(c.from, pageBytes)
 	if err != nil {
@@ -81,8 +81,12 @@ func (c *carrier) run(ctx context.Context, old string, cause error, now time.Tim
 	if err := c.complete(ctx); err != nil {
 		return "", err
 	}
+	counted, err := c.count()
+	if err != nil {
+		return "", err
+	}
 	lost = strings.Join(c.lost, "; ")
-	if err := c.note(now, cause, old, lost, f.Pages()); err != nil {
+	if err := c.note(now, cause, old, lost, f.Pages(), counted); err != nil {
 		return "", err
 	}
 	return lost, w.run(ctx, `COMMIT`)
@@ -264,7 +268,8 @@ func (c *carrier) table(name string) *carried {
 
 // insert carries one row over. One that the schema does not accept is lost: it is damaged.
 func (c *carrier) insert(t *carried, row salvage.Row) error {
-	if len(row.Values) > len(t.columns) || !t.fits(row) {
+	row = t.modern(row)
+	if len(row.Values) > len(t.columns) || !t.fits(row) || !t.isWhole(row) {
 		t.refused++
 		return nil
 	}
@@ -325,9 +330,29 @@ func (t *carried) least() int {
 	case "counter":
 		return 8
 	case "account":
-		return 7
+		return 8
 	}
 	return len(t.columns)
+}
+
+// modern gives a row of an account that an earlier version wrote the order that the columns have now, without what is gone.
+func (t *carried) modern(row salvage.Row) salvage.Row {
+	v := row.Values
+	if t.name != "account" || len(v) < 7 || len(v) > 9 {
+		return row
+	}
+	if _, isText := v[2].(string); !isText { // the algorithm; today admin stands there
+		return row
+	}
+	admin, rotated := any(int64(0)), any(int64(0))
+	if len(v) > 7 {
+		admin = v[7]
+	}
+	if len(v) > 8 {
+		rotated = v[8]
+	}
+	row.Values = []any{v[0], v[1], admin, v[2], v[3], v[4], v[5], rotated}
+	return row
 }
 
 // fits reports whether a row can be one of the table.
@@ -356,6 +381,7 @@ const firstTime = 1_000_000_000_000
 // tableOf says which table a row belongs to that no tree led to; nil when it is not certain.
 func (c *carrier) tableOf(rowid bool, row salvage.Row) (found *carried) {
 	for _, t := range c.tables {
+		row := t.modern(row)
 		if t.rowid != rowid || len(row.Values) > len(t.columns) || len(row.Values) < t.least() || !t.fits(row) {
 			continue
 		}
@@ -446,7 +472,7 @@ func (c *carrier) complete(ctx context.Context) error {
 }
 
 // note writes down what is still to be done, and how many rows each device should have then.
-func (c *carrier) note(now time.Time, cause error, old, lost string, pages uint32) error {
+func (c *carrier) note(now time.Time, cause error, old, lost string, pages uint32, counted []*countedDevice) error {
 	q, err := c.to.w.statement(`INSERT INTO salvage (begun, cause, source, lost, page, pages, finished) VALUES (?, ?, ?, ?, 1, ?, 0)`)
 	if err != nil {
 		return err
@@ -460,6 +486,5 @@ func (c *carrier) note(now time.Time, cause error, old, lost string, pages uint3
 	if err != nil {
 		return err
 	}
-	return c.to.w.run(context.Background(), fmt.Sprintf(`INSERT INTO salvage_device (salvage, device, expected, found)
-		SELECT %d, device, rows, 0 FROM counter; UPDATE counter SET rows = 0`, id))
+	return c.writeCounts(id, counted)
 }

@@ -66,6 +66,7 @@ func (s *Store) Attach(source journal.Source) {
 	b.hand, b.stop, b.stopped = make(chan struct{}, 1), make(chan struct{}), make(chan struct{})
 	b.began, b.logged, b.wait, b.retry = time.Time{}, time.Time{}, 0, time.Time{}
 	go s.commitForBroker()
+	s.startCompaction()
 	s.release()
 	s.Announce() // what is nobody's may wait to be deleted
 }

@@ -159,18 +159,19 @@ func (s *Store) unbind() {
 }
 
 // loadGateways tells devices who speaks for them, and returns them by account.
-func (s *Store) loadGateways(ctx context.Context, byID map[int64]*device) (map[string]map[*device]struct{}, error) {
+func (s *Store) loadGateways(ctx context.Context, q querier, l *onDisk) error {
 	var st state
-	err := s.each(ctx, func(scan func(...any) error) error {
+	err := s.eachIn(ctx, q, func(scan func(...any) error) error {
 		var id int64
 		var of Behind
 		err := scan(&id, &of.Source, &of.Raw, &of.Account)
-		if d := byID[id]; err == nil && d != nil {
+		if d := l.byID[id]; err == nil && d != nil {
 			st.bind(d, of)
 		}
 		return err
 	}, `SELECT device, source, raw, account FROM gateway`)
-	return st.behind, err
+	l.behind = st.behind
+	return err
 }
 
 // notBehind refuses an account the id of a device behind a gateway.

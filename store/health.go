@@ -6,11 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
+
+	"github.com/plantops/plantops/store/block"
 )
 
 // Health is what there is to know about the file.
@@ -22,8 +25,9 @@ type Health struct {
 	Pages         int64 // of PageBytes each
 	FreePages     int64 // inside the file, used before it grows
 	PageBytes     int64
-	Readings      int64 // rows: messages with values
+	Readings      int64 // times of devices of which there are values
 	Quarantined   int64 // entries that can be looked at
+	Damaged       int64 // records of the journal that cannot be read, each with readings of some devices
 	SchemaVersion int
 }
 
@@ -68,16 +72,24 @@ func (s *Store) health(ctx context.Context) (Health, error) {
 		return h, err
 	}
 	for query, to := range map[string]any{
-		`PRAGMA page_count`:                          &h.Pages,
-		`PRAGMA freelist_count`:                      &h.FreePages,
-		`PRAGMA page_size`:                           &h.PageBytes,
-		`PRAGMA user_version`:                        &h.SchemaVersion,
-		`SELECT coalesce(sum(rows), 0) FROM counter`: &h.Readings,
+		`PRAGMA page_count`:     &h.Pages,
+		`PRAGMA freelist_count`: &h.FreePages,
+		`PRAGMA page_size`:      &h.PageBytes,
+		`PRAGMA user_version`:   &h.SchemaVersion,
 	} {
 		if err := s.queryRow(ctx, query).Scan(to); err != nil {
 			return h, s.suspect(err)
 		}
 	}
+	if err := s.refresh(ctx); err != nil {
+		return h, err
+	}
+	s.state.mu.RLock()
+	for _, d := range s.state.devices {
+		h.Readings += d.rows
+	}
+	s.state.mu.RUnlock()
+	h.Damaged = s.damagedRecords.Load()
 	h.Quarantined, err = s.countQuarantined(ctx)
 	return h, err
 }
@@ -140,6 +152,9 @@ func (s *Store) Check(ctx context.Context) error {
 	if err == nil {
 		err = s.checkBroker(ctx)
 	}
+	if err == nil {
+		err = s.checkBlobs(ctx)
+	}
 	if err != nil {
 		return fmt.Errorf("check store %s: %w", s.path, err)
 	}
@@ -190,6 +205,9 @@ func (s *Store) Examine(ctx context.Context, told func(done, of int)) (e Examina
 	}
 	e.Devices = int64(len(devices))
 	ids, err := s.examinedDevices(ctx, &e)
+	if err == nil {
+		err = s.examineJournal(ctx, &e)
+	}
 	for i, d := range ids {
 		if err != nil {
 			break
@@ -231,50 +249,110 @@ func (s *Store) examinedDevices(ctx context.Context, e *Examination) (list []exa
 	return list, err
 }
 
-// examineDevice reads all rows of a device, and compares their number with its counter as of the same moment.
+// checkBlobs is Examine as far as readings go. The error names what is not whole, and wraps ErrDamaged.
+func (s *Store) checkBlobs(ctx context.Context) error {
+	var e Examination
+	err := s.examineJournal(ctx, &e)
+	var list []examined
+	if err == nil {
+		list, err = s.examinedDevices(ctx, &e)
+	}
+	for _, d := range list {
+		if err == nil {
+			err = s.examineDevice(ctx, d.id, d.name, &e)
+		}
+	}
+	for _, f := range e.Findings[:min(len(e.Findings), maxNamed)] {
+		err = errors.Join(err, fmt.Errorf("%w: %s: %s", ErrDamaged, f.Where, f.What))
+	}
+	return err
+}
+
+// maxNamed bounds how many findings an error names.
+const maxNamed = 20
+
+// examineJournal reads all records of the journal.
+func (s *Store) examineJournal(ctx context.Context, e *Examination) error {
+	var r block.CommitReader
+	return s.each(ctx, func(scan func(...any) error) error {
+		var seq int64
+		var body sql.RawBytes
+		err := scan(&seq, &body)
+		if err == nil && readRecord(&r, seq, body) != nil {
+			e.add("the journal", "record %d cannot be read: what some devices sent with it is lost", seq)
+		}
+		return err
+	}, `SELECT seq, body FROM journal`)
+}
+
+// readRecord reads a record of the journal to its end.
+func readRecord(r *block.CommitReader, seq int64, body []byte) error {
+	if err := r.Reset(seq, body); err != nil {
+		return err
+	}
+	for r.NextChange() {
+	}
+	return r.Err()
+}
+
+// examineDevice reads all readings of a device, and compares their number with its counter as of the same moment, or in a file that
+// another process writes as of about the same.
 func (s *Store) examineDevice(ctx context.Context, id int64, name string, e *Examination) error {
 	where := placeOfReadings(name)
-	var rows, damaged, counted int64
-	var first, last int64
-	var pairs []pair
-	tx, err := s.db.Load().BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	s.state.mu.RLock()
+	d := s.state.byID[id]
+	before := int64(0)
+	if d != nil {
+		before = d.rows
+	}
+	s.state.mu.RUnlock()
+	v, err := s.view(ctx, id)
 	if err != nil {
-		return explain(err)
+		return err
 	}
-	defer func() { _ = tx.Rollback() }() // it only reads
-	if err := tx.QueryRowContext(ctx, `SELECT coalesce(max(rows), 0) FROM counter WHERE device = ?`, id).Scan(&counted); err != nil {
-		return explain(err)
+	defer func() { _ = v.Close() }() // it only reads
+	s.state.mu.RLock()
+	if d = s.state.byID[id]; d == nil {
+		s.state.mu.RUnlock()
+		return nil // it was purged
 	}
-	list, err := tx.QueryContext(ctx, `SELECT time, body FROM reading WHERE device = ?`, id)
-	if err != nil {
-		return explain(err)
-	}
-	defer func() { _ = list.Close() }() // what Close could say, Err says
-	for list.Next() {
-		var at int64
-		var body sql.RawBytes
-		if err := list.Scan(&at, &body); err != nil {
-			return explain(err)
+	after := d.rows
+	s.state.mu.RUnlock()
+	rows, lost := int64(0), false
+	for _, err := range v.merged(ctx, named{name, id}, math.MinInt64, math.MaxInt64) {
+		if damage := (*DamagedError)(nil); errors.As(err, &damage) {
+			lost = true
+			e.add(where, "from %s to %s: %v", momentText(max(damage.From, 0)), momentText(min(damage.To, maxMoment)), damage.Cause)
+		} else if err != nil {
+			return err
+		} else {
+			rows++
 		}
-		rows++
-		if pairs, err = decodeBody(pairs[:0], body); err != nil || len(pairs) == 0 {
-			if damaged++; damaged == 1 {
-				first = at
-			}
-			last = at
-		}
-	}
-	if err := list.Err(); err != nil {
-		return explain(err)
 	}
 	e.Readings += rows
-	if damaged > 0 {
-		e.add(where, "%d rows cannot be read, from %s to %s", damaged, momentText(first), momentText(last))
+	if !lost && (rows < min(before, after) || rows > max(before, after)) {
+		e.add(where, "there are %d readings, and %d were counted", rows, after)
 	}
-	if rows != counted {
-		e.add(where, "there are %d rows, and %d were counted", rows, counted)
+	return s.examineSummaries(ctx, v, named{name, id}, e)
+}
+
+// maxMoment is the last one that momentText has words for, in the year 9999.
+const maxMoment = 253402300799000
+
+// examineSummaries reads what else blocks have.
+func (s *Store) examineSummaries(ctx context.Context, v *view, d named, e *Examination) error {
+	blocks, _, err := v.blocks(ctx, d, math.MinInt64, math.MaxInt64) // damage was named
+	var sum block.Summary
+	for _, m := range blocks {
+		if err != nil {
+			break
+		}
+		if err = v.summary(ctx, d, m, &sum); errors.Is(err, ErrDamaged) {
+			e.add(placeOfReadings(d.name), "the summary of a block from %s to %s cannot be read", momentText(m.First), momentText(m.Last))
+			err = nil
+		}
 	}
-	return nil
+	return err
 }
 
 func placeOfReadings(device string) string { return "readings of device " + strconv.Quote(device) }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"database/sql/driver"
-	"errors"
 	"fmt"
 	"iter"
 	"math"
@@ -12,7 +11,10 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/plantops/plantops/store/block"
 	"github.com/plantops/plantops/store/history"
+	"github.com/plantops/plantops/store/pack"
+	"github.com/plantops/plantops/store/tail"
 )
 
 // What readings are looked at with; package history says what each is.
@@ -35,10 +37,16 @@ func (s *Store) Readings(ctx context.Context, q Query) iter.Seq2[Reading, error]
 	return history.Readings(ctx, history.Fresh(s.View), q)
 }
 
-// Latest returns the newest reading of each metric of a device, in order of metric, found among its newest 16 rows. It
-// is empty for a device without readings and ErrNotFound for one that is not known.
+// Latest returns the newest reading of each metric of a device, in order of metric, of what waits to be dated anew
+// found among the newest 16 rows. It is empty for a device without readings and ErrNotFound for one that is not known.
 func (s *Store) Latest(ctx context.Context, device string) ([]Reading, error) {
-	v, err := s.View(ctx)
+	s.state.mu.RLock()
+	var ids []int64
+	if d, known := s.state.devices[device]; known {
+		ids = []int64{d.id}
+	}
+	s.state.mu.RUnlock()
+	v, err := s.view(ctx, ids...)
 	if err != nil {
 		return nil, err
 	}
@@ -54,20 +62,51 @@ type view struct {
 
 	devices map[string]int64 // of a file that another process may write; nil: the state has them
 	names   map[uint32]string
+
+	tail tail.Frozen
+	rows bool // table reading has some
 }
 
 // View returns what is stored now. It must be closed; Close of the store closes it too.
 func (s *Store) View(ctx context.Context) (history.View, error) {
+	v, err := s.view(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// view is View; of the tail it has only some devices, or without any all.
+func (s *Store) view(ctx context.Context, devices ...int64) (*view, error) {
 	v := &view{s: s, names: map[uint32]string{}}
-	err := v.begin(ctx)
+	err := s.refresh(ctx)
+	if err == nil {
+		v.tail = s.tail.Load().Freeze(devices...) // before the transaction: what leaves the tail is in the database already
+		err = v.begin(ctx)
+	}
 	if err == nil && s.options.ReadOnly {
 		err = v.loadNames(ctx)
+	}
+	if err == nil {
+		err = v.lookForRows(ctx)
 	}
 	if err != nil {
 		_ = v.Close() // the first error is the one that matters
 		return nil, fmt.Errorf("read readings: %w", s.suspect(explain(err)))
 	}
 	return v, nil
+}
+
+// lookForRows tells whether table reading has something, be it damaged.
+func (v *view) lookForRows(ctx context.Context) error {
+	err := v.query(ctx, func(row []driver.Value) error {
+		v.rows = row[0] != int64(0)
+		return nil
+	}, `SELECT EXISTS (SELECT 1 FROM reading)`)
+	if isDamage(err) {
+		v.rows, err = true, nil
+	}
+	return err
 }
 
 // begin takes a connection and begins its transaction, which is that of the first read.
@@ -200,158 +239,26 @@ func (v *view) metric(id uint32) (string, error) {
 	return name, nil
 }
 
-const (
-	selectRows = `SELECT time, received, flags, coalesce(given, ''), body FROM reading WHERE device = ? AND time >= ? AND time < ? `
-	upwards    = selectRows + `ORDER BY time LIMIT ?`
-	downwards  = selectRows + `ORDER BY time DESC LIMIT ?`
-)
-
-// Scan is that of history.View.
-func (v *view) Scan(ctx context.Context, q Query) iter.Seq2[*history.Chunk, error] {
-	return func(yield func(*history.Chunk, error) bool) {
-		devices, err := v.selected(q.Devices)
-		c := cursor{v: v, to: q.End(), q: &q, yield: yield}
-		for _, d := range devices {
-			c.device, c.from = d, q.From
-			for err == nil && c.from < c.to {
-				err = c.page(ctx)
-			}
-			if err != nil {
-				break
-			}
-		}
-		if err != nil && err != errLeft {
-			yield(nil, fmt.Errorf("read readings: %w", err))
-		}
-	}
-}
-
-// errLeft says that who asked has enough.
-var errLeft = errors.New("left")
-
-// cursor walks through the rows of one device.
-type cursor struct {
-	v        *view
-	device   named
-	from, to int64
-	q        *Query
-	yield    func(*history.Chunk, error) bool
-
-	chunk history.Builder
-	row   row
-	pairs []pair
-}
-
-// row is one row of table reading.
-type row struct {
-	time, received, flags int64
-	given                 string
-	body                  []byte
-}
-
-// read takes over what selectRows says. In a damaged file a value may be of any type.
-func (r *row) read(values []driver.Value) error {
-	var ok [5]bool
-	r.time, ok[0] = values[0].(int64)
-	r.received, ok[1] = values[1].(int64)
-	r.flags, ok[2] = values[2].(int64)
-	r.given, ok[3] = values[3].(string)
-	r.body, ok[4] = values[4].([]byte)
-	if slices.Contains(ok[:], false) {
-		return errBody
-	}
-	return nil
-}
-
-// page yields the next rows, or what is damaged there.
-func (c *cursor) page(ctx context.Context) error {
-	c.chunk.Begin(c.device.name)
-	n := 0
-	err := c.v.query(ctx, func(row []driver.Value) error {
-		n++
-		return c.add(row)
-	}, upwards, c.device.id, c.from, c.to, int64(pageRows))
-	if c.chunk.Len() > 0 && !c.yield(c.chunk.Chunk(), nil) {
-		return errLeft
-	}
-	switch {
-	case err == nil && n < pageRows:
-		c.from = c.to
-	case err != nil && isDamage(err):
-		err = c.pass(ctx, err)
-	}
-	if err != nil && err != errLeft {
-		return fmt.Errorf("device %q: %w", c.device.name, err)
-	}
-	return err
-}
-
-// add takes a row into the chunk, and moves on behind it.
-func (c *cursor) add(row []driver.Value) (err error) {
-	if err := c.row.read(row); err != nil {
-		return err
-	}
-	at := c.row.time
-	if at < c.from {
-		return errBody
-	}
-	if c.pairs, err = decodeBody(c.pairs[:0], c.row.body); err != nil {
-		return &rowError{at}
-	}
-	c.chunk.Row(at, c.row.received, uint8(c.row.flags&(flagTimeSource|flagClockUnsure)), c.row.given)
-	for _, p := range c.pairs {
-		name, err := c.v.metric(p.metric)
-		if err != nil {
-			return &rowError{at}
-		}
-		if c.q.Wants(name) {
-			c.chunk.Value(name, p.value)
-		}
-	}
-	c.from = at + 1
-	return nil
-}
-
-// Reduce is that of history.View.
-func (v *view) Reduce(ctx context.Context, q Query, r history.Reduction) iter.Seq2[history.Series, error] {
-	return history.Reduce(ctx, v, q, r)
-}
-
 // Readings is that of history.View.
 func (v *view) Readings(ctx context.Context, q Query) iter.Seq2[Reading, error] {
 	return history.Readings(ctx, v, q)
 }
 
-// Range is that of history.View. Where the rows at an end cannot be read, it is that of the query.
+// Range is that of history.View. Where the readings at an end cannot be read, it is that of the query, or of the block.
 func (v *view) Range(ctx context.Context, q Query) (first, last int64, err error) {
 	devices, err := v.selected(q.Devices)
 	if err != nil {
 		return 0, 0, fmt.Errorf("read readings: %w", err)
 	}
 	first, last = math.MaxInt64, math.MinInt64
-	to := func(time *int64, choose func(a, b int64) int64) func([]driver.Value) error {
-		return func(row []driver.Value) error {
-			t, ok := row[0].(int64)
-			if !ok {
-				return errBody
-			}
-			*time = choose(*time, t)
-			return nil
-		}
-	}
-	least := func(a, b int64) int64 { return min(a, b) }
-	most := func(a, b int64) int64 { return max(a, b) }
-	const times = `SELECT time FROM reading WHERE device = ? AND time >= ? AND time < ? ORDER BY time `
+	take := func(a, b int64) { first, last = min(first, a), max(last, b) }
 	for _, d := range devices {
-		err := v.query(ctx, to(&first, least), times+`LIMIT 1`, d.id, q.From, q.End())
-		if isDamage(err) {
-			first, err = min(first, q.From), nil
+		err := v.rangeOfRows(ctx, d, &q, take)
+		if list := v.tail.Slice(d.id, q.From, q.End()); list.Len() > 0 {
+			take(list.Time(0), list.Time(list.Len()-1))
 		}
 		if err == nil {
-			err = v.query(ctx, to(&last, most), times+`DESC LIMIT 1`, d.id, q.From, q.End())
-		}
-		if isDamage(err) {
-			last, err = max(last, q.End()-1), nil
+			err = v.rangeOfBlocks(ctx, d, &q, take)
 		}
 		if err != nil {
 			return 0, 0, fmt.Errorf("read readings: device %q: %w", d.name, err)
@@ -360,21 +267,93 @@ func (v *view) Range(ctx context.Context, q Query) (first, last int64, err error
 	return first, last, nil
 }
 
+func (v *view) rangeOfRows(ctx context.Context, d named, q *Query, take func(a, b int64)) error {
+	if !v.rows {
+		return nil
+	}
+	one := func(row []driver.Value) error {
+		t, ok := row[0].(int64)
+		if !ok {
+			return pack.ErrDamaged
+		}
+		take(t, t)
+		return nil
+	}
+	const times = `SELECT time FROM reading WHERE device = ? AND time >= ? AND time < ? ORDER BY time `
+	err := v.query(ctx, one, times+`LIMIT 1`, d.id, q.From, q.End())
+	if isDamage(err) {
+		take(q.From, math.MinInt64)
+		err = nil
+	}
+	if err == nil {
+		err = v.query(ctx, one, times+`DESC LIMIT 1`, d.id, q.From, q.End())
+	}
+	if isDamage(err) {
+		take(math.MaxInt64, q.End()-1)
+		err = nil
+	}
+	return err
+}
+
+// rangeOfBlocks looks at the first month that has some, and at the last.
+func (v *view) rangeOfBlocks(ctx context.Context, d named, q *Query, take func(a, b int64)) error {
+	month, end, err := v.monthsOf(ctx, q.From, q.End())
+	if err != nil {
+		return err
+	}
+	look := func(month int64) (found bool, err error) {
+		err = v.query(ctx, func(row []driver.Value) error {
+			first, ok := row[0].(int64)
+			last, _ := row[1].(int64)
+			if found = ok; ok {
+				take(max(first, q.From), min(last, q.End()-1))
+			}
+			return nil
+		}, `SELECT min(t0), max(t1) FROM block WHERE key BETWEEN ? AND ? AND t0 < ? AND t1 >= ?`,
+			block.Key(month, d.id, 0), block.Key(month, d.id, maxBlockNumber), q.End(), q.From)
+		if isDamage(err) {
+			take(max(block.MonthStart(month), q.From), min(block.MonthStart(month+1), q.End())-1)
+			found, err = true, nil
+		}
+		return found, err
+	}
+	for found := false; month <= end && !found && err == nil; month++ {
+		found, err = look(month)
+	}
+	for found := false; month <= end && !found && err == nil; end-- {
+		found, err = look(end)
+	}
+	return err
+}
+
 // Latest is that of history.View.
 func (v *view) Latest(ctx context.Context, device string) ([]Reading, error) {
 	devices, err := v.selected([]string{device})
 	if err != nil {
 		return nil, fmt.Errorf("latest readings: %w", err)
 	}
-	return v.latest(ctx, devices[0])
+	list, whole, err := v.newest(ctx, devices[0])
+	if err != nil {
+		return nil, fmt.Errorf("latest readings: device %q: %w", device, err)
+	}
+	return v.latest(ctx, devices[0], list, whole)
 }
 
 // LatestAll is that of history.View.
 func (v *view) LatestAll(ctx context.Context) iter.Seq2[Reading, error] {
 	return func(yield func(Reading, error) bool) {
-		devices, _ := v.selected(nil)
+		devices, err := v.selected(nil)
+		var inBlocks map[int64][]block.Reading
+		if err == nil {
+			inBlocks, err = v.allNewest(ctx)
+		}
+		if err != nil {
+			yield(Reading{}, fmt.Errorf("latest readings: %w", err))
+			return
+		}
 		for _, d := range devices {
-			list, err := v.latest(ctx, d)
+			inBlock, there := inBlocks[d.id]
+			list, err := v.latest(ctx, d, inBlock, inBlock != nil || !there && inBlocks != nil)
 			if isDamage(err) {
 				err = &DamagedError{Device: d.name, From: math.MinInt64, To: math.MaxInt64, Cause: err}
 			}
@@ -390,32 +369,39 @@ func (v *view) LatestAll(ctx context.Context) iter.Seq2[Reading, error] {
 	}
 }
 
-func (v *view) latest(ctx context.Context, d named) (newest []Reading, err error) {
-	var r row
-	var pairs []pair
-	err = v.query(ctx, func(values []driver.Value) error {
-		if err := r.read(values); err != nil {
-			return err
-		}
-		if pairs, err = decodeBody(pairs[:0], r.body); err != nil {
-			return &rowError{r.time}
-		}
-		for _, p := range pairs {
-			name, err := v.metric(p.metric)
-			if err != nil {
-				return err
-			}
-			if !slices.ContainsFunc(newest, func(r Reading) bool { return r.Metric == name }) {
-				newest = append(newest, Reading{
-					Device: d.name, Metric: name, Time: r.time, Value: p.value, Received: r.received,
-					TimeSource: TimeSource(r.flags & flagTimeSource), Given: r.given, ClockUnsure: r.flags&flagClockUnsure != 0,
-				})
-			}
+// allNewest is newest of all devices that are there, those that are not whole with nil; where the table itself is damaged, it is nil.
+func (v *view) allNewest(ctx context.Context) (all map[int64][]block.Reading, err error) {
+	all = map[int64][]block.Reading{}
+	err = v.query(ctx, func(row []driver.Value) error {
+		id, ok := row[0].(int64)
+		body, _ := row[1].([]byte)
+		if ok {
+			all[id], _ = decodeNewest(id, body)
 		}
 		return nil
-	}, downwards, d.id, int64(math.MinInt64), int64(math.MaxInt64), int64(latestRows))
-	if err != nil && !(isDamage(err) && len(newest) > 0) { // what is damaged further back is not the newest
+	}, `SELECT device, body FROM newest`)
+	if isDamage(err) {
+		return nil, nil
+	}
+	return all, err
+}
+
+// latest completes what table newest has of a device, if that is whole.
+func (v *view) latest(ctx context.Context, d named, list []block.Reading, whole bool) (newest []Reading, err error) {
+	if list, err = v.latestValues(ctx, d, list, whole); err != nil {
 		return nil, fmt.Errorf("latest readings: device %q: %w", d.name, err)
+	}
+	for _, r := range list {
+		for _, p := range r.Values {
+			name, err := v.metric(p.Metric)
+			if err != nil {
+				return nil, fmt.Errorf("latest readings: device %q: %w", d.name, err)
+			}
+			newest = append(newest, Reading{
+				Device: d.name, Metric: name, Time: r.Time, Value: p.Value, Received: r.Received,
+				TimeSource: TimeSource(r.Flags & flagTimeSource), Given: r.Given, ClockUnsure: r.Flags&flagClockUnsure != 0,
+			})
+		}
 	}
 	slices.SortFunc(newest, func(a, b Reading) int { return cmp.Compare(a.Metric, b.Metric) })
 	return newest, nil
@@ -424,59 +410,5 @@ func (v *view) latest(ctx context.Context, d named) (newest []Reading, err error
 // rowError is one row that is there and says nothing.
 type rowError struct{ time int64 }
 
-func (e *rowError) Error() string { return fmt.Sprintf("row at %d: %v", e.time, errBody) }
+func (e *rowError) Error() string { return fmt.Sprintf("row at %d: %v", e.time, pack.ErrDamaged) }
 func (e *rowError) Unwrap() error { return ErrDamaged }
-
-// pass goes on behind what cannot be read and says what that was. The error is one that has nothing to do with damage.
-func (c *cursor) pass(ctx context.Context, cause error) (err error) {
-	bad := c.from
-	var good int64
-	if row, ok := errors.AsType[*rowError](cause); ok {
-		bad, good = row.time, row.time+1
-	} else if good, err = c.behind(ctx, bad); err != nil {
-		return err
-	}
-	c.from = good
-	if !c.yield(nil, &DamagedError{Device: c.device.name, From: bad, To: good, Cause: cause}) {
-		return errLeft
-	}
-	return nil
-}
-
-// behind returns the first time behind one that cannot be read.
-func (c *cursor) behind(ctx context.Context, bad int64) (good int64, err error) {
-	readable := func(time int64) (ok bool) {
-		if err == nil {
-			ok, err = c.readable(ctx, time)
-		}
-		return ok
-	}
-	good = c.to
-	for step := int64(1000); step > 0 && bad <= c.to-step; step *= 2 {
-		if readable(bad + step) {
-			good = bad + step
-			break
-		}
-	}
-	for low := bad; good-low > 1 && err == nil; {
-		if middle := low + (good-low)/2; readable(middle) {
-			good = middle
-		} else {
-			low = middle
-		}
-	}
-	return good, err
-}
-
-// readable reports whether the row at a time, or the next one after it, can be read.
-func (c *cursor) readable(ctx context.Context, time int64) (bool, error) {
-	var r row
-	err := c.v.query(ctx, r.read, upwards, c.device.id, time, c.to, int64(1))
-	if err == nil {
-		return true, nil
-	}
-	if isDamage(err) {
-		return false, nil
-	}
-	return false, err
-}

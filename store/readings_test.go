@@ -86,7 +86,8 @@ func TestReadingsHoldNothingOpenForWhoTakesHisTime(t *testing.T) {
 	for r, err := range s.Readings(t.Context(), Query{}) {
 		require.NoError(t, err)
 		if count++; count == 10 {
-			require.NoError(t, s.w.run(t.Context(), `PRAGMA wal_checkpoint(TRUNCATE)`), "while %v is being looked at", r)
+			execute(t, s, `PRAGMA wal_checkpoint(TRUNCATE)`) // while r is being looked at
+			require.NotEmpty(t, r.Device)
 		}
 	}
 	assert.Equal(t, 2*n, count)
@@ -137,10 +138,15 @@ func TestWhatCannotBeReadIsNamedAndTheRestIsRead(t *testing.T) {
 			got++
 		}
 		all := damageDevices * damageRows
+		if devices["some devices"] { // a record of the journal: what it had may be in blocks
+			assert.GreaterOrEqual(t, got, all-2*damageRows, "page %d", page)
+			require.NoError(t, s.Close())
+			continue
+		}
 		assert.Equal(t, got < all, len(devices) > 0, "page %d: %d of %d rows, damage named for %d devices", page, got, all, len(devices))
-		if len(devices) > 0 && len(devices) <= 3 {
+		if len(devices) > 0 && len(devices) <= 4 { // a leaf may have rows of so many
 			partly++
-			assert.GreaterOrEqual(t, got, all-3*40, "page %d", page)
+			assert.GreaterOrEqual(t, got, all-4*damageRows, "page %d", page)
 		}
 		require.NoError(t, s.Close())
 	}

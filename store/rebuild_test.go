@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -39,8 +40,43 @@ func filledFile(t *testing.T) string {
 		mustAppend(t, s, batch...)
 		s.AddRefused(name, "not allowed", 1)
 	}
+	for d := 0; d < damageDevices; d += 3 { // the others: in the journal, and rows
+		flush(t, s, fmt.Sprintf("bed-%d", d))
+		intoRows(t, s, fmt.Sprintf("bed-%d", d+1))
+	}
 	require.NoError(t, s.Close())
 	return s.path
+}
+
+// flush puts what the tail has of devices into blocks; none: of all.
+func flush(t *testing.T, s *Store, names ...string) {
+	t.Helper()
+	require.NoError(t, s.chunk(t.Context(), func() error {
+		var list []*device
+		for name, d := range s.state.devices {
+			if len(names) == 0 || slices.Contains(names, name) {
+				list = append(list, d)
+			}
+		}
+		return s.flushDevices(list)
+	}))
+}
+
+// intoRows makes readings of a device rows, as earlier versions wrote them.
+func intoRows(t *testing.T, s *Store, name string) {
+	t.Helper()
+	require.NoError(t, s.chunk(t.Context(), func() error {
+		d := s.state.devices[name]
+		var w scratch
+		list := w.read(s.tail.Load().Slice(d.id, math.MinInt64, math.MaxInt64))
+		for _, r := range list {
+			if _, err := s.insertRow(d, r.Time, r.Received, int64(r.Flags), r.Given, r.Values); err != nil {
+				return err
+			}
+		}
+		s.tx.flushed = append(s.tx.flushed, flushed{d, math.MinInt64, true})
+		return s.writeNewest(d, list, s.journal.seq)
+	}))
 }
 
 // regained opens a file and waits until everything that can be found is back.
@@ -65,6 +101,9 @@ func mustRegain(t *testing.T, s *Store) {
 func held(t *testing.T, s *Store) (rows map[string]int, accounts, quarantined int) {
 	rows = map[string]int{}
 	for r, err := range s.Readings(t.Context(), Query{Metrics: []string{"temperature"}}) {
+		if damage := (*DamagedError)(nil); errors.As(err, &damage) {
+			continue
+		}
 		require.NoError(t, err)
 		rows[r.Device]++
 	}
@@ -107,18 +146,21 @@ func TestADamagedPageIsSurvivedWhereverItIs(t *testing.T) {
 				name := fmt.Sprintf("bed-%d", d)
 				require.Equal(t, []Outcome{Stored}, mustAppend(t, s, telemetry(name, noon+3_600_000, Value{"temperature", 1})), name)
 			}
-			if s.Check(t.Context()) != nil { // an index that no message needed
+			if s.checkBlobs(t.Context()) == nil && s.Check(t.Context()) != nil { // an index that no message needed
 				mustAppend(t, s, telemetry("bed-1", noon+7_200_000, Value{"temperature", 1}))
 				whole = 1
 			}
 			require.NoError(t, s.regainAll(t.Context()))
-			require.NoError(t, s.Check(t.Context()))
+			inBlobs := s.checkBlobs(t.Context()) // what SQLite does not see
+			if inBlobs == nil {
+				require.NoError(t, s.Check(t.Context()))
+			}
 			rows, accounts, quarantined := held(t, s)
 			lostRows := whole
 			for name, n := range wholeRows {
 				lostRows += n + 1 - rows[name]
 			}
-			assert.LessOrEqual(t, lostRows, 60, "rows on one page")
+			assert.LessOrEqual(t, lostRows, 4*damageRows, "rows on one page, or records or blocks that begin there")
 			assert.GreaterOrEqual(t, accounts, wholeAccounts-13, "accounts on one page")
 			assert.GreaterOrEqual(t, quarantined, wholeEntries-10, "entries on one page")
 			list, err := s.Salvages(t.Context())
@@ -131,7 +173,9 @@ func TestADamagedPageIsSurvivedWhereverItIs(t *testing.T) {
 					missing += n
 				}
 			}
-			assert.EqualValues(t, max(lostRows, 0), missing, "what is lost of readings is named")
+			if inBlobs == nil {
+				assert.EqualValues(t, max(lostRows, 0), missing, "what is lost of readings is named")
+			}
 			if accounts < wholeAccounts || quarantined < wholeEntries {
 				assert.NotEmpty(t, lost)
 			}
@@ -182,10 +226,11 @@ func TestAMessageThatCannotBeStoredIsFoundAndKept(t *testing.T) {
 		require.NoError(t, s.w.run(t.Context(), `CREATE TRIGGER `+table+`_poison BEFORE INSERT ON `+table+`
 			WHEN EXISTS (SELECT 1 FROM device WHERE name = 'poison') BEGIN SELECT raise(ABORT, 'no'); END`))
 	}
-	require.NoError(t, s.w.run(t.Context(), `CREATE TRIGGER reading_poison BEFORE INSERT ON reading WHEN NEW.time = 13 BEGIN SELECT raise(ABORT, 'no'); END`))
+	require.NoError(t, s.w.run(t.Context(), `CREATE TRIGGER journal_poison BEFORE INSERT ON skipped WHEN NEW.first = 13 BEGIN SELECT raise(ABORT, 'no'); END`))
 	var batch []Message
 	for i := range 20 {
 		batch = append(batch, telemetry("bed-1", int64(i), Value{"temperature", 1}))
+		batch[i].Received, batch[i].Skipped = int64(i), []Skipped{{Field: fmt.Sprint(i)}}
 	}
 	outcomes := mustAppend(t, s, batch...)
 	want := slices.Repeat([]Outcome{Stored}, 20)
@@ -197,7 +242,9 @@ func TestAMessageThatCannotBeStoredIsFoundAndKept(t *testing.T) {
 
 	trigger("quarantine")
 	mustAppend(t, s, telemetry("poison", 1, Value{"temperature", 1}))
-	assert.Equal(t, []Outcome{Quarantined}, mustAppend(t, s, telemetry("bed-1", 13, Value{"temperature", 2})))
+	again13 := telemetry("bed-1", 20, Value{"temperature", 2})
+	again13.Received, again13.Skipped = 13, []Skipped{{Field: "13"}}
+	assert.Equal(t, []Outcome{Quarantined}, mustAppend(t, s, again13))
 	assert.Equal(t, Counts{Stored: 20, Quarantined: 2}, totals(t, s), "the side file counts")
 	assert.FileExists(t, s.path+asideSuffix)
 

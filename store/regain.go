@@ -1,14 +1,18 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io/fs"
 	"path/filepath"
 	"time"
 
+	"github.com/plantops/plantops/store/block"
+	"github.com/plantops/plantops/store/pack"
 	"github.com/plantops/plantops/store/salvage"
 )
 
@@ -127,8 +131,10 @@ func (r *regain) run(ctx context.Context, s *Store) error {
 	}
 	defer func() { _ = f.Close() }() // only read
 	f.Scan(uint32(r.page), func(page uint32, table bool, rows []salvage.Row) bool {
-		if !table {
-			r.rows = append(r.rows, rows...)
+		for _, row := range rows {
+			if !table || len(row.Values) == blockColumns {
+				r.rows = append(r.rows, row)
+			}
 		}
 		if len(r.rows) >= regainRows {
 			err = r.commit(ctx, s, int64(page)+1, false)
@@ -173,12 +179,104 @@ func (r *regain) commit(ctx context.Context, s *Store, page int64, finished bool
 	})
 	if err == nil {
 		r.rows = r.rows[:0]
+		s.compaction.moving = s.hasRows
+		if finished {
+			s.compaction.moved = placed{}
+		}
+		s.wakeCompaction()
 	}
 	return err
 }
 
+// blockColumns is how many a row of table block has.
+const blockColumns = 6
+
+// insertBlock takes one row that has the shape of a block.
+func (r *regain) insertBlock(s *Store, row salvage.Row) error {
+	n, ok1 := row.Values[1].(int64)
+	first, ok2 := row.Values[2].(int64)
+	last, ok3 := row.Values[3].(int64)
+	summary, ok4 := row.Values[4].([]byte)
+	body, ok5 := row.Values[5].([]byte)
+	m := block.Meta{Key: row.RowID, N: int(n), First: first, Last: last}
+	_, id, _ := block.SplitKey(m.Key)
+	w := &s.compaction.work
+	if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 || id == 0 || w.decoder.Decode(m, body) != nil {
+		return nil
+	}
+	d, err := r.deviceOf(s, id)
+	if d == nil || err != nil {
+		return err
+	}
+	list := make([]block.Reading, w.decoder.Len())
+	for i := range list {
+		list[i] = w.decoder.Reading(i, nil)
+		if err := r.nameMetrics(s, d, list[i].Values); err != nil {
+			return err
+		}
+	}
+	s.touch(d)
+	there, whole := false, false
+	err = s.w.blockBody.query(func(row []driver.Value) error {
+		old, _ := row[0].([]byte)
+		there, whole = true, bytes.Equal(old, body)
+		return nil
+	}, m.Key)
+	if err != nil {
+		return err
+	}
+	found := rowsIn(list)
+	r.found[id] += found
+	if whole { // it was found before
+		return nil
+	}
+	if _, bad := block.DecodeSummary(m, summary); there || bad != nil { // the number is another one's by now
+		left, err := s.putBlocks(d, list)
+		for i := range left {
+			if err == nil {
+				_, err = s.insertRow(d, left[i].Time, left[i].Received, int64(left[i].Flags), left[i].Given, left[i].Values)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	} else if err := s.w.writeBlock.run(m.Key, n, first, last, summary, body); err != nil {
+		return err
+	}
+	d.next.rows += found
+	d.next.lastReading = max(d.next.lastReading, last)
+	s.tx.flushed = append(s.tx.flushed, flushed{d, last, false})
+	return s.writeNewest(d, list, d.flushed)
+}
+
+// deviceOf is nil for a device that was purged meanwhile. One whose name is lost gets another.
+func (r *regain) deviceOf(s *Store, id int64) (*device, error) {
+	if d := s.state.byID[id]; d != nil {
+		return d, nil
+	}
+	if purged, err := s.w.countPurged.number(r.id, id); err != nil || purged > 0 {
+		return nil, err
+	}
+	return s.createDeviceAs(id, fmt.Sprintf("salvaged-%d", id))
+}
+
+// nameMetrics gives metrics whose names are lost others.
+func (r *regain) nameMetrics(s *Store, d *device, values []block.Value) error {
+	for _, v := range values {
+		if _, known := s.state.names[v.Metric]; !known {
+			if err := s.createMetricAs(d, v.Metric, fmt.Sprintf("salvaged_%d", v.Metric)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // insert takes one row that has the shape of a reading.
 func (r *regain) insert(s *Store, row salvage.Row) error {
+	if len(row.Values) == blockColumns && row.Values[0] == nil {
+		return r.insertBlock(s, row)
+	}
 	if len(row.Values) != 5 && len(row.Values) != 6 { // without and with what the device gave as its time
 		return nil
 	}
@@ -198,37 +296,29 @@ func (r *regain) insert(s *Store, row salvage.Row) error {
 	if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 || id <= 0 {
 		return nil
 	}
-	pairs, err := decodeBody(nil, body)
+	pairs, err := pack.Decode(nil, body)
 	if err != nil || len(pairs) == 0 {
 		return nil
 	}
-	d := s.state.byID[id]
-	if d == nil { // its name is lost, or it was purged meanwhile
-		if purged, err := s.w.countPurged.number(r.id, id); err != nil || purged > 0 {
-			return err
-		}
-		if d, err = s.createDeviceAs(id, fmt.Sprintf("salvaged-%d", id)); err != nil {
-			return err
-		}
-	}
-	for _, p := range pairs {
-		if _, known := s.state.names[p.metric]; !known {
-			if err := s.createMetricAs(d, p.metric, fmt.Sprintf("salvaged_%d", p.metric)); err != nil {
-				return err
-			}
-		}
-	}
-	s.touch(d)
-	result, err := s.w.insertReading.exec(id, time, received, flags, body, given)
-	if err != nil {
+	d, err := r.deviceOf(s, id)
+	if d == nil || err != nil {
 		return err
 	}
+	if err := r.nameMetrics(s, d, pairs); err != nil {
+		return err
+	}
+	s.touch(d)
 	r.found[id]++ // also when it is there already: it is not missing
-	if n, _ := result.RowsAffected(); n > 0 {
+	if taken, err := s.isTaken(d, time); err != nil || taken {
+		return err
+	}
+	text, _ := given.(string)
+	isNew, err := s.insertRow(d, time, received, flags, text, pairs)
+	if err == nil && isNew {
 		d.next.rows++
 		d.next.lastReading = max(d.next.lastReading, time)
 	}
-	return nil
+	return err
 }
 
 // salvageStatements keep count of what was found.

@@ -2,11 +2,14 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"database/sql/driver"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"time"
+
+	"github.com/plantops/plantops/store/block"
 )
 
 const (
@@ -14,12 +17,14 @@ const (
 	// milliseconds. Rows of one device lie side by side, about 30 on a page, while each device is on pages of its own.
 	retentionRows    = 1000
 	retentionDevices = 50
+	retentionBlocks  = 128
 )
 
-// DeleteBefore deletes the readings whose time is before cutoff and returns how many rows that were: messages, of
-// whatever number of metrics. What was counted stays counted. It works in small transactions, between which whoever
-// waits to write comes first; after an error or the end of ctx, what the finished ones deleted is gone, and the next
-// call goes on. A reading that came while the clock was not to be trusted stays, until Redate has put it right. The space is used again for new readings, the file does not shrink.
+// DeleteBefore deletes the readings whose time is before cutoff and returns how many times of devices that were, of whatever number
+// of metrics. What was counted stays counted. It works in small transactions, between which whoever waits to write comes first;
+// after an error or the end of ctx, what the finished ones deleted is gone, and the next call goes on. A block that has older and
+// newer readings is written anew. A reading that came while the clock was not to be trusted stays, until Redate has put it right.
+// The space is used again for new readings, the file does not shrink.
 func (s *Store) DeleteBefore(ctx context.Context, cutoff time.Time) (deleted int64, err error) {
 	before := cutoff.UnixMilli()
 	due, err := s.devicesBefore(ctx, before)
@@ -33,37 +38,319 @@ func (s *Store) DeleteBefore(ctx context.Context, cutoff time.Time) (deleted int
 		due = left
 		deleted += rows
 	}
+	if err == nil {
+		err = s.flushBefore(ctx, before)
+	}
+	if err == nil {
+		var rows int64
+		rows, err = s.deleteBlocks(ctx, nil, before)
+		deleted += rows
+	}
 	if err != nil {
 		return deleted, fmt.Errorf("delete readings before %s: %w", cutoff.UTC().Format(time.RFC3339), err)
 	}
 	return deleted, nil
 }
 
+// flushBefore puts the readings of devices that have some before a time in the tail into blocks, from which they can be deleted.
+func (s *Store) flushBefore(ctx context.Context, before int64) error {
+	for more := true; more; {
+		var devices []*device
+		err := s.chunk(ctx, func() error {
+			devices = devices[:0]
+			for _, a := range s.tail.Load().All() {
+				if d := s.state.byID[a.Device]; d != nil && a.Oldest < before && len(devices) < stepDevices {
+					devices = append(devices, d)
+				}
+			}
+			return s.flushDevices(devices)
+		})
+		if err != nil {
+			return err
+		}
+		more = len(devices) == stepDevices
+	}
+	return nil
+}
+
+// chunk runs one of several transactions, between which others come first.
+func (s *Store) chunk(ctx context.Context, change func() error) error {
+	if err := s.acquire(ctx); err != nil {
+		return err
+	}
+	defer s.release()
+	err := s.transact(change)
+	s.idle.Reset(idleAfter)
+	return err
+}
+
+// deleteBlocks deletes what is before a time from blocks of a device; nil: of all.
+func (s *Store) deleteBlocks(ctx context.Context, of *device, before int64) (deleted int64, err error) {
+	behind, again := int64(math.MinInt64), true
+	for again && err == nil {
+		var n, last int64
+		var more bool
+		run := func() (err error) {
+			n, last, more, err = s.deleteSomeBlocks(of, before, behind)
+			return err
+		}
+		if err = s.chunk(ctx, run); s.isFull(err) && s.giveReserve() {
+			err = s.chunk(ctx, run)
+		}
+		if err == nil {
+			deleted, behind, again = deleted+n, last, more
+		}
+	}
+	return deleted, err
+}
+
+// storedBlock is a row of table block.
+type storedBlock struct {
+	block.Meta
+	body []byte
+}
+
+// deleteSomeBlocks looks at some blocks behind a key, inside the running transaction.
+func (s *Store) deleteSomeBlocks(of *device, before, behind int64) (deleted, last int64, more bool, err error) {
+	// What is in the months behind that of the time is newer.
+	end := int64(math.MaxInt64)
+	if before < maxBlockTime {
+		end = block.Key(block.Month(before)+1, 0, 0)
+	}
+	var list []storedBlock
+	take := func(row []driver.Value) error {
+		b := storedBlock{Meta: block.Meta{Key: row[0].(int64), N: int(row[1].(int64)), First: row[2].(int64), Last: row[3].(int64)}}
+		b.body, _ = row[4].([]byte)
+		list = append(list, b)
+		return nil
+	}
+	if of == nil {
+		err = s.w.oldBlocks.query(take, behind, end, before, int64(retentionBlocks))
+	} else {
+		err = s.blocksOfDevice(of, behind, take)
+	}
+	for i := range list {
+		if err != nil {
+			break
+		}
+		var n int64
+		n, err = s.deleteFromBlock(&list[i], before)
+		deleted += n
+		last = list[i].Key
+	}
+	return deleted, last, len(list) >= retentionBlocks, err
+}
+
+// blocksOfDevice takes blocks of a device behind a key, about retentionBlocks of them. They are month by month apart.
+func (s *Store) blocksOfDevice(d *device, behind int64, take func([]driver.Value) error) error {
+	for taken := 0; taken < retentionBlocks; {
+		next, err := s.w.nextBlock.number(behind)
+		if err != nil || next == math.MinInt64 {
+			return err
+		}
+		month, _, _ := block.SplitKey(next)
+		from := max(behind, block.Key(month, d.id, 0)-1)
+		n := 0
+		err = s.w.blocksBetween.query(func(row []driver.Value) error {
+			n++
+			behind = row[0].(int64)
+			return take(row)
+		}, from, block.Key(month, d.id+1, 0), int64(retentionBlocks))
+		if err != nil {
+			return err
+		}
+		if taken += n; n < retentionBlocks {
+			behind = block.Key(month+1, 0, 0) - 1
+		}
+	}
+	return nil
+}
+
+// deleteFromBlock deletes what a block has before a time, and with it what table newest has.
+func (s *Store) deleteFromBlock(b *storedBlock, before int64) (deleted int64, err error) {
+	w := &s.compaction.work
+	_, id, _ := block.SplitKey(b.Key)
+	d := s.state.byID[id]
+	whole := w.decoder.Decode(b.Meta, b.body) == nil
+	var keep []block.Reading
+	for i := range w.decoder.Len() {
+		if !whole {
+			break
+		}
+		if r := w.decoder.Reading(i, nil); r.Time >= before {
+			keep = append(keep, r)
+		} else if r.Flags&flagExtra == 0 {
+			deleted++
+		}
+	}
+	switch {
+	case !whole && b.Last >= before:
+		return 0, nil // it may have newer ones, which somebody may want to look for
+	case !whole:
+		deleted = int64(b.N)
+	}
+	if len(keep) == 0 {
+		err = s.w.deleteBlock.run(b.Key)
+	} else {
+		m, summary, body, encodeErr := w.encoder.Encode(b.Key, keep)
+		if encodeErr != nil {
+			return 0, encodeErr
+		}
+		err = s.w.writeBlock.run(m.Key, int64(m.N), m.First, m.Last, summary, body)
+	}
+	if err != nil || d == nil { // that the blocks have a device is not the schema's rule
+		return deleted, err
+	}
+	s.touch(d)
+	d.next.rows = max(d.next.rows-deleted, 0)
+	delete(s.lookups, d.id)
+	n, err := s.newestOf(d)
+	if err != nil {
+		return deleted, err
+	}
+	had := len(n.readings)
+	n.readings = slices.DeleteFunc(n.readings, func(r block.Reading) bool { return r.Time < before })
+	if len(n.readings) == had {
+		return deleted, nil
+	}
+	return deleted, s.replaceNewest(d, &n)
+}
+
 // OldestReading returns the time of the oldest reading from a time on, leaving out those that came while the clock was not to
-// be trusted; ok is false when there is none. It looks at one row of each device.
+// be trusted; ok is false when there is none. It looks at the blocks of one month.
 func (s *Store) OldestReading(ctx context.Context, from time.Time) (oldest time.Time, ok bool, err error) {
-	var at sql.NullInt64
-	err = s.db.Load().QueryRowContext(ctx, `SELECT min(first) FROM (SELECT (SELECT time FROM reading
-		WHERE reading.device = device.id AND time >= ? AND flags & 4 = 0 ORDER BY time LIMIT 1) AS first FROM device)`,
-		from.UnixMilli()).Scan(&at)
+	at, err := s.oldestReading(ctx, from.UnixMilli())
 	if err != nil {
 		return time.Time{}, false, fmt.Errorf("look for the oldest reading: %w", explain(err))
 	}
-	return time.UnixMilli(at.Int64), at.Valid, nil
+	return time.UnixMilli(at), at != math.MaxInt64, nil
 }
 
-// CountBefore returns how many rows DeleteBefore would delete, and the time of the newest of them. It reads them all.
+func (s *Store) oldestReading(ctx context.Context, from int64) (at int64, err error) {
+	v, err := s.view(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = v.Close() }() // it only reads
+	at = math.MaxInt64
+	for _, id := range s.ids() {
+		if list := v.tail.Slice(id, from, math.MaxInt64); list.Len() > 0 {
+			at = min(at, list.Time(0))
+		}
+	}
+	err = v.query(ctx, func(row []driver.Value) error {
+		if first, there := row[0].(int64); there {
+			at = min(at, first)
+		}
+		return nil
+	}, `SELECT min(first) FROM (SELECT (SELECT time FROM reading
+		WHERE reading.device = device.id AND time >= ? AND flags & 4 = 0 ORDER BY time LIMIT 1) AS first FROM device)`, from)
+	first := int64(math.MaxInt64)
+	if err == nil {
+		first, err = v.oldestInBlocks(ctx, from)
+	}
+	return min(at, first), err
+}
+
+// ids are those of all devices.
+func (s *Store) ids() []int64 {
+	s.state.mu.RLock()
+	defer s.state.mu.RUnlock()
+	return slices.Collect(maps.Keys(s.state.byID))
+}
+
+// oldestInBlocks is the first time in a block from a time on; math.MaxInt64: there is none. Blocks that cannot be read do not count.
+func (v *view) oldestInBlocks(ctx context.Context, from int64) (first int64, err error) {
+	behind := block.Key(block.Month(max(min(from, maxBlockTime), -maxBlockTime)), 0, 0)
+	var dec block.Decoder
+	for first = math.MaxInt64; err == nil && first == math.MaxInt64; {
+		next, there := int64(0), false
+		err = v.query(ctx, func(row []driver.Value) error {
+			next, there = row[0].(int64)
+			return nil
+		}, `SELECT min(key) FROM block WHERE key >= ?`, behind)
+		if err != nil || !there {
+			break
+		}
+		month, _, _ := block.SplitKey(next)
+		behind = block.Key(month+1, 0, 0)
+		err = v.query(ctx, func(row []driver.Value) error {
+			m, err := metaOf(row)
+			body, _ := row[4].([]byte)
+			if err == nil && m.First >= from {
+				first = min(first, m.First)
+			} else if err == nil && dec.Decode(m, body) == nil {
+				i, _ := slices.BinarySearch(dec.Times(), from)
+				first = min(first, dec.Times()[i])
+			}
+			return err
+		}, `SELECT key, n, t0, t1, CASE WHEN t0 < ?3 THEN body END FROM block WHERE key >= ?1 AND key < ?2 AND t1 >= ?3`, next, behind, from)
+	}
+	return first, err
+}
+
+// CountBefore returns how many times of devices DeleteBefore would delete, and the newest of them. It reads them all.
 func (s *Store) CountBefore(ctx context.Context, cutoff time.Time) (rows int64, newest time.Time, err error) {
-	var last sql.NullInt64
-	err = s.db.Load().QueryRowContext(ctx, `SELECT count(time), max(time) FROM device JOIN reading ON reading.device = device.id
-		AND time < ? AND flags & 4 = 0`, cutoff.UnixMilli()).Scan(&rows, &last)
+	rows, last, err := s.countBefore(ctx, cutoff.UnixMilli())
 	if err != nil {
 		return 0, time.Time{}, fmt.Errorf("count readings before %s: %w", cutoff.UTC().Format(time.RFC3339), explain(err))
 	}
-	return rows, time.UnixMilli(last.Int64), nil
+	return rows, time.UnixMilli(last), nil
 }
 
-// devicesBefore returns the devices that have rows before a time. It reads beside the writer.
+func (s *Store) countBefore(ctx context.Context, before int64) (rows, newest int64, err error) {
+	v, err := s.view(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer func() { _ = v.Close() }() // it only reads
+	newest = math.MinInt64
+	count := func(time int64, flags uint32) {
+		if time < before && flags&flagExtra == 0 {
+			rows++
+			newest = max(newest, time)
+		}
+	}
+	err = v.query(ctx, func(row []driver.Value) error {
+		rows, _ = row[0].(int64)
+		if last, there := row[1].(int64); there {
+			newest = last
+		}
+		return nil
+	}, `SELECT count(time), max(time) FROM device JOIN reading ON reading.device = device.id AND time < ? AND flags & 4 = 0`, before)
+	if err != nil {
+		return 0, 0, err
+	}
+	var r block.Reading
+	for _, id := range s.ids() {
+		list := v.tail.Slice(id, math.MinInt64, before)
+		for i := range list.Len() {
+			r.Values = r.Values[:0]
+			list.Read(i, &r)
+			count(r.Time, r.Flags)
+		}
+	}
+	var dec block.Decoder
+	err = v.query(ctx, func(row []driver.Value) error {
+		m, err := metaOf(row)
+		body, _ := row[4].([]byte)
+		if err != nil || dec.Decode(m, body) != nil {
+			return err
+		}
+		flags := dec.Flags()
+		for i, time := range dec.Times() {
+			if flags == nil {
+				count(time, 0)
+			} else {
+				count(time, flags[i])
+			}
+		}
+		return nil
+	}, `SELECT key, n, t0, t1, body FROM block WHERE t0 < ?`, before)
+	return rows, max(newest, 0), err
+}
+
+// devicesBefore returns the devices that have rows in table reading before a time. It reads beside the writer.
 func (s *Store) devicesBefore(ctx context.Context, before int64) (ids []int64, err error) {
 	err = s.each(ctx, func(scan func(...any) error) error {
 		var id int64
@@ -74,13 +361,9 @@ func (s *Store) devicesBefore(ctx context.Context, before int64) (ids []int64, e
 	return ids, err
 }
 
-// deleteChunk runs one transaction and returns which devices may have more to delete.
+// deleteChunk runs one transaction on rows of table reading and returns which devices may have more to delete.
 func (s *Store) deleteChunk(ctx context.Context, due []int64, before int64) (deleted int64, rest []int64, err error) {
-	if err := s.acquire(ctx); err != nil {
-		return 0, nil, err
-	}
-	defer s.release()
-	err = s.transact(func() error {
+	err = s.chunk(ctx, func() error {
 		deleted, rest = 0, due
 		chunk := due[:min(len(due), retentionDevices)]
 		for _, id := range chunk {
@@ -95,7 +378,6 @@ func (s *Store) deleteChunk(ctx context.Context, due []int64, before int64) (del
 		}
 		return nil
 	})
-	s.idle.Reset(idleAfter)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -103,7 +385,7 @@ func (s *Store) deleteChunk(ctx context.Context, due []int64, before int64) (del
 }
 
 type retentionStatements struct {
-	oldestReadings, deleteReadings *statement
+	oldestReadings, deleteReadings, oldBlocks, blocksBetween, nextBlock *statement
 }
 
 func (q *retentionStatements) all() []compile {
@@ -111,6 +393,9 @@ func (q *retentionStatements) all() []compile {
 		{&q.oldestReadings, `SELECT count(*), max(time) FROM (SELECT time FROM reading
 			WHERE device = ? AND time < ? AND flags & 4 = 0 ORDER BY time LIMIT ?)`},
 		{&q.deleteReadings, `DELETE FROM reading WHERE device = ? AND time <= ? AND flags & 4 = 0`},
+		{&q.oldBlocks, `SELECT key, n, t0, t1, body FROM block WHERE key > ? AND key < ? AND t0 < ? ORDER BY key LIMIT ?`},
+		{&q.blocksBetween, `SELECT key, n, t0, t1, body FROM block WHERE key > ? AND key < ? ORDER BY key LIMIT ?`},
+		{&q.nextBlock, `SELECT coalesce(min(key), -1 << 63) FROM block WHERE key > ?`},
 	}
 }
 
@@ -130,135 +415,7 @@ func (s *Store) deleteOldest(id, before, limit int64) (deleted int64, err error)
 	}
 	if d := s.state.byID[id]; d != nil { // that the rows have a device is not the schema's rule
 		s.touch(d)
-		d.next.rows -= deleted
+		d.next.rows = max(d.next.rows-deleted, 0)
 	}
 	return deleted, nil
-}
-
-// PurgeDevice removes every trace of a device that has no account any more: readings, quarantine entries, name and counters,
-// which go on to count for no device, so that the equation holds. It returns how many messages of readings that were. It works
-// in small transactions, as DeleteBefore does. ErrNotFound: no such device. ErrExists: it has an account.
-func (s *Store) PurgeDevice(ctx context.Context, name string) (deleted int64, err error) {
-	fail := func(err error) (int64, error) { return deleted, fmt.Errorf("purge device %q: %w", name, err) }
-	about, err := s.Device(ctx, name)
-	switch {
-	case err != nil:
-		return fail(err)
-	case name == "":
-		return fail(ErrNotFound)
-	case about.Registered:
-		return fail(fmt.Errorf("its account %w", ErrExists))
-	}
-	s.state.mu.RLock()
-	d := s.state.devices[name]
-	s.state.mu.RUnlock()
-	if d == nil { // somebody else was faster
-		return fail(ErrNotFound)
-	}
-	for due := []int64{d.id}; len(due) > 0; {
-		var rows int64
-		if rows, due, err = s.deleteChunk(ctx, due, math.MaxInt64); err != nil {
-			return fail(err)
-		}
-		deleted += rows
-	}
-	for again := true; again; {
-		if again, err = s.purgeEntries(ctx, d.id); err != nil {
-			return fail(err)
-		}
-	}
-	if err := s.forgetDevice(ctx, name); err != nil {
-		return fail(err)
-	}
-	return deleted, nil
-}
-
-// purgeEntries deletes some of what a device has in the quarantine; again tells that there may be more.
-func (s *Store) purgeEntries(ctx context.Context, id int64) (again bool, err error) {
-	if err := s.acquire(ctx); err != nil {
-		return false, err
-	}
-	defer s.release()
-	err = s.transact(func() error {
-		if err := s.countEntries(); err != nil {
-			return err
-		}
-		entries, err := oldEntries(s.w.oldestOf, id, int64(evictEntries))
-		again = len(entries) == evictEntries
-		for _, e := range entries {
-			if err := s.w.deleteEntry.run(e.id); err != nil {
-				return err
-			}
-			s.tx.quarantine.next -= e.size
-			s.tx.quarantine.nextEntries--
-		}
-		return err
-	})
-	return again, err
-}
-
-// forgetDevice deletes what is left of a device when its readings and entries are gone. What has come meanwhile goes too.
-func (s *Store) forgetDevice(ctx context.Context, name string) error {
-	if err := s.acquire(ctx); err != nil {
-		return err
-	}
-	defer s.release()
-	d, known := s.state.devices[name]
-	if !known {
-		return nil
-	}
-	if _, registered := (*s.accounts.Load())[name]; registered {
-		return fmt.Errorf("its account %w", ErrExists) // again, since we looked
-	}
-	s.state.disownRefused(name)
-	err := s.transact(func() error {
-		nobody := s.state.devices[""]
-		s.touch(nobody)
-		nobody.next.counts.plus(d.counts)
-		nobody.next.dropped += min(d.dropped, math.MaxInt64-nobody.next.dropped)
-		s.tx.quarantine = quarantineSize{} // to be counted anew
-		for _, q := range s.w.forget {
-			if err := q.run(d.id); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	s.state.mu.Lock()
-	defer s.state.mu.Unlock()
-	s.state.bind(d, Behind{})
-	delete(s.state.devices, name)
-	delete(s.state.byID, d.id)
-	return nil
-}
-
-// purgeStatements take a device out of every table, those that point to others first.
-type purgeStatements struct {
-	forget [14]*statement
-}
-
-func (q *purgeStatements) all() (list []compile) {
-	for i, text := range [len(q.forget)]string{
-		`DELETE FROM reading WHERE device = ?`,
-		`DELETE FROM quarantine WHERE device = ?`,
-		`DELETE FROM quarantine_summary WHERE device = ?`,
-		`DELETE FROM boot WHERE device = ?`,
-		`DELETE FROM gateway WHERE device = ?`,
-		`DELETE FROM skipped WHERE device = ?`,
-		`DELETE FROM original WHERE device = ?`,
-		// What a damaged file that is still searched has of it is not to come back (regain.go), and its id not to be another's.
-		`DELETE FROM salvage_device WHERE device = ?`,
-		`INSERT INTO salvage_device (salvage, device, expected, found) SELECT id, ?, -1, 0 FROM salvage WHERE finished = 0`,
-		`DELETE FROM sqlite_sequence WHERE name = 'device' AND seq < ?`,
-		`INSERT INTO sqlite_sequence (name, seq) SELECT 'device', ? WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'device')`,
-		`UPDATE metric SET device = 0 WHERE device = ?`,
-		`DELETE FROM counter WHERE device = ?`,
-		`DELETE FROM device WHERE id = ?`,
-	} {
-		list = append(list, compile{&q.forget[i], text})
-	}
-	return list
 }

@@ -213,12 +213,12 @@ func (s *Store) keepOriginal(d *device, m *Message) error {
 }
 
 // loadSkipped fills in which field of a device was the last.
-func (s *Store) loadSkipped(ctx context.Context, devices map[int64]*device) error {
-	return s.each(ctx, func(scan func(...any) error) error {
+func (s *Store) loadSkipped(ctx context.Context, q querier, l *onDisk) error {
+	return s.eachIn(ctx, q, func(scan func(...any) error) error {
 		var id, at int64
 		var last Skipped
 		err := scan(&id, &last.Field, &last.Text, &at) // of the row that has the maximum
-		if d := devices[id]; d != nil {
+		if d := l.byID[id]; d != nil {
 			d.lastSkipped, d.skippedAt = last, at
 		}
 		return err

@@ -5,15 +5,18 @@ import (
 	"database/sql"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/plantops/plantops/store/tail"
 )
 
 // facts are what the counter table knows about a device.
 type facts struct {
 	counts                Counts
-	rows                  int64 // in table reading
+	rows                  int64 // readings: times of which it has values
 	lastSeen, lastReading int64 // UTC ms; zero is never
 	unsureSeen            int64 // UTC ms by a clock that was not to be trusted, after lastSeen; zero is not since
 	unsureLine            int64 // the line of that clock; zero is not known
@@ -40,9 +43,15 @@ type device struct {
 	next    facts // as it will be when the running transaction commits
 	touched bool  // next differs
 	metrics int   // names that this device brought
+
+	pending    int   // in the running transaction: its last entry, plus one; 0: none
+	pendingEnd int64 // the newest time of those
+	flushed    int64 // the last record of the journal whose readings of it are in blocks
+	blockEnd   int64 // the newest time that is in a block; math.MinInt64: none
+	dirty      int64 // the first record of the journal with counters that table counter does not have; 0: none
 }
 
-// state is what of the database is kept in memory: names, ids and counters, never readings. Who writes the database is the
+// state is what of the database is kept in memory: names, ids and counters. Who writes the database is the
 // only one to change it, so he reads without the lock and writes with it.
 type state struct {
 	mu      sync.RWMutex
@@ -226,15 +235,78 @@ func (s *Store) refresh(ctx context.Context) error {
 	return s.loadAccounts(ctx)
 }
 
-// load fills the state from what is committed. Refused counts that wait stay.
+// onDisk is what load reads.
+type onDisk struct {
+	devices map[string]*device
+	byID    map[int64]*device
+	behind  map[string]map[*device]struct{}
+	metrics map[string]uint32
+	names   map[uint32]string
+
+	refusals map[string]int64
+	tail     *tail.Tail
+	journal  journalTail
+	rows     bool
+}
+
+// load fills the state from what is committed, as it is at one moment. Refused counts that wait stay.
 func (s *Store) load(ctx context.Context) error {
-	devices, byID := make(map[string]*device), make(map[int64]*device)
-	err := s.each(ctx, func(scan func(...any) error) error {
-		d := &device{}
+	s.loading.Lock()
+	defer s.loading.Unlock()
+	for {
+		db := s.db.Load()
+		l := &onDisk{}
+		err := s.loadFrom(ctx, db, l)
+		if err != nil && s.db.Load() != db {
+			continue // it was made anew
+		}
+		if err != nil {
+			return s.suspect(err)
+		}
+		s.adopt(l)
+		return nil
+	}
+}
+
+func (s *Store) adopt(l *onDisk) {
+	s.state.mu.Lock()
+	defer s.state.mu.Unlock()
+	s.state.devices, s.state.byID, s.state.metrics, s.state.names = l.devices, l.byID, l.metrics, l.names
+	s.state.refusals, s.state.behind = l.refusals, l.behind
+	if s.state.refused == nil {
+		s.state.refused = make(map[refusal]int64)
+	}
+	s.journal, s.hasRows, s.lookups = l.journal, l.rows, map[int64]*lookup{}
+	s.compaction.moving, s.compaction.moved = l.rows, placed{}
+	s.tail.Store(l.tail)
+	if n := int64(len(l.journal.damaged)); s.damagedRecords.Swap(n) != n && n > 0 {
+		s.log.Error("records of the journal cannot be read: what devices sent with them is lost", "path", s.path, "count", n)
+	}
+	s.wakeCompaction()
+}
+
+func (s *Store) loadFrom(ctx context.Context, db *sql.DB, l *onDisk) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }() // it only reads
+	for _, step := range []func(context.Context, querier, *onDisk) error{s.loadDevices, s.loadSkipped, s.loadGateways, s.loadNames, s.loadJournal} {
+		if err := step(ctx, tx, l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) loadDevices(ctx context.Context, q querier, l *onDisk) error {
+	l.devices, l.byID = make(map[string]*device), make(map[int64]*device)
+	err := s.eachIn(ctx, q, func(scan func(...any) error) error {
+		d := &device{blockEnd: math.MinInt64}
 		err := scan(&d.id, &d.name, &d.created, &d.counts.Stored, &d.counts.Duplicate, &d.counts.Quarantined,
 			&d.counts.Refused, &d.rows, &d.lastSeen, &d.lastReading, &d.dropped, &d.skipped, &d.leftAt,
 			&d.unsureSeen, &d.unsureLine, &d.metrics)
-		devices[d.name], byID[d.id] = d, d
+		l.devices[d.name], l.byID[d.id] = d, d
 		return err
 	}, `SELECT id, name, created, stored, duplicate, quarantined, refused, rows, last_seen, last_reading, dropped, skipped, left_at,
 		unsure_seen, unsure_line, coalesce(brought.metrics, 0)
@@ -243,80 +315,37 @@ func (s *Store) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.loadSkipped(ctx, byID); err != nil {
+	return s.eachIn(ctx, q, func(scan func(...any) error) error {
+		var id, flushed, last int64
+		err := scan(&id, &flushed, &last)
+		if d := l.byID[id]; d != nil {
+			d.flushed, d.blockEnd = flushed, last
+		}
+		l.journal.seq = max(l.journal.seq, flushed)
 		return err
-	}
-	behind, err := s.loadGateways(ctx, byID)
-	if err != nil {
-		return err
-	}
-	metrics, names := make(map[string]uint32), make(map[uint32]string)
-	err = s.each(ctx, func(scan func(...any) error) error {
+	}, `SELECT device, flushed, last FROM newest`)
+}
+
+func (s *Store) loadNames(ctx context.Context, q querier, l *onDisk) error {
+	l.metrics, l.names = make(map[string]uint32), make(map[uint32]string)
+	err := s.eachIn(ctx, q, func(scan func(...any) error) error {
 		var id uint32
 		var name string
 		err := scan(&id, &name)
-		metrics[name], names[id] = id, name
+		l.metrics[name], l.names[id] = id, name
 		return err
 	}, `SELECT id, name FROM metric`)
 	if err != nil {
 		return err
 	}
-	refusals := make(map[string]int64)
-	err = s.each(ctx, func(scan func(...any) error) error {
+	l.refusals = make(map[string]int64)
+	return s.eachIn(ctx, q, func(scan func(...any) error) error {
 		var reason string
 		var n int64
 		err := scan(&reason, &n)
-		refusals[reason] = n
+		l.refusals[reason] = n
 		return err
 	}, `SELECT reason, count FROM refusal`)
-	if err != nil {
-		return err
-	}
-	s.state.mu.Lock()
-	defer s.state.mu.Unlock()
-	s.state.devices, s.state.byID, s.state.metrics, s.state.names = devices, byID, metrics, names
-	s.state.refusals, s.state.behind = refusals, behind
-	if s.state.refused == nil {
-		s.state.refused = make(map[refusal]int64)
-	}
-	return nil
-}
-
-// each runs a query on a reading connection and calls row for every row of the answer.
-func (s *Store) each(ctx context.Context, row func(scan func(...any) error) error, query string, args ...any) error {
-	rows, err := s.query(ctx, query, args...)
-	if err != nil {
-		return s.suspect(err)
-	}
-	defer func() { _ = rows.Close() }() // Err has what matters
-	for rows.Next() {
-		if err := row(rows.Scan); err != nil {
-			return err
-		}
-	}
-	return s.suspect(rows.Err())
-}
-
-// query is that of a reading connection. The file may be made anew between the choice of the connection and its use.
-func (s *Store) query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	for {
-		db := s.db.Load()
-		rows, err := db.QueryContext(ctx, query, args...)
-		if err == nil || s.db.Load() == db {
-			return rows, err
-		}
-	}
-}
-
-// queryRow is query for one row.
-func (s *Store) queryRow(ctx context.Context, query string, args ...any) *sql.Row {
-	for {
-		db := s.db.Load()
-		row := db.QueryRowContext(ctx, query, args...)
-		if row.Err() == nil || s.db.Load() == db {
-			return row
-		}
-	}
 }
 
 type creationStatements struct {

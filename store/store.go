@@ -14,10 +14,12 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/plantops/plantops/store/history"
+	"github.com/plantops/plantops/store/tail"
 )
 
 // What callers tell apart; the errors returned wrap these and name the file or the object.
@@ -118,8 +120,16 @@ type Store struct {
 	unchecked atomic.Bool // after an unclean stop, and too large to check at once
 	reserved  time.Time   // when the reserve was last looked at
 
-	state    state // as committed, with its own lock
-	accounts atomic.Pointer[map[string]credential]
+	state   state // as committed, with its own lock
+	loading sync.Mutex
+	tail    atomic.Pointer[tail.Tail]
+	journal journalTail       // for who writes, or loads
+	hasRows bool              // in table reading, perhaps
+	lookups map[int64]*lookup // by device
+
+	damagedRecords atomic.Int64 // of the journal
+	compaction     compaction
+	accounts       atomic.Pointer[map[string]credential]
 
 	entries atomic.Int64     // of the quarantine, plus one; zero: not counted yet
 	said    map[refusal]bool // what the log has said of the quarantine; for who writes
@@ -134,7 +144,7 @@ type Store struct {
 func Open(ctx context.Context, o Options) (*Store, error) {
 	o.defaults()
 	s := &Store{options: o, log: o.Log, writing: make(chan struct{}, 1), rebuilt: make(chan struct{}, 1), said: map[refusal]bool{}, markKey: random(sha256.Size), stamp: rand.Int64() / 2}
-	s.broker.wake, s.views.open = make(chan struct{}, 1), map[*view]struct{}{}
+	s.broker.wake, s.compaction.wake, s.views.open = make(chan struct{}, 1), make(chan struct{}, 1), map[*view]struct{}{}
 	if err := s.open(ctx); err != nil {
 		_ = s.disconnect() // the first error is the one that matters
 		return nil, fmt.Errorf("open store %s: %w", o.Path, err)
@@ -149,6 +159,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 // Close commits the refused counts and closes the file. Calls that are running finish first, later ones fail with
 // ErrClosed; a second Close does nothing.
 func (s *Store) Close() error {
+	s.stopCompaction()
 	s.writing <- struct{}{}
 	defer s.leaveBroker()
 	if s.closed {
@@ -163,7 +174,7 @@ func (s *Store) Close() error {
 		s.idle.Stop()
 	}
 	if s.w != nil {
-		err = s.flush()
+		err = errors.Join(s.flush(), s.writeDirty())
 	}
 	if err = errors.Join(err, s.disconnect()); err != nil {
 		return fmt.Errorf("close store %s: %w", s.path, err)
@@ -238,6 +249,20 @@ func (s *Store) flush() error {
 		return nil
 	}
 	return s.transact(nil)
+}
+
+// writeDirty writes the counters that only the journal has, so that a file that was closed has them in plain columns.
+func (s *Store) writeDirty() error {
+	var dirty []*device
+	for _, d := range s.state.byID {
+		if d.dirty != 0 {
+			dirty = append(dirty, d)
+		}
+	}
+	if len(dirty) == 0 || s.doubt != nil {
+		return nil
+	}
+	return s.transact(func() error { return s.writeCounters(dirty) })
 }
 
 // whenIdle runs when nothing was appended for a while. Automatic checkpoints happen inside somebody's commit; one in a

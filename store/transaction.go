@@ -2,9 +2,14 @@ package store
 
 import (
 	"cmp"
-	"database/sql/driver"
+	"context"
+	"crypto/sha256"
 	"fmt"
 	"maps"
+	"slices"
+	"time"
+
+	"github.com/plantops/plantops/store/block"
 )
 
 // transaction is what the running write transaction has changed so far of what is kept in memory. It is applied when the
@@ -24,9 +29,21 @@ type transaction struct {
 	aged       quarantineAge
 	originals  originalsSize
 
+	// What goes into the journal's record; seq is 0 before it is written.
+	seq     int64
+	entries []block.Entry
+	index   map[placed]int // of the first indexed entries
+	indexed int
+
+	flushed []flushed // devices whose readings went into blocks
+	counted []*device // devices whose counters are in their table now
+	cut     int64     // the first record of the journal that is left; 0: nothing was cut off
+
 	// Kept between messages only to save allocations.
-	pairs, old []pair
-	body       []byte
+	pairs, old, values []block.Value
+	body, record       []byte
+	changes            []block.Change
+	numbers            []int64
 }
 
 // unknownVersion is no data_version: the next transaction loads the state.
@@ -38,7 +55,7 @@ type newMetric struct {
 }
 
 type transactionStatements struct {
-	begin, commit, rollback, version, updateCounter, addRefusal, selectStamp, updateStamp *statement
+	begin, commit, rollback, version, updateCounter, addRefusal *statement
 }
 
 func (q *transactionStatements) all() []compile {
@@ -48,11 +65,9 @@ func (q *transactionStatements) all() []compile {
 		{&q.rollback, `ROLLBACK`},
 		{&q.version, `PRAGMA data_version`},
 		{&q.updateCounter, `UPDATE counter SET stored = ?, duplicate = ?, quarantined = ?, refused = ?, rows = ?, last_seen = ?,
-			last_reading = ?, dropped = ?, skipped = ?, left_at = ?, unsure_seen = ?, unsure_line = ?, stamp = ? WHERE device = ?`},
+			last_reading = ?, dropped = ?, skipped = ?, left_at = ?, unsure_seen = ?, unsure_line = ? WHERE device = ?`},
 		{&q.addRefusal, `INSERT INTO refusal (reason, count) VALUES (?, ?)
 			ON CONFLICT (reason) DO UPDATE SET count = count + excluded.count`},
-		{&q.selectStamp, `SELECT stamp FROM counter WHERE device = ?`},
-		{&q.updateStamp, `UPDATE counter SET stamp = ? WHERE device = ?`},
 	}
 }
 
@@ -85,7 +100,7 @@ func (s *Store) commit(change func() error, withBroker bool) error {
 	}
 	refused, err := s.fill(change, withBroker)
 	if err == nil {
-		if err = s.w.commit.run(); err != nil && isDoubtful(err) && len(s.tx.touched) > 0 {
+		if err = s.w.commit.run(); err != nil && isDoubtful(err) && s.tx.seq > 0 {
 			return s.inDoubt(err, refused)
 		}
 	}
@@ -120,7 +135,7 @@ func (s *Store) fill(change func() error, withBroker bool) (refused map[refusal]
 		s.touch(s.state.devices[""]) // for the stamp
 	}
 	if err == nil {
-		err = s.writeCounters()
+		err = s.writeRecord()
 	}
 	return refused, err
 }
@@ -152,23 +167,25 @@ func (s *Store) beginTransaction() error {
 func (s *Store) touch(d *device) {
 	if !d.touched {
 		d.touched = true
-		d.next = d.facts
+		d.next, d.pending = d.facts, 0
 		s.tx.touched = append(s.tx.touched, d)
 	}
 }
 
-// writeCounters writes one row per device however many messages it had.
-func (s *Store) writeCounters() error {
-	s.stamp++
-	var stamp driver.Value = s.stamp
-	for _, d := range s.tx.touched {
-		n := &d.next
+// writeCounters writes the counters of devices into their table.
+func (s *Store) writeCounters(devices []*device) error {
+	for _, d := range devices {
+		n := &d.facts
+		if d.touched {
+			n = &d.next
+		}
 		err := s.w.updateCounter.run(n.counts.Stored, n.counts.Duplicate, n.counts.Quarantined, n.counts.Refused,
-			n.rows, n.lastSeen, n.lastReading, n.dropped, n.skipped, n.leftAt, n.unsureSeen, n.unsureLine, stamp, d.id)
+			n.rows, n.lastSeen, n.lastReading, n.dropped, n.skipped, n.leftAt, n.unsureSeen, n.unsureLine, d.id)
 		if err != nil {
 			return fmt.Errorf("write counters of device %q: %w", d.name, err)
 		}
 	}
+	s.tx.counted = append(s.tx.counted, devices...)
 	return nil
 }
 
@@ -204,6 +221,7 @@ func (s *Store) apply(refused map[refusal]int64) {
 			delete(s.state.refused, r)
 		}
 	}
+	s.applyRecord()
 	s.tx.forget()
 	q := &s.tx.quarantine
 	if q.committed, q.entries = q.next, q.nextEntries; q.known {
@@ -245,6 +263,169 @@ func (t *transaction) forget() {
 	clear(t.seen)
 	clear(t.skipped)
 	clear(t.newSkipped)
+	clear(t.index)
+	clear(t.entries) // of their texts
+	clear(t.flushed)
+	clear(t.counted)
 	t.boots = t.boots[:0]
+	t.seq, t.indexed, t.cut = 0, 0, 0
+	t.entries, t.values, t.flushed, t.counted = t.entries[:0], t.values[:0], t.flushed[:0], t.counted[:0]
 	t.touched, t.devices, t.metrics, t.bound = t.touched[:0], t.devices[:0], t.metrics[:0], t.bound[:0]
 }
+
+// A COMMIT that fails may have put its transaction into the write-ahead log: what could not be synced, or was not said to be,
+// may be there after a power cut all the same. So each transaction has a stamp in its record of the journal, and after
+// such an error another transaction looks for the stamp and is committed itself. Then it is certain: the log before it is
+// synced, or it stands where the other one stood.
+
+const (
+	// settlePatience is how long whoever commits waits for certainty. Then it is left to the next one.
+	settlePatience  = 2 * time.Second
+	firstSettleWait = 10 * time.Millisecond
+	settleReopen    = 3 // attempts with one connection
+)
+
+// doubt is a transaction of which it is not known whether it is in the file.
+type doubt struct {
+	cause   error
+	seq     int64 // its record of the journal
+	stamp   int64 // which says that it is there
+	refused map[refusal]int64
+	answers []answer // of Append
+}
+
+// answer are the outcomes of a batch whose caller was told that it is not known what became of it.
+type answer struct {
+	batch    [sha256.Size]byte
+	outcomes []Outcome
+}
+
+// isDoubtful reports whether an error of COMMIT leaves it open what is in the file.
+func isDoubtful(err error) bool {
+	n := code(err)
+	return n == codeIO || n == 0
+}
+
+// inDoubt finds out what became of the running transaction after an error of COMMIT. With nil it is stored, as it was meant.
+func (s *Store) inDoubt(cause error, refused map[refusal]int64) error {
+	s.doubt = &doubt{cause: cause, seq: s.tx.seq, stamp: s.stamp, refused: refused}
+	s.undo()
+	return s.settle()
+}
+
+// settle ends a doubt. nil: its transaction is stored, and the memory knows it. An error that wraps ErrInDoubt: it is still
+// not known. Any other one: nothing of it is stored.
+func (s *Store) settle() error {
+	d, began, wait := s.doubt, time.Now(), firstSettleWait
+	stored, err := s.settleOnce()
+	for attempt := 1; err != nil && !s.isFull(err) && time.Since(began) < settlePatience; attempt++ {
+		time.Sleep(wait)
+		wait *= 2
+		if attempt%settleReopen == 0 && s.w != nil {
+			_ = s.w.close() // it fails already
+			s.w = nil
+		}
+		stored, err = s.settleOnce()
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w (first: %w)", ErrInDoubt, err, d.cause)
+	}
+	s.log.Warn("a commit had failed; what became of it is known now", "stored", stored, "err", d.cause)
+	s.doubt, s.tx.version = nil, unknownVersion // what is in memory is from before
+	if !stored {
+		s.broker.fault = cmp.Or(s.broker.fault, d.cause)
+		return d.cause
+	}
+	s.state.forgetRefused(d.refused)
+	s.answers = d.answers
+	if err := s.reload(); err != nil {
+		s.log.Warn("read what was committed", "err", err) // the next transaction reads it again
+	}
+	return nil
+}
+
+// settlePending is settle for who finds a doubt. What became of that transaction is nothing to him.
+func (s *Store) settlePending() error {
+	if s.doubt == nil {
+		return nil
+	}
+	if err := s.settle(); err != nil && s.doubt != nil {
+		return s.suspect(s.explainWrite(err))
+	}
+	return nil
+}
+
+// settleOnce looks for the stamp in a transaction, and commits it with another one.
+func (s *Store) settleOnce() (stored bool, err error) {
+	if err := s.reopen(); err != nil {
+		return false, err
+	}
+	_ = s.w.rollback.run() // there may be none
+	if err := s.w.begin.run(); err != nil {
+		return false, err
+	}
+	d := s.doubt
+	stored, err = s.hasStamp(d.seq, d.stamp)
+	if err == nil {
+		err = s.writeStamp()
+	}
+	if err == nil {
+		err = s.w.commit.run()
+	}
+	if err != nil {
+		_ = s.w.rollback.run() // the first error is the one that matters
+		return false, err
+	}
+	if stored { // also where a later sync does not write again what an earlier one could not
+		err = s.w.run(context.Background(), `PRAGMA wal_checkpoint(PASSIVE)`)
+	}
+	return stored, err
+}
+
+// writeStamp writes a record of the journal with nothing but a stamp.
+func (s *Store) writeStamp() error {
+	last, err := s.w.lastRecord.number()
+	if err != nil {
+		return err
+	}
+	s.stamp++
+	seq := max(last, s.journal.seq) + 1
+	return s.w.insertRecord.run(seq, block.AppendCommit(nil, seq, &block.Commit{Stamp: s.stamp}))
+}
+
+// reload reads what is kept in memory anew.
+func (s *Store) reload() error {
+	if err := s.load(context.Background()); err != nil {
+		return err
+	}
+	s.tx.quarantine, s.tx.originals = quarantineSize{}, originalsSize{}
+	s.entries.Store(0) // to be counted anew
+	return s.loadAccounts(context.Background())
+}
+
+// keepAnswer remembers the outcomes of a batch that is in doubt.
+func (s *Store) keepAnswer(batch []Message, outcomes []Outcome) {
+	if s.doubt != nil {
+		s.doubt.answers = append(s.doubt.answers, answer{digest(batch), slices.Clone(outcomes)})
+	}
+}
+
+// recall returns the outcomes of a batch that was in doubt and is stored, once. A batch that is another one ends that: who
+// does not give the same again does not wait for an answer.
+func (s *Store) recall(batch []Message) []Outcome {
+	if len(s.answers) == 0 {
+		return nil
+	}
+	key := digest(batch)
+	i := slices.IndexFunc(s.answers, func(a answer) bool { return a.batch == key })
+	if i < 0 {
+		s.answers = nil
+		return nil
+	}
+	outcomes := s.answers[i].outcomes
+	s.answers = slices.Delete(s.answers, i, i+1)
+	return outcomes
+}
+
+// digest tells a batch again. It is slow, and needed after a fault of the disk only.
+func digest(batch []Message) [sha256.Size]byte { return sha256.Sum256(fmt.Appendf(nil, "%v", batch)) }

@@ -53,7 +53,9 @@ type writer struct {
 	transactionStatements
 	creationStatements
 	gatewayStatements
-	readingStatements
+	placeStatements
+	recordStatements
+	compactStatements
 	retentionStatements
 	sequenceStatements
 	skippedStatements
@@ -90,7 +92,7 @@ type compile struct {
 
 // prepare compiles every statement; the schema must be there.
 func (w *writer) prepare() (err error) {
-	for _, c := range slices.Concat(w.transactionStatements.all(), w.creationStatements.all(), w.gatewayStatements.all(), w.readingStatements.all(),
+	for _, c := range slices.Concat(w.transactionStatements.all(), w.creationStatements.all(), w.gatewayStatements.all(), w.placeStatements.all(), w.recordStatements.all(), w.compactStatements.all(),
 		w.retentionStatements.all(), w.sequenceStatements.all(), w.skippedStatements.all(), w.quarantineStatements.all(), w.replayStatements.all(), w.accountStatements.all(),
 		w.settingStatements.all(), w.salvageStatements.all(), w.asideStatements.all(), w.purgeStatements.all(), w.redateStatements.all(), w.brokerStatements.all()) {
 		if *c.to, err = w.statement(c.text); err != nil {
@@ -301,6 +303,60 @@ func (q *statement) number(values ...driver.Value) (n int64, err error) {
 		return nil
 	}, values...)
 	return n, err
+}
+
+// querier is what asks the database: a connection of its own or a transaction.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// eachIn calls row for every row of the answer.
+func (s *Store) eachIn(ctx context.Context, q querier, row func(scan func(...any) error) error, query string, args ...any) error {
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return s.suspect(err)
+	}
+	defer func() { _ = rows.Close() }() // Err has what matters
+	for rows.Next() {
+		if err := row(rows.Scan); err != nil {
+			return err
+		}
+	}
+	return s.suspect(rows.Err())
+}
+
+// each is eachIn for a reading connection.
+func (s *Store) each(ctx context.Context, row func(scan func(...any) error) error, query string, args ...any) error {
+	return s.eachIn(ctx, anyReader{s}, row, query, args...)
+}
+
+// anyReader is a reading connection. The file may be made anew between its choice and its use.
+type anyReader struct{ s *Store }
+
+func (r anyReader) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	for {
+		db := r.s.db.Load()
+		rows, err := db.QueryContext(ctx, query, args...)
+		if err == nil || r.s.db.Load() == db {
+			return rows, err
+		}
+	}
+}
+
+// query is that of a reading connection.
+func (s *Store) query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	return anyReader{s}.QueryContext(ctx, query, args...)
+}
+
+// queryRow is a query for one row.
+func (s *Store) queryRow(ctx context.Context, query string, args ...any) *sql.Row {
+	for {
+		db := s.db.Load()
+		row := db.QueryRowContext(ctx, query, args...)
+		if row.Err() == nil || s.db.Load() == db {
+			return row
+		}
+	}
 }
 
 // minRoomBytes is what a write-ahead log may need to grow for one commit; with less than that free, an I/O error means

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -68,12 +69,13 @@ func (a *app) backUp(ctx context.Context, cfg config.Config, to string, force, w
 	if err != nil {
 		return backup.Result{}, err
 	}
+	giveWay()
 	server, err := control.Dial(ctx, cfg.SocketPath())
 	o.To, o.Force, o.Gently, o.By = to, force, err == nil, backup.ByPerson
 	p := newProgress(a)
-	o.Told = p.tell
+	o.Told = p.Tell
 	r, err := backup.Make(ctx, o)
-	p.end()
+	p.End()
 	if err == nil && server != nil {
 		path, err := filepath.Abs(r.Path)
 		if err != nil {
@@ -84,6 +86,20 @@ func (a *app) backUp(ctx context.Context, cfg config.Config, to string, force, w
 		}
 	}
 	return r, err
+}
+
+// giveWay lets every other process go first, above all a server on a board with one core.
+func giveWay() {
+	const behind = 10 // as nice(1) does
+	threads, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return // it only costs others time
+	}
+	for _, thread := range threads {
+		if id, err := strconv.Atoi(thread.Name()); err == nil {
+			_ = unix.Setpriority(unix.PRIO_PROCESS, id, behind) // the same
+		}
+	}
 }
 
 // backupOptions are those of every backup.
@@ -150,8 +166,8 @@ queues is sent, some of it a second time.`,
 				return err
 			}
 			p := newProgress(a)
-			r, err := a.restore(cmd.Context(), loaded.Config, given[0], !keepCerts, p.tell)
-			p.end()
+			r, err := a.restore(cmd.Context(), loaded.Config, given[0], !keepCerts, p.Tell)
+			p.End()
 			if err != nil {
 				return restoreHints(err)
 			}
@@ -346,9 +362,10 @@ one.`,
 // check looks at a file or, without one, at the database and at what the running server counts.
 func (a *app) check(ctx context.Context, given []string) (backup.Report, error) {
 	p := newProgress(a)
-	defer p.end()
+	defer p.End()
+	giveWay()
 	if len(given) > 0 {
-		return backup.Check(ctx, given[0], backup.CheckOptions{Told: p.tell})
+		return backup.Check(ctx, given[0], backup.CheckOptions{Told: p.Tell})
 	}
 	loaded, err := a.load()
 	if err != nil {
@@ -358,7 +375,7 @@ func (a *app) check(ctx context.Context, given []string) (backup.Report, error) 
 	if err := readable(cfg); err != nil {
 		return backup.Report{}, err
 	}
-	r, err := backup.Check(ctx, cfg.StorePath(), backup.CheckOptions{Told: p.tell})
+	r, err := backup.Check(ctx, cfg.StorePath(), backup.CheckOptions{Told: p.Tell})
 	if err != nil {
 		return r, err
 	}
@@ -399,17 +416,10 @@ func printCheck(a *app, r backup.Report) error {
 	return table(a.stdout, foldRows(rows))
 }
 
-// steps shows on a terminal how far something long is; elsewhere it shows nothing.
-type steps struct{ bar *progress.Bar }
-
-func newProgress(a *app) steps {
+// newProgress shows nothing where standard error is no terminal.
+func newProgress(a *app) *progress.Bar {
 	if !isTerminal(a.stderr) {
-		return steps{}
+		return nil
 	}
-	return steps{progress.New(a.stderr, nil)}
+	return progress.New(a.stderr, nil)
 }
-
-func (p steps) tell(what string, done, of int64) { p.bar.Set(float64(done)/float64(max(of, 1)), what) }
-
-// end clears the line.
-func (p steps) end() { p.bar.End() }

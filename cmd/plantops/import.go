@@ -16,7 +16,6 @@ import (
 
 	"github.com/plantops/plantops/cmd/plantops/histories"
 	"github.com/plantops/plantops/cmd/plantops/intake"
-	"github.com/plantops/plantops/cmd/plantops/progress"
 	"github.com/plantops/plantops/config"
 	"github.com/plantops/plantops/config/mosquitto"
 	"github.com/plantops/plantops/control"
@@ -418,9 +417,7 @@ func (a *app) importReadings(ctx context.Context, in intake.Options, o readingsO
 	if err != nil {
 		return fmt.Errorf("import: %w", err)
 	}
-	if isTerminal(a.stderr) {
-		in.Progress = progress.New(a.stderr, nil)
-	}
+	in.Progress = newProgress(a)
 	if !o.apply {
 		return a.runImport(ctx, in, o)
 	}

@@ -92,9 +92,10 @@ func (b *Bucket) Value(a Aggregate) float64 {
 	}
 }
 
-// Linear makes the bucket that of its values times factor, plus offset.
+// Linear makes the bucket that of its values times factor, plus offset. The product is rounded by itself on every processor, as
+// where single values are corrected.
 func (b *Bucket) Linear(factor, offset float64) {
-	of := func(v float64) float64 { return v*factor + offset }
+	of := func(v float64) float64 { return float64(v*factor) + offset }
 	b.First, b.Last = of(b.First), of(b.Last)
 	b.Min, b.Max = of(b.Min), of(b.Max)
 	if factor < 0 {

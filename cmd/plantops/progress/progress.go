@@ -61,6 +61,14 @@ func (b *Bar) Set(done float64, text string) {
 	b.draw(line)
 }
 
+// Tell is Set for work that is counted: done of so many, of which 0 means that it is not known how many.
+func (b *Bar) Tell(what string, done, of int64) {
+	if of <= 0 {
+		done, of = 0, 1
+	}
+	b.Set(float64(done)/float64(of), what)
+}
+
 // draw puts a line in place of the one that stands there.
 func (b *Bar) draw(line string) {
 	blank := strings.Repeat(" ", max(b.length-len(line), 0))

@@ -16,11 +16,14 @@ func TestBarShowsHowFarItIsAndGoesAway(t *testing.T) {
 	b.Set(0.1, "not drawn: too early")
 	now = now.Add(10 * time.Second)
 	b.Set(0.25, "12 readings")
+	now = now.Add(time.Second)
+	b.Tell("checking", 3, 4)
 	b.End()
 	b.Set(0.5, "not drawn: it has ended")
 	assert.Equal(t, "\r[                        ]   0 %  a line that is long"+
 		"\r[======                  ]  25 %  12 readings, 30s left"+
-		"\r"+strings.Repeat(" ", 55)+"\r", out.String())
+		"\r[==================      ]  75 %  checking, 4s left    "+
+		"\r"+strings.Repeat(" ", 51)+"\r", out.String())
 
 	var none *Bar
 	none.Set(1, "")

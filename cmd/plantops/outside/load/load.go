@@ -43,6 +43,13 @@ func (r *Result) Quantile(q float64) time.Duration {
 	return r.latencies[int(q*float64(len(r.latencies)-1))]
 }
 
+// Add adds what the clients of another run saw.
+func (r *Result) Add(other *Result) {
+	r.Acknowledged += other.Acknowledged
+	r.latencies = append(r.latencies, other.latencies...)
+	slices.Sort(r.latencies)
+}
+
 // Publisher is one device of a load.
 type Publisher struct {
 	load *Load

@@ -1,4 +1,4 @@
-package store
+package password
 
 import (
 	"os"
@@ -28,12 +28,12 @@ var (
 
 func TestHashesOfOtherProgramsVerify(t *testing.T) {
 	check := func(text, password string) {
-		h, err := parseHash(text)
+		h, err := Parse(text)
 		require.NoError(t, err)
-		assert.True(t, h.matches([]byte(password)), text)
-		assert.False(t, h.matches([]byte(password+"x")), text)
-		assert.False(t, h.matches(nil), text)
-		assert.True(t, h.outdated(), "made in another way than ours")
+		assert.True(t, h.Matches([]byte(password)), text)
+		assert.False(t, h.Matches([]byte(password+"x")), text)
+		assert.False(t, h.Matches(nil), text)
+		assert.True(t, h.Outdated(), "made in another way than ours")
 		assert.Equal(t, text, h.String())
 	}
 	for _, text := range hashes {
@@ -54,20 +54,20 @@ func TestHashesOfTheInstalledMosquittoVerify(t *testing.T) {
 		line, err := os.ReadFile(path)
 		require.NoError(t, err)
 		_, text, _ := strings.Cut(strings.TrimSpace(string(line)), ":")
-		h, err := parseHash(text)
+		h, err := Parse(text)
 		require.NoError(t, err, text)
-		assert.True(t, h.matches([]byte(horse)), text)
-		assert.False(t, h.matches([]byte("correct horse u")), text)
+		assert.True(t, h.Matches([]byte(horse)), text)
+		assert.False(t, h.Matches([]byte("correct horse u")), text)
 	}
 }
 
 func TestNewHashIsArgon2idWithItsOwnSalt(t *testing.T) {
-	a, b := newPasswordHash([]byte(horse)), newPasswordHash([]byte(horse))
+	a, b := New([]byte(horse)), New([]byte(horse))
 	assert.Regexp(t, `^\$argon2id\$v=19\$m=19456,t=2,p=1\$[A-Za-z0-9+/]{22}\$[A-Za-z0-9+/]{43}$`, a.String())
 	assert.NotEqual(t, a.String(), b.String())
-	assert.False(t, a.outdated())
-	assert.True(t, a.matches([]byte(horse)))
-	parsed, err := parseHash(b.String())
+	assert.False(t, a.Outdated())
+	assert.True(t, a.Matches([]byte(horse)))
+	parsed, err := Parse(b.String())
 	require.NoError(t, err)
 	assert.Equal(t, b, parsed)
 }
@@ -97,14 +97,14 @@ func TestHashesThatAreNoneOrCostTooMuchAreRefused(t *testing.T) {
 		"very long":           {"$6$" + strings.Repeat("A", 1<<20), "at most 4096"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := parseHash(c.text)
+			_, err := Parse(c.text)
 			require.ErrorContains(t, err, c.says)
 			assert.NotContains(t, err.Error(), "secret", "no part of it is quoted")
 		})
 	}
 }
 
-// What parseHash takes can be written to the file and read back, and never costs more than the bounds say.
+// What Parse takes can be written to the file and read back, and never costs more than the bounds say.
 func FuzzParseHash(f *testing.F) {
 	for _, text := range hashes {
 		f.Add(text)
@@ -112,7 +112,7 @@ func FuzzParseHash(f *testing.F) {
 	f.Add(argonOfPassword)
 	f.Add("$7$$$")
 	f.Fuzz(func(t *testing.T, text string) {
-		h, err := parseHash(text)
+		h, err := Parse(text)
 		if err != nil {
 			return
 		}
@@ -120,50 +120,8 @@ func FuzzParseHash(f *testing.F) {
 		assert.LessOrEqual(t, h.memoryKiB, maxArgonMemoryKiB)
 		assert.NotEmpty(t, h.salt)
 		assert.GreaterOrEqual(t, len(h.sum), 16)
-		again, err := parseHash(h.String())
+		again, err := Parse(h.String())
 		require.NoError(t, err)
 		assert.Equal(t, h, again)
 	})
-}
-
-func TestCheckPassword(t *testing.T) {
-	for _, password := range []string{"12345678", horse, strings.Repeat("x", 1024)} {
-		assert.NoError(t, CheckPassword(password))
-	}
-	for password, says := range map[string]string{
-		"":                        "0 bytes, 8 to 1024",
-		"1234567":                 "7 bytes",
-		strings.Repeat("x", 1025): "1025 bytes",
-		"secret-secret\n":         "line break",
-		"secret-secret\x00":       "control",
-		"secret-secret\xff":       "UTF-8",
-	} {
-		err := CheckPassword(password)
-		require.ErrorIs(t, err, ErrInvalidPassword)
-		assert.ErrorContains(t, err, says)
-		assert.NotContains(t, err.Error(), "secret-secret")
-	}
-}
-
-func TestCheckFilter(t *testing.T) {
-	for _, filter := range []string{"#", "+", "+/#", "devices/#", "devices/+/commands/#", "people/%u/%c/#", "home/%u-%c", "/", "a//b", "100%/x", "a b"} {
-		assert.NoError(t, CheckFilter(filter), filter)
-	}
-	for filter, says := range map[string]string{
-		"":                        "0 bytes",
-		strings.Repeat("x", 1025): "1025 bytes",
-		"devices/#/x":             "# must be the last level",
-		"#/":                      "# must be the last level",
-		"devices#":                "level of their own",
-		"devices/+x":              "level of their own",
-		"devices/\x00":            "control",
-		"devices/\n":              "control",
-		"\xff":                    "UTF-8",
-		"$SYS/#":                  "administrators read $SYS",
-		"$share/g/devices/#":      "leave out $share/GROUP/",
-	} {
-		err := CheckFilter(filter)
-		require.ErrorIs(t, err, ErrInvalidFilter, "%q", filter)
-		assert.ErrorContains(t, err, says, "%q", filter)
-	}
 }

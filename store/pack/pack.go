@@ -1,17 +1,21 @@
-package store
+// Package pack is the form of the values of one reading, in rows of table reading and in memory: few bytes, found fast, exact.
+package pack
 
 import (
 	"encoding/binary"
 	"fmt"
 	"math"
+
+	"github.com/plantops/plantops/store/block"
+	"github.com/plantops/plantops/store/history"
 )
 
-// A row's body is one version byte, then per metric an unsigned varint of id<<3 | form and the value in that form.
+// The form is one version byte, then per metric an unsigned varint of id<<3 | form and the value in that form.
 // Sensors send short decimals, so forms 0 to 6 are a signed varint of value * 10^form, exact to the bit; it takes 2 or
 // 3 bytes where the float takes 8. Form 7 is the float itself, 8 bytes, little endian.
 const (
-	bodyVersion = 1
-	formFloat   = 7
+	version   = 1
+	formFloat = 7
 )
 
 // maxMantissa keeps a decimal within what a float64 counts exactly.
@@ -19,27 +23,22 @@ const maxMantissa = 1 << 53
 
 var powersOfTen = [formFloat]float64{1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6}
 
-var errBody = fmt.Errorf("%w row body", ErrDamaged)
+// ErrDamaged says that bytes are not what Append writes.
+var ErrDamaged = fmt.Errorf("%w row body", history.ErrDamaged)
 
-// pair is one metric of a row.
-type pair struct {
-	metric uint32
-	value  float64
-}
-
-// same tells whether two values of one metric are the same reading; the two zeros are.
-func same(a, b float64) bool {
+// Same tells whether two values of one metric are the same reading; the two zeros are.
+func Same(a, b float64) bool {
 	return a == b || math.Float64bits(a) == math.Float64bits(b)
 }
 
-// appendBody appends the encoding of pairs to dst.
-func appendBody(dst []byte, pairs []pair) []byte {
-	dst = append(dst, bodyVersion)
+// Append appends the encoding of pairs to dst.
+func Append(dst []byte, pairs []block.Value) []byte {
+	dst = append(dst, version)
 	for _, p := range pairs {
-		mantissa, form := decimal(p.value)
-		dst = binary.AppendUvarint(dst, uint64(p.metric)<<3|uint64(form))
+		mantissa, form := decimal(p.Value)
+		dst = binary.AppendUvarint(dst, uint64(p.Metric)<<3|uint64(form))
 		if form == formFloat {
-			dst = binary.LittleEndian.AppendUint64(dst, math.Float64bits(p.value))
+			dst = binary.LittleEndian.AppendUint64(dst, math.Float64bits(p.Value))
 		} else {
 			dst = binary.AppendVarint(dst, mantissa)
 		}
@@ -62,31 +61,31 @@ func decimal(v float64) (mantissa int64, form int) {
 	return 0, formFloat
 }
 
-// decodeBody appends the metrics of body to dst. It accepts any bytes and returns errBody for what appendBody never writes.
-func decodeBody(dst []pair, body []byte) ([]pair, error) {
-	if len(body) == 0 || body[0] != bodyVersion {
-		return dst, errBody
+// Decode appends the metrics of body to dst. It accepts any bytes and returns ErrDamaged for what Append never writes.
+func Decode(dst []block.Value, body []byte) ([]block.Value, error) {
+	if len(body) == 0 || body[0] != version {
+		return dst, ErrDamaged
 	}
 	body = body[1:]
 	for len(body) > 0 {
 		head, n := binary.Uvarint(body)
 		if n <= 0 || head>>3 > math.MaxUint32 {
-			return dst, errBody
+			return dst, ErrDamaged
 		}
 		body = body[n:]
-		p := pair{metric: uint32(head >> 3)}
+		p := block.Value{Metric: uint32(head >> 3)}
 		if form := head & 7; form == formFloat {
 			if len(body) < 8 {
-				return dst, errBody
+				return dst, ErrDamaged
 			}
-			p.value = math.Float64frombits(binary.LittleEndian.Uint64(body))
+			p.Value = math.Float64frombits(binary.LittleEndian.Uint64(body))
 			body = body[8:]
 		} else {
 			mantissa, n := binary.Varint(body)
 			if n <= 0 {
-				return dst, errBody
+				return dst, ErrDamaged
 			}
-			p.value = float64(mantissa) / powersOfTen[form]
+			p.Value = float64(mantissa) / powersOfTen[form]
 			body = body[n:]
 		}
 		dst = append(dst, p)

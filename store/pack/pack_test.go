@@ -1,4 +1,4 @@
-package store
+package pack
 
 import (
 	"math"
@@ -7,6 +7,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/plantops/plantops/store/block"
 )
 
 func TestBodyKeepsEveryValueBitForBit(t *testing.T) {
@@ -29,50 +31,50 @@ func TestBodyKeepsEveryValueBitForBit(t *testing.T) {
 		"sum that is no decimal":  {math.Nextafter(0.3, 1), 10},
 	} {
 		t.Run(name, func(t *testing.T) {
-			body := appendBody(nil, []pair{{3, c.value}})
+			body := Append(nil, []block.Value{{Metric: 3, Value: c.value}})
 			assert.Len(t, body, c.bytes)
-			pairs, err := decodeBody(nil, body)
+			pairs, err := Decode(nil, body)
 			require.NoError(t, err)
 			require.Len(t, pairs, 1)
-			assert.Equal(t, math.Float64bits(c.value), math.Float64bits(pairs[0].value))
+			assert.Equal(t, math.Float64bits(c.value), math.Float64bits(pairs[0].Value))
 		})
 	}
 }
 
 func TestBodyKeepsAnyPairs(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		pairs := rapid.SliceOf(rapid.Custom(func(t *rapid.T) pair {
+		pairs := rapid.SliceOf(rapid.Custom(func(t *rapid.T) block.Value {
 			value := rapid.OneOf(rapid.Float64(), rapid.Map(rapid.Int32(), func(n int32) float64 { return float64(n) / 100 }))
-			return pair{rapid.Uint32().Draw(t, "metric"), value.Draw(t, "value")}
+			return block.Value{Metric: rapid.Uint32().Draw(t, "metric"), Value: value.Draw(t, "value")}
 		})).Draw(t, "pairs")
-		got, err := decodeBody(nil, appendBody(nil, pairs))
+		got, err := Decode(nil, Append(nil, pairs))
 		require.NoError(t, err)
 		require.Len(t, got, len(pairs))
 		for i := range pairs {
-			assert.Equal(t, pairs[i].metric, got[i].metric)
-			assert.Equal(t, math.Float64bits(pairs[i].value), math.Float64bits(got[i].value))
+			assert.Equal(t, pairs[i].Metric, got[i].Metric)
+			assert.Equal(t, math.Float64bits(pairs[i].Value), math.Float64bits(got[i].Value))
 		}
 	})
 }
 
 func FuzzDecodeBody(f *testing.F) {
 	f.Add([]byte{})
-	f.Add([]byte{bodyVersion})
-	f.Add([]byte{bodyVersion + 1, 0, 0})
-	f.Add([]byte{bodyVersion, 7, 1, 2, 3})
-	f.Add(appendBody(nil, []pair{{1, 22.5}, {300, math.Pi}}))
+	f.Add([]byte{version})
+	f.Add([]byte{version + 1, 0, 0})
+	f.Add([]byte{version, 7, 1, 2, 3})
+	f.Add(Append(nil, []block.Value{{Metric: 1, Value: 22.5}, {Metric: 300, Value: math.Pi}}))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		pairs, err := decodeBody(nil, body)
+		pairs, err := Decode(nil, body)
 		if err != nil {
-			require.ErrorIs(t, err, errBody)
+			require.ErrorIs(t, err, ErrDamaged)
 			return
 		}
-		again, err := decodeBody(nil, appendBody(nil, pairs))
+		again, err := Decode(nil, Append(nil, pairs))
 		require.NoError(t, err, "what was decoded can be encoded")
 		require.Len(t, again, len(pairs))
 		for i := range pairs {
-			require.Equal(t, pairs[i].metric, again[i].metric)
-			require.Equal(t, math.Float64bits(pairs[i].value), math.Float64bits(again[i].value))
+			require.Equal(t, pairs[i].Metric, again[i].Metric)
+			require.Equal(t, math.Float64bits(pairs[i].Value), math.Float64bits(again[i].Value))
 		}
 	})
 }

@@ -1,0 +1,78 @@
+package store
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// A large file is not checked before devices are let in, but what is damaged in it is found and mended while it is used.
+func TestALargeDatabaseIsCheckedWhileItIsUsed(t *testing.T) {
+	path := filledFile(t)
+	content, err := os.ReadFile(path)
+	require.NoError(t, err)
+	page := content[len(content)/2/pageBytes*pageBytes:][:pageBytes]
+	for i := range 700 {
+		page[200+i] ^= 0x5a
+	}
+	require.NoError(t, os.WriteFile(path, content, 0o600))
+	s := openTest(t, Options{Path: path})
+	s.unchecked.Store(true) // as Open leaves it after an unclean stop when the file is large
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.CheckLater(ctx) }()
+	require.Eventually(t, func() bool {
+		list, err := s.Salvages(t.Context())
+		return err == nil && len(list) == 1
+	}, 30*time.Second, 10*time.Millisecond, "it is made anew")
+	cancel()
+	require.NoError(t, <-ended)
+	assert.NoError(t, s.Check(t.Context()))
+}
+
+func TestExamineSaysWhichDeviceLacksWhat(t *testing.T) {
+	s := openTest(t, Options{})
+	for i := range int64(50) {
+		mustAppend(t, s, telemetry("bed-1", noon+i, Value{"ph", float64(i)}), telemetry("bed-2", noon+i, Value{"ph", float64(i)}))
+	}
+	e, err := s.Examine(t.Context(), nil)
+	require.NoError(t, err)
+	assert.Empty(t, e.Findings)
+	assert.EqualValues(t, 100, e.Readings)
+	assert.EqualValues(t, 2, e.Devices)
+}
+
+func TestAStartFinishesARestoreThatWasBrokenOff(t *testing.T) {
+	s := openTest(t, Options{})
+	mustAppend(t, s, telemetry("bed-1", noon, Value{"ph", 6}))
+	require.NoError(t, s.Close())
+	other := openTest(t, Options{Path: filepath.Join(t.TempDir(), "other.db")})
+	mustAppend(t, other, telemetry("bed-1", noon, Value{"ph", 6}), telemetry("bed-1", noon+1, Value{"ph", 6}))
+	require.NoError(t, other.Close())
+	require.NoError(t, os.Rename(other.path, s.path+".restored-20260107T120000.000Z"))
+	for _, readOnly := range []bool{true, false} {
+		again, err := Open(t.Context(), Options{Path: s.path, ReadOnly: readOnly})
+		require.NoError(t, err)
+		want := int64(2)
+		if readOnly {
+			want = 1 // who only looks has no right to change names
+		}
+		h, err := again.Health(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, want, h.Readings)
+		require.NoError(t, again.Close())
+	}
+	kept := 0
+	for _, name := range beside(t, s) {
+		if strings.HasPrefix(name, ".before-restore-") && !strings.HasSuffix(name, walSuffix) {
+			kept++
+		}
+	}
+	assert.Equal(t, 1, kept)
+}

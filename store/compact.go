@@ -1,0 +1,384 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"database/sql/driver"
+	"errors"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/plantops/plantops/store/tail"
+)
+
+// Compaction takes readings from the tail, and rows of table reading, into blocks (blocks.go), and then deletes what the journal has
+// of them. Each step is a transaction of its own, between which whoever waits to write comes first, and leaves the database as
+// right as it was: what is in a block is not counted again from the journal, because table newest says so.
+
+const (
+	// A device's readings become a block when there are so many, or one is so old.
+	flushReadings = 512
+	flushAge      = 24 * time.Hour
+
+	// Bounds on the journal, and so on the tail and on the time that a start takes.
+	maxJournalReadings = 250_000
+	maxJournalBytes    = 16 << 20
+	maxJournalRecords  = 100_000
+
+	// What one step does at most: commits of readings wait for it.
+	stepReadings = 8192
+	stepDevices  = 32
+	stepCounters = 500
+	stepRecords  = 512
+	stepRows     = 1024
+
+	// keepRecords stay in the journal in any case: whether a transaction is in the file may be looked up there (doubt.go).
+	keepRecords = 64
+
+	compactEvery = 10 * time.Minute // where nothing else asks for it
+	compactRetry = time.Minute      // after an error
+	maxMovePause = time.Second
+)
+
+// compaction is what the store knows of it. Who holds the writing token has it, the channels are everybody's.
+type compaction struct {
+	goal int64 // the journal is too long: records up to this one are to go; 0: it is not
+
+	keep   int    // records that stay; 0 is keepRecords
+	moving bool   // there may be rows to move
+	moved  placed // behind this one
+
+	running bool
+	wake    chan struct{}
+	stop    context.CancelFunc
+	stopped chan struct{}
+
+	work scratch
+}
+
+// flushed is a device of which the running transaction has put readings into blocks.
+type flushed struct {
+	device *device
+	end    int64 // the newest time of them
+	tail   bool  // all that the tail had
+}
+
+// startCompaction begins with the first readings that come, or when a broker is attached: a command beside a server leaves it to
+// that.
+func (s *Store) startCompaction() {
+	c := &s.compaction
+	if c.running || c.wake == nil || s.closed {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	c.running, c.stop, c.stopped = true, cancel, make(chan struct{})
+	go s.compact(ctx, c.stopped)
+	if c.moving || s.compactionDue() {
+		s.wakeCompaction()
+	}
+}
+
+// stopCompaction waits for the step that is running. Nobody holds the writing token.
+func (s *Store) stopCompaction() {
+	s.writing <- struct{}{}
+	c := &s.compaction
+	running := c.running
+	c.running, c.wake = false, nil // it does not start again
+	s.release()
+	if running {
+		c.stop()
+		<-c.stopped
+	}
+}
+
+func (s *Store) wakeCompaction() {
+	select {
+	case s.compaction.wake <- struct{}{}:
+	default:
+	}
+}
+
+// compactionDue tells at a glance whether there is something to do, as far as new readings can make it so.
+func (s *Store) compactionDue() bool { return s.compaction.goal > 0 || s.journal.long() }
+
+func (j *journalTail) long() bool {
+	return j.readings > maxJournalReadings || j.bytes > maxJournalBytes || len(j.records) > maxJournalRecords
+}
+
+func (s *Store) compact(ctx context.Context, stopped chan<- struct{}) {
+	defer close(stopped)
+	wake := s.compaction.wake
+	again := time.NewTimer(compactEvery)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-wake:
+		case <-again.C:
+		}
+		again.Reset(s.compactAll(ctx))
+	}
+}
+
+// compactAll does what is due and returns when to look again.
+func (s *Store) compactAll(ctx context.Context) time.Duration {
+	for {
+		pause, err := s.compactStep(ctx)
+		switch {
+		case ctx.Err() != nil, errors.Is(err, errNothingDue), errors.Is(err, ErrClosed):
+			return compactEvery
+		case err != nil:
+			s.log.Warn("cannot put readings into blocks; trying again", "err", err)
+			return compactRetry
+		}
+		if pause > 0 {
+			select {
+			case <-ctx.Done():
+			case <-time.After(pause):
+			}
+		}
+	}
+}
+
+var errNothingDue = errors.New("nothing to compact")
+
+// step is one transaction of compaction; done is run when it is committed.
+type step struct {
+	run  func() error
+	done func()
+	idle bool // it need not hurry
+}
+
+func (s *Store) compactStep(ctx context.Context) (pause time.Duration, err error) {
+	if err := s.acquire(ctx); err != nil {
+		return 0, err
+	}
+	defer s.release()
+	began := time.Now()
+	if err := s.settlePending(); err != nil {
+		return 0, err
+	}
+	next := s.nextStep()
+	if next == nil {
+		return 0, errNothingDue
+	}
+	if err := s.transact(next.run); err != nil {
+		return 0, err
+	}
+	if next.done != nil {
+		next.done()
+	}
+	if next.idle {
+		pause = min(time.Since(began), maxMovePause)
+	}
+	return pause, nil
+}
+
+func (s *Store) nextStep() *step {
+	all := s.tail.Load().All()
+	if devices := s.toFlush(all); len(devices) > 0 {
+		return &step{run: func() error { return s.flushDevices(devices) }}
+	}
+	if next := s.toCut(all); next != nil {
+		return next
+	}
+	if s.compaction.moving {
+		var last placed
+		more := false
+		return &step{idle: true,
+			run: func() (err error) { last, more, err = s.moveRows(s.compaction.moved); return err },
+			done: func() {
+				if s.compaction.moved, s.compaction.moving = last, more; !more {
+					s.compaction.moved = placed{}
+				}
+			}}
+	}
+	return nil
+}
+
+// toFlush chooses devices whose readings become blocks next, those that have waited longest first.
+func (s *Store) toFlush(all []tail.About) (devices []*device) {
+	c := &s.compaction
+	if c.goal == 0 && s.journal.long() {
+		c.goal = s.journal.records[len(s.journal.records)/4].seq
+		for readings, i := 0, 0; i < len(s.journal.records) && readings <= maxJournalReadings/4; i++ {
+			readings += int(s.journal.records[i].readings)
+			c.goal = max(c.goal, s.journal.records[i].seq)
+		}
+	}
+	now := s.options.Elapsed()
+	due := slices.DeleteFunc(slices.Clone(all), func(a tail.About) bool {
+		return a.Readings < flushReadings && a.First > c.goal && now-a.Since < flushAge
+	})
+	slices.SortFunc(due, func(a, b tail.About) int { return int(a.First - b.First) })
+	for i, readings := 0, 0; i < len(due) && len(devices) < stepDevices && readings < stepReadings; i++ {
+		if d := s.state.byID[due[i].Device]; d != nil {
+			devices = append(devices, d)
+			readings += due[i].Readings
+		} else {
+			s.tail.Load().Drop(due[i].Device) // it was removed
+		}
+	}
+	return devices
+}
+
+// flushDevices puts all that the tail has of devices into blocks, inside the running transaction.
+func (s *Store) flushDevices(devices []*device) error {
+	w := &s.compaction.work
+	for _, d := range devices {
+		list := w.read(s.tail.Load().Slice(d.id, math.MinInt64, math.MaxInt64))
+		if len(list) == 0 {
+			continue
+		}
+		left, err := s.putBlocks(d, list)
+		if err != nil {
+			return err
+		}
+		for i := range left {
+			r := &left[i]
+			if _, err := s.insertRow(d, r.Time, r.Received, int64(r.Flags), r.Given, r.Values); err != nil {
+				return err
+			}
+		}
+		if err := s.writeNewest(d, list, s.journal.seq); err != nil {
+			return err
+		}
+		s.tx.flushed = append(s.tx.flushed, flushed{d, list[len(list)-1].Time, true})
+	}
+	return nil
+}
+
+// toCut deletes records of the journal whose readings are all in blocks, when they are many, after it has written the counters that
+// they have.
+func (s *Store) toCut(all []tail.About) *step {
+	j, c := &s.journal, &s.compaction
+	n := len(j.records) - cmp.Or(c.keep, keepRecords)
+	if n <= 0 {
+		c.goal = 0
+		return nil
+	}
+	cut := j.records[n].seq
+	for _, a := range all {
+		cut = min(cut, a.First)
+	}
+	readings, bytes := 0, 0
+	for n = 0; j.records[n].seq < cut; n++ {
+		readings += int(j.records[n].readings)
+		bytes += int(j.records[n].bytes)
+	}
+	if j.records[0].seq > c.goal { // each step adds one, so this must end
+		c.goal = 0
+	}
+	if n == 0 || c.goal == 0 && n < maxJournalRecords/8 && readings < maxJournalReadings/8 && bytes < maxJournalBytes/8 {
+		c.goal = 0
+		return nil
+	}
+	var dirty []*device
+	for _, d := range s.state.byID {
+		if d.dirty != 0 && d.dirty < cut {
+			if dirty = append(dirty, d); len(dirty) == stepCounters {
+				break
+			}
+		}
+	}
+	if len(dirty) > 0 {
+		return &step{run: func() error { return s.writeCounters(dirty) }}
+	}
+	if n > stepRecords {
+		cut = j.records[stepRecords].seq
+	}
+	return &step{run: func() error { return s.cutJournal(cut) }}
+}
+
+// cutJournal deletes the records before one. What cannot be read stays, for who wants to know what is missing.
+func (s *Store) cutJournal(cut int64) error {
+	from := int64(math.MinInt64)
+	for _, damaged := range append(slices.Clone(s.journal.damaged), cut) {
+		to := min(damaged, cut)
+		if err := s.w.deleteRecords.run(from, to); err != nil {
+			return err
+		}
+		from = to + 1
+	}
+	s.tx.cut = cut
+	return nil
+}
+
+type compactStatements struct {
+	deleteRecords, rowsAfter, deleteRow *statement
+
+	lastBlock, writeBlock, deleteBlock, selectNewest, writeNewest, deleteNewest *statement
+}
+
+func (q *compactStatements) all() []compile {
+	return []compile{
+		{&q.deleteRecords, `DELETE FROM journal WHERE seq >= ? AND seq < ?`},
+		{&q.rowsAfter, `SELECT device, time, received, flags, coalesce(given, ''), body FROM reading
+			WHERE (device, time) > (?, ?) AND flags & 4 = 0 ORDER BY device, time LIMIT ?`},
+		{&q.deleteRow, `DELETE FROM reading WHERE device = ? AND time = ?`},
+
+		{&q.lastBlock, `SELECT key, n, t0, t1 FROM block WHERE key BETWEEN ? AND ? ORDER BY key DESC LIMIT 1`},
+		{&q.writeBlock, `INSERT OR REPLACE INTO block (key, n, t0, t1, summary, body) VALUES (?, ?, ?, ?, ?, ?)`},
+		{&q.deleteBlock, `DELETE FROM block WHERE key = ?`},
+		{&q.selectNewest, `SELECT flushed, last, body FROM newest WHERE device = ?`},
+		{&q.writeNewest, `INSERT OR REPLACE INTO newest (device, flushed, last, body) VALUES (?, ?, ?, ?)`},
+		{&q.deleteNewest, `DELETE FROM newest WHERE device = ?`},
+	}
+}
+
+// moveRows moves rows of table reading of one device into blocks, those behind a place first, inside the running transaction.
+// What waits to be dated anew stays, and what cannot be read.
+func (s *Store) moveRows(behind placed) (last placed, more bool, err error) {
+	w := &s.compaction.work
+	list, device := w.readings[:0], int64(0)
+	w.values = w.values[:0]
+	err = s.w.rowsAfter.query(func(row []driver.Value) error {
+		at := placed{row[0].(int64), row[1].(int64)}
+		if !more {
+			device, more = at.device, true
+		} else if at.device != device {
+			return errOtherDevice
+		}
+		last = at
+		list = w.readRow(list, row)
+		return nil
+	}, behind.device, behind.time, int64(stepRows))
+	w.readings = list
+	if errors.Is(err, errOtherDevice) {
+		err = nil
+	}
+	if err != nil || !more {
+		s.hasRows = s.hasRows && err != nil
+		if err == nil {
+			var n int64
+			n, err = s.w.anyRow.number()
+			s.hasRows = n != 0
+		}
+		return placed{}, false, err
+	}
+	d := s.state.byID[device]
+	if d == nil {
+		return placed{device, math.MaxInt64}, true, nil
+	}
+	if len(list) == 0 {
+		return last, true, nil
+	}
+	left, err := s.putBlocks(d, list)
+	if err != nil {
+		return placed{}, false, err
+	}
+	for i := range list {
+		if slices.ContainsFunc(left, func(r blockReading) bool { return r.Time == list[i].Time }) {
+			continue
+		}
+		if err := s.w.deleteRow.run(device, list[i].Time); err != nil {
+			return placed{}, false, err
+		}
+	}
+	s.tx.flushed = append(s.tx.flushed, flushed{d, list[len(list)-1].Time, false})
+	return last, true, s.writeNewest(d, list, d.flushed)
+}
+
+var errOtherDevice = errors.New("a row of another device")

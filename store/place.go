@@ -1,0 +1,253 @@
+package store
+
+import (
+	"database/sql/driver"
+	"errors"
+	"math"
+	"slices"
+
+	"github.com/plantops/plantops/store/block"
+	"github.com/plantops/plantops/store/pack"
+)
+
+// A reading may stand in the running transaction, in the tail, in a block or in a row of table reading. Whoever stores one looks
+// whether there is one of that device and time; for a time behind all others of the device that costs nothing.
+
+// maxBlockTime bounds the times that blocks take, to 142,000 years: their key has room for no more. Others stay rows.
+const maxBlockTime = 1 << 52
+
+// maxLookups is of how many devices the block that was looked at last is kept.
+const maxLookups = 32
+
+// lookup is what is known of the blocks of a device in one month.
+type lookup struct {
+	month int64
+	metas []block.Meta
+
+	key     int64 // of what is decoded; -1: nothing
+	decoder block.Decoder
+}
+
+type placeStatements struct {
+	blocksOf, blockBody, insertReading, selectBody, updateBody, anyRow *statement
+}
+
+func (q *placeStatements) all() []compile {
+	return []compile{
+		{&q.blocksOf, `SELECT key, n, t0, t1 FROM block WHERE key BETWEEN ? AND ? ORDER BY key`},
+		{&q.blockBody, `SELECT body FROM block WHERE key = ?`},
+		{&q.insertReading, `INSERT OR IGNORE INTO reading (device, time, received, flags, body, given) VALUES (?, ?, ?, ?, ?, ?)`},
+		{&q.selectBody, `SELECT body FROM reading WHERE device = ? AND time = ?`},
+		{&q.updateBody, `UPDATE reading SET body = ? WHERE device = ? AND time = ?`},
+		{&q.anyRow, `SELECT EXISTS (SELECT 1 FROM reading)`},
+	}
+}
+
+// isBlockTime tells whether a block can take a reading of a time.
+func isBlockTime(time int64) bool { return -maxBlockTime < time && time < maxBlockTime }
+
+// insertReading stores the reading of s.tx.pairs, unless there is one of that device and time. One whose time is not to be
+// trusted becomes a row, so that it can be dated anew; others go into the journal.
+func (s *Store) insertReading(d *device, m *Message, p *Part, time int64) (isNew bool, err error) {
+	given := ""
+	if p.Given != "" {
+		given = clean(p.Given, maxTextBytes)
+	}
+	flags := m.flagsOf(p.TimeSource)
+	if time <= d.next.lastReading {
+		if taken, err := s.isTaken(d, time); err != nil || taken {
+			return false, err
+		}
+	}
+	if flags&flagClockUnsure == 0 && isBlockTime(time) {
+		s.tx.add(d, block.Reading{Time: time, Received: m.Received, Flags: uint32(flags), Given: given, Values: s.tx.pairs})
+	} else if isNew, err := s.insertRow(d, time, m.Received, flags, given, s.tx.pairs); err != nil || !isNew {
+		return false, err
+	}
+	d.next.rows++
+	d.next.lastReading = max(d.next.lastReading, time)
+	return true, nil
+}
+
+// insertRow inserts a row of table reading, unless there is one of that device and time.
+func (s *Store) insertRow(d *device, time, received, flags int64, given string, values []block.Value) (isNew bool, err error) {
+	var text driver.Value // nil is NULL
+	if given != "" {
+		text = given
+	}
+	s.tx.body = pack.Append(s.tx.body[:0], values)
+	s.hasRows = true
+	result, err := s.w.insertReading.exec(d.id, time, received, flags, s.tx.body, text)
+	if err != nil {
+		return false, err
+	}
+	n, err := result.RowsAffected()
+	return n > 0, err
+}
+
+// isTaken tells whether there is a reading of a device and a time, anywhere.
+func (s *Store) isTaken(d *device, time int64) (bool, error) {
+	if s.tx.pendingAt(d, time) != nil || s.tail.Load().Has(d.id, time) {
+		return true, nil
+	}
+	if _, there, err := s.rowAt(d, time); err != nil || there {
+		return there, err
+	}
+	values, err := s.inBlocks(d, time, s.tx.old[:0])
+	s.tx.old = values[:0]
+	return len(values) > 0, err
+}
+
+// rowAt returns the body of the row of a device and a time.
+func (s *Store) rowAt(d *device, time int64) (body []byte, there bool, err error) {
+	if !s.hasRows {
+		return nil, false, nil
+	}
+	err = s.w.selectBody.query(func(row []driver.Value) error {
+		body, _ = row[0].([]byte)
+		there = true
+		return nil
+	}, d.id, time)
+	return body, there, err
+}
+
+// merge adds what s.tx.pairs has to the reading that is there already.
+func (s *Store) merge(d *device, p *Part, received, time int64) (outcome Outcome, leftover string, err error) {
+	old := s.tx.old[:0]
+	row, isRow, err := s.rowAt(d, time)
+	if err == nil && isRow {
+		if old, err = pack.Decode(old, row); err != nil { // keep the row as it is and the message beside it
+			return Quarantined, reasonDamagedRow, nil
+		}
+	}
+	pending := s.tx.pendingAt(d, time)
+	if err == nil && !isRow {
+		old, err = s.valuesAt(d, pending, time, old)
+	}
+	if err != nil {
+		return 0, "", err
+	}
+	there := len(old)
+	for _, p := range s.tx.pairs {
+		if value, ok := find(old[:there], p.Metric); !ok {
+			old = append(old, p)
+		} else if !pack.Same(value, p.Value) {
+			leftover = reasonConflict
+		}
+	}
+	s.tx.old = old
+	switch {
+	case len(old) > maxMetrics:
+		return Quarantined, reasonMetrics, nil
+	case len(old) == there && leftover != "":
+		return Quarantined, leftover, nil
+	case len(old) == there:
+		return Duplicate, "", nil
+	case isRow:
+		s.tx.body = pack.Append(s.tx.body[:0], old)
+		return Stored, leftover, s.w.updateBody.run(s.tx.body, d.id, time)
+	case pending != nil:
+		s.tx.addTo(pending, old[there:])
+	default:
+		s.tx.add(d, block.Reading{Time: time, Received: received, Flags: uint32(p.TimeSource)&flagTimeSource | flagExtra, Values: old[there:]})
+	}
+	return Stored, leftover, nil
+}
+
+// valuesAt appends what the running transaction, the tail and blocks have of a device and a time.
+func (s *Store) valuesAt(d *device, pending *block.Entry, time int64, to []block.Value) ([]block.Value, error) {
+	to, err := s.inBlocks(d, time, to)
+	if err != nil {
+		return to, err
+	}
+	r := block.Reading{Values: to}
+	for i, slice := 0, s.tail.Load().Slice(d.id, time, time+1); i < slice.Len(); i++ {
+		slice.Read(i, &r)
+	}
+	if to = r.Values; pending != nil {
+		to = append(to, pending.Values...)
+	}
+	return to, nil
+}
+
+// inBlocks appends what blocks have of a device at a time. A block that is damaged has nothing: what it had may come again.
+func (s *Store) inBlocks(d *device, time int64, to []block.Value) ([]block.Value, error) {
+	if time > d.blockEnd || !isBlockTime(time) {
+		return to, nil
+	}
+	l, err := s.lookup(d, block.Month(time))
+	if err != nil {
+		return to, err
+	}
+	for _, m := range l.metas {
+		if time < m.First || m.Last < time {
+			continue
+		}
+		if whole, err := s.decode(l, m); err != nil {
+			return to, err
+		} else if !whole {
+			continue
+		}
+		times := l.decoder.Times()
+		for i, _ := slices.BinarySearch(times, time); i < len(times) && times[i] == time; i++ {
+			to = append(to, l.decoder.Reading(i, nil).Values...)
+		}
+	}
+	return to, nil
+}
+
+func (s *Store) lookup(d *device, month int64) (*lookup, error) {
+	l := s.lookups[d.id]
+	if l == nil {
+		if l = (&lookup{month: math.MinInt64}); len(s.lookups) >= maxLookups {
+			clear(s.lookups)
+		}
+		s.lookups[d.id] = l
+	}
+	if l.month == month {
+		return l, nil
+	}
+	l.month, l.key, l.metas = math.MinInt64, -1, l.metas[:0]
+	metas, err := s.metasOf(d, month, l.metas)
+	if err != nil {
+		return nil, err
+	}
+	l.month, l.metas = month, metas
+	return l, nil
+}
+
+const maxBlockNumber = 1<<16 - 1
+
+// metasOf appends what there is of blocks of a device in a month.
+func (s *Store) metasOf(d *device, month int64, to []block.Meta) ([]block.Meta, error) {
+	err := s.w.blocksOf.query(func(row []driver.Value) error {
+		to = append(to, block.Meta{Key: row[0].(int64), N: int(row[1].(int64)), First: row[2].(int64), Last: row[3].(int64)})
+		return nil
+	}, block.Key(month, d.id, 0), block.Key(month, d.id, maxBlockNumber))
+	return to, err
+}
+
+// decode decodes a block for l; whole is false when it is damaged.
+func (s *Store) decode(l *lookup, m block.Meta) (whole bool, err error) {
+	if l.key == m.Key {
+		return true, nil
+	}
+	l.key = -1
+	whole, err = s.decodeInto(&l.decoder, m)
+	if whole {
+		l.key = m.Key
+	}
+	return whole, err
+}
+
+func (s *Store) decodeInto(to *block.Decoder, m block.Meta) (whole bool, err error) {
+	err = s.w.blockBody.query(func(row []driver.Value) error {
+		body, _ := row[0].([]byte)
+		whole = true
+		return to.Decode(m, body)
+	}, m.Key)
+	if errors.Is(err, block.ErrDamaged) {
+		return false, nil
+	}
+	return whole, err
+}
