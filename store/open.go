@@ -263,7 +263,7 @@ func (s *Store) prepareWriter(ctx context.Context, unclean bool) error {
 	// Beyond journal_size_limit the log is cut back after a long reader let it grow; in steady state it keeps its size,
 	// because a log that grows again costs more per commit than one that is written over.
 	for _, pragma := range []string{
-		"journal_mode=wal", "synchronous=full", "journal_size_limit=16777216",
+		"journal_mode=wal", "synchronous=normal", "journal_size_limit=16777216",
 		"wal_autocheckpoint=" + strconv.Itoa(checkpointPages),
 	} {
 		if err := s.w.run(ctx, "PRAGMA "+pragma); err != nil {
@@ -281,8 +281,10 @@ func (s *Store) prepareWriter(ctx context.Context, unclean bool) error {
 	if err := s.w.prepare(); err != nil {
 		return err
 	}
-	s.tx.version, err = s.w.version.number()
-	return err
+	if s.tx.version, err = s.w.version.number(); err != nil {
+		return err
+	}
+	return s.w.openLog(s.path)
 }
 
 // checkReadable is what openWriter is for a file that must not be changed.

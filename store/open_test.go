@@ -140,7 +140,7 @@ func TestNewFileIsPrivateAndInWALMode(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, os.FileMode(0o600), info.Mode())
 	for pragma, want := range map[string]int64{
-		"page_size": pageBytes, "synchronous": 2, "busy_timeout": 1000, "foreign_keys": 1, "application_id": ApplicationID,
+		"page_size": pageBytes, "synchronous": 1, "busy_timeout": 1000, "foreign_keys": 1, "application_id": ApplicationID,
 		"user_version": LatestSchema(), "wal_autocheckpoint": checkpointPages, "journal_size_limit": 16 << 20,
 	} {
 		got, err := s.w.number("PRAGMA " + pragma)

@@ -150,5 +150,5 @@ func TestWhatCannotBeReadIsNamedAndTheRestIsRead(t *testing.T) {
 		}
 		require.NoError(t, s.Close())
 	}
-	assert.Greater(t, partly, 5, "leaves of the table of readings were among the pages")
+	assert.Greater(t, partly, 3, "leaves of the table of readings were among the pages")
 }

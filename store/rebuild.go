@@ -259,14 +259,19 @@ func (c *carrier) remember() error {
 	for name, credential := range *c.memory.accounts.Load() {
 		c.recallAccount(name, &credential)
 	}
+	if err := c.endRecall(); err != nil {
+		return fmt.Errorf("what was in memory: %w", err)
+	}
+	return nil
+}
+
+func (c *carrier) endRecall() error {
 	err := c.recalled.err
 	for _, q := range c.recalled.statements {
 		err = errors.Join(err, q.stmt.Close())
 	}
-	if err != nil {
-		return fmt.Errorf("what was in memory: %w", err)
-	}
-	return nil
+	c.recalled = recalled{}
+	return err
 }
 
 func (c *carrier) recallAccount(name string, of *credential) {
@@ -367,6 +372,10 @@ func (c *carrier) count() (list []*countedDevice, err error) {
 		}
 		for r.Next() {
 			e := r.Entry()
+			if byID[e.Device] == nil && c.table("device").damaged { // nobody else knows it
+				byID[e.Device] = &countedDevice{id: e.Device}
+				list = append(list, byID[e.Device])
+			}
 			if e.Flags&flagExtra == 0 && byID[e.Device] != nil && seq > byID[e.Device].flushed {
 				byID[e.Device].tail++
 			}
@@ -386,7 +395,7 @@ func (c *carrier) count() (list []*countedDevice, err error) {
 		return r.Err()
 	})
 	if err == nil {
-		err = c.nameMetrics(metrics)
+		err = c.name(metrics, list)
 	}
 	if c.remembers("counter") {
 		for id, d := range c.memory.state.byID {
@@ -398,19 +407,16 @@ func (c *carrier) count() (list []*countedDevice, err error) {
 	return list, err
 }
 
-// nameMetrics gives metrics whose names are lost others.
-func (c *carrier) nameMetrics(metrics map[uint32]bool) error {
-	q, err := c.to.w.statement(`INSERT OR IGNORE INTO metric (id, name, device) VALUES (?1, 'salvaged_' || ?1, 0)`)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = q.stmt.Close() }() // what Close could say, the insertion has said
+// name gives metrics and devices whose names are lost others.
+func (c *carrier) name(metrics map[uint32]bool, devices []*countedDevice) error {
 	for id := range metrics {
-		if err := q.run(int64(id)); err != nil {
-			return err
-		}
+		c.recall(`INSERT OR IGNORE INTO metric (id, name, device) VALUES (?1, 'salvaged_' || ?1, 0)`, int64(id))
 	}
-	return nil
+	for _, d := range devices {
+		c.recall(`INSERT OR IGNORE INTO device (id, name, created) VALUES (?1, 'salvaged-' || ?1, 0)`, d.id)
+		c.recall(`INSERT OR IGNORE INTO counter (device) VALUES (?)`, d.id)
+	}
+	return c.endRecall()
 }
 
 func (c *carrier) query(text string, row func([]driver.Value) error) error {

@@ -114,9 +114,8 @@ func TestDroppedReadingsAreCountedOncePerMessage(t *testing.T) {
 
 func TestWhatIsRememberedOfADeviceIsBounded(t *testing.T) {
 	s := openTest(t, Options{})
-	rows := func() int64 {
-		n, err := s.w.number(`SELECT count(*) FROM boot`)
-		require.NoError(t, err)
+	rows := func() (n int64) {
+		require.NoError(t, s.queryRow(t.Context(), `SELECT count(*) FROM boot`).Scan(&n))
 		return n
 	}
 	boot := func(i int) string { return fmt.Sprint("boot-", i) }

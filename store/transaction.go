@@ -100,7 +100,7 @@ func (s *Store) commit(change func() error, withBroker bool) error {
 	}
 	refused, err := s.fill(change, withBroker)
 	if err == nil {
-		if err = s.w.commit.run(); err != nil && isDoubtful(err) && s.tx.seq > 0 {
+		if err = s.w.commitSynced(); err != nil && isDoubtful(err) && s.tx.seq > 0 {
 			return s.inDoubt(err, refused)
 		}
 	}
@@ -370,7 +370,7 @@ func (s *Store) settleOnce() (stored bool, err error) {
 		err = s.writeStamp()
 	}
 	if err == nil {
-		err = s.w.commit.run()
+		err = s.w.commitSynced()
 	}
 	if err != nil {
 		_ = s.w.rollback.run() // the first error is the one that matters

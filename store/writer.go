@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"sync"
 
+	"github.com/plantops/plantops/store/swap"
 	"modernc.org/sqlite"
 )
 
@@ -48,6 +50,7 @@ type connection struct {
 // writer is the one connection that writes.
 type writer struct {
 	connection
+	log *os.File // the write-ahead log
 
 	// Each group stands with what uses it.
 	transactionStatements
@@ -143,6 +146,36 @@ func (w *writer) checkpoint() error {
 		err = w.run(context.Background(), `PRAGMA wal_checkpoint(PASSIVE)`)
 	}
 	return err
+}
+
+// openLog opens the write-ahead log, which SQLite has made by now, so that sync can be asked for it.
+func (w *writer) openLog(path string) (err error) {
+	if w.log, err = os.Open(path + walSuffix); err != nil {
+		return reason(err)
+	}
+	return swap.SyncDir(path) // its name must outlive a power cut like what is in it
+}
+
+// commitSynced commits, and has on disk what it commits. SQLite itself would sync with fsync, which on ext4 writes the inode too and
+// flushes the disk twice; so it is told not to (synchronous=normal), and the log is synced here. SQLite syncs the log itself
+// before it copies it into the database. An error after COMMIT leaves it open what is on disk.
+func (w *writer) commitSynced() error {
+	if err := w.commit.run(); err != nil {
+		return err
+	}
+	if err := swap.SyncData(w.log); err != nil {
+		return fmt.Errorf("sync the write-ahead log: %w", err)
+	}
+	return nil
+}
+
+// close closes the log too. It is not the database: to close that would end SQLite's locks.
+func (w *writer) close() error {
+	var err error
+	if w.log != nil {
+		err = w.log.Close()
+	}
+	return errors.Join(err, w.connection.close())
 }
 
 // close ends the statements first: SQLite keeps the file open as long as one of them lives.
