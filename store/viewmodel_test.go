@@ -93,13 +93,13 @@ func TestAViewIsWhatWasStoredWhereverItIs(t *testing.T) {
 		random := rand.New(rand.NewPCG(uint64(seed), 1))
 		path := filepath.Join(t.TempDir(), "plantops.db")
 		s := openTest(t, Options{Path: path})
-		want := someHistory(t, s, random, 1500, c.late, c.unsure)
+		want := someHistory(t, s, random, 800, c.late, c.unsure)
 		other, err := Open(t.Context(), Options{Path: path, ReadOnly: true})
 		require.NoError(t, err)
 		for _, one := range []*Store{s, other} {
 			v, err := one.View(t.Context())
 			require.NoError(t, err)
-			for range 12 {
+			for range 8 {
 				looksAs(t, v, want, random)
 			}
 			require.NoError(t, v.Close())
@@ -223,7 +223,7 @@ func TestADamagedBlockIsNamedAndTheRestIsSeen(t *testing.T) {
 		"both":    `UPDATE block SET summary = zeroblob(20), body = zeroblob(200) WHERE key = %d`,
 	} {
 		s := openTest(t, Options{})
-		want := someHistory(t, s, random, 1500, 0, 0)
+		want := someHistory(t, s, random, 800, 0, 0)
 		v := openView(t, s)
 		devices, err := v.(*view).selected([]string{"bed-1"})
 		require.NoError(t, err)
