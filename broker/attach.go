@@ -90,8 +90,8 @@ func (r *router) detach(l *clientLink) {
 	p.online.Store(false)
 	r.traffic.connected.Add(-1)
 	p.mu.Lock()
-	p.away = now
-	p.link, p.shelf.outbox.parts, p.shelf.outbox.number, p.shelf.outbox.bytes = nil, nil, 0, 0
+	p.away = now.UnixNano()
+	p.link, p.shelf.outbox = nil, nil
 	if l.evicted.Load() {
 		w.out = p.state.End(now, w.out[:0])
 	} else {

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -36,8 +37,13 @@ const (
 
 // backpressure says whether publishers wait for a session at QoS 0. It is guarded by the mu of its peer, except wait.
 type backpressure struct {
-	wait        atomic.Pointer[wait] // what publishers wait for; nil: they need not
-	behindSince time.Time            // zero: it has caught up
+	wait atomic.Pointer[wait] // what publishers wait for; nil: they need not
+	*lag
+}
+
+// lag is what is known of a session that is, or was, behind.
+type lag struct {
+	behindSince time.Time // zero: it has caught up
 	stuck       bool
 	watched     *clientLink // whose progress is looked at
 	seen        network.Progress
@@ -57,8 +63,13 @@ func (w *work) checkBackpressure(p *peer) {
 	messages, bytes := p.state.Backlog0()
 	if p.link == nil || !p.hasMuch(messages, bytes) && c.wait.Load() == nil {
 		w.r.release(p)
-		c.behindSince = time.Time{}
+		if c.lag != nil {
+			c.behindSince = time.Time{}
+		}
 		return
+	}
+	if c.lag == nil {
+		c.lag = &lag{}
 	}
 	if c.watched != p.link {
 		c.watched, c.seen, c.looks, c.stuck = p.link, p.link.Progress(), 0, false
@@ -130,7 +141,7 @@ func (r *router) watch(p *peer, l *clientLink) {
 }
 
 // look reports whether the client has taken something since the last look that found that. The caller holds the mu of the peer.
-func (c *backpressure) look(l *clientLink) (progress bool) {
+func (c *lag) look(l *clientLink) (progress bool) {
 	seen := l.Progress()
 	if progress = seen != c.seen; progress {
 		c.seen, c.looks, c.stuck = seen, 0, false
@@ -138,37 +149,49 @@ func (c *backpressure) look(l *clientLink) (progress bool) {
 	return progress
 }
 
-// waitForReaders makes a publisher wait until no subscriber that gets its next message at QoS 0 is behind. It is called by the
-// publisher's reader.
-func (w *work) waitForReaders(l *clientLink, to *subscribers, qos byte) {
-	if w.r.waited.Load() > 0 && !l.peer.ingest {
-		w.waitForEach(l, to, qos)
+// waitForReaders makes a publisher wait until no subscriber that gets its next messages is behind: at QoS 0, or with pace at QoS 1
+// and 2. It is called by the publisher's reader.
+func (w *work) waitForReaders(l *clientLink, to *subscribers, qos byte, messages int) {
+	if w.r.waited.Load() > 0 && !l.peer.ingest && (qos == 0 || !to.ingest) {
+		w.waitForEach(l, to, qos, messages)
 	}
 }
 
-func (w *work) waitForEach(l *clientLink, to *subscribers, qos byte) {
+func (w *work) waitForEach(l *clientLink, to *subscribers, qos byte, messages int) {
 	var until time.Time // zero: as long as it takes
 	if to.ingest {
 		until = time.Now().Add(readingsWait)
 	}
-	var behind []*peer
-	w.r.look(to.topic, func(to *subscribers) {
-		for i := range to.route.To {
-			t := &to.route.To[i]
-			if t.Who.peer == nil || t.Who.peer.backpressure.wait.Load() == nil {
-				continue
-			}
-			granted, wanted := t.Offer(), true
-			if t.Who.peer == l.peer {
-				granted, wanted = t.Own()
-			}
-			if wanted && min(granted.QoS, qos) == 0 {
-				behind = append(behind, t.Who.peer)
-			}
+	var room [8]*peer
+	behind, paced := room[:0], 0
+	s := to.shard
+	s.mu.Lock()
+	to = w.r.routes.current(to)
+	for i := range to.route.To {
+		p := to.route.To[i].Who.peer
+		if p == nil || p.backpressure.wait.Load() == nil && !p.isPaced() {
+			continue
 		}
-	})
-	for _, p := range behind {
-		if !w.waitForReader(l, p, until) {
+		granted, wanted := to.route.To[i].Offer(), true
+		if p == l.peer {
+			granted, wanted = to.route.To[i].Own()
+		}
+		switch {
+		case !wanted:
+		case min(granted.QoS, qos) == 0:
+			behind = append(behind, p)
+		default:
+			behind = append(behind, p)
+			behind[paced], behind[len(behind)-1] = p, behind[paced]
+			paced++
+		}
+	}
+	w.r.routes.release(to)
+	s.mu.Unlock()
+	for i, p := range behind {
+		if i < paced {
+			w.keepPace(l.peer, p, messages)
+		} else if !w.waitForReader(l, p, until) {
 			return
 		}
 	}
@@ -199,5 +222,177 @@ func (w *work) waitForReader(l *clientLink, p *peer, until time.Time) bool {
 		case <-l.Done():
 			return false
 		}
+	}
+}
+
+// pace is where publishers of QoS 1 and 2 wait for a session whose client reads fast: so what they send need not go to the disk and
+// come back. Who reads slower than paceMessages in each paceLook is not waited for, and its tail takes what comes, until it has
+// caught up. Nor does anybody wait who is waited for: two that wait for each other would read nothing. A peer's mu guards it,
+// except shut.
+type pace struct {
+	shut    atomic.Bool // publishers wait
+	slow    bool        // its client was too slow
+	watched bool
+	waiting []*pass // in the order of their coming
+	coming  int     // messages that were let through and have not come yet
+	taken   uint64  // by its client, when it was looked at last
+	proven  uint64  // what that must be for it to be given paceLooks
+	owed    int     // messages that it is behind that pace
+}
+
+// pass is a publisher that waits, with the messages that it has read.
+type pass struct {
+	by       *peer
+	messages int
+	granted  chan struct{} // has room for one
+}
+
+const (
+	// paceMessages, or so many KiB, in a paceLook are about what the disk takes.
+	paceMessages, paceLook = 200, 10 * time.Millisecond
+	// paceLooks is how long a client may take nothing, on a machine where others want the processor too, when it has shown that it is
+	// fast: it has taken behindMessages since it was too slow. Others get firstLooks.
+	paceLooks, firstLooks = 30, 10
+)
+
+// isPaced reports whether publishers of QoS 1 and 2 wait for the session. Any goroutine may ask.
+func (p *peer) isPaced() bool {
+	c := p.pace.Load()
+	return c != nil && c.shut.Load()
+}
+
+// checkPace is called after each change of a session, with p.mu held.
+func (w *work) checkPace(p *peer) {
+	c := p.pace.Load()
+	messages, bytes := p.state.Head()
+	switch {
+	case c != nil && c.shut.Load():
+		w.r.grant(p, c, messages, bytes)
+	case c != nil && c.slow:
+		c.slow = messages > roomyMessages || bytes > enoughBytes || !p.state.TailEmpty()
+	case p.link == nil:
+		p.pace.Store(nil)
+	case messages <= behindMessages && bytes <= behindBytes || p.ingest:
+	default:
+		if c == nil {
+			c = &pace{}
+			p.pace.Store(c)
+		}
+		if c.slow = !p.state.TailEmpty(); c.slow {
+			return
+		}
+		c.coming, c.taken, c.owed = 0, p.state.Taken(), 0
+		c.shut.Store(true)
+		w.r.waited.Add(1)
+		if !c.watched {
+			c.watched = true
+			w.r.watchPace(p, c)
+		}
+	}
+}
+
+// grant lets publishers go on, in their order, as far as the session has room, and all when it has enough. The caller holds the mu of
+// the peer.
+func (r *router) grant(p *peer, c *pace, messages, bytes int) {
+	if messages <= roomyMessages {
+		c.coming = 0 // who was let through has ended, or its messages have gone another way
+	}
+	n := 0
+	for n < len(c.waiting) && messages+c.coming <= enoughMessages && bytes <= enoughBytes {
+		c.coming += c.waiting[n].messages
+		n++
+	}
+	c.let(n)
+	if p.link == nil || len(c.waiting) == 0 && messages+c.coming <= enoughMessages && bytes <= enoughBytes {
+		r.openPace(c)
+	}
+}
+
+// let lets the first n publishers go on.
+func (c *pace) let(n int) {
+	if n == 0 {
+		return
+	}
+	for _, q := range c.waiting[:n] {
+		q.granted <- struct{}{}
+	}
+	rest := copy(c.waiting, c.waiting[n:])
+	clear(c.waiting[rest:])
+	c.waiting = c.waiting[:rest]
+}
+
+// letPaced lets those go on that are waited for by now.
+func (c *pace) letPaced() {
+	c.waiting = slices.DeleteFunc(c.waiting, func(q *pass) bool {
+		paced := q.by.isPaced()
+		if paced {
+			q.granted <- struct{}{}
+		}
+		return paced
+	})
+}
+
+// openPace lets all publishers go on. The caller holds the mu of the peer.
+func (r *router) openPace(c *pace) {
+	if c.shut.Swap(false) {
+		r.waited.Add(-1)
+		c.let(len(c.waiting))
+		c.waiting = nil
+	}
+}
+
+// watchPace looks whether a client is fast enough, while publishers wait for it or would.
+func (r *router) watchPace(p *peer, c *pace) {
+	time.AfterFunc(paceLook, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if c.watched = c.shut.Load(); !c.watched {
+			return
+		}
+		now, before := p.state.Stats(), c.taken
+		c.taken = p.state.Taken()
+		took := int(c.taken - before)
+		took = max(took, took*(now.Bytes/max(now.Queued+now.InFlight, 1))/1024)
+		looks := firstLooks
+		if c.taken >= c.proven+behindMessages || len(c.waiting) == 0 {
+			looks = paceLooks
+		}
+		if c.owed = max(0, c.owed+paceMessages-took); len(c.waiting) == 0 && took > 0 {
+			c.owed = 0
+		}
+		if c.owed > looks*paceMessages {
+			c.slow, c.proven = true, c.taken
+			r.openPace(c)
+		} else {
+			c.letPaced()
+			messages, bytes := p.state.Head()
+			r.grant(p, c, messages, bytes) // who was let through has perhaps brought it nothing
+		}
+		r.watchPace(p, c)
+	})
+}
+
+// keepPace has a publisher wait for one subscriber that reads fast.
+func (w *work) keepPace(by, p *peer, messages int) {
+	if by == p || !p.isPaced() || by.isPaced() {
+		return
+	}
+	w.flush()
+	p.mu.Lock()
+	c := p.pace.Load()
+	if c == nil || !c.shut.Load() {
+		p.mu.Unlock()
+		return
+	}
+	q := &pass{by: by, messages: messages, granted: make(chan struct{}, 1)}
+	c.waiting = append(c.waiting, q)
+	p.mu.Unlock()
+	<-q.granted // soon: watchPace sees to that
+}
+
+// arrived takes notice that messages have come into the session. The caller holds its mu.
+func (p *peer) arrived(messages int) {
+	if c := p.pace.Load(); c != nil {
+		c.coming = max(0, c.coming-messages)
 	}
 }

@@ -295,7 +295,7 @@ func (b *Broker) Sessions() []SessionInfo {
 // info is for Sessions; p.mu is held.
 func (p *peer) info(now time.Time) SessionInfo {
 	stats := p.state.Stats()
-	i := SessionInfo{Client: p.id, Account: p.account, Since: p.away, Version: p.state.Version(), Expiry: p.state.Expiry(now),
+	i := SessionInfo{Client: p.id, Account: p.account, Since: time.Unix(0, p.away), Version: p.state.Version(), Expiry: p.state.Expiry(now),
 		Subscriptions: p.state.Subscriptions(), Waiting: stats.Queued, InFlight: stats.InFlight, Bytes: stats.Bytes}
 	if tail, bytes, _ := p.state.Tail(); p.usage.quotas.onDisk {
 		i.OnDisk, i.DiskBytes = tail, bytes
@@ -389,7 +389,7 @@ func (b *Broker) DisconnectDevices(ctx context.Context) error {
 	}
 	for i, l := range sent {
 		select {
-		case <-l.ended:
+		case <-l.ended.Done():
 		case <-ctx.Done():
 			return fmt.Errorf("disconnect clients: %d of %d still there: %w", len(sent)-i, len(sent), ctx.Err())
 		}

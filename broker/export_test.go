@@ -51,7 +51,7 @@ func (b *Broker) Counted() (all map[string]Held, queued int) {
 				return
 			}
 			h.Subscriptions += p.state.Subscriptions()
-			h.Queued += (p.state.Stats().Bytes + p.state.WillBytes() + p.state.StateBytes() + p.memoryTail() + p.due.bytes + int(p.routeBytes.Load())) / session.FreeBytes * session.FreeBytes
+			h.Queued += (p.state.Stats().Bytes + p.state.WillBytes() + p.state.StateBytes() + p.memoryTail() + p.due.charged() + int(p.routeBytes.Load())) / session.FreeBytes * session.FreeBytes
 			if !p.owner.hasEnded() { // of one that has ended nothing is queued, a moment later
 				h.Queued += p.owner.QueuedBytes() / session.FreeBytes * session.FreeBytes
 			}
@@ -125,5 +125,8 @@ func (b *Broker) Walks(clientID string) int {
 	p := b.hook.sessions.peer(clientID)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.due == nil {
+		return 0
+	}
 	return p.due.order.Len()
 }

@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"slices"
 	"time"
 
 	"github.com/plantops/plantops/broker/session"
@@ -124,8 +123,8 @@ func (g *shareGroup) offer(w *work, p *peer, s session.Shared, now time.Time, wa
 		return session.TakesNever
 	}
 	if taking == session.TakesNever || taking == session.TakesLater && !wait {
-		if taking == session.TakesLater && !slices.Contains(p.waiting, g) {
-			p.waiting = append(p.waiting, g)
+		if taking == session.TakesLater {
+			p.isWaitedFor(g)
 		}
 		return taking
 	}

@@ -38,6 +38,7 @@ type intake struct {
 	stored  [creditTicks]amount // what came back during the last ticks of the clock, this one first
 	count   int                 // open receipts
 	bytes   int                 // of them
+	granted amount              // to who has waited, for what it read with its message; not taken yet
 	oldest  *receipt            // open and in time, in the order of their beginning
 	newest  *receipt            //
 	waiting []*turn             // for credits, in the order of their coming
@@ -67,18 +68,42 @@ type receipt struct {
 // amount is of messages, and of their bytes.
 type amount struct{ messages, bytes int }
 
-// turn is a connection's place in the queue for credits. It waits for one message at a time.
+// turn is a connection's place in the queue for credits. It waits for one message, and gets credits for those that it has read
+// with it: else each would wait for a turn of its own, and be acknowledged and followed by the next alone.
 type turn struct {
 	link    *clientLink
 	receipt *receipt
+	more    int           // about so many messages are behind it, of about its size
 	granted chan struct{} // has room for one
 }
 
-// take takes a credit for r if there is one and nobody waits.
-func (t *intake) take(r *receipt) bool {
+// take takes a credit for r if w has been granted it with an earlier one, or there is one and nobody waits.
+func (t *intake) take(w *work, r *receipt) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if w.granted.messages > 0 {
+		t.giveUp(w, amount{1, min(r.bytes, w.granted.bytes)})
+		t.open(r)
+		return true
+	}
 	return t.give(r)
+}
+
+// giveUp takes a part of what w was granted from it: with the last message all bytes, which were a guess.
+func (t *intake) giveUp(w *work, part amount) {
+	if part.messages == w.granted.messages {
+		part.bytes = w.granted.bytes
+	}
+	w.granted = amount{w.granted.messages - part.messages, w.granted.bytes - part.bytes}
+	t.granted = amount{t.granted.messages - part.messages, t.granted.bytes - part.bytes}
+}
+
+// takeBack takes back what w was granted and has not taken: its round is over, or it waits for something else.
+func (t *intake) takeBack(w *work) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.giveUp(w, w.granted)
+	t.serve()
 }
 
 // force takes a credit whether there is one or not, for a message that nobody can make wait. There are as many again for
@@ -98,7 +123,8 @@ func (t *intake) give(r *receipt) bool {
 	if !t.ready || t.shut {
 		return false
 	}
-	if c := t.credits(); t.count >= c.messages || t.count > 0 && t.bytes+r.bytes > c.bytes {
+	count, bytes := t.count+t.granted.messages, t.bytes+t.granted.bytes
+	if c := t.credits(); count >= c.messages || count > 0 && bytes+r.bytes > c.bytes {
 		t.shut = true
 		return false
 	}
@@ -168,20 +194,24 @@ func (t *intake) unlist(r *receipt) {
 }
 
 // wait waits for a credit and reports whether r has got it; not when the connection ends first. It is ended after
-// StallTimeout, see overdue.
-func (t *intake) wait(l *clientLink, r *receipt) bool {
+// StallTimeout, see overdue. more is how many messages were read behind it.
+func (t *intake) wait(l *clientLink, r *receipt, more int) bool {
 	q := &l.turn
 	if q.granted == nil {
 		q.granted = make(chan struct{}, 1)
 	}
 	t.mu.Lock()
-	q.link, q.receipt = l, r
+	if l.work.granted.messages > 0 {
+		t.giveUp(l.work, l.work.granted) // it guessed wrong
+	}
+	q.link, q.receipt, q.more = l, r, more
 	r.since = time.Now() // the reader may have waited for others of the same round
 	t.waiting = append(t.waiting, q)
 	t.serve()
 	t.mu.Unlock()
 	select {
 	case <-q.granted:
+		l.work.granted = amount{more, more * r.bytes}
 		return true
 	case <-l.Done():
 	}
@@ -195,12 +225,14 @@ func (t *intake) wait(l *clientLink, r *receipt) bool {
 		}
 	}
 	<-q.granted // just now
+	l.work.granted = amount{more, more * r.bytes}
 	return true
 }
 
 // serve gives credits to those who have waited longest.
 func (t *intake) serve() {
-	if c := t.credits(); t.shut && t.count <= c.messages-c.messages/creditShare && t.bytes <= c.bytes-c.bytes/creditShare {
+	count, bytes := t.count+t.granted.messages, t.bytes+t.granted.bytes
+	if c := t.credits(); t.shut && count <= c.messages-c.messages/creditShare && bytes <= c.bytes-c.bytes/creditShare {
 		t.shut = false
 	}
 	if t.shut || len(t.waiting) == 0 {
@@ -215,6 +247,8 @@ func (t *intake) serve() {
 			q.receipt.since = since
 			break
 		}
+		t.granted.messages += q.more
+		t.granted.bytes += q.more * q.receipt.bytes
 		q.granted <- struct{}{}
 		n++
 	}

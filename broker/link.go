@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,7 +21,7 @@ import (
 type clientLink struct {
 	*network.Conn
 	hook  *hook
-	ended chan struct{} // closed when mochi has let go of the connection
+	ended ending // of all that concerns the connection
 
 	// Written before sessions.claim and only read afterwards, by anybody.
 	id        string // the client id, once there is a CONNECT
@@ -83,7 +84,7 @@ func (l *clientLink) mochi() *mqtt.Client {
 const defaultPacketTimeout = 2 * time.Minute
 
 func newLink(h *hook, c *network.Conn) *clientLink {
-	return &clientLink{Conn: c, hook: h, ended: make(chan struct{})}
+	return &clientLink{Conn: c, hook: h}
 }
 
 // Read reads what has come and judges the form of it. It ends before a packet of wrong form, and the next call returns what
@@ -111,20 +112,46 @@ func (l *clientLink) Read(p []byte) (int, error) {
 	return good, err
 }
 
-// hasEnded reports whether mochi has let go of the connection, or there is none.
-func (l *clientLink) hasEnded() bool {
-	if l == nil {
-		return true
-	}
-	select {
-	case <-l.ended:
-		return true
-	default:
-		return false
+// ending is something that ends, which others may wait for. Mostly nobody does.
+type ending struct {
+	mu   sync.Mutex
+	over bool
+	done chan struct{} // nil: nobody has asked for it
+}
+
+// come says that it has ended. It is called once.
+func (e *ending) come() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.over = true
+	if e.done != nil {
+		close(e.done)
 	}
 }
 
-// endsWithin waits until mochi has let go of the connection, at most d, and reports whether it has.
+func (e *ending) isOver() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.over
+}
+
+// Done is closed when it has ended.
+func (e *ending) Done() <-chan struct{} {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.done == nil {
+		e.done = make(chan struct{})
+		if e.over {
+			close(e.done)
+		}
+	}
+	return e.done
+}
+
+// hasEnded reports whether we have let go of the connection, or there is none.
+func (l *clientLink) hasEnded() bool { return l == nil || l.ended.isOver() }
+
+// endsWithin waits until we have let go of the connection, at most d, and reports whether we have.
 func (l *clientLink) endsWithin(d time.Duration) bool {
 	if l.hasEnded() {
 		return true
@@ -132,7 +159,7 @@ func (l *clientLink) endsWithin(d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
-	case <-l.ended:
+	case <-l.ended.Done():
 		return true
 	case <-timer.C:
 		return false

@@ -144,6 +144,7 @@ func (l *clientLink) take(p []byte, pk *packets.Packet) error {
 		if err := l.decode(first, body, pk); err != nil {
 			return err
 		}
+		l.work.behind = len(p)
 		if err := l.dispatch(pk); err != nil {
 			return err
 		}
@@ -180,7 +181,7 @@ func (l *clientLink) takePlain(p []byte) (n int, err error) {
 	}
 	r, qos := l.work.r, first>>1&3
 	to := r.subscribersFor(l, l.lastTopic)
-	if to.ingest || r.ledger.full() || r.waited.Load() > 0 { // it may have to wait for something
+	if to.ingest || r.ledger.full() || qos == 0 && r.waited.Load() > 0 { // it may have to wait for something
 		return 0, nil
 	}
 	if len(b.acks) > 0 || len(b.messages) > 0 && !b.takes(to, qos, id) {
@@ -188,10 +189,27 @@ func (l *clientLink) takePlain(p []byte) (n int, err error) {
 			return 0, err
 		}
 	}
-	m := &session.Message{Topic: to.topic, Payload: slices.Clone(payload), Publisher: l.peer.id, Created: l.now, QoS: qos}
+	m := newMessage(payload)
+	m.Topic, m.Publisher, m.Created, m.QoS = to.topic, l.peer.id, l.now, qos
 	b.to, b.qos, b.bytes = to, qos, b.bytes+len(payload)
 	b.messages = append(b.messages, bundled{message: m, id: id})
 	return n, nil
+}
+
+// smallBytes of payload make a message that fills a size of memory which the allocator has.
+const smallBytes = 72
+
+// newMessage makes a message with a copy of its payload: a small one in one piece of memory.
+func newMessage(payload []byte) *session.Message {
+	if len(payload) > smallBytes {
+		return &session.Message{Payload: slices.Clone(payload)}
+	}
+	m := new(struct {
+		session.Message
+		room [smallBytes]byte
+	})
+	m.Payload = append(m.room[:0:len(payload)], payload...)
+	return &m.Message
 }
 
 // plainPublish takes apart a PUBLISH of QoS 0 or 1 to a topic, without DUP, RETAIN and properties. n is its length; 0: it is
@@ -304,8 +322,9 @@ func (l *clientLink) endReading(err error) {
 // deliveries, with one write for each connection. Then the publisher waits for a share group that cannot follow.
 func (l *clientLink) endRound() {
 	defer dieOfPanic()
-	l.work.flush()
-	l.work.waitForGroup(l)
+	w := l.work
+	w.flushFor(l)
+	w.waitForGroup(l)
 }
 
 // linkOf returns nil for a client without a connection of ours.

@@ -15,31 +15,32 @@ import (
 type peer struct {
 	id      string
 	account string
-	ingest  bool // it is the backend's subscriber
 
 	owner *clientLink // the newest connection of the id, which may have ended; nil: it has; guarded by sessions.mu
 	usage *usage      // of its account; changed under sessions.mu and mu
 
-	online     atomic.Bool  // attached
+	ingest   bool        // it is the backend's subscriber
+	ended    bool        // the session has no state; guarded by mu, as is narrowed
+	narrowed bool        // it may have subscriptions to what it may not read any more
+	online   atomic.Bool // attached
+
 	routeBytes atomic.Int64 // what it costs in the routes of topics, see subscribers.go
 
 	mu           sync.Mutex // guards what follows; never two of them are held
 	state        *session.Session
 	link         *clientLink // attached; nil while away
-	away         time.Time   // since when it is away
-	ended        bool        // the session has no state
+	away         int64       // Unix time since when it is away, ns
 	rights       access.Rights
-	narrowed     bool          // it may have subscriptions to what it may not read any more
-	due          walks         // of retained messages
-	waiting      []*shareGroup // that wait for it to take messages
+	due          *walks         // of retained messages; nil: none
+	waiting      *[]*shareGroup // that wait for it to take messages; nil: none
 	backpressure backpressure
-	lost         uint64    // of state.Overflowed, that has been counted
-	warned       time.Time // when a line about it was written
-	charged      int       // units of session.FreeBytes, that its account is charged
-	chargedTail  waitingOnDisk
+	pace         atomic.Pointer[pace] // nil: it has not been behind on this connection
+	losses       *losses              // of QoS 0; nil: none
+	charged      int                  // units of session.FreeBytes, that its account is charged
+	chargedTail  int64                // messages on disk, that its account is charged
 	shelf        shelf
 
-	tailBytes atomic.Int64 // what chargedTail is of the session
+	tailBytes atomic.Int64 // of the tail; what chargedTail is of the session in messages
 
 	// room is where state is: what stays for long lies together, and not in the holes between what goes with the connections, which
 	// the collector could not give back.
@@ -54,10 +55,18 @@ const (
 	// through every other client that is busy, for each window.
 	window = 4096
 
-	// The bounds of what waits for one client in memory; beyond them it waits on disk.
+	// The bounds of what waits for one client in memory; beyond them it waits on disk. Those who publish at QoS 0 and, while it
+	// reads fast, at QoS 1 and 2 wait long before that: maxHead is for all who come by at the same moment, with what each has read.
 	maxWaiting      = 8192
 	maxWaitingBytes = 8 << 20
+	maxHead         = 4 * maxWaiting
 )
+
+// losses are what of state.Overflowed has been counted.
+type losses struct {
+	counted uint64
+	warned  time.Time // when a line about it was written
+}
 
 // keptEntry is an entry of a session that is not known to be on disk, and who waits for that.
 type keptEntry struct {
@@ -81,8 +90,8 @@ type shelf struct {
 	taken       []keptEntry // with the committer
 	onDisk      uint64      // entries up to here are on disk, or settled
 	trimmed     uint64      // those below are not, any more
-	outbox      outbox
-	loading     bool // it is the loader's turn
+	outbox      *outbox     // nil: nothing is held back
+	loading     bool        // it is the loader's turn
 }
 
 func (p *peer) stats() session.Stats {
@@ -91,12 +100,28 @@ func (p *peer) stats() session.Stats {
 	return p.state.Stats()
 }
 
+// What sessions are like: those of clients, with and without a disk to keep them, and that of ingest, of which nothing is dropped: what
+// waits for it is bounded by credits.
+var (
+	ofClient   = session.Options{Window: window, MaxQueued: maxHead, MaxQueuedBytes: maxWaitingBytes, ReceiveMaximum: receiveMaximum}
+	keptOne    = kept(ofClient).WithDefaults()
+	unkeptOne  = ofClient.WithDefaults()
+	thatOfOurs = session.Options{Window: 65535, MaxQueued: math.MaxInt32, MaxQueuedBytes: math.MaxInt32, ReceiveMaximum: receiveMaximum,
+		RaiseQoS0: true}.WithDefaults()
+)
+
+func kept(o session.Options) session.Options {
+	o.Kept = true
+	return o
+}
+
 func newPeer(id string, u *usage, ingest bool) *peer {
-	o := session.Options{Window: window, MaxQueued: maxWaiting, MaxQueuedBytes: maxWaitingBytes, ReceiveMaximum: receiveMaximum,
-		Kept: u.quotas.onDisk && !ingest}
-	if ingest { // what waits for it is bounded by credits; nothing of it is dropped
-		o.Window, o.MaxQueued, o.MaxQueuedBytes = 65535, math.MaxInt32, math.MaxInt32
-		o.RaiseQoS0 = true
+	o := unkeptOne
+	switch {
+	case ingest:
+		o = thatOfOurs
+	case u.quotas.onDisk:
+		o = keptOne
 	}
 	p := &peer{id: id, account: u.owner.Account, usage: u, ingest: ingest, ended: true, room: session.Make(id, o)}
 	p.state = &p.room
@@ -109,17 +134,17 @@ func (p *peer) charge() {
 		return
 	}
 	_, bytes := p.state.Backlog()
-	bytes += p.due.bytes
+	bytes += p.due.charged()
 	if !p.ended { // routes let go of an ended one when they are used next
 		bytes += int(p.routeBytes.Load())
 	}
 	tail, tailBytes, _ := p.state.Tail()
 	if p.usage.quotas.onDisk {
-		if now := (waitingOnDisk{int64(tail), int64(tailBytes)}); now != p.chargedTail {
-			p.usage.disk.add(now.messages-p.chargedTail.messages, now.bytes-p.chargedTail.bytes)
-			p.usage.quotas.disk.add(now.messages-p.chargedTail.messages, now.bytes-p.chargedTail.bytes)
-			p.chargedTail = now
-			p.tailBytes.Store(now.bytes)
+		if more, moreBytes := int64(tail)-p.chargedTail, int64(tailBytes)-p.tailBytes.Load(); more != 0 || moreBytes != 0 {
+			p.usage.disk.add(more, moreBytes)
+			p.usage.quotas.disk.add(more, moreBytes)
+			p.chargedTail += more
+			p.tailBytes.Add(moreBytes)
 		}
 	} else {
 		bytes += tailBytes // it is in memory, too

@@ -232,7 +232,14 @@ func (u *usage) nearQuota() bool {
 // overflowed counts what there was no room for, in the session or in what its account may have waiting; p.mu is held. A
 // flood of it comes here message by message: the line is made when it is due, and refusal.Counters.Add would want it made
 // each time.
-func (r *router) overflowed(p *peer, n int64) {
+func (r *router) overflowed(p *peer, lost uint64) {
+	if p.losses == nil {
+		p.losses = &losses{}
+	}
+	n := int64(lost - p.losses.counted)
+	if p.losses.counted = lost; n == 0 {
+		return
+	}
 	r.dropped.Add(n)
 	why := refusal.SubscriberTooSlow
 	limit, scarce := p.usage.exhausted()
@@ -240,12 +247,12 @@ func (r *router) overflowed(p *peer, n int64) {
 		why = refusal.TooMuchWaits
 	}
 	now := r.refusals.Count(why, n, refusal.Source{Account: p.account, Proved: true})
-	if now.Sub(p.warned) < refusal.LineEvery {
+	if now.Sub(p.losses.warned) < refusal.LineEvery {
 		return
 	}
-	p.warned = now
+	p.losses.warned = now
 	if !scarce {
-		limit = fmt.Sprintf("%d messages, %d bytes", maxWaiting, maxWaitingBytes)
+		limit = fmt.Sprintf("%d messages, %d bytes", maxHead, maxWaitingBytes)
 	}
 	r.log.Warn("refused", "reason", why.Reason, "user", p.account, "client", p.id, "dropped", p.state.Overflowed(), "rule", limit)
 }

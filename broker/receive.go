@@ -25,7 +25,7 @@ func (r *router) receive(l *clientLink, pk *packets.Packet) error {
 		r.abandon(w, p, ticket)
 		return packets.ErrRejectPacket
 	}
-	w.waitForReaders(l, to, pk.FixedHeader.Qos)
+	w.waitForReaders(l, to, pk.FixedHeader.Qos, 1)
 	w.pub = publication{to: to, from: p, account: p.usage, ticket: ticket, now: now, storeOnly: verdict == session.StoreOnly}
 	if pk.FixedHeader.Qos > 0 {
 		w.pub.link = l
@@ -138,14 +138,17 @@ func (b *bundle) takes(to *subscribers, qos byte, id uint16) bool {
 func (r *router) receiveBundle(l *clientLink) error {
 	w, p, now := l.work, l.peer, l.now
 	b := &w.bundle
+	if b.qos > 0 {
+		w.waitForReaders(l, b.to, b.qos, len(b.messages))
+	}
 	r.received.Add(int64(len(b.messages)))
 	r.traffic.payloadIn.Add(int64(b.bytes))
 	w.pub = publication{to: b.to, from: p, account: p.usage, now: now}
 	var err error
-	known := true
+	straight, known := false, true
 	if b.qos > 0 {
 		w.pub.link = l
-		known, err = r.takeTickets(l, b)
+		straight, known, err = r.takeTickets(l, b)
 	}
 	unread := r.routeBundle(w)
 	reason := session.Success
@@ -154,7 +157,10 @@ func (r *router) receiveBundle(l *clientLink) error {
 			reason = session.NobodyReads
 		}
 	}
-	if b.qos > 0 {
+	switch {
+	case straight:
+		r.answerBundle(l, reason)
+	case b.qos > 0:
 		r.completeBundle(w, p, reason, known)
 	}
 	w.clearBundle()
@@ -165,11 +171,16 @@ func (r *router) receiveBundle(l *clientLink) error {
 	return err
 }
 
-// takeTickets does what takeTicket does, for a bundle. It reports whether the session knows what stands in each message: where
-// nothing of the client waits for a PUBACK that is not worth while, as most have theirs when the bundle is routed.
-func (r *router) takeTickets(l *clientLink, b *bundle) (known bool, err error) {
+// takeTickets does what takeTicket does, for a bundle; straight says that answerBundle does that, after the bundle is routed. It
+// reports whether the session knows what stands in each message: where nothing of the client waits for a PUBACK that is not worth
+// while, as most have theirs when the bundle is routed.
+func (r *router) takeTickets(l *clientLink, b *bundle) (straight, known bool, err error) {
 	w, p := l.work, l.peer
 	p.mu.Lock()
+	if straight = p.link == l && p.state.Straight(len(b.messages)); straight {
+		p.mu.Unlock()
+		return straight, false, nil
+	}
 	known = p.state.OwesPubacks()
 	out, rest := w.out[:0], b.messages[:0]
 	for _, m := range b.messages {
@@ -190,7 +201,35 @@ func (r *router) takeTickets(l *clientLink, b *bundle) (known bool, err error) {
 	if err != nil {
 		r.reportPublish(l.account.Name, refusal.ReceiveMaximumExceeded)
 	}
-	return known, err
+	return false, known, err
+}
+
+// answerBundle acknowledges the messages of a bundle up to the first that must wait for the disk. That one gets its ticket now, and
+// so do those behind it.
+func (r *router) answerBundle(l *clientLink, reason session.Reason) {
+	w, p := l.work, l.peer
+	p.mu.Lock()
+	if p.link == l { // else they are not acknowledged on this connection any more
+		out := w.out[:0]
+		for i := range w.bundle.messages {
+			m, done := &w.bundle.messages[i], false
+			if m.pledge == nil {
+				if out, done = p.state.Answer(m.id, reason, out); done {
+					continue
+				}
+			}
+			p.state.Repeated(m.id, 1, fingerprint(m.message.Topic, m.message.Payload)) // it is not, they have ids of their own
+			if m.ticket, _, out = p.state.Receive(m.id, 1, out); m.pledge != nil {
+				m.pledge.ticket = m.ticket
+				continue
+			}
+			out = p.state.Complete(m.ticket, reason, out)
+		}
+		w.out = out
+		w.apply(p)
+	}
+	p.mu.Unlock()
+	r.fulfilBundle(w, reason)
 }
 
 // completeBundle acknowledges the messages of a bundle as far as they need not wait for the disk.
@@ -211,8 +250,13 @@ func (r *router) completeBundle(w *work, p *peer, reason session.Reason, known b
 		}
 	}
 	p.mu.Unlock()
-	for i := range b.messages {
-		if c := b.messages[i].pledge; c != nil {
+	r.fulfilBundle(w, reason)
+}
+
+// fulfilBundle lets those of a bundle that wait for the disk be acknowledged.
+func (r *router) fulfilBundle(w *work, reason session.Reason) {
+	for i := range w.bundle.messages {
+		if c := w.bundle.messages[i].pledge; c != nil {
 			c.reason = reason
 			r.intake.list(c)
 			r.fulfil(w, c)
@@ -311,9 +355,9 @@ func (r *router) receiveForIngest(l *clientLink, pk *packets.Packet) error {
 		r.notTaken(w, c, p)
 		return nil
 	}
-	if !r.intake.take(c) {
+	if !r.intake.take(w, c) {
 		w.flush()
-		if !r.intake.wait(l, c) {
+		if !r.intake.wait(l, c, w.behind/(len(pk.TopicName)+len(pk.Payload)+1)) {
 			l.untaken = true
 			r.notTaken(w, c, p)
 			return nil // what else was read with it is dealt with too

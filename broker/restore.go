@@ -351,7 +351,7 @@ func (t *restoring) restore(s journal.Session) (gone bool, err error) {
 	if !p.state.Worth() {
 		return true, nil
 	}
-	p.ended, p.rights, p.away = false, access.RightsOf(account, s.Client), r.now()
+	p.ended, p.rights, p.away = false, access.RightsOf(account, s.Client), r.now().UnixNano()
 	p.shelf.id, p.shelf.written, p.shelf.stored = s.ID, true, true
 	p.shelf.onDisk = max(waiting.Last, p.state.Newest())
 	p.shelf.trimmed = waiting.First

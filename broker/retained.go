@@ -46,6 +46,14 @@ type walks struct {
 	walker   *clientLink // for whose connection a goroutine walks
 }
 
+// ask begins a walk for a subscription. The caller holds p.mu.
+func (p *peer) ask(sub session.Subscription) {
+	if p.due == nil {
+		p.due = &walks{}
+	}
+	p.due.add(sub)
+}
+
 // add begins a walk. Where there is one for the filter it begins anew: all messages come again.
 func (s *walks) add(sub session.Subscription) {
 	one := &walk{subscription: sub, cursor: session.Match(sub.Filter), bytes: walkBytes + walkLevelBytes*topic.Levels(sub.Filter)}
@@ -62,10 +70,10 @@ func (s *walks) add(sub session.Subscription) {
 
 // remove ends the walk for a filter, if there is one.
 func (s *walks) remove(filter string) {
-	there := s.byFilter[filter]
-	if there == nil {
+	if s == nil || s.byFilter[filter] == nil {
 		return
 	}
+	there := s.byFilter[filter]
 	s.bytes -= there.Value.(*walk).bytes
 	s.order.Remove(there)
 	if delete(s.byFilter, filter); len(s.byFilter) == 0 {
@@ -74,9 +82,21 @@ func (s *walks) remove(filter string) {
 }
 
 // clear ends all of them.
-func (s *walks) clear() { *s = walks{walker: s.walker} }
+func (s *walks) clear() {
+	if s != nil {
+		*s = walks{walker: s.walker}
+	}
+}
 
-func (s *walks) waiting() bool { return s.order.Len() > 0 }
+// charged is what the account is charged for them, in bytes.
+func (s *walks) charged() int {
+	if s == nil {
+		return 0
+	}
+	return s.bytes
+}
+
+func (s *walks) waiting() bool { return s != nil && len(s.byFilter) > 0 }
 
 // set keeps m as the retained message of its topic. The store holds a copy of its own, without what hangs on the original.
 func (t *retained) set(m *session.Message, o *session.Owner) session.Keeping {
@@ -235,8 +255,10 @@ func (w *work) walk(p *peer, l *clientLink, steps int, now time.Time) (more bool
 		p.mu.Lock()
 		more = p.link == l && !l.over && !l.IsClosing()
 		more = more && w.step(p, &judge, now)
-		if !more && p.due.walker == l {
-			p.due.walker = nil
+		if !more && p.due != nil && p.due.walker == l {
+			if p.due.walker = nil; !p.due.waiting() {
+				p.due = nil
+			}
 		}
 		p.mu.Unlock()
 		w.settle()
@@ -248,12 +270,12 @@ func (w *work) walk(p *peer, l *clientLink, steps int, now time.Time) (more bool
 // step reads a bounded part of the store and delivers what it finds, all while the caller holds p.mu: whatever is kept after
 // that is delivered after it. It reports whether there is more to do at once.
 func (w *work) step(p *peer, judge *publishers, now time.Time) (more bool) {
-	room, first := min(p.state.Room(), walkStep), p.due.order.Front()
-	if room == 0 || first == nil {
+	room := min(p.state.Room(), walkStep)
+	if room == 0 || !p.due.waiting() {
 		return false
 	}
 	var found [walkStep]session.Kept
-	due := first.Value.(*walk)
+	due := p.due.order.Front().Value.(*walk)
 	sub := &due.subscription
 	offer := session.Offer{QoS: sub.QoS, RetainAsPublished: sub.RetainAsPublished, Retained: true, Scarce: p.exhausted()}
 	if sub.ID > 0 {

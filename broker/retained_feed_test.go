@@ -20,7 +20,7 @@ func TestASearchAmongRetainedMessagesLetsGoOfTheSessionInBetween(t *testing.T) {
 	p.state.Connect(r.now(), session.Connection{ReceiveMaximum: 10}, nil)
 	p.state.Resume(r.now(), pauseBytes, nil)
 	for i := range filters {
-		p.due.add(session.Subscription{Filter: fmt.Sprint("a/+/none", i)})
+		p.ask(session.Subscription{Filter: fmt.Sprint("a/+/none", i)})
 	}
 	steps, judge := 0, publishers{router: r}
 	for more := true; more; steps++ {
@@ -29,6 +29,6 @@ func TestASearchAmongRetainedMessagesLetsGoOfTheSessionInBetween(t *testing.T) {
 		p.mu.Unlock()
 	}
 	assert.False(t, p.due.waiting())
-	assert.Zero(t, p.due.bytes)
+	assert.Zero(t, p.due.charged())
 	assert.GreaterOrEqual(t, steps, topics*filters/1024, "of a thousand topics each")
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -192,7 +193,7 @@ func TestTakingBackASubscriptionLooksAtNoOther(t *testing.T) {
 		defer p.mu.Unlock()
 		for i := range many {
 			w.enter(p, session.Subscription{Filter: filter(i)})
-			p.due.add(session.Subscription{Filter: filter(i)})
+			p.ask(session.Subscription{Filter: filter(i)})
 		}
 		const taken = 500
 		began := time.Now()
@@ -227,7 +228,7 @@ func TestCreditsFollowTheStore(t *testing.T) {
 	fill := func() int {
 		for {
 			c := &receipt{tally: new(tally), bytes: 1000}
-			if !in.take(c) {
+			if !in.take(new(work), c) {
 				return len(open)
 			}
 			open = append(open, c)
@@ -257,6 +258,70 @@ func TestCreditsFollowTheStore(t *testing.T) {
 		open = open[1:]
 	}
 	assert.Equal(t, leastMessages, fill())
+}
+
+// Who has waited gets credits for what it has read, and gives back what it does not need.
+func TestATurnIsForAllThatWasReadTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in := &intake{}
+		in.setReady(true)
+		receipts := func() *receipt { return &receipt{tally: new(tally), bytes: 100} }
+		var open []*receipt
+		for c := receipts(); in.take(new(work), c); c = receipts() {
+			open = append(open, c)
+		}
+		require.Len(t, open, leastMessages)
+		links := []*clientLink{newLink(nil, new(network.Conn)), newLink(nil, new(network.Conn))}
+		came := 0
+		for _, l := range links {
+			l.work = new(work)
+			go func() {
+				assert.True(t, in.wait(l, receipts(), 99))
+				came++
+			}()
+			synctest.Wait()
+		}
+		for _, c := range open[:leastMessages/creditShare] {
+			in.close(c, false)
+		}
+		synctest.Wait()
+		require.Equal(t, 1, came, "what was granted is on its way")
+		for range 99 {
+			require.True(t, in.take(links[0].work, receipts()))
+		}
+		assert.False(t, in.take(links[0].work, receipts()))
+		assert.Equal(t, amount{}, in.granted)
+		for _, c := range open[leastMessages/creditShare:] {
+			in.close(c, false)
+		}
+		synctest.Wait()
+		require.Equal(t, 2, came)
+		assert.Equal(t, amount{99, 9900}, in.granted)
+		in.takeBack(links[1].work)
+		assert.Equal(t, amount{}, in.granted)
+		assert.Equal(t, 101, in.count)
+	})
+}
+
+// What a connection was granted is a guess, and others go without it.
+func TestNothingOfATurnIsKept(t *testing.T) {
+	r := &router{}
+	r.intake.setReady(true)
+	grant := func() *work {
+		w := &work{r: r, granted: amount{3, 3000}}
+		r.intake.granted = w.granted
+		return w
+	}
+	w := grant()
+	for range 3 {
+		require.True(t, r.intake.take(w, &receipt{tally: new(tally), bytes: 10}), "smaller than the one that waited")
+	}
+	assert.Equal(t, amount{}, r.intake.granted)
+	w = grant()
+	require.True(t, r.intake.take(w, &receipt{tally: new(tally), bytes: 10}))
+	w.flush() // before it waits for a subscriber
+	assert.Equal(t, amount{}, r.intake.granted)
+	assert.Equal(t, amount{}, w.granted)
 }
 
 // The sender has the first one still, and sends it again before the others.

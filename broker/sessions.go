@@ -190,7 +190,7 @@ func (s *sessions) release(l *clientLink) {
 	if l.peer != nil && l.evicted.Load() { // detach has come too early to see it, or there was nothing to detach
 		s.endStored(w, l.peer)
 	}
-	close(l.ended)
+	l.ended.come()
 	if l.peer != nil {
 		l.peer.usage.connections--
 		if !l.peer.ingest {
@@ -352,7 +352,7 @@ func (s *sessions) endAll(live []*clientLink, code packets.Code, wait time.Durat
 	defer deadline.Stop()
 	for _, l := range live {
 		select {
-		case <-l.ended:
+		case <-l.ended.Done():
 		case <-deadline.C:
 			return
 		}

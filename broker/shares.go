@@ -68,12 +68,22 @@ func (w *work) regroup(p *peer, filter string) {
 	w.after = append(w.after, consequence{from: p, Effect: session.Effect{Kind: regrouped, Token: filter}})
 }
 
+// isWaitedFor notes that a group waits for the client. The caller holds p.mu.
+func (p *peer) isWaitedFor(g *shareGroup) {
+	if p.waiting == nil {
+		p.waiting = &[]*shareGroup{}
+	}
+	if !slices.Contains(*p.waiting, g) {
+		*p.waiting = append(*p.waiting, g)
+	}
+}
+
 // wakeGroups tells the groups that have found the client not able to take a message that it is now. The caller holds p.mu.
 func (w *work) wakeGroups(p *peer) {
-	if len(p.waiting) == 0 || !p.state.TakesMore() {
+	if p.waiting == nil || !p.state.TakesMore() {
 		return
 	}
-	for _, g := range p.waiting {
+	for _, g := range *p.waiting {
 		w.after = append(w.after, consequence{from: p, Effect: session.Effect{Kind: mayTakeMore, Token: g}})
 	}
 	p.waiting = nil

@@ -116,7 +116,7 @@ func (h *hook) subscribe(l *clientLink, filters packets.Subscriptions, codes []b
 			continue
 		}
 		if existed := w.enter(p, sub); sub.SendsRetained(existed) {
-			p.due.add(sub)
+			p.ask(sub)
 		}
 	}
 	p.charge()
@@ -189,7 +189,9 @@ func (w *work) removed(p *peer, filter string) {
 	}
 	p.due.remove(filter)
 	if topic.Shared(filter) {
-		p.waiting = slices.DeleteFunc(p.waiting, func(g *shareGroup) bool { return g.filter == filter })
+		if p.waiting != nil {
+			*p.waiting = slices.DeleteFunc(*p.waiting, func(g *shareGroup) bool { return g.filter == filter })
+		}
 		w.regroup(p, filter)
 	} else {
 		w.r.routes.table.Unsubscribe(recipient{peer: p}, filter)

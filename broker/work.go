@@ -33,6 +33,9 @@ type work struct {
 	routing bool
 	kept    []*receipt // one thing that each of them waited for has come
 
+	behind  int    // bytes that were read behind the packet that is dealt with
+	granted amount // credits beside the one that was waited for, see turn
+
 	slowGroup *shareGroup // that publishers should wait for, see waitForGroup; nil: none
 	urgent    bool        // before the next message of the round
 }
@@ -119,7 +122,7 @@ func (w *work) apply(p *peer) {
 	if sent > 0 {
 		w.r.sent.Add(sent)
 		w.r.traffic.payloadOut.Add(payload)
-		if box := &p.shelf.outbox; l.QueuedBytes()+box.bytes > pauseBytes {
+		if l.QueuedBytes()+p.shelf.outbox.size() > pauseBytes {
 			p.state.Pause()
 			w.awaitDrain(p)
 		}
@@ -131,9 +134,9 @@ func (w *work) apply(p *peer) {
 	}
 	w.wakeGroups(p)
 	w.checkBackpressure(p)
-	if lost := p.state.Overflowed(); lost != p.lost {
-		w.r.overflowed(p, int64(lost-p.lost))
-		p.lost = lost
+	w.checkPace(p)
+	if lost := p.state.Overflowed(); lost > 0 {
+		w.r.overflowed(p, lost)
 	}
 	if w.buf = buf[:0]; cap(w.buf) > keptScratchBytes {
 		w.buf = nil
@@ -196,9 +199,17 @@ const maxOutboxBytes = 1 << 20
 
 // outbox holds packets back until a batch is on disk, and all that follow them.
 type outbox struct {
-	number int64 // of the batch that the newest of them waits for; 0: nothing is held back
+	number int64 // of the batch that the newest of them waits for
 	parts  []heldBack
 	bytes  int
+}
+
+// size is in bytes; nil has none.
+func (b *outbox) size() int {
+	if b == nil {
+		return 0
+	}
+	return b.bytes
 }
 
 type heldBack struct {
@@ -208,19 +219,23 @@ type heldBack struct {
 
 // closeGate holds back what is written to p from here on. The caller holds p.mu.
 func (w *work) closeGate(p *peer, number int64) {
-	box, g := &p.shelf.outbox, &w.r.ledger
-	if box.number == 0 {
+	if g := &w.r.ledger; p.shelf.outbox == nil {
+		p.shelf.outbox = &outbox{}
 		g.mu.Lock()
 		g.gated = append(g.gated, p)
 		g.mu.Unlock()
 	}
-	box.number = number
+	p.shelf.outbox.number = number
 }
 
 // openGate sends what waited for batches up to done, and reports whether that was all.
 func (w *work) openGate(p *peer, done int64) (all bool) {
 	p.mu.Lock()
-	box, l, n := &p.shelf.outbox, p.link, 0
+	box, l, n := p.shelf.outbox, p.link, 0
+	if box == nil { // the connection has ended
+		p.mu.Unlock()
+		return true
+	}
 	for n < len(box.parts) && box.parts[n].number <= done {
 		part := &box.parts[n]
 		box.bytes -= len(part.head) + len(part.tail)
@@ -232,7 +247,7 @@ func (w *work) openGate(p *peer, done int64) (all bool) {
 	clear(box.parts[:n])
 	box.parts = box.parts[n:]
 	if all = box.number <= done; all {
-		box.number, box.parts = 0, nil
+		p.shelf.outbox = nil
 	}
 	paused := p.state.Paused()
 	p.mu.Unlock()
@@ -245,7 +260,7 @@ func (w *work) openGate(p *peer, done int64) (all bool) {
 // awaitDrain has the session of p resumed when its connection has room. Where packets are held back, openGate does that. The
 // caller holds p.mu.
 func (w *work) awaitDrain(p *peer) {
-	if p.shelf.outbox.bytes > 0 {
+	if p.shelf.outbox.size() > 0 {
 		return
 	}
 	p.link.AwaitDrain()
@@ -254,8 +269,8 @@ func (w *work) awaitDrain(p *peer) {
 
 // write queues packets; tail is the payload of the last one and is shared. The caller holds the lock of the peer.
 func (w *work) write(l *clientLink, p, tail []byte) {
-	box := &l.peer.shelf.outbox
-	if box.number == 0 {
+	box := l.peer.shelf.outbox
+	if box == nil {
 		w.put(l, p, tail)
 		return
 	}
@@ -318,13 +333,23 @@ func (w *work) settle() {
 	w.after, w.kept, w.pub = w.after[:0], w.kept[:0], publication{}
 }
 
-// flush lets the connections write.
-func (w *work) flush() {
+// flush lets the connections write. Who is about to wait calls it: it keeps no credits from others meanwhile.
+func (w *work) flush() { w.flushFor(nil) }
+
+// flushFor is flush for the reader of a connection.
+func (w *work) flushFor(l *clientLink) {
+	if w.granted.messages > 0 {
+		w.r.intake.takeBack(w)
+	}
 	if len(w.dirty) == 0 {
 		return
 	}
 	for i, c := range w.dirty {
-		c.Flush()
+		if l != nil && c == l.Conn {
+			c.FlushOwn()
+		} else {
+			c.Flush()
+		}
 		w.dirty[i] = nil
 	}
 	w.dirty = w.dirty[:0]
@@ -338,7 +363,7 @@ func (w *work) resume(p *peer, l *clientLink, now time.Time) {
 		if p.exhausted() {
 			room = session.FreeBytes
 		}
-		w.out = p.state.Resume(now, room-l.QueuedBytes()-p.shelf.outbox.bytes, w.out[:0])
+		w.out = p.state.Resume(now, room-l.QueuedBytes()-p.shelf.outbox.size(), w.out[:0])
 		w.apply(p)
 		if p.state.Paused() {
 			w.awaitDrain(p)

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"fmt"
+	"math"
 	"testing"
 	"time"
 
@@ -83,12 +84,13 @@ func addLarge(t *testing.T, db *store.Store, device string, from time.Time, firs
 	for i := first; i < first+n; i++ {
 		m := store.Message{Kind: store.Telemetry, Device: device, Time: from.Add(time.Duration(i) * time.Minute).UnixMilli(), Received: from.UnixMilli()}
 		for v := range 20 {
-			m.Values = append(m.Values, store.Value{Metric: fmt.Sprint("m", v), Value: float64(i) / 7})
+			m.Values = append(m.Values, store.Value{Metric: fmt.Sprint("m", v), Value: math.Sin(float64(20*i + v))}) // no codec makes that small
 		}
 		batch = append(batch, m)
 	}
 	_, err := db.Append(context.Background(), batch, nil)
 	require.NoError(t, err)
+	require.NoError(t, db.Flush(context.Background()), "into blocks, so that the size of the database stays what it is")
 }
 
 func TestADatabaseThatIsTooLargeLosesItsOldestReadingsSlowly(t *testing.T) {

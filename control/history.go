@@ -44,9 +44,9 @@ type HistoryOutcome struct {
 
 const (
 	// One transaction of a history takes about this long: what devices have sent waits for it.
-	historyStep = 30 * time.Millisecond
+	historyStep = 20 * time.Millisecond
 
-	minHistoryStep, maxHistoryStep = 500, 4096 // messages; fewer would be mostly waiting for the disk
+	minHistoryStep, maxHistoryStep = 100, 4096 // messages
 
 	// historyPause bounds how long a history waits for live readings after each step.
 	historyPause = 200 * time.Millisecond

@@ -96,7 +96,7 @@ func TestEquationKnowsOfHistories(t *testing.T) {
 func TestStepsOfAHistoryFitTheirTime(t *testing.T) {
 	var i imports
 	assert.Equal(t, minHistoryStep, i.nextStep())
-	i.took(minHistoryStep, time.Millisecond)
+	i.took(minHistoryStep, time.Microsecond)
 	assert.Equal(t, 2*minHistoryStep, i.nextStep())
 	i.took(maxHistoryStep, historyStep/4)
 	assert.Equal(t, maxHistoryStep, i.nextStep())

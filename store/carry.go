@@ -429,6 +429,11 @@ func (c *carrier) insertNames(names map[string]int64) error {
 	defer func() { _ = m.stmt.Close() }()
 	for key, id := range names {
 		table, name, _ := strings.Cut(key, " ")
+		if there, err := c.settleName(table, name, id); err != nil {
+			return err
+		} else if there {
+			continue
+		}
 		if table == "device" {
 			err = errors.Join(err, q.run(id, name))
 		} else {

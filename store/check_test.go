@@ -76,3 +76,61 @@ func TestAStartFinishesARestoreThatWasBrokenOff(t *testing.T) {
 	}
 	assert.Equal(t, 1, kept)
 }
+
+// One bit of a name is another name. The index has it too: a start sees that they differ, and takes the right one.
+func TestANameThatIsDamagedIsNotTakenForAnother(t *testing.T) {
+	for name, c := range map[string]struct {
+		from, to   string
+		registered bool
+		want       string
+		lost       string
+	}{
+		"the account knows":        {"bed-1", "bee-1", true, "bed-1", ""},
+		"it can be no name":        {"bed-1", "be$-1", false, "bed-1", ""},
+		"nobody knows":             {"bed-1", "bee-1", false, "", `the name of device 1, which is "be`},
+		"a metric that can be one": {"temperature", "temperatura", false, "bed-1", `the name of metric 1, which is "temperatur`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := openTest(t, Options{})
+			if c.registered {
+				_, err := s.AddDevice(t.Context(), "bed-1")
+				require.NoError(t, err)
+			}
+			mustAppend(t, s, telemetry("bed-1", noon, Value{"temperature", 20}))
+			require.NoError(t, s.Close())
+			content, err := os.ReadFile(s.path)
+			require.NoError(t, err)
+			damaged := 0
+			for at := 0; ; {
+				next := strings.Index(string(content[at:]), c.from)
+				if next < 0 {
+					break
+				}
+				at += next
+				// The row in the table: before the name stands its record, and behind it no id, as in the index. Both are tried.
+				if damaged++; damaged == 1 {
+					copy(content[at:], c.to)
+				}
+				at += len(c.from)
+			}
+			require.Greater(t, damaged, 1)
+			require.NoError(t, os.WriteFile(s.path, content, 0o600))
+			s = openTest(t, Options{Path: s.path})
+			require.NoError(t, s.Check(t.Context()))
+			devices, err := s.Devices(t.Context())
+			require.NoError(t, err)
+			require.Len(t, devices, 1)
+			if c.want != "" {
+				assert.Equal(t, c.want, devices[0].ID)
+			}
+			list, err := s.Salvages(t.Context())
+			require.NoError(t, err)
+			require.Len(t, list, 1)
+			if c.lost == "" {
+				assert.Empty(t, list[0].Lost)
+			} else {
+				assert.Contains(t, list[0].Lost, c.lost)
+			}
+		})
+	}
+}

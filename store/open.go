@@ -275,6 +275,11 @@ func (s *Store) prepareWriter(ctx context.Context, unclean bool) error {
 			return err
 		}
 	}
+	if version > 0 {
+		if err := s.checkNames(ctx); err != nil {
+			return err
+		}
+	}
 	if err := s.migrate(ctx, version); err != nil {
 		return err
 	}

@@ -231,7 +231,7 @@ func TestADamagedBlockIsNamedAndTheRestIsSeen(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, v.Close())
 		bad := blocks[len(blocks)/2]
-		require.NoError(t, s.w.run(t.Context(), fmt.Sprintf(damage, bad.Key)))
+		execute(t, s, fmt.Sprintf(damage, bad.Key))
 		want = slices.DeleteFunc(want, func(r Reading) bool {
 			return name != "summary" && r.Device == "bed-1" && r.Time >= bad.First && r.Time <= bad.Last
 		})

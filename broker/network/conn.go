@@ -33,10 +33,10 @@ type Conn struct {
 	polled bool  // its socket is known to the poller
 
 	// guarded by n.mu
+	place   bool // takes one of the places for strangers
+	own     bool // made by this program, see expect
+	judged  bool // its password has been found right or wrong
 	address *address
-	place   bool          // takes one of the places for strangers
-	own     bool          // made by this program, see expect
-	judged  bool          // its password has been found right or wrong
 	person  string        // whose password was right, if it can be guessed
 	waited  time.Duration // for, until since
 	since   time.Time     // the CONNECT deadline runs from; zero = it stands still

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"io"
+	"math"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -63,6 +64,58 @@ func TestManyWritersArriveWholeAndInOrder(t *testing.T) {
 			_, err = io.ReadFull(client, got)
 			require.NoError(t, err)
 			require.True(t, bytes.Equal(big, got))
+		})
+	}
+}
+
+// Who reads from a connection writes to it, too, as far as that does not wait.
+func TestWhatAReaderWritesItselfArrivesWholeAndInOrder(t *testing.T) {
+	for _, kind := range listenerKinds {
+		t.Run(kind, func(t *testing.T) {
+			full, records := make(chan struct{}), make(chan uint32, 1)
+			n := newTestNet(t, Limits{}).start(t, kind, func(c *Conn) error {
+				r, err := readFirst(c)
+				if err != nil {
+					return err
+				}
+				c.Admitted("")
+				next := uint32(0)
+				put := func() {
+					record := make([]byte, 1000)
+					binary.BigEndian.PutUint32(record, next)
+					next++
+					_, err := c.Put(record, nil)
+					assert.NoError(t, err)
+					c.FlushOwn()
+				}
+				for c.QueuedBytes() < 100<<10 { // until the client's kernel takes no more
+					put()
+				}
+				close(full)
+				for range 10_000 {
+					for c.QueuedBytes() > 200<<10 {
+						<-time.After(time.Millisecond)
+					}
+					put()
+				}
+				records <- next
+				_, err = r.ReadByte()
+				return err
+			})
+			client := n.dial(t)
+			_, err := client.Write(connectPacket)
+			require.NoError(t, err)
+			<-full
+			record, all := make([]byte, 1000), uint32(math.MaxUint32)
+			for next := uint32(0); next < all; next++ {
+				_, err := io.ReadFull(client, record)
+				require.NoError(t, err)
+				require.Equal(t, next, binary.BigEndian.Uint32(record))
+				select {
+				case all = <-records:
+				default:
+				}
+			}
 		})
 	}
 }

@@ -6,7 +6,7 @@
 //	conn.go       one connection: brought up, read, closed
 //	socket.go     the TCP connection with our deadlines
 //	hello.go      the first record of a TLS client, in pieces
-//	parking.go    connections that are quiet wait without a goroutine
+//	parking.go    connections that are quiet wait without a goroutine; poller_linux.go watches them, poller_other.go does not
 //	writer.go     the outgoing queue; whoever writes never waits for the socket
 //	segment.go    a piece of that queue
 //	websocket.go  MQTT in the binary messages of a websocket

@@ -26,14 +26,13 @@ type socket struct {
 	writeLate    atomic.Bool   // a Write ran into it; websocket hides that
 	written      atomic.Int64  // bytes
 
-	noWait    bool      // Read gives what AwaitInput has read; only the reader uses these fourteen
+	noWait    bool      // Read gives what AwaitInput has read; only the reader uses these thirteen
 	quiet     bool      // awaitInput has returned without anything, and is called again
 	heard     bool      // something has come since the read deadline was armed
 	ahead     *[]byte   // that; nil: nothing is left of it
 	aheadAt   int       // so much of it is given
 	hello     *hello    // of TLS; nil: it is given
-	lastBytes int       // bytes read since draining began
-	lastBy    time.Time // until then more is waited for
+	last      *lastRead // since draining began; nil: not yet
 	readStart time.Time // when the reader last asked
 	begun     time.Time // a packet that is not complete
 	packetBy  time.Time // when it must be; zero: there is none
@@ -267,6 +266,12 @@ const (
 	drainWait = 20 * time.Millisecond
 )
 
+// lastRead is what is read since draining began.
+type lastRead struct {
+	bytes int
+	by    time.Time // until then more is waited for
+}
+
 // Drain makes Read return what the client has sent so far and, where it would have to wait, ErrDrained. A connection that ends
 // for another one of the same client is drained first: the client may have said on it that it leaves, and what else
 // it had to say came before. io.EOF comes in place of ErrDrained when the client takes nothing any more.
@@ -279,14 +284,14 @@ func (s *socket) Drain() {
 // readLast reads what has come, and waits for more until lastBy only. Drain may still be about to interrupt it, at any place:
 // it has said before that it drains. That is not the end.
 func (s *socket) readLast(p []byte) (n int, err error) {
-	if s.lastBy.IsZero() {
-		s.lastBy = time.Now().Add(drainWait)
+	if s.last == nil {
+		s.last = &lastRead{by: time.Now().Add(drainWait)}
 	}
 	interrupted := func() bool {
 		return n == 0 && errors.Is(err, os.ErrDeadlineExceeded) && !s.closing.Load()
 	}
-	for err = os.ErrDeadlineExceeded; interrupted() && time.Now().Before(s.lastBy); {
-		s.finalRead(s.lastBy)
+	for err = os.ErrDeadlineExceeded; interrupted() && time.Now().Before(s.last.by); {
+		s.finalRead(s.last.by)
 		n, err = s.read(p)
 	}
 	for interrupted() {
@@ -294,7 +299,7 @@ func (s *socket) readLast(p []byte) (n int, err error) {
 		n, err = s.readNow(p)
 		s.readErr = err
 	}
-	s.lastBytes += n
+	s.last.bytes += n
 	return n, err
 }
 
@@ -309,7 +314,7 @@ func (s *socket) finalRead(by time.Time) {
 // readNow does not wait.
 func (s *socket) readNow(p []byte) (n int, err error) {
 	raw, err := s.raw()
-	if raw == nil || s.lastBytes >= drainBytes || len(p) == 0 {
+	if raw == nil || s.last.bytes >= drainBytes || len(p) == 0 {
 		return 0, cmp.Or(err, ErrDrained)
 	}
 	var failed error
@@ -346,6 +351,21 @@ func (s *socket) Write(p []byte) (int, error) {
 		s.writeLate.Store(true)
 	}
 	return n, err
+}
+
+// writeNow writes what the kernel takes at once, and returns how much that is; nothing where Write is to find out what is wrong.
+func (s *socket) writeNow(p []byte) (n int) {
+	raw, err := s.raw()
+	if err != nil || raw == nil {
+		return 0
+	}
+	_ = raw.Write(func(fd uintptr) (done bool) { // nor after the last deadline: Write sets the next
+		n, _ = syscall.Write(int(fd), p)
+		return true
+	})
+	n = max(n, 0)
+	s.written.Add(int64(n))
+	return n
 }
 
 // Progress is how far a client has come with what is written to it: two that differ mean that it has taken something in

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -84,6 +85,44 @@ func (c *Conn) Flush() {
 	w := &c.writer
 	w.mu.Lock()
 	if len(w.queue) > 0 || w.drains.Load() {
+		c.wake()
+	}
+	w.mu.Unlock()
+}
+
+// ownBytes is the most that FlushOwn writes by itself: acknowledgements, and a few messages.
+const ownBytes = 4 << 10
+
+// FlushOwn is Flush for who reads from the connection. What is short, and plain TCP takes at once, it writes itself: that is most
+// acknowledgements, for which another goroutine would have to be woken, perhaps on another processor. It does not wait either.
+func (c *Conn) FlushOwn() {
+	w := &c.writer
+	c.dirty.Store(false)
+	w.mu.Lock()
+	if c.kind != TCP || w.busy || len(w.queue) != 1 || c.QueuedBytes() > ownBytes || w.drains.Load() || c.closing.Load() {
+		if len(w.queue) > 0 || w.drains.Load() {
+			c.wake()
+		}
+		w.mu.Unlock()
+		return
+	}
+	w.busy = true
+	batch := w.queue
+	w.queue, w.written = w.written, nil
+	w.mu.Unlock()
+	s := batch[0]
+	n := c.writeNow(s.bytes())
+	c.account(-n)
+	c.n.sent.Add(int64(n))
+	w.mu.Lock()
+	if rest := s.bytes()[n:]; len(rest) > 0 && !w.dead {
+		w.queue = slices.Insert(w.queue, 0, segment{shared: slices.Clone(rest)})
+	}
+	if s.free(); w.written == nil && cap(batch) <= 8 {
+		batch[0] = segment{}
+		w.written = batch[:0]
+	}
+	if w.busy = false; len(w.queue) > 0 || w.pong != nil || w.drains.Load() || c.closing.Load() {
 		c.wake()
 	}
 	w.mu.Unlock()

@@ -8,7 +8,7 @@ import "time"
 // stray counts an acknowledgement that does not fit. One that answers nothing may be late and is no fault; one of the wrong
 // kind for what was sent ends the connection [MQTT 3.1.1, MQTT-4.8.0-1; MQTT 5, MQTT-4.13.1-1].
 func (s *Session) stray(f *flight, out []Effect) []Effect {
-	s.stats.Stray++
+	s.stats.stray++
 	if !s.connected || f == nil {
 		return out
 	}
@@ -66,17 +66,17 @@ func (s *Session) Pubcomp(now time.Time, id uint16, out []Effect) []Effect {
 // answered ends a delivery as the client's acknowledgement says.
 func (s *Session) answered(e *entry, reason Reason, out []Effect) []Effect {
 	if reason.Failed() {
-		s.stats.Dropped[DropRefused]++
+		s.stats.drop(DropRefused, 1)
 		return s.settle(e, Effect{Kind: Dropped, Drop: DropRefused, Reason: reason}, out)
 	}
-	s.stats.Delivered++
+	s.stats.delivered++
 	return s.settle(e, Effect{Kind: Delivered}, out)
 }
 
 // drop ends a delivery that is in no queue and has no packet id. In the end everything that is dropped comes here or to
 // answered, and is counted there.
 func (s *Session) drop(e *entry, why Drop, reason Reason, out []Effect) []Effect {
-	s.stats.Dropped[why]++
+	s.stats.drop(why, 1)
 	return s.settle(e, Effect{Kind: Dropped, Drop: why, Reason: reason}, out)
 }
 
@@ -144,7 +144,7 @@ func (s *Session) dropAll(out []Effect) []Effect {
 	for b.queue.n > 0 {
 		out = s.dropFirst(&b.queue, DropEnded, out)
 	}
-	s.stats.Dropped[DropEnded] += uint64(b.tail)
-	*b = outgoing{} // queue0 went with the connection
+	s.stats.drop(DropEnded, uint64(b.tail))
+	*b = outgoing{underway: &nothing} // queue0 went with the connection
 	return out
 }

@@ -18,23 +18,23 @@ const (
 // have them until it ends: with more topics in turn than numbers, taking a number away would make packets longer, not shorter. What
 // is held for them is no more than FreeBytes.
 type aliases struct {
-	maximum int      // 0: the client wants none [MQTT-3.1.2-27]
+	maximum int      // that the client wants [MQTT-3.1.2-27]
 	topics  []string // by number, less one
 	bytes   int
 }
 
-func newAliases(c Connection) aliases {
-	if c.Version < 5 {
-		return aliases{}
+func newAliases(c Connection) *aliases {
+	if c.Version < 5 || c.TopicAliasMaximum == 0 {
+		return nil
 	}
-	return aliases{maximum: min(int(c.TopicAliasMaximum), maxAliases)} // [MQTT-3.1.2-26]
+	return &aliases{maximum: min(int(c.TopicAliasMaximum), maxAliases)} // [MQTT-3.1.2-26]
 }
 
 // shorten gives a PUBLISH the alias of its topic, and takes its topic away where the client has that. A topic without an alias gets
 // one with this packet, if that is worth it, there is one left, and the packet stays small enough for the client.
 func (s *Session) shorten(p *Effect) {
-	a, topic := &s.aliases, p.Message.Topic
-	if a.maximum == 0 || len(topic) < minAliasedBytes {
+	a, topic := s.aliases, p.Message.Topic
+	if a == nil || len(topic) < minAliasedBytes {
 		return
 	}
 	if i := slices.Index(a.topics, topic); i >= 0 {

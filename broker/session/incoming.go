@@ -129,6 +129,24 @@ func (s *Session) Receive(id uint16, qos byte, out []Effect) (Ticket, Verdict, [
 	return h.ticket, Route, out
 }
 
+// Straight reports whether n messages of QoS 1 may be routed before they are received: none waits for its PUBACK, so they repeat
+// none, and Receive Maximum allows for them. Then Answer takes them, in their order.
+func (s *Session) Straight(n int) bool {
+	open, waiting := 0, 0
+	if in := s.incoming; in != nil {
+		open, waiting = in.open, in.pubacks.places.n
+	}
+	return s.connected && waiting == 0 && (s.version < 5 || open+n <= s.options.ReceiveMaximum)
+}
+
+// Answer is Receive and Complete for a message that is routed, where no PUBACK has to leave before its own; else it does nothing.
+func (s *Session) Answer(id uint16, reason Reason, out []Effect) (_ []Effect, done bool) {
+	if in := s.incoming; in != nil && in.pubacks.places.n > 0 {
+		return out, false
+	}
+	return append(out, Effect{Kind: Puback, PacketID: id, Reason: reason}), true
+}
+
 // Routed says that the message of a QoS 2 ticket is with its subscribers: from here on its id is kept on disk with their
 // entries. It reports whether it is to be kept at all.
 func (s *Session) Routed(t Ticket) bool {
@@ -224,7 +242,7 @@ func (s *Session) Pubrel(id uint16, out []Effect) []Effect {
 	in := s.in()
 	h := in.held[id]
 	if h == nil {
-		s.stats.Stray++
+		s.stats.stray++
 		return append(out, Effect{Kind: Pubcomp, PacketID: id})
 	}
 	if h.epoch == s.epoch {

@@ -42,6 +42,29 @@ func TestAcknowledgementsLeaveInTheOrderOfTheirMessages(t *testing.T) {
 	assert.Empty(t, complete(s, a2, 0), "once")
 }
 
+func TestAMessageIsAnsweredAtOnceWhereNoneWaits(t *testing.T) {
+	answer := func(s *Session, id uint16) []string {
+		out, done := s.Answer(id, 0, nil)
+		require.Equal(t, len(out) > 0, done)
+		return show(out)
+	}
+	s := online(t, Options{ReceiveMaximum: 3}, version(5))
+	require.True(t, s.Straight(3))
+	assert.False(t, s.Straight(4), "Receive Maximum")
+	assert.Equal(t, []string{"PUBACK id=1"}, answer(s, 1))
+	require.True(t, s.Straight(2))
+	waits := receive(t, s, 2, 1)
+	assert.Empty(t, answer(s, 3), "one before it waits [MQTT-4.6.0-2]")
+	behind := receive(t, s, 3, 1)
+	assert.False(t, s.Straight(1))
+	assert.Empty(t, complete(s, behind, 0))
+	assert.Equal(t, []string{"PUBACK id=2", "PUBACK id=3"}, complete(s, waits, 0))
+	receive(t, s, 9, 2)
+	assert.True(t, s.Straight(2), "PUBRECs have a row of their own")
+	assert.False(t, s.Straight(3))
+	assert.Equal(t, []string{"PUBACK id=4"}, answer(s, 4))
+}
+
 func TestQoS0NeedsNoTicket(t *testing.T) {
 	s := online(t, Options{}, nil)
 	ticket := receive(t, s, 0, 0)

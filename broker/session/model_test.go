@@ -255,6 +255,7 @@ func (w *world) connect() {
 	var got bool
 	got, w.out = w.s.Connect(w.now, c, w.out)
 	if !present {
+		w.s.outgoing.begin()
 		w.s.outgoing.flights.lastID = uint16(65535 - w.dice.roll(100)) // the ids wrap around soon
 	}
 	w.must(got == present, "session present")

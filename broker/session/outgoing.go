@@ -34,12 +34,9 @@ func (e *entry) costBytes() int { return costBytes(e.message, e.ids) }
 // outgoing is what is on its way to the client. QoS 1 and 2 are numbered as they come. They wait in a queue of which the head
 // is in memory; its tail, the entries above loaded, is with the router, which has got each of them in an Enqueued.
 type outgoing struct {
-	flights flights
-	resend  []uint16    // ids in use that the connection has yet to see
-	queue   ring[entry] // the head: QoS 1 and 2, never sent
-	queue0  ring[entry] // QoS 0, empty unless paused
-	bytes   int         // in queues and flights
-	bytes0  int         // of them, in queue0
+	*underway     // nothing while it has none of that
+	bytes     int // in queues and flights
+	bytes0    int // of them, in queue0
 
 	seq       uint64 // of the newest entry
 	sent      uint64 // of the newest that has left the queue
@@ -47,9 +44,38 @@ type outgoing struct {
 	doubted   uint64 // up to here they may have been sent before a restart
 	tail      int    // entries in the tail
 	tailBytes int
+	lastID    uint16 // that of flights, where there are none
+}
+
+// underway is what most sessions have none of: those of clients that only publish, or are away.
+type underway struct {
+	flights   flights
+	resend    []uint16          // ids in use that the connection has yet to see
+	queue     ring[entry]       // the head: QoS 1 and 2, never sent
+	queue0    ring[entry]       // QoS 0, empty unless paused
 	bare      map[uint64]uint16 // flights whose messages are with the router: ids by number; see unload
 	bareBytes int               // of those
 	expires   time.Time         // nothing in the queue before that
+}
+
+// nothing is that of all sessions that have none. Nobody changes it: who puts something in calls begin before.
+var nothing underway
+
+func (b *outgoing) isUnderWay() bool { return b.underway != &nothing }
+
+// begin makes room for something that is underway.
+func (b *outgoing) begin() {
+	if !b.isUnderWay() {
+		b.underway = &underway{flights: flights{lastID: b.lastID}}
+	}
+}
+
+// newestID is the packet id that was given out last.
+func (b *outgoing) newestID() uint16 {
+	if b.isUnderWay() {
+		return b.flights.lastID
+	}
+	return b.lastID
 }
 
 // Deliver hands the session a message. QoS 0 goes out at once or, while the
@@ -102,6 +128,13 @@ func enqueued(e *entry) Effect {
 
 // trim gives back the room of what is empty: a client may be away for long.
 func (b *outgoing) trim() {
+	if !b.isUnderWay() {
+		return
+	}
+	if b.queue.n+b.queue0.n+b.flights.n+len(b.resend)+len(b.bare) == 0 {
+		b.lastID, b.underway = b.flights.lastID, &nothing
+		return
+	}
 	if b.queue.n == 0 {
 		b.queue = ring[entry]{}
 	}
@@ -132,6 +165,7 @@ func (s *Session) deliverAtMostOnce(now time.Time, e *entry, scarce bool, out []
 	}
 	b.bytes += e.costBytes()
 	b.bytes0 += e.costBytes()
+	b.begin()
 	b.queue0.push(*e)
 	return out
 }
@@ -164,6 +198,7 @@ func (s *Session) room(now time.Time, e *entry, scarce bool, out []Effect) (bool
 func (s *Session) push(e *entry) {
 	b := &s.outgoing
 	b.bytes += e.costBytes()
+	b.begin()
 	b.queue.push(*e)
 	b.expires = sooner(b.expires, e.message.Expires)
 }
@@ -206,10 +241,11 @@ func (s *Session) send(now time.Time, e *entry, out []Effect) []Effect {
 		return s.drop(e, DropTooLarge, 0, out)
 	}
 	if e.qos == 0 {
-		s.stats.Delivered++
+		s.stats.delivered++
 		return s.settle(e, Effect{Kind: Delivered}, out)
 	}
 	s.outgoing.bytes += e.costBytes()
+	s.outgoing.begin()
 	out[len(out)-1].PacketID = s.outgoing.flights.add(*e)
 	return out
 }
@@ -217,12 +253,14 @@ func (s *Session) send(now time.Time, e *entry, out []Effect) []Effect {
 // publish sends the PUBLISH of an entry, unless it is larger than the client takes [MQTT-3.1.2-24].
 func (s *Session) publish(now time.Time, e *entry, id uint16, dup bool, out []Effect) (_ []Effect, fits bool) {
 	out = append(out, packet(now, e, id, dup))
-	if s.aliases.maximum == 0 && s.maxPacketSize == 0 {
+	if s.aliases == nil && s.maxPacketSize == 0 {
 		return out, true
 	}
 	p := &out[len(out)-1]
 	if s.shorten(p); s.fitsPacket(p) {
-		s.aliases.sent(p)
+		if s.aliases != nil {
+			s.aliases.sent(p)
+		}
 		return out, true
 	}
 	*p = Effect{}

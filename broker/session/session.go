@@ -34,7 +34,8 @@ type Options struct {
 	RaiseQoS0 bool
 }
 
-func (o Options) withDefaults() Options {
+// WithDefaults are o, complete, for Make. Many sessions can have the same: nobody changes them.
+func (o Options) WithDefaults() *Options {
 	if o.Window <= 0 {
 		o.Window = 256
 	}
@@ -51,23 +52,23 @@ func (o Options) withDefaults() Options {
 		o.MaxHeld = 4096
 	}
 	o.Window = min(o.Window, maxIDs)
-	return o
+	return &o
 }
 
 // Session is everything that the broker keeps for one client id. The zero
 // value is not usable, see New.
 type Session struct {
 	clientID string
-	options  Options
+	options  *Options
 
 	// The connection, if any.
 	connected     bool
 	paused        bool
 	version       byte
 	window        int
-	maxPacketSize int // 0: no limit
-	aliases       aliases
-	epoch         uint32 // counts connections, so that late completions are recognised
+	maxPacketSize int      // 0: no limit
+	aliases       *aliases // nil: there can be none
+	epoch         uint32   // counts connections, so that late completions are recognised
 
 	// The life of the session.
 	exists   bool // there is state to be present at the next CONNECT
@@ -80,7 +81,7 @@ type Session struct {
 	willDue  time.Time // while disconnected; zero: not waiting
 	leaving  *Will     // published, see WillRouted
 	filters  filters
-	stats    Stats
+	stats    counts
 	outgoing outgoing
 	incoming *incoming // see in
 }
@@ -95,16 +96,31 @@ type Stats struct {
 	Stray     uint64           // acknowledgements of nothing
 }
 
+// counts are those of Stats that are counted.
+type counts struct {
+	delivered, stray uint64
+	dropped          *[numDrops]uint64 // nil: nothing yet
+}
+
+func (c *counts) drop(why Drop, n uint64) {
+	if n > 0 && c.dropped == nil {
+		c.dropped = new([numDrops]uint64)
+	}
+	if n > 0 {
+		c.dropped[why] += n
+	}
+}
+
 // New returns the session of a client id, without state and without a
 // connection.
 func New(clientID string, o Options) *Session {
-	s := Make(clientID, o)
+	s := Make(clientID, o.WithDefaults())
 	return &s
 }
 
 // Make is New for who keeps the session in something of its own. It must not be copied once it is used.
-func Make(clientID string, o Options) Session {
-	return Session{clientID: clientID, options: o.withDefaults()}
+func Make(clientID string, o *Options) Session {
+	return Session{clientID: clientID, options: o, outgoing: outgoing{underway: &nothing}}
 }
 
 // Connected reports whether a connection is attached.
@@ -115,7 +131,10 @@ func (s *Session) Version() byte { return s.version }
 
 // Stats returns the session's counters.
 func (s *Session) Stats() Stats {
-	st := s.stats
+	st := Stats{Delivered: s.stats.delivered, Stray: s.stats.stray}
+	if s.stats.dropped != nil {
+		st.Dropped = *s.stats.dropped
+	}
 	st.Queued = s.outgoing.queue.n + s.outgoing.queue0.n + s.outgoing.tail
 	st.InFlight = s.outgoing.flights.n
 	st.Bytes = s.outgoing.bytes
@@ -144,8 +163,21 @@ func (s *Session) HeldBytes() int { return heldBytes * len(s.heldIDs()) }
 // Backlog0 returns how many QoS 0 messages wait to be sent, and their bytes.
 func (s *Session) Backlog0() (messages, bytes int) { return s.outgoing.queue0.n, s.outgoing.bytes0 }
 
+// Head returns how many QoS 1 and 2 messages wait in memory to be sent, and the bytes of those and of the unacknowledged ones.
+func (s *Session) Head() (messages, bytes int) {
+	return s.outgoing.queue.n, s.outgoing.bytes - s.outgoing.bytes0
+}
+
+// Taken counts the deliveries that have ended well.
+func (s *Session) Taken() uint64 { return s.stats.delivered }
+
 // Overflowed returns how many messages of QoS 0 the session had no room for.
-func (s *Session) Overflowed() uint64 { return s.stats.Dropped[DropQueueFull] }
+func (s *Session) Overflowed() uint64 {
+	if s.stats.dropped == nil {
+		return 0
+	}
+	return s.stats.dropped[DropQueueFull]
+}
 
 // Connection is what a CONNECT says about the connection and the session.
 type Connection struct {
@@ -186,7 +218,9 @@ func (s *Session) Connect(now time.Time, c Connection, out []Effect) (present bo
 	s.lasting = s.options.Kept && c.Expiry > 0
 	s.lasted = s.lasted || s.lasting
 	s.will, s.willDue = c.Will, time.Time{} // a delayed will of the last connection is not sent [MQTT-3.1.3-9]
-	s.outgoing.resend = s.outgoing.flights.resendOrder()
+	if s.outgoing.isUnderWay() {
+		s.outgoing.resend = s.outgoing.flights.resendOrder()
+	}
 	return present, out
 }
 
@@ -217,9 +251,11 @@ func (s *Session) Disconnect(now time.Time, cause Cause, out []Effect) []Effect 
 	if !s.connected {
 		return out
 	}
-	s.connected, s.aliases = false, aliases{}
+	s.connected, s.aliases = false, nil
 	s.incomingLost()
-	s.outgoing.flights.connectionLost()
+	if s.outgoing.isUnderWay() {
+		s.outgoing.flights.connectionLost()
+	}
 	for s.outgoing.queue0.n > 0 {
 		out = s.dropFirst(&s.outgoing.queue0, DropOffline, out)
 	}

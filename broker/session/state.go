@@ -63,7 +63,7 @@ func (s *Session) AppendState(dst []byte, t Moment) []byte {
 	dst = binary.AppendUvarint(dst, b.seq)
 	dst = binary.AppendUvarint(dst, b.sent)
 	dst = binary.AppendUvarint(dst, b.doubted)
-	dst = binary.AppendUvarint(dst, uint64(b.flights.lastID))
+	dst = binary.AppendUvarint(dst, uint64(b.newestID()))
 	dst = binary.AppendUvarint(dst, uint64(b.flights.n))
 	for i := range b.flights.slots {
 		f := &b.flights.slots[i]
@@ -162,13 +162,16 @@ func (s *Session) Restore(blob []byte, newest uint64, t Moment) (renew bool, err
 
 func (s *Session) restoreOutgoing(r *reader, newest uint64, was bool) error {
 	b := &s.outgoing
-	b.seq, b.sent, b.doubted, b.flights.lastID = r.number(), r.number(), r.number(), uint16(r.number())
+	b.seq, b.sent, b.doubted, b.lastID = r.number(), r.number(), r.number(), uint16(r.number())
 	seq := b.seq
 	if b.seq = max(seq, newest); was {
 		b.doubted = b.seq
 	}
-	b.flights.order = 1 << 40 // more than there were
 	n := r.number()
+	if n > 0 {
+		b.begin()
+		b.flights.order = 1 << 40 // more than there were
+	}
 	if n > maxIDs {
 		return fmt.Errorf("session: %w", ErrDamaged)
 	}

@@ -15,6 +15,9 @@ func (s *Session) Tail() (messages, bytes int, after uint64) {
 	return b.tail + len(b.bare), b.tailBytes + b.bareBytes, b.loaded
 }
 
+// TailEmpty reports whether everything that waits is in memory.
+func (s *Session) TailEmpty() bool { return s.outgoing.loaded == s.outgoing.seq }
+
 // Newest is the number of the newest entry.
 func (s *Session) Newest() uint64 { return s.outgoing.seq }
 
@@ -108,7 +111,9 @@ func (s *Session) unload() {
 		b.tail++
 		b.tailBytes += e.costBytes()
 	}
-	b.queue, b.resend, b.expires = ring[entry]{}, nil, time.Time{}
+	if b.isUnderWay() {
+		b.queue, b.resend, b.expires = ring[entry]{}, nil, time.Time{}
+	}
 	b.loaded = s.Needed() - 1
 }
 

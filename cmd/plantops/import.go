@@ -283,7 +283,7 @@ is known again, so the same file can be imported again; an import that was inter
 there are not yet come up as those do that send without an account.
 
 The file is recognised by what is in it: CSV, JSON lines, line protocol of InfluxDB 1 and 2, ThingSpeak CSV, each also packed with
-gzip; the recorder database of Home Assistant, a database of this program or what its export writes. docs/commands.md says more
+gzip; Parquet, the recorder database of Home Assistant, a database of this program or what its export writes. docs/commands.md says more
 about each.
 
 Exit code: 1 when the file cannot be read, or something not stored for another reason than what it is. Lines that are rejected are no
@@ -311,7 +311,7 @@ failure.`,
 	flags := cmd.Flags()
 	flags.BoolVar(&o.dryRun, "dry-run", false, "change nothing (the default)")
 	flags.BoolVar(&o.apply, "apply", false, "store the readings")
-	flags.StringVar(&o.format, "format", "", "csv, jsonl, influx, thingspeak, homeassistant, sqlite or plantops; without it what is in the file tells")
+	flags.StringVar(&o.format, "format", "", "csv, jsonl, influx, thingspeak, parquet, homeassistant, sqlite or plantops; without it what is in the file tells")
 	flags.StringVar(&o.device, "device", "", "which device it is: a `NAME` of a column, =NAME for all; of InfluxDB a text such as '{tag:room}'")
 	flags.StringVar(&o.metric, "metric", "", "which metric: a `NAME` of a column; of InfluxDB a text such as '{measurement}_{field}'")
 	flags.StringVar(&o.value, "value", "", "the `COLUMN` of values, where a CSV file has one for all metrics")
@@ -444,6 +444,10 @@ func (a *app) runImport(ctx context.Context, in intake.Options, o readingsOption
 		a.warn("nothing was stored; to store it: --apply")
 	case o.apply:
 		a.warn("stored %s, %d more were there already", count(report.Stored, "reading"), report.Known)
+	}
+	if o.apply && ctx.Err() != nil {
+		a.warn("the same command goes on where it stopped")
+		return err
 	}
 	if o.apply && err != nil {
 		err = control.WithHint(fmt.Errorf("import: not finished: %w", err), append(control.Hints(err), "the same command goes on where it stopped")...)

@@ -221,7 +221,7 @@ const (
 func giveBackMemory(ctx context.Context) error {
 	tick := time.NewTicker(giveBackEvery)
 	defer tick.Stop()
-	before := readHeap()
+	before, again := readHeap(), false
 	for given := before; ; {
 		select {
 		case <-ctx.Done():
@@ -229,11 +229,11 @@ func giveBackMemory(ctx context.Context) error {
 		case <-tick.C:
 		}
 		now := readHeap()
-		if isSpare(before, now, given) {
+		if spare := isSpare(before, now, given); spare || again {
 			runtime.GC() // what lies in a pool goes with the second
 			debug.FreeOSMemory()
 			now = readHeap()
-			given = now
+			given, again = now, spare // connections become quiet meanwhile, and let go of their stacks
 		}
 		before = now
 	}

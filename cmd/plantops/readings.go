@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/plantops/plantops/cmd/plantops/export"
 	"github.com/plantops/plantops/cmd/plantops/listing"
 	"github.com/plantops/plantops/config"
 	"github.com/plantops/plantops/control"
@@ -315,3 +316,126 @@ func (a *app) warnOfNothing(ctx context.Context, db *store.Store, known []store.
 
 // number prints a value with the digits that it has.
 func number(v float64) string { return listing.Number(v) }
+
+type exportFlags struct {
+	csv, jsonl, influx, parquet, raw, force bool
+	sqlite, output, since, until            string
+	metrics                                 []string
+}
+
+func newExport(a *app) *cobra.Command {
+	var f exportFlags
+	cmd := &cobra.Command{
+		Use:   "export [DEVICE...]",
+		Short: "Write readings for other programs: CSV, JSON lines, line protocol of InfluxDB, Parquet, an SQLite file",
+		Long: `Write readings for other programs, device by device and in order of time; without a device those of all, without --since and
+--until all that there are. The server may run meanwhile. "plantops import readings" reads each of the forms.
+
+--sqlite makes a file with the table reading(device, time, metric, value, received), times in milliseconds since 1970. The others are
+on standard output or in the file of --output, which has its name only when it is whole.
+
+Exit code 1: also when some readings cannot be read or written; the others are there.`,
+		Example: `  plantops export --csv | gzip > readings.csv.gz
+  plantops export bed-1 bed-2 --since 2026-01-01 --sqlite 2026.db
+  plantops export --influx --output readings.lp`,
+		ValidArgsFunction: completeDevices(a),
+		RunE: func(cmd *cobra.Command, devices []string) error {
+			o, err := f.options(a.now())
+			if err != nil {
+				return usageError(cmd, err)
+			}
+			return a.read(cmd.Context(), func(_ config.Config, db *store.Store) error {
+				return a.export(cmd.Context(), db, devices, o, f)
+			})
+		},
+	}
+	flags := cmd.Flags()
+	flags.BoolVar(&f.csv, "csv", false, "CSV with the columns time, device, metric, value (the default)")
+	flags.BoolVar(&f.jsonl, "jsonl", false, "a JSON object a line, with all that is known of a reading")
+	flags.BoolVar(&f.influx, "influx", false, "line protocol")
+	flags.BoolVar(&f.parquet, "parquet", false, "a Parquet file")
+	flags.StringVar(&f.sqlite, "sqlite", "", "an SQLite `FILE`")
+	flags.StringVarP(&f.output, "output", "o", "", "write to `FILE`")
+	flags.BoolVar(&f.force, "force", false, "let it replace a file")
+	flags.StringVar(&f.since, "since", "", "from then on: a duration before now (24h, 7d), a date or an RFC 3339 time")
+	flags.StringVar(&f.until, "until", "", "before then: as --since")
+	flags.StringArrayVar(&f.metrics, "metric", nil, "only this metric; may be given several times")
+	flags.BoolVar(&f.raw, "raw", false, "as stored: without calibration, with what is voided")
+	return cmd
+}
+
+func (f exportFlags) options(now time.Time) (o export.Options, err error) {
+	o.Format = export.CSV
+	given := 0
+	for format, is := range map[export.Format]bool{export.CSV: f.csv, export.JSON: f.jsonl, export.Influx: f.influx, export.Parquet: f.parquet, export.SQLite: f.sqlite != ""} {
+		if is {
+			o.Format = format
+			given++
+		}
+	}
+	if given > 1 {
+		return o, errors.New("--csv, --jsonl, --influx, --parquet, --sqlite: use one of them")
+	}
+	if f.sqlite != "" && f.output != "" {
+		return o, errors.New("--sqlite names its file itself: leave --output out")
+	}
+	o.Query = history.Query{Metrics: f.metrics, Raw: f.raw}
+	if o.Query.From, err = parseInstant("--since", f.since, now, time.Local); err != nil {
+		return o, err
+	}
+	if o.Query.To, err = parseInstant("--until", f.until, now, time.Local); err != nil {
+		return o, err
+	}
+	return o, nil
+}
+
+// export writes readings to standard output, or to a file that gets its name when it is whole.
+func (a *app) export(ctx context.Context, db *store.Store, devices []string, o export.Options, f exportFlags) (err error) {
+	if o.Query.Devices = devices; len(devices) == 0 {
+		all, err := db.Devices(ctx)
+		if err != nil {
+			return err
+		}
+		for _, d := range all {
+			o.Query.Devices = append(o.Query.Devices, d.ID)
+		}
+	}
+	o.From, o.To = history.Fresh(db.View), a.stdout
+	path := f.output + f.sqlite
+	if path != "" {
+		part, file, err := export.Begin(path, f.force, o.Format)
+		if err != nil {
+			return err
+		}
+		defer part.Drop()
+		o.To, o.Path = file, part.Path
+		o.Progress = newProgress(a)
+		result, err := export.Run(ctx, o)
+		o.Progress.End()
+		if err == nil {
+			err = part.Finish()
+		}
+		return a.exported(result, path, err)
+	}
+	result, err := export.Run(ctx, o)
+	return a.exported(result, "standard output", err)
+}
+
+// exported says what an export has written, and what not.
+func (a *app) exported(r export.Result, to string, err error) error {
+	if err != nil {
+		return fmt.Errorf("export to %s: %w", to, err)
+	}
+	a.warn("%s of %s in %s", count(r.Readings, "reading"), count(r.Devices, "device"), to)
+	for _, name := range r.Unnamed {
+		a.warn("left out %q: this format has no way to write that name", name)
+	}
+	var missing []error
+	for _, damaged := range r.Damaged {
+		missing = append(missing, damaged)
+	}
+	if len(r.Unnamed) > 0 {
+		missing = append(missing, fmt.Errorf("%s could not be written", count(len(r.Unnamed), "name")))
+	}
+	return errors.Join(missing...)
+}

@@ -57,10 +57,10 @@ func TestScripts(t *testing.T) {
 }
 
 // scriptsTimeout ends scripts that hang.
-const scriptsTimeout = time.Minute
+const scriptsTimeout = 5 * time.Minute
 
 // patience is how long scripts and tests wait for a state before they fail.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // awaitServer waits until the server in a data directory is ready: ready [DIR].
 func awaitServer(ts *testscript.TestScript, neg bool, args []string) {

@@ -220,7 +220,7 @@ func (r *bitReader) get(n int) uint64 {
 	return u & (1<<uint(n) - 1)
 }
 
-// readGroups fills numbers from a stream that appendGroups wrote, and that ends where it ended.
+// readGroups fills numbers, at least one, from a stream that appendGroups wrote, and that ends where it ended.
 func readGroups(numbers []uint64, stream []byte) bool {
 	var tail [2 * slackBytes]byte
 	r := bitReader{b: stream}

@@ -160,7 +160,7 @@ func readInts(list []int64, numbers *[]uint64, b []byte) bool {
 	if order > 0 {
 		u = u[1:]
 	}
-	if !readGroups(u, b) {
+	if len(u) == 0 || !readGroups(u, b) {
 		return false
 	}
 	switch order {

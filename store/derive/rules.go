@@ -105,9 +105,6 @@ func inOrder(list []Derived) (sorted []Derived, err error) {
 	return sorted, nil
 }
 
-// Derived are the derived metrics, each after those that it needs.
-func (r *Rules) Derived() []Derived { return slices.Clone(r.derived) }
-
 func (r *Rules) derivedOf(name string) *Derived {
 	for i := range r.derived {
 		if r.derived[i].Name == name {

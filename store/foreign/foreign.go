@@ -1,4 +1,5 @@
-// Package foreign reads SQLite files of other programs, and never writes them. What is in the tables is the caller's to know.
+// Package foreign reads SQLite files of other programs, and never writes them; and it makes new ones of readings for other programs.
+// What is in the tables that it reads is the caller's to know.
 package foreign
 
 import (

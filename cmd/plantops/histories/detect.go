@@ -31,8 +31,6 @@ func Detect(head []byte, o Options) (Format, error) {
 	switch {
 	case len(head) == 0:
 		return "", wrongOptions("the file is empty")
-	case bytes.HasPrefix(head, magicParquet):
-		return "", wrongOptions("Parquet is not read: write CSV or JSON lines from it")
 	case bytes.HasPrefix(head, magicZip), bytes.HasPrefix(head, magicZstd), len(head) > 262 && bytes.Equal(head[257:262], magicTar):
 		return "", wrongOptions("it is an archive: unpack it, and name the file in it")
 	case bytes.HasPrefix(head, utf16BOMs[0]), bytes.HasPrefix(head, utf16BOMs[1]):

@@ -20,13 +20,14 @@ const (
 	JSON          Format = "jsonl"
 	Influx        Format = "influx"
 	ThingSpeak    Format = "thingspeak"
+	Parquet       Format = "parquet"
 	HomeAssistant Format = "homeassistant"
 	SQLite        Format = "sqlite"   // what "export --sqlite" writes
 	Database      Format = "plantops" // a database of this program, which is not read here
 )
 
 // Formats are all that --format takes.
-var Formats = []Format{CSV, JSON, Influx, ThingSpeak, HomeAssistant, SQLite, Database}
+var Formats = []Format{CSV, JSON, Influx, ThingSpeak, Parquet, HomeAssistant, SQLite, Database}
 
 // String says it for people.
 func (f Format) String() string {
@@ -39,6 +40,8 @@ func (f Format) String() string {
 		return "InfluxDB line protocol"
 	case ThingSpeak:
 		return "ThingSpeak CSV"
+	case Parquet:
+		return "Parquet"
 	case HomeAssistant:
 		return "Home Assistant recorder database"
 	case SQLite:

@@ -98,7 +98,7 @@ func TestFormatsAreRecognised(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, CSV, got)
 	for text, want := range map[string]string{
-		"": "empty", "PAR1": "Parquet", "PK\x03\x04": "archive", "\xff\xfea\x00": "UTF-16", "#group,false,false\n": "annotated",
+		"": "empty", "PK\x03\x04": "archive", "\xff\xfea\x00": "UTF-16", "#group,false,false\n": "annotated",
 	} {
 		_, err := Detect([]byte(text), Options{})
 		assert.ErrorContains(t, err, want)

@@ -36,6 +36,7 @@ var deviceTags = []string{"device", "device_id", "deviceId", "deviceid", "device
 	"node_id", "entity_id", "topic", "friendly_name", "name", "host", "hostname", "location", "room"}
 
 const (
+	ownMeasurement   = "plantops"  // what "plantops export" writes
 	internalDatabase = "_internal" // what InfluxDB 1 writes about itself
 	contextDDL       = "\nDDL"     // no database has that name
 )
@@ -391,7 +392,7 @@ func (r *influx) addSeries(p *point, field string) *Series {
 // usual is where a field goes when nothing says otherwise.
 func (r *influx) usual(p *point, field string) (device, metric string) {
 	metric = field
-	if field == "value" {
+	if field == "value" && p.measurement != ownMeasurement {
 		metric = p.measurement
 	}
 	for _, key := range deviceTags {

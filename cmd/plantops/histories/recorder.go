@@ -42,8 +42,6 @@ type entity struct {
 	states        *Series
 	low, high     *Series // minimum and maximum of statistics
 	first, short  float64 // Unix seconds of its first state and of its first statistic of five minutes; +Inf: none
-	sum           bool    // a meter: statistics have its state at their end
-	sumKnown      bool
 	statisticNote bool
 }
 
@@ -240,8 +238,8 @@ func onOff(text string) (float64, bool) {
 // statistic reads a row of one of the tables of statistics: a mean stands at the beginning of its time, the state of a meter at its
 // end, where it was read.
 func (r *recorder) statistic(sink Sink, id int64, e *entity, at float64, row []any) {
-	finest, length := math.Inf(1), 300.0
-	if finest = e.first; r.place.Context == longTerm {
+	finest, length := e.first, 300.0
+	if r.place.Context == longTerm {
 		finest, length = min(e.first, e.short), 3600
 	}
 	if r.o.Statistics != "all" && at+length > finest {
@@ -298,8 +296,9 @@ func (r *recorder) seriesOf(e *entity) *Series {
 	}
 	domain, object, found := strings.Cut(e.id, ".")
 	if !found { // statistics from elsewhere are named domain:object
-		domain, object, _ = strings.Cut(e.id, ":")
-		domain = map[bool]string{true: "sensor"}[object != ""]
+		if _, object, found = strings.Cut(e.id, ":"); found {
+			domain = "sensor"
+		}
 	}
 	device, metric := splitEntity(object, e.attributes.Class)
 	device, metric, mapped := r.series.names.apply(e.id, device, metric)

@@ -18,10 +18,10 @@ func DatabaseFormat(tables map[string][]string) Format {
 		return !slices.ContainsFunc(columns, func(c string) bool { return !slices.Contains(tables[table], c) })
 	}
 	switch {
+	case has("account", "name") && has("counter", "device") && has("metric", "id"):
+		return Database
 	case has("reading", "device", "time", "metric", "value"):
 		return SQLite
-	case has("reading", "device", "time", "body"), has("journal", "seq", "body"):
-		return Database
 	case has("states", "state_id", "state"):
 		return HomeAssistant
 	}

@@ -65,7 +65,9 @@ func openSource(ctx context.Context, path string, format histories.Format, o his
 		s.identity = digest(string(s.format), options) // its program may be writing it
 		return s, err
 	}
-	if err = s.openText(file, info.Size(), head, o); err != nil {
+	if histories.IsParquet(head) {
+		s.openParquet(file, info.Size(), o)
+	} else if err = s.openText(file, info.Size(), head, o); err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
 	s.identity = digest(string(s.format), options, fmt.Sprint(info.Size(), info.ModTime().UnixNano()))
@@ -85,6 +87,19 @@ func digest(parts ...string) string {
 		fmt.Fprintf(h, "%d:%s", len(p), p)
 	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+func (s *source) openParquet(file *os.File, size int64, o histories.Options) {
+	s.format = histories.Parquet
+	s.close = func() { _ = file.Close() } // it was only read
+	s.done = func(r histories.Reader) float64 { return r.(interface{ Share() float64 }).Share() }
+	s.read = func(place histories.Place) (histories.Reader, error) {
+		r, err := histories.NewParquet(file, size, place, o)
+		if err != nil {
+			err = fmt.Errorf("%s: %w", file.Name(), err)
+		}
+		return r, err
+	}
 }
 
 // counted counts what is read of a file, which may go on in another goroutine.

@@ -40,6 +40,10 @@ func subscribe(client, filter string, qos byte) events {
 	return events{{Kind: history.Subscribing, Client: client, Filter: filter, QoS: qos}, {Kind: history.Subscribed, Client: client, Filter: filter, QoS: qos}}
 }
 
+func unsubscribe(client string) events {
+	return events{{Kind: history.Unsubscribing, Client: client, Filter: "t"}}
+}
+
 func send(n int, qos byte) events {
 	return events{{Kind: history.Sending, Client: "p", Message: msg(n), Topic: "t", QoS: qos}}
 }
@@ -135,6 +139,8 @@ func TestFaultsAreFound(t *testing.T) {
 		"QoS 0 twice": {join(start(0), send(1, 0), got("s", 1, 0), got("s", 1, 0)), history.Doubled},
 		"QoS 2 to who subscribed at QoS 0, a kill":   {join(start(0), send(1, 2), got("s", 1, 0), killed, drop("s"), drop("p"), enter("s", true, true), enter("p", true, true), send(1, 2), got("s", 1, 0), taken(1)), ""},
 		"the same without a kill":                    {join(start(0), send(1, 2), got("s", 1, 0), drop("s"), drop("p"), enter("s", true, true), enter("p", true, true), send(1, 2), got("s", 1, 0), taken(1)), history.Doubled},
+		"older after newer, sent again":              {join(start(1), send(1, 1), send(2, 1), got("s", 2, 1), drop("p"), enter("p", true, true), send(1, 1), send(2, 1), got("s", 1, 1), got("s", 2, 1), taken(1), taken(2)), history.Reordered},
+		"older after newer, sent again to a new one": {join(start(1), unsubscribe("s"), send(1, 1), subscribe("s", "t", 1), send(2, 1), got("s", 2, 1), drop("p"), enter("p", true, true), send(1, 1), send(2, 1), got("s", 1, 1), got("s", 2, 1), taken(1), taken(2)), ""},
 		"older after newer":                          {join(start(1), send(1, 1), send(2, 1), taken(1), taken(2), got("s", 2, 1), got("s", 1, 1)), history.Reordered},
 		"older after newer, of another QoS":          {join(start(2), send(1, 1), send(2, 2), taken(1), taken(2), got("s", 2, 2), got("s", 1, 1)), ""},
 		"older again after newer":                    {join(start(1), send(1, 1), send(2, 1), taken(1), taken(2), got("s", 1, 1), got("s", 2, 1), drop("s"), enter("s", true, true), again("s", 1, 1)), ""},

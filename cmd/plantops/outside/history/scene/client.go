@@ -18,6 +18,7 @@ const (
 	patience   = 20 * time.Second      // for an answer
 	tick       = 2 * time.Millisecond  // how often a client looks what is due
 	redialWait = 20 * time.Millisecond // as a client that was turned away
+	signOfLife = time.Minute           // who has nothing to say pings: an MQTT 5 broker may ask for that (Server Keep Alive)
 )
 
 // outgoing is what a client wants to publish.
@@ -329,6 +330,7 @@ func (c *client) talk(ctx context.Context, l *link) (ending, error) {
 	clock := time.NewTicker(tick)
 	defer clock.Stop()
 	c.due = time.Now()
+	said := c.due
 	storms := c.scene.storms.Load()
 	for asked := map[string]bool{}; ; {
 		out := c.subscribe(asked)
@@ -356,6 +358,12 @@ func (c *client) talk(ctx context.Context, l *link) (ending, error) {
 				return dropping, nil
 			}
 			out = append(out, c.publish()...)
+			if len(out) == 0 && time.Since(said) > signOfLife {
+				out = rawmqtt.Encode(rawmqtt.Pingreq<<4, nil)
+			}
+		}
+		if len(out) > 0 {
+			said = time.Now()
 		}
 		if err := l.send(out); err != nil {
 			return 0, err
