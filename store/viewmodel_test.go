@@ -15,16 +15,19 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/plantops/plantops/store/history"
+	"github.com/plantops/plantops/store/tail"
 )
 
-// flushAt puts what the tail has of some devices into blocks.
-func flushAt(t *testing.T, s *Store, random *rand.Rand) {
+// flushSome puts what the tail has of one device of so many into blocks.
+func flushSome(t *testing.T, s *Store, random *rand.Rand, of int) {
 	t.Helper()
 	require.NoError(t, s.acquire(t.Context()))
 	defer s.release()
 	var devices []*device
-	for _, a := range s.tail.Load().All() {
-		if random.IntN(2) == 0 {
+	all := s.tail.Load().All()
+	slices.SortFunc(all, func(a, b tail.About) int { return cmp.Compare(a.Device, b.Device) })
+	for _, a := range all {
+		if random.IntN(of) == 0 {
 			devices = append(devices, s.state.byID[a.Device])
 		}
 	}
@@ -74,7 +77,7 @@ func someHistory(t *testing.T, s *Store, random *rand.Rand, messages, late, unsu
 			}
 		}
 		if random.IntN(3) == 0 {
-			flushAt(t, s, random)
+			flushSome(t, s, random, 2)
 		}
 	}
 	for r, value := range stored {
@@ -224,6 +227,7 @@ func TestADamagedBlockIsNamedAndTheRestIsSeen(t *testing.T) {
 	} {
 		s := openTest(t, Options{})
 		want := someHistory(t, s, random, 800, 0, 0)
+		flushSome(t, s, random, 1)
 		v := openView(t, s)
 		devices, err := v.(*view).selected([]string{"bed-1"})
 		require.NoError(t, err)
