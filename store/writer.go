@@ -17,6 +17,7 @@ import (
 
 // SQLite's result codes that the store tells apart (the low byte of an extended code).
 const (
+	codeError     = 1 // a statement that does not fit the schema
 	codeBusy      = 5
 	codeReadOnly  = 8
 	codeIO        = 10

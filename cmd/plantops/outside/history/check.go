@@ -1,6 +1,7 @@
 package history
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -142,7 +143,7 @@ type session struct {
 	ended   int  // the first event at which it is no more; never
 	lost    bool // by the broker
 	subs    []*subscription
-	got     map[Message][]*delivery
+	got     map[*message][]*delivery
 	arrived []*delivery
 	conns   []*connection
 }
@@ -171,6 +172,7 @@ type connection struct {
 
 type delivery struct {
 	*Event
+	of       *message
 	seq      int
 	conn     *connection
 	answered int
@@ -185,7 +187,7 @@ type check struct {
 	rules    Rules
 	events   []Event
 	messages map[Message]*message
-	order    []*message
+	order    []*message // as they were first sent
 	clients  map[string]*client
 	sessions []*session
 	kills    []int
@@ -248,8 +250,8 @@ func (c *check) take(seq int, e *Event) {
 	case Got:
 		c.got(seq, e, cl)
 	case Answered:
-		if s := cl.session; s != nil && len(s.got[e.Message]) > 0 {
-			all := s.got[e.Message]
+		if s, m := cl.session, c.messages[e.Message]; s != nil && m != nil && len(s.got[m]) > 0 {
+			all := s.got[m]
 			all[len(all)-1].answered = seq
 		}
 	}
@@ -289,7 +291,7 @@ func (c *check) connected(seq int, e *Event, cl *client) {
 		c.fault(Strange, "%s: a session is there at event %d that was ended", e.Client, seq)
 	}
 	if s == nil {
-		s = &session{client: e.Client, resume: n.resume, began: seq, ended: never, got: map[Message][]*delivery{}}
+		s = &session{client: e.Client, resume: n.resume, began: seq, ended: never, got: map[*message][]*delivery{}}
 		c.sessions = append(c.sessions, s)
 	}
 	s.conns = append(s.conns, n)
@@ -338,6 +340,9 @@ func (s *session) subscribe(seq int, e *Event) {
 	}
 }
 
+// stays says that a session is there at the end, and connected.
+func (s *session) stays() bool { return s.ended == never && s.conns[len(s.conns)-1].over == never }
+
 func (c *check) note(m *message) *message {
 	c.messages[m.Message] = m
 	c.order = append(c.order, m)
@@ -370,6 +375,14 @@ func (c *check) owed(m *message) bool {
 	return false
 }
 
+// sentWithin is the messages that were first sent between two events.
+func sentWithin(all []*message, from, to int) []*message {
+	bySent := func(m *message, seq int) int { return cmp.Compare(m.sent, seq) }
+	first, _ := slices.BinarySearchFunc(all, from, bySent)
+	last, _ := slices.BinarySearchFunc(all, to+1, bySent)
+	return all[first:max(first, last)]
+}
+
 // hasty says whether the client was back so soon after a connection that the broker is excused.
 func (c *check) hasty(n *connection) bool {
 	return n.nextConnecting != never && c.events[n.nextConnecting].At-c.events[n.over].At < c.rules.Hasty
@@ -389,8 +402,8 @@ func (c *check) got(seq int, e *Event, cl *client) {
 	if !slices.ContainsFunc(s.subs, func(sub *subscription) bool { return matches(sub.plain(), e.Topic) }) {
 		c.fault(Strange, "event %d: %s: the session has no such subscription", seq, e)
 	}
-	d := &delivery{Event: e, seq: seq, conn: cl.last(), answered: never}
-	s.got[e.Message] = append(s.got[e.Message], d)
+	d := &delivery{Event: e, of: m, seq: seq, conn: cl.last(), answered: never}
+	s.got[m] = append(s.got[m], d)
 	s.arrived = append(s.arrived, d)
 }
 
@@ -404,17 +417,24 @@ func (sub *subscription) plain() string {
 
 // matches is the rule of MQTT 4.7, on its own: what is judged is not judged by its own code.
 func matches(filter, topic string) bool {
-	f, t := strings.Split(filter, "/"), strings.Split(topic, "/")
-	if strings.HasPrefix(topic, "$") && (f[0] == "+" || f[0] == "#") {
+	if strings.HasPrefix(topic, "$") && (strings.HasPrefix(filter, "+") || strings.HasPrefix(filter, "#")) {
 		return false
 	}
-	for i, level := range f {
-		if level == "#" {
+	for {
+		f, restOfFilter, filterGoesOn := strings.Cut(filter, "/")
+		if f == "#" {
 			return true
 		}
-		if i >= len(t) || level != "+" && level != t[i] {
+		t, restOfTopic, topicGoesOn := strings.Cut(topic, "/")
+		if f != "+" && f != t {
 			return false
 		}
+		if !topicGoesOn { // what ends in "/#" takes the level above too
+			return !filterGoesOn || restOfFilter == "#"
+		}
+		if !filterGoesOn {
+			return false
+		}
+		filter, topic = restOfFilter, restOfTopic
 	}
-	return len(f) == len(t)
 }

@@ -224,3 +224,24 @@ func TestADrainWaitsForWhatIsUnderWay(t *testing.T) {
 		assert.Equal(t, step.want, history.Expected(h, history.Rules{}), i)
 	}
 }
+
+// BenchmarkLongRecord judges half a million events: sessions that stay and thousands that do not, two of them in a group.
+func BenchmarkLongRecord(b *testing.B) {
+	ack := func(client string, n int) events {
+		return events{{Kind: history.Answered, Client: client, Message: msg(n)}}
+	}
+	h := join(enter("s", true, false), subscribe("s", "t", 1), enter("p", false, false))
+	for n := 1; n <= 40_000; n++ {
+		if n%10 == 1 {
+			h = append(h, join(enter("c", false, false), subscribe("c", "t", 1), enter("m", false, false), subscribe("m", "$share/g/t", 1))...)
+		}
+		h = append(h, join(send(n, 1), taken(n), got("s", n, 1), ack("s", n), got("c", n, 1), ack("c", n), got("m", n, 1), ack("m", n))...)
+		if n%10 == 0 {
+			h = append(h, join(one(history.Parted, "c"), one(history.Parted, "m"))...)
+		}
+	}
+	for b.Loop() {
+		assert.Empty(b, of(h, history.Rules{}))
+	}
+	b.ReportMetric(float64(len(h)), "events")
+}

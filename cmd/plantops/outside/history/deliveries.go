@@ -7,28 +7,33 @@ import (
 
 // judgeSession looks at what one session got, and should have got.
 func (c *check) judgeSession(s *session) {
+	newest := newestDelivered(s)
 	for _, sub := range s.subs {
 		if sub.group == "" && sub.sure != never && sub.qos > 0 {
-			c.judgeSubscription(s, sub)
+			c.judgeSubscription(s, sub, newest)
 		}
 	}
-	for _, m := range c.order {
-		if all := s.got[m.Message]; len(all) > 1 {
-			c.judgeCopies(s, m, all)
+	var repeated []*message
+	for m, all := range s.got {
+		if len(all) > 1 {
+			repeated = append(repeated, m)
 		}
+	}
+	slices.SortFunc(repeated, func(a, b *message) int { return cmp.Compare(a.sent, b.sent) })
+	for _, m := range repeated {
+		c.judgeCopies(s, m, s.got[m])
 	}
 	c.judgeOrder(s)
 }
 
 // judgeSubscription looks for what was lost.
-func (c *check) judgeSubscription(s *session, sub *subscription) {
+func (c *check) judgeSubscription(s *session, sub *subscription, newest map[stream]int) {
 	if sub.over != never {
 		return // what waits may be given up then (MQTT 5, 3.10.4)
 	}
-	stays := s.ended == never && s.conns[len(s.conns)-1].over == never
-	newest := c.newestDelivered(s)
-	for _, m := range c.order {
-		if m.sent < sub.sure || m.sent > s.ended || len(s.got[m.Message]) > 0 || !c.owed(m) || !matches(sub.filter, m.topic) {
+	stays := s.stays()
+	for _, m := range sentWithin(c.order, sub.sure, s.ended) {
+		if len(s.got[m]) > 0 || !c.owed(m) || !matches(sub.filter, m.topic) {
 			continue
 		}
 		switch {
@@ -61,10 +66,10 @@ type stream struct {
 func (m *message) stream() stream { return stream{m.From, m.topic, m.qos} }
 
 // newestDelivered is the newest message of each stream that a session got as it was published.
-func (c *check) newestDelivered(s *session) map[stream]int {
+func newestDelivered(s *session) map[stream]int {
 	newest := map[stream]int{}
 	for _, d := range s.arrived {
-		if m := c.messages[d.Message]; !d.Retain {
+		if m := d.of; !d.Retain {
 			newest[m.stream()] = max(newest[m.stream()], m.Number)
 		}
 	}
@@ -128,13 +133,13 @@ func (c *check) resent(m *message, last, d *delivery) bool {
 
 // judgeOrder looks at what a session got first.
 func (c *check) judgeOrder(s *session) {
-	newest, seen := map[stream]*delivery{}, map[Message]bool{}
+	newest, seen := map[stream]*delivery{}, map[*message]bool{}
 	for _, d := range s.arrived {
-		if d.Retain || seen[d.Message] || s.sharedOnly(d.Topic) || s.missedFirst(c.messages[d.Message], d) {
+		if d.Retain || seen[d.of] || s.sharedOnly(d.Topic) || s.missedFirst(d) {
 			continue
 		}
-		seen[d.Message] = true
-		key := c.messages[d.Message].stream()
+		seen[d.of] = true
+		key := d.of.stream()
 		if last := newest[key]; last != nil && cmp.Compare(last.Message.Number, d.Message.Number) > 0 {
 			c.fault(Reordered, "%s got %s at event %d after %s at event %d (QoS %d, on %s)",
 				s.client, d.Message, d.seq, last.Message, last.seq, key.qos, d.Topic)
@@ -146,7 +151,8 @@ func (c *check) judgeOrder(s *session) {
 
 // missedFirst says that a message was sent more than once, and the session may have got only what was sent again: it was away, at
 // QoS 0, or had not subscribed yet, or not any more.
-func (s *session) missedFirst(m *message, d *delivery) bool {
+func (s *session) missedFirst(d *delivery) bool {
+	m := d.of
 	return m.again > 0 && (d.QoS == 0 || !slices.ContainsFunc(s.subs, func(sub *subscription) bool {
 		return sub.sure < m.sent && sub.over > d.seq && matches(sub.plain(), m.topic)
 	}))

@@ -3,7 +3,6 @@ package history
 import (
 	"bytes"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -95,26 +94,6 @@ type Event struct {
 	Will    *Will
 }
 
-func (e Event) String() string {
-	s := fmt.Sprintf("%.3f %s %s", e.At.Seconds(), e.Client, e.Kind)
-	switch e.Kind {
-	case Connecting:
-		s += fmt.Sprintf(" resume=%t", e.Resume)
-		if e.Will != nil {
-			s += fmt.Sprintf(" will=%s after %s", e.Will.Topic, e.Will.Delay)
-		}
-	case Connected:
-		s += fmt.Sprintf(" present=%t", e.Present)
-	case Subscribing, Subscribed, Unsubscribing:
-		s += fmt.Sprintf(" %s QoS %d", e.Filter, e.QoS)
-	case Sending, Got, Kept:
-		s += fmt.Sprintf(" %s on %s QoS %d id=%d again=%t retain=%t held=%t", e.Message, e.Topic, e.QoS, e.ID, e.Again, e.Retain, e.Held)
-	case Taken, Completed, Refused, Answered:
-		s += fmt.Sprintf(" %s id=%d", e.Message, e.ID)
-	}
-	return s
-}
-
 // Log is a history that is being made. It is safe for concurrent use.
 type Log struct {
 	began time.Time
@@ -160,15 +139,6 @@ func Count(events []Event) string {
 		n[e.Kind]++
 	}
 	return fmt.Sprintf("%d connections, %d messages sent, %d taken, %d got, %d events", n[Connected], n[Sending], n[Taken], n[Got], len(events))
-}
-
-// Write writes a history into a file, an event a line with its number.
-func Write(path string, events []Event) error {
-	var b bytes.Buffer
-	for i, e := range events {
-		fmt.Fprintln(&b, i, e)
-	}
-	return os.WriteFile(path, b.Bytes(), 0o600)
 }
 
 // Cut is what clients knew after so many events, when the broker's power was cut: nobody has a connection any more.

@@ -18,11 +18,13 @@ func (c *check) judgeRetained() {
 			plain[m.topic] = true
 		}
 	}
-	shown := c.kept != nil
+	shown := c.shownRetained()
 	for _, topic := range slices.Sorted(maps.Keys(topics)) {
 		all := topics[topic]
-		c.judgeShown(topic, all)
-		if !shown {
+		for _, d := range shown[topic] {
+			c.judgeShown(d, all)
+		}
+		if c.kept == nil {
 			continue
 		}
 		kept, there := c.kept[topic]
@@ -33,8 +35,8 @@ func (c *check) judgeRetained() {
 			c.judgeLast(topic, kept, all)
 		}
 	}
-	for topic, m := range c.kept {
-		if c.messages[m] == nil || !c.messages[m].retain {
+	for _, topic := range slices.Sorted(maps.Keys(c.kept)) {
+		if m := c.kept[topic]; c.messages[m] == nil || !c.messages[m].retain {
 			c.fault(Strange, "%s: %s is retained, which nobody wanted", topic, m)
 		}
 	}
@@ -47,24 +49,36 @@ func keptText(m Message, there bool) string {
 	return m.String()
 }
 
-// judgeShown looks at what new subscriptions were shown.
-func (c *check) judgeShown(topic string, all []*message) {
+// shownDelivery is a retained message that a subscription brought.
+type shownDelivery struct {
+	*delivery
+	session *session
+}
+
+// shownRetained is what new subscriptions were shown, by topic.
+func (c *check) shownRetained() map[string][]shownDelivery {
+	shown := map[string][]shownDelivery{}
 	for _, s := range c.sessions {
 		for _, d := range s.arrived {
-			if d.Topic != topic || !d.Retain || d.Again {
-				continue
-			}
-			asked := -1
-			for _, sub := range s.subs {
-				if sub.asked < d.seq && matches(sub.plain(), topic) {
-					asked = max(asked, sub.asked)
-				}
-			}
-			if w := c.newer(all, d.Message, true, asked); w != nil {
-				c.fault(Stale, "%s: %s was shown %s at event %d, but %s was taken at event %d, before it subscribed at event %d",
-					topic, s.client, d.Message, d.seq, w, w.completed, asked)
+			if d.Retain && !d.Again {
+				shown[d.Topic] = append(shown[d.Topic], shownDelivery{d, s})
 			}
 		}
+	}
+	return shown
+}
+
+// judgeShown looks at what a new subscription was shown.
+func (c *check) judgeShown(d shownDelivery, all []*message) {
+	asked := -1
+	for _, sub := range d.session.subs {
+		if sub.asked < d.seq && matches(sub.plain(), d.Topic) {
+			asked = max(asked, sub.asked)
+		}
+	}
+	if w := c.newer(all, d.Message, true, asked); w != nil {
+		c.fault(Stale, "%s: %s was shown %s at event %d, but %s was taken at event %d, before it subscribed at event %d",
+			d.Topic, d.session.client, d.Message, d.seq, w, w.completed, asked)
 	}
 }
 
@@ -73,6 +87,9 @@ func (c *check) newer(all []*message, kept Message, there bool, before int) *mes
 	var v *message
 	if there {
 		v = c.messages[kept]
+	}
+	if v != nil {
+		all = sentWithin(all, v.sent, before) // numbers grow, and what ends before another begins has begun before it
 	}
 	for _, w := range all {
 		if w.completed > before || w.completed == never || w == v {
@@ -99,7 +116,7 @@ func (c *check) removedAfter(all []*message, w *message) bool {
 
 // handedOn says that a broker that was killed has handed on what it had not acknowledged: of that nothing need be left.
 func (c *check) handedOn(d *delivery) bool {
-	return c.messages[d.Message].completed == never && c.killedBetween(d.conn.connected, never)
+	return d.of.completed == never && c.killedBetween(d.conn.connected, never)
 }
 
 // judgeLast compares the last value that subscribers have got with the one that is retained.

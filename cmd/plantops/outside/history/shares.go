@@ -20,34 +20,55 @@ func (c *check) judgeShares() {
 		}
 	}
 	for _, filter := range slices.Sorted(maps.Keys(groups)) {
-		members := groups[filter]
+		g := newGroup(groups[filter])
 		for _, m := range c.order {
-			if matches(members[0].plain(), m.topic) {
-				c.judgeShared(m, members)
+			if matches(g.topics, m.topic) {
+				c.judgeShared(m, g)
 			}
 		}
 	}
 }
 
-func (c *check) judgeShared(m *message, members []*subscription) {
-	var all []*delivery
-	must, gone := false, false
+// group is what is known of the members of a group together.
+type group struct {
+	filter, topics string
+	sure           int  // since when one was there that stayed to the end; never
+	gone           bool // one's session or subscription ended
+	got            map[*message][]*delivery
+}
+
+func newGroup(members []*subscription) *group {
+	g := &group{filter: members[0].filter, topics: members[0].plain(), sure: never, got: map[*message][]*delivery{}}
+	seen := map[*session]bool{}
 	for _, sub := range members {
 		s := sub.session
-		stays := s.ended == never && sub.over == never && s.conns[len(s.conns)-1].over == never
-		must = must || stays && sub.sure < m.sent && sub.qos > 0
-		gone = gone || !stays && max(s.ended, m.sent) < never || sub.over != never
-		for _, d := range s.got[m.Message] {
+		stays := sub.over == never && s.stays()
+		if stays && sub.qos > 0 {
+			g.sure = min(g.sure, sub.sure)
+		}
+		g.gone = g.gone || !stays && s.ended < never || sub.over != never
+		if seen[s] {
+			continue // one of its subscriptions before
+		}
+		seen[s] = true
+		for _, d := range s.arrived {
 			if !d.Held {
-				all = append(all, d)
+				g.got[d.of] = append(g.got[d.of], d)
 			}
 		}
 	}
-	slices.SortFunc(all, func(a, b *delivery) int { return cmp.Compare(a.seq, b.seq) })
+	for _, all := range g.got {
+		slices.SortFunc(all, func(a, b *delivery) int { return cmp.Compare(a.seq, b.seq) })
+	}
+	return g
+}
+
+func (c *check) judgeShared(m *message, g *group) {
+	all := g.got[m]
 	if len(all) == 0 {
 		// What was on its way at QoS 2 to a member whose session ended is for nobody else (MQTT-4.8.2-5).
-		if must && c.owed(m) && !(gone && (m.qos == 2 || c.rules.NoGiveBack)) {
-			c.fault(SharedLost, "%s (QoS %d, sent at event %d, on %s): to no member of %s", m, m.qos, m.sent, m.topic, members[0].filter)
+		if g.sure < m.sent && c.owed(m) && !(g.gone && (m.qos == 2 || c.rules.NoGiveBack)) {
+			c.fault(SharedLost, "%s (QoS %d, sent at event %d, on %s): to no member of %s", m, m.qos, m.sent, m.topic, g.filter)
 		}
 		return
 	}
@@ -72,7 +93,7 @@ func (c *check) judgeShared(m *message, members []*subscription) {
 		}
 		if copies++; copies > 1+m.again*int(min(1, m.qos&1)) {
 			c.fault(SharedTwice, "%s (QoS %d, on %s): to %s at event %d and to %s at event %d, of %s",
-				m, m.qos, m.topic, last.Client, last.seq, d.Client, d.seq, members[0].filter)
+				m, m.qos, m.topic, last.Client, last.seq, d.Client, d.seq, g.filter)
 			return
 		}
 	}

@@ -8,10 +8,12 @@ import (
 // judgeWills finds which wills must be there and which must not. The ones that must count as taken when their client was
 // lost, so that whoever watches them must get them, once.
 func (c *check) judgeWills() {
-	published := map[Message]int{}
+	published := map[*message]int{}
 	for _, s := range c.sessions {
 		for _, d := range s.arrived {
-			published[d.Message] = d.seq
+			if d.of.will {
+				published[d.of] = d.seq
+			}
 		}
 	}
 	for _, m := range c.order {
@@ -22,7 +24,7 @@ func (c *check) judgeWills() {
 		if must {
 			m.taken, m.sent = m.conn.over, m.conn.connecting
 		}
-		if seq, there := published[m.Message]; there && mustNot {
+		if seq, there := published[m]; there && mustNot {
 			c.fault(FalseWill, "the will of connection %d of %s came at event %d: it began at event %d, and ended at event %d, by DISCONNECT %t",
 				m.Number, m.From, seq, m.conn.connecting, m.conn.over, m.conn.parted)
 		}

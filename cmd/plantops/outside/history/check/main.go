@@ -2,6 +2,10 @@
 // and says what was lost, doubled, reordered or stale. It ends with 1 when something was.
 //
 //	go run ./cmd/plantops/outside/history/check -address 127.0.0.1:1883 -broker 'mosquitto -c FILE' -kills 10
+//
+// It judges a history once more that was written before, too:
+//
+//	go run ./cmd/plantops/outside/history/check -strict -replay FILE
 package main
 
 import (
@@ -39,11 +43,17 @@ func run(ctx context.Context, args []string) (faults int, err error) {
 	strict := flags.Bool("strict", false, "share groups get back what a member leaves; the old connection of who is back at once is read to its end")
 	examples := flags.Int("examples", 5, "faults of each kind that are shown")
 	trace := flags.String("trace", "", "file for the whole history")
+	replay := flags.String("replay", "", "file with a history that is judged, without a broker")
+	bridged := flags.String("bridged", "", "client of another broker in that history, to which a bridge brought everything")
 	_ = flags.Parse(args) // it exits
 
 	rules := history.Rules{NoGiveBack: !*strict, Slack: 3 * time.Second}
 	if !*strict {
 		rules.Hasty = time.Second
+	}
+	if *replay != "" {
+		rules.Bridged = *bridged
+		return judge(*replay, rules, *examples)
 	}
 	s := scene.New(scene.Options{Address: *address, Account: scene.Account{User: *user, Secret: *secret}, Rate: *rate,
 		Random: rand.New(rand.NewPCG(*seed, 0)), Rules: rules})
@@ -81,5 +91,16 @@ func run(ctx context.Context, args []string) (faults int, err error) {
 	if *trace != "" {
 		return len(found), history.Write(*trace, h)
 	}
+	return len(found), nil
+}
+
+// judge says what is wrong with a history in a file.
+func judge(path string, rules history.Rules, examples int) (faults int, err error) {
+	h, err := history.Read(path)
+	if err != nil {
+		return 0, err
+	}
+	found := history.Check(h, rules)
+	fmt.Printf("%s\n%s", history.Count(h), history.Summary(found, examples))
 	return len(found), nil
 }
