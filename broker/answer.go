@@ -36,7 +36,7 @@ func (h *hook) refuseConnect(l *clientLink, cl *mqtt.Client, pk packets.Packet, 
 	if r == refusal.WillNotAllowed {
 		attrs = append(attrs, slog.String("rule", l.rights.MayPublishText()))
 	}
-	from := refusal.Source{Account: l.account.Name, Proved: l.account.Name != "", Remote: l.RemoteAddr()}
+	from := refusal.Source{Account: l.account, Proved: l.account != "", Remote: l.RemoteAddr()}
 	if !from.Proved { // its owner should hear of it all the same
 		from.Account = string(pk.Connect.Username)
 	}
@@ -69,7 +69,7 @@ func (h *hook) refusePublish(l *clientLink, pk *packets.Packet, r refusal.Refusa
 			return err
 		}
 	}
-	h.reportPublish(l.account.Name, r)
+	h.reportPublish(l.account, r)
 	switch {
 	case qos == 0:
 		return nil
@@ -153,9 +153,9 @@ func (h *hook) endedBySession(l *clientLink, reason session.Reason) {
 func (h *hook) refused(l *clientLink, r refusal.Refusal, topic string, more ...slog.Attr) {
 	from := refusal.Source{Remote: l.RemoteAddr()}
 	var attrs []slog.Attr
-	if l.account.Name != "" {
-		from.Account, from.Proved = l.account.Name, true
-		attrs = append(attrs, slog.String("user", l.account.Name), slog.String("client", l.id))
+	if l.account != "" {
+		from.Account, from.Proved = l.account, true
+		attrs = append(attrs, slog.String("user", l.account), slog.String("client", l.id))
 	}
 	attrs = append(attrs, slog.String("listener", l.Kind()), slog.String("remote", l.RemoteAddr().String()))
 	h.refusals.Add(r, from, append(aboutRefusal(attrs, r, topic), more...)...)

@@ -35,7 +35,7 @@ func (h *hook) admit(l *clientLink, cl *mqtt.Client, pk packets.Packet) error {
 		if err != nil {
 			return err
 		}
-		l.account, l.rights, l.since = account, access.RightsOf(account, l.id), h.now()
+		l.account, l.rights, l.since = account.Name, access.RightsOf(account, l.id), h.now()
 		l.rights.Internal = h.isIngest(l)
 		if err := h.checkWill(l, pk); err != nil {
 			return err
@@ -57,7 +57,7 @@ func (h *hook) admit(l *clientLink, cl *mqtt.Client, pk packets.Packet) error {
 			return err
 		}
 	}
-	l.Admitted(l.account.Name)
+	l.Admitted(l.account)
 	l.SetReadTimeout(keepalive + keepalive/2) // [MQTT-3.1.2-22]
 	return nil
 }
@@ -223,7 +223,7 @@ func (h *hook) mayUseClientID(user, clientID string) bool {
 }
 
 func (h *hook) isIngest(l *clientLink) bool {
-	return l.account.Name == h.backend.Username && l.id == h.backend.ClientID
+	return l.account == h.backend.Username && l.id == h.backend.ClientID
 }
 
 // checkWill applies the rules for publishing to the will, which mochi would send unseen.

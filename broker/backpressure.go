@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -168,7 +169,7 @@ func (w *work) waitForEach(l *clientLink, to *subscribers, qos byte, messages in
 	to = w.r.routes.current(to)
 	for i := range to.route.To {
 		p := to.route.To[i].Who.peer
-		if p == nil || p.backpressure.wait.Load() == nil && !p.pace.shut.Load() {
+		if p == nil || p.backpressure.wait.Load() == nil && !p.isPaced() {
 			continue
 		}
 		granted, wanted := to.route.To[i].Offer(), true
@@ -189,7 +190,7 @@ func (w *work) waitForEach(l *clientLink, to *subscribers, qos byte, messages in
 	s.mu.Unlock()
 	for i, p := range behind {
 		if i < paced {
-			w.keepPace(p, messages)
+			w.keepPace(l.peer, p, messages)
 		} else if !w.waitForReader(l, p, until) {
 			return
 		}
@@ -226,7 +227,8 @@ func (w *work) waitForReader(l *clientLink, p *peer, until time.Time) bool {
 
 // pace is where publishers of QoS 1 and 2 wait for a session whose client reads fast: so what they send need not go to the disk and
 // come back. Who reads slower than paceMessages in each paceLook is not waited for, and its tail takes what comes, until it has
-// caught up. A peer's mu guards it, except shut.
+// caught up. Nor does anybody wait who is waited for: two that wait for each other would read nothing. A peer's mu guards it,
+// except shut.
 type pace struct {
 	shut    atomic.Bool // publishers wait
 	slow    bool        // its client was too slow
@@ -240,6 +242,7 @@ type pace struct {
 
 // pass is a publisher that waits, with the messages that it has read.
 type pass struct {
+	by       *peer
 	messages int
 	granted  chan struct{} // has room for one
 }
@@ -252,32 +255,45 @@ const (
 	paceLooks, firstLooks = 30, 10
 )
 
+// isPaced reports whether publishers of QoS 1 and 2 wait for the session. Any goroutine may ask.
+func (p *peer) isPaced() bool {
+	c := p.pace.Load()
+	return c != nil && c.shut.Load()
+}
+
 // checkPace is called after each change of a session, with p.mu held.
 func (w *work) checkPace(p *peer) {
-	c := &p.pace
+	c := p.pace.Load()
 	messages, bytes := p.state.Head()
 	switch {
-	case c.shut.Load():
-		w.grant(p, messages, bytes)
-	case c.slow:
+	case c != nil && c.shut.Load():
+		w.r.grant(p, c, messages, bytes)
+	case c != nil && c.slow:
 		c.slow = messages > roomyMessages || bytes > enoughBytes || !p.state.TailEmpty()
-	case messages <= behindMessages && bytes <= behindBytes || p.link == nil || p.ingest:
-	case !p.state.TailEmpty():
-		c.slow = true
+	case p.link == nil:
+		p.pace.Store(nil)
+	case messages <= behindMessages && bytes <= behindBytes || p.ingest:
 	default:
+		if c == nil {
+			c = &pace{}
+			p.pace.Store(c)
+		}
+		if c.slow = !p.state.TailEmpty(); c.slow {
+			return
+		}
 		c.coming, c.taken, c.owed = 0, p.state.Taken(), 0
 		c.shut.Store(true)
 		w.r.waited.Add(1)
 		if !c.watched {
 			c.watched = true
-			w.r.watchPace(p)
+			w.r.watchPace(p, c)
 		}
 	}
 }
 
-// grant lets publishers go on, in their order, as far as the session has room, and all when it has enough.
-func (w *work) grant(p *peer, messages, bytes int) {
-	c := &p.pace
+// grant lets publishers go on, in their order, as far as the session has room, and all when it has enough. The caller holds the mu of
+// the peer.
+func (r *router) grant(p *peer, c *pace, messages, bytes int) {
 	if messages <= roomyMessages {
 		c.coming = 0 // who was let through has ended, or its messages have gone another way
 	}
@@ -288,7 +304,7 @@ func (w *work) grant(p *peer, messages, bytes int) {
 	}
 	c.let(n)
 	if p.link == nil || len(c.waiting) == 0 && messages+c.coming <= enoughMessages && bytes <= enoughBytes {
-		w.r.openPace(c)
+		r.openPace(c)
 	}
 }
 
@@ -305,6 +321,17 @@ func (c *pace) let(n int) {
 	c.waiting = c.waiting[:rest]
 }
 
+// letPaced lets those go on that are waited for by now.
+func (c *pace) letPaced() {
+	c.waiting = slices.DeleteFunc(c.waiting, func(q *pass) bool {
+		paced := q.by.isPaced()
+		if paced {
+			q.granted <- struct{}{}
+		}
+		return paced
+	})
+}
+
 // openPace lets all publishers go on. The caller holds the mu of the peer.
 func (r *router) openPace(c *pace) {
 	if c.shut.Swap(false) {
@@ -314,12 +341,11 @@ func (r *router) openPace(c *pace) {
 	}
 }
 
-// watchPace looks whether a client is fast enough, while publishers wait for it.
-func (r *router) watchPace(p *peer) {
+// watchPace looks whether a client is fast enough, while publishers wait for it or would.
+func (r *router) watchPace(p *peer, c *pace) {
 	time.AfterFunc(paceLook, func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		c := &p.pace
 		if c.watched = c.shut.Load(); !c.watched {
 			return
 		}
@@ -328,37 +354,45 @@ func (r *router) watchPace(p *peer) {
 		took := int(c.taken - before)
 		took = max(took, took*(now.Bytes/max(now.Queued+now.InFlight, 1))/1024)
 		looks := firstLooks
-		if c.taken >= c.proven+behindMessages {
+		if c.taken >= c.proven+behindMessages || len(c.waiting) == 0 {
 			looks = paceLooks
 		}
-		if c.owed = max(0, c.owed+paceMessages-took); len(c.waiting) == 0 {
+		if c.owed = max(0, c.owed+paceMessages-took); len(c.waiting) == 0 && took > 0 {
 			c.owed = 0
 		}
 		if c.owed > looks*paceMessages {
 			c.slow, c.proven = true, c.taken
 			r.openPace(c)
+		} else {
+			c.letPaced()
+			messages, bytes := p.state.Head()
+			r.grant(p, c, messages, bytes) // who was let through has perhaps brought it nothing
 		}
-		r.watchPace(p)
+		r.watchPace(p, c)
 	})
 }
 
-// keepPace waits for one subscriber that reads fast.
-func (w *work) keepPace(p *peer, messages int) {
-	c := &p.pace
-	if !c.shut.Load() {
+// keepPace has a publisher wait for one subscriber that reads fast.
+func (w *work) keepPace(by, p *peer, messages int) {
+	if by == p || !p.isPaced() || by.isPaced() {
 		return
 	}
 	w.flush()
 	p.mu.Lock()
-	if !c.shut.Load() {
+	c := p.pace.Load()
+	if c == nil || !c.shut.Load() {
 		p.mu.Unlock()
 		return
 	}
-	q := &pass{messages: messages, granted: make(chan struct{}, 1)}
+	q := &pass{by: by, messages: messages, granted: make(chan struct{}, 1)}
 	c.waiting = append(c.waiting, q)
 	p.mu.Unlock()
 	<-q.granted // soon: watchPace sees to that
 }
 
-// arrived takes notice that messages have come into the session. The caller holds the mu of the peer.
-func (c *pace) arrived(messages int) { c.coming = max(0, c.coming-messages) }
+// arrived takes notice that messages have come into the session. The caller holds its mu.
+func (p *peer) arrived(messages int) {
+	if c := p.pace.Load(); c != nil {
+		c.coming = max(0, c.coming-messages)
+	}
+}

@@ -45,7 +45,7 @@ func (h *hook) takePublish(l *clientLink, pk *packets.Packet) error {
 	h.router.traffic.payloadIn.Add(int64(len(pk.Payload)))
 	if pk.Properties.TopicAliasFlag {
 		if r, broken := l.resolveAlias(pk); broken {
-			h.reportPublish(l.account.Name, r)
+			h.reportPublish(l.account, r)
 			return h.refuseConnection(l, validate.Violation(packets.Publish, r), pk.TopicName)
 		}
 	}
@@ -53,7 +53,7 @@ func (h *hook) takePublish(l *clientLink, pk *packets.Packet) error {
 		return h.router.receive(l, pk)
 	}
 	if r, broken := h.brokenPublish(pk); broken {
-		h.reportPublish(l.account.Name, r)
+		h.reportPublish(l.account, r)
 		return h.refuseConnection(l, validate.Violation(packets.Publish, r), pk.TopicName)
 	}
 	why := refusal.PublishNotAllowed

@@ -130,3 +130,6 @@ func (b *Broker) Walks(clientID string) int {
 	}
 	return p.due.order.Len()
 }
+
+// SetQuietAfter has connections wait without a goroutine after so long without input. It is called before Start.
+func (b *Broker) SetQuietAfter(d time.Duration) { b.network.SetQuietAfter(d) }

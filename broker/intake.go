@@ -89,14 +89,17 @@ func (t *intake) take(w *work, r *receipt) bool {
 	return t.give(r)
 }
 
-// giveUp takes a part of what w was granted from it.
+// giveUp takes a part of what w was granted from it: with the last message all bytes, which were a guess.
 func (t *intake) giveUp(w *work, part amount) {
+	if part.messages == w.granted.messages {
+		part.bytes = w.granted.bytes
+	}
 	w.granted = amount{w.granted.messages - part.messages, w.granted.bytes - part.bytes}
 	t.granted = amount{t.granted.messages - part.messages, t.granted.bytes - part.bytes}
 }
 
-// endRound gives back what w was granted and has not taken.
-func (t *intake) endRound(w *work) {
+// takeBack takes back what w was granted and has not taken: its round is over, or it waits for something else.
+func (t *intake) takeBack(w *work) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.giveUp(w, w.granted)
@@ -193,15 +196,15 @@ func (t *intake) unlist(r *receipt) {
 // wait waits for a credit and reports whether r has got it; not when the connection ends first. It is ended after
 // StallTimeout, see overdue. more is how many messages were read behind it.
 func (t *intake) wait(l *clientLink, r *receipt, more int) bool {
-	q := &l.turn
-	if q.granted == nil {
-		q.granted = make(chan struct{}, 1)
+	if l.turn == nil {
+		l.turn = &turn{link: l, granted: make(chan struct{}, 1)}
 	}
+	q := l.turn
 	t.mu.Lock()
 	if l.work.granted.messages > 0 {
 		t.giveUp(l.work, l.work.granted) // it guessed wrong
 	}
-	q.link, q.receipt, q.more = l, r, more
+	q.receipt, q.more = r, more
 	r.since = time.Now() // the reader may have waited for others of the same round
 	t.waiting = append(t.waiting, q)
 	t.serve()

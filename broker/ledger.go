@@ -122,8 +122,7 @@ func (g *ledger) subscribed(p *peer, filter string) int64 {
 	if !p.state.Lasting() || !g.attached {
 		return 0
 	}
-	p.shelf.filters = append(p.shelf.filters, filter)
-	p.shelf.filterBytes += len(filter) + filterBytes
+	p.shelf.change(filter)
 	g.identify(p)
 	return g.mark(p)
 }
@@ -294,9 +293,9 @@ func (k *taking) take(p *peer, t session.Moment) {
 		}
 		s.stateDue, s.lazyDue = false, s.lazyDue && !k.lazies
 	}
-	if p.state.Lasting() {
-		one.filters = s.filters
-		for _, filter := range s.filters {
+	if s.changed != nil && p.state.Lasting() {
+		one.filters = s.changed.filters
+		for _, filter := range one.filters {
 			sub := journal.Subscription{Session: s.id, Filter: filter}
 			if of, there := p.state.Subscription(filter); there {
 				sub.Options = session.AppendSubscription(nil, of)
@@ -304,7 +303,7 @@ func (k *taking) take(p *peer, t session.Moment) {
 			one.subs = append(one.subs, sub)
 		}
 	}
-	s.filters, s.filterBytes = nil, 0
+	s.changed = nil
 	if n := len(s.pending); n > 0 {
 		one.last = s.pending[n-1].Seq
 		if spare, _ := spareEntries.Get().(*[]session.Entry); spare != nil {
@@ -440,9 +439,8 @@ func (g *ledger) putBack(k *taking) {
 		one := &k.peers[i]
 		one.p.mu.Lock()
 		if s := &one.p.shelf; s.id == one.id {
-			s.stateDue, s.filters = true, append(one.filters, s.filters...)
-			for _, filter := range one.filters {
-				s.filterBytes += len(filter) + filterBytes
+			if s.stateDue = true; len(one.filters) > 0 {
+				s.change(one.filters...)
 			}
 			s.pending, s.taken = append(s.taken, s.pending...), nil
 			s.trimmed = min(s.trimmed, one.before) // it may be there twice

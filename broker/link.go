@@ -26,8 +26,8 @@ type clientLink struct {
 	// Written before sessions.claim and only read afterwards, by anybody.
 	id        string // the client id, once there is a CONNECT
 	asked     asked
-	account   access.Account
-	rights    access.Rights
+	account   string
+	rights    *access.Rights // that of others of the account, where they are the same
 	since     time.Time
 	willBytes int  // of the CONNECT, if there is a will in it
 	throttled bool // its password was refused unseen, or answered late
@@ -36,7 +36,7 @@ type clientLink struct {
 	peer            *peer                 // set by claim
 	attached        bool                  // to the session of peer
 	work            *work                 // of the round; nil between two
-	turn            turn                  // its place in the queue for credits
+	turn            *turn                 // its place in the queue for credits; nil: it has never waited there
 	present         bool                  // there was a session: for the CONNACK
 	lasting         bool                  // the session outlives the connection, on disk
 	goodbye         bool                  // the client sent DISCONNECT 0x00: no will
@@ -171,7 +171,7 @@ func (l *clientLink) because(reason string) bool { return l.cause.CompareAndSwap
 
 // attrs says which connection a log line is about.
 func (l *clientLink) attrs() []any {
-	return []any{"user", l.account.Name, "client", l.id, "listener", l.Kind(), "remote", l.RemoteAddr().String()}
+	return []any{"user", l.account, "client", l.id, "listener", l.Kind(), "remote", l.RemoteAddr().String()}
 }
 
 // endReason puts why a connection ended into words: our reason, else the client's goodbye, else what the socket said.

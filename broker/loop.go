@@ -323,9 +323,6 @@ func (l *clientLink) endReading(err error) {
 func (l *clientLink) endRound() {
 	defer dieOfPanic()
 	w := l.work
-	if w.granted.messages > 0 {
-		w.r.intake.endRound(w)
-	}
 	w.flushFor(l)
 	w.waitForGroup(l)
 }

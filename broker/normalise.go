@@ -95,7 +95,7 @@ func (h *hook) ignoreBridgeState(l *clientLink, pk *packets.Packet) error {
 	l.sayBridgeState(pk.TopicName)
 	w, p, qos := l.work, l.peer, pk.FixedHeader.Qos
 	if qos == 0 {
-		h.reportPublish(l.account.Name, refusal.ReservedTopic)
+		h.reportPublish(l.account, refusal.ReservedTopic)
 		return nil
 	}
 	p.mu.Lock()
@@ -107,10 +107,10 @@ func (h *hook) ignoreBridgeState(l *clientLink, pk *packets.Packet) error {
 	case session.Duplicate:
 		return nil
 	case session.TooMany:
-		h.reportPublish(l.account.Name, refusal.ReceiveMaximumExceeded)
+		h.reportPublish(l.account, refusal.ReceiveMaximumExceeded)
 		return packets.ErrRejectPacket
 	}
-	h.reportPublish(l.account.Name, refusal.ReservedTopic)
+	h.reportPublish(l.account, refusal.ReservedTopic)
 	h.router.complete(w, p, ticket, session.Success)
 	w.settle()
 	return nil

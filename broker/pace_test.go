@@ -14,17 +14,19 @@ import (
 // track is a session of a client whose pace is the test's, and publishers that wait for it.
 type track struct {
 	*testing.T
-	w    *work
-	p    *peer
-	sent []uint16 // ids that the client has not acknowledged
-	on   int      // publishers that went on
-	done chan int
+	w *work
+	p *peer
+
+	publisher *peer
+	sent      []uint16 // ids that the client has not acknowledged
+	on        int      // publishers that went on
+	done      chan int
 }
 
 func newTrack(t *testing.T) *track {
 	u := newUsage("house")
 	u.quotas.onDisk = true
-	c := &track{T: t, w: &work{r: &router{}}, p: newPeer("panel", u, false), done: make(chan int)}
+	c := &track{T: t, w: &work{r: &router{}}, p: newPeer("panel", u, false), publisher: newPeer("pump", u, false), done: make(chan int)}
 	_, out := c.p.state.Connect(time.Now(), session.Connection{Version: 4, Clean: true}, nil)
 	c.p.link = newLink(nil, nil)
 	c.took(c.p.state.Resume(time.Now(), 1<<20, out))
@@ -46,7 +48,7 @@ func (c *track) deliver(n int) {
 	for range n {
 		c.took(c.p.state.Deliver(time.Now(), &session.Message{Topic: "a", QoS: 1}, session.Offer{QoS: 1}, nil))
 	}
-	c.p.pace.arrived(n)
+	c.p.arrived(n)
 	c.w.checkPace(c.p)
 }
 
@@ -69,7 +71,7 @@ func (c *track) read(n int) {
 func (c *track) publish(n int) int {
 	for range n {
 		go func() {
-			new(work).keepPace(c.p, 10)
+			new(work).keepPace(c.publisher, c.p, 10)
 			c.done <- 1
 		}()
 		synctest.Wait() // they come one after the other
@@ -102,7 +104,7 @@ func TestPublishersKeepPaceWithASubscriberThatReads(t *testing.T) {
 			c.deliver(10 * (before - 3))
 			c.on = 3
 			time.Sleep(paceLook)
-			require.False(t, c.p.pace.slow)
+			require.False(t, c.p.pace.Load().slow)
 			messages, _ := c.p.state.Head()
 			require.LessOrEqual(t, messages, behindMessages+1)
 			require.True(t, c.p.state.TailEmpty())
@@ -159,9 +161,9 @@ func TestASubscriberThatHasCaughtUpIsWaitedForAgain(t *testing.T) {
 		require.Zero(t, c.publish(1))
 		time.Sleep(time.Second)
 		require.Equal(t, 1, c.gone())
-		require.True(t, c.p.pace.slow)
+		require.True(t, c.p.pace.Load().slow)
 		c.read(behindMessages)
-		assert.False(t, c.p.pace.slow)
+		assert.False(t, c.p.pace.Load().slow)
 		c.deliver(behindMessages)
 		assert.Equal(t, 1, c.publish(1))
 		c.p.mu.Lock()
@@ -169,5 +171,64 @@ func TestASubscriberThatHasCaughtUpIsWaitedForAgain(t *testing.T) {
 		c.w.checkPace(c.p)
 		c.p.mu.Unlock()
 		assert.Equal(t, 2, c.gone(), "nor for one that has gone")
+	})
+}
+
+func TestNobodyWaitsForItselfNorForWhomItKeepsWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newTrack(t)
+		c.deliver(window + behindMessages + 1)
+		require.True(t, c.p.isPaced())
+		new(work).keepPace(c.p, c.p, 10)
+		began := time.Now()
+		require.Zero(t, c.publish(2))
+		other := newTrack(t)
+		other.p.mu.Lock()
+		other.p.pace.Store(&pace{})
+		other.p.pace.Load().shut.Store(true) // somebody has begun to wait for the second one
+		other.p.mu.Unlock()
+		c.publisher = other.p
+		assert.Equal(t, 1, c.publish(1), "who is waited for does not begin to wait")
+		c.p.mu.Lock()
+		c.p.pace.Load().waiting[1].by = other.p
+		c.p.mu.Unlock()
+		time.Sleep(paceLook)
+		assert.Equal(t, 2, c.gone(), "nor goes on with it")
+		assert.True(t, c.p.isPaced())
+		time.Sleep(time.Second)
+		assert.Equal(t, 3, c.gone())
+		assert.Less(t, time.Since(began), 2*time.Second)
+		c.read(window) // the rest of the queue
+	})
+}
+
+// Without this each client that takes nothing any more would be looked at a hundred times a second.
+func TestWhoTakesNothingIsNotWatchedForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newTrack(t)
+		c.deliver(window + behindMessages + 1)
+		require.EqualValues(t, 1, c.w.r.waited.Load())
+		time.Sleep(2 * paceLooks * paceLook)
+		synctest.Wait()
+		assert.Zero(t, c.w.r.waited.Load())
+		c.p.mu.Lock()
+		assert.False(t, c.p.pace.Load().watched)
+		c.p.mu.Unlock()
+	})
+}
+
+// What was let through may come to nothing, and then nothing happens in the session by which the next would be let through.
+func TestTheNextGoOnWhereNothingComes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newTrack(t)
+		c.deliver(window + behindMessages + 1)
+		require.Zero(t, c.publish(2*enoughMessages/10))
+		c.read(2 * window)
+		require.Less(t, c.gone(), 2*enoughMessages/10)
+		time.Sleep(2 * paceLook)
+		assert.Equal(t, 2*enoughMessages/10, c.gone())
+		assert.False(t, c.p.pace.Load().slow)
+		time.Sleep(paceLook)
+		assert.Zero(t, c.w.r.waited.Load())
 	})
 }

@@ -28,16 +28,16 @@ type peer struct {
 
 	mu           sync.Mutex // guards what follows; never two of them are held
 	state        *session.Session
-	link         *clientLink // attached; nil while away
-	away         int64       // Unix time since when it is away, ns
-	rights       access.Rights
+	link         *clientLink    // attached; nil while away
+	away         int64          // Unix time since when it is away, ns
+	rights       *access.Rights // not changed
 	due          *walks         // of retained messages; nil: none
 	waiting      *[]*shareGroup // that wait for it to take messages; nil: none
 	backpressure backpressure
-	pace         pace
-	losses       *losses // of QoS 0; nil: none
-	charged      int     // units of session.FreeBytes, that its account is charged
-	chargedTail  int64   // messages on disk, that its account is charged
+	pace         atomic.Pointer[pace] // nil: it has not been behind on this connection
+	losses       *losses              // of QoS 0; nil: none
+	charged      int                  // units of session.FreeBytes, that its account is charged
+	chargedTail  int64                // messages on disk, that its account is charged
 	shelf        shelf
 
 	tailBytes atomic.Int64 // of the tail; what chargedTail is of the session in messages
@@ -83,15 +83,31 @@ type shelf struct {
 	stored   bool              // and that is known to be on disk
 	stateDue bool              // its state has changed
 	lazyDue  bool              // the same, and it may wait
-	filters  []string          // subscriptions that have changed
+	changed  *changedFilters   // nil: none
 
-	filterBytes int         // of those
-	pending     []keptEntry // to be taken, by number
-	taken       []keptEntry // with the committer
-	onDisk      uint64      // entries up to here are on disk, or settled
-	trimmed     uint64      // those below are not, any more
-	outbox      *outbox     // nil: nothing is held back
-	loading     bool        // it is the loader's turn
+	pending []keptEntry // to be taken, by number
+	taken   []keptEntry // with the committer
+	onDisk  uint64      // entries up to here are on disk, or settled
+	trimmed uint64      // those below are not, any more
+	outbox  *outbox     // nil: nothing is held back
+	loading bool        // it is the loader's turn
+}
+
+// changedFilters are those of subscriptions that have changed.
+type changedFilters struct {
+	filters []string
+	bytes   int
+}
+
+// change notes that the subscriptions to some filters have changed.
+func (s *shelf) change(filters ...string) {
+	if s.changed == nil {
+		s.changed = &changedFilters{}
+	}
+	s.changed.filters = append(s.changed.filters, filters...)
+	for _, filter := range filters {
+		s.changed.bytes += len(filter) + filterBytes
+	}
 }
 
 func (p *peer) stats() session.Stats {
@@ -115,6 +131,8 @@ func kept(o session.Options) session.Options {
 	return o
 }
 
+var noRights access.Rights
+
 func newPeer(id string, u *usage, ingest bool) *peer {
 	o := unkeptOne
 	switch {
@@ -123,7 +141,7 @@ func newPeer(id string, u *usage, ingest bool) *peer {
 	case u.quotas.onDisk:
 		o = keptOne
 	}
-	p := &peer{id: id, account: u.owner.Account, usage: u, ingest: ingest, ended: true, room: session.Make(id, o)}
+	p := &peer{id: id, account: u.owner.Account, usage: u, ingest: ingest, ended: true, rights: &noRights, room: session.Make(id, o)}
 	p.state = &p.room
 	return p
 }

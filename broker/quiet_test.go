@@ -26,7 +26,10 @@ func TestWhoIsQuietMissesNothing(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("connections keep their goroutines on this system")
 	}
-	b := brokertest.Start(t, brokertest.Device("bed-1"), brokertest.Device("bed-2"), brokertest.Device("bed-3"))
+	b := brokertest.Listen(t, nil, brokertest.Device("bed-1"), brokertest.Device("bed-2"), brokertest.Device("bed-3"))
+	b.SetQuietAfter(50 * time.Millisecond)
+	require.NoError(t, b.Start())
+	b.AdmitDevices()
 	type way struct {
 		kind    brokertest.Kind
 		version byte
@@ -39,7 +42,7 @@ func TestWhoIsQuietMissesNothing(t *testing.T) {
 	}
 	allQuiet := func() {
 		t.Helper()
-		require.Eventually(t, func() bool { return served() == 0 }, 3*brokertest.Patience, 50*time.Millisecond)
+		require.Eventually(t, func() bool { return served() == 0 }, 3*brokertest.Patience, 10*time.Millisecond)
 	}
 	ways := []way{{brokertest.TCP, 4}, {brokertest.TCP, 5}, {brokertest.TLS, 4}, {brokertest.TLS, 5}}
 	var readers, taken, silent, left, ended []*brokertest.Client
@@ -50,7 +53,6 @@ func TestWhoIsQuietMissesNothing(t *testing.T) {
 		taken = append(taken, dial(w, "bed-2", "taken", 0))
 		left = append(left, dial(w, "bed-1", "left", 0))
 		ended = append(ended, dial(w, "bed-3", "ended", 0))
-		silent = append(silent, dial(w, "bed-1", "silent", 4))
 	}
 	for range 50 {
 		brokertest.Dial(t, b, brokertest.TCP, as("bed-2", 5))
@@ -67,6 +69,9 @@ func TestWhoIsQuietMissesNothing(t *testing.T) {
 		next.Publish("devices/bed-2/telemetry", "21.5", 1)
 	}
 	assert.Equal(t, len(ways), b.Disconnect("bed-3", "removed"))
+	for _, w := range ways {
+		silent = append(silent, dial(w, "bed-1", "silent", 1))
+	}
 	var late []string
 	for range ways { // which ends with a will, too
 		late = append(late, string(readers[0].Await(packets.Publish).Payload))

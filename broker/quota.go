@@ -7,6 +7,7 @@ import (
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
+	"github.com/plantops/plantops/broker/access"
 	"github.com/plantops/plantops/broker/network"
 	"github.com/plantops/plantops/broker/refusal"
 	"github.com/plantops/plantops/broker/session"
@@ -66,6 +67,7 @@ type usage struct {
 	quotas *quotas
 	// guarded by sessions.mu
 	sessions, connections int
+	rights                *access.Rights // those of its last connection; nil: it had none
 
 	owner         session.Owner // of retained messages; guarded by retained.mu
 	subscriptions atomic.Int64  // the sum of their weights
@@ -74,6 +76,15 @@ type usage struct {
 	queued atomic.Int64
 	disk   diskUse
 	ending atomic.Bool // endLargest is to come
+}
+
+// sameRights returns rights, or the same of another of the account's connections: they are kept for each session. The caller holds
+// sessions.mu.
+func (u *usage) sameRights(rights *access.Rights) *access.Rights {
+	if u.rights == nil || !u.rights.Equal(rights) {
+		u.rights = rights
+	}
+	return u.rights
 }
 
 // admit says why the account may not have one connection more, and one session more if the connection needs a new

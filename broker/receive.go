@@ -92,14 +92,14 @@ func (r *router) takeTicket(l *clientLink, pk *packets.Packet) (t session.Ticket
 	}
 	if qos == 2 && p.state.HeldBytes() > session.FreeBytes && p.exhausted() {
 		p.mu.Unlock()
-		r.reportPublish(l.account.Name, refusal.TooMuchWaits)
+		r.reportPublish(l.account, refusal.TooMuchWaits)
 		return t, verdict, r.refuseConnection(l, validate.Violation(packets.Publish, refusal.TooMuchWaits), "")
 	}
 	t, verdict, w.out = p.state.Receive(pk.PacketID, qos, w.out[:0])
 	w.apply(p)
 	p.mu.Unlock()
 	if verdict == session.TooMany {
-		r.reportPublish(l.account.Name, refusal.ReceiveMaximumExceeded)
+		r.reportPublish(l.account, refusal.ReceiveMaximumExceeded)
 		return t, verdict, packets.ErrRejectPacket
 	}
 	return t, verdict, nil
@@ -199,7 +199,7 @@ func (r *router) takeTickets(l *clientLink, b *bundle) (straight, known bool, er
 	w.apply(p)
 	p.mu.Unlock()
 	if err != nil {
-		r.reportPublish(l.account.Name, refusal.ReceiveMaximumExceeded)
+		r.reportPublish(l.account, refusal.ReceiveMaximumExceeded)
 	}
 	return false, known, err
 }

@@ -223,7 +223,7 @@ func (g *ledger) rewrite() {
 			return
 		}
 		sessions++
-		p.shelf.filters = p.state.AppendFilters(p.shelf.filters)
+		p.shelf.change(p.state.AppendFilters(nil)...)
 		g.markState(p)
 	})
 	t := &g.r.retained
@@ -351,7 +351,7 @@ func (t *restoring) restore(s journal.Session) (gone bool, err error) {
 	if !p.state.Worth() {
 		return true, nil
 	}
-	p.ended, p.rights, p.away = false, access.RightsOf(account, s.Client), r.now().UnixNano()
+	p.ended, p.rights, p.away = false, u.sameRights(access.RightsOf(account, s.Client)), r.now().UnixNano()
 	p.shelf.id, p.shelf.written, p.shelf.stored = s.ID, true, true
 	p.shelf.onDisk = max(waiting.Last, p.state.Newest())
 	p.shelf.trimmed = waiting.First
@@ -380,7 +380,7 @@ func (t *restoring) restore(s journal.Session) (gone bool, err error) {
 		}
 		if !p.rights.MayRead(sub.Filter) { // as SUBSCRIBE would be told now; rights can change while nothing runs
 			p.narrowed = true
-			p.shelf.filters = append(p.shelf.filters, sub.Filter)
+			p.shelf.change(sub.Filter)
 			r.ledger.mark(p)
 			r.log.Warn("subscription ended", "reason", refusal.SubscribeNotAllowed.Reason, "user", s.Account, "client", s.Client, "filter", refusal.Clip(sub.Filter))
 			continue

@@ -207,7 +207,7 @@ type publishers struct {
 	router *router
 	owner  *session.Owner
 	client string
-	rights access.Rights
+	rights *access.Rights
 }
 
 // may reports whether the owner of a message may still publish it.
@@ -216,7 +216,7 @@ func (j *publishers) may(k session.Kept) bool {
 	case k.Owner == nil:
 		return true
 	case k.Owner != j.owner || k.Publisher != j.client:
-		j.owner, j.client, j.rights = k.Owner, k.Publisher, access.Rights{}
+		j.owner, j.client, j.rights = k.Owner, k.Publisher, &noRights
 		if account, exists := j.router.account(k.Owner.Account); exists {
 			j.rights = access.RightsOf(account, k.Publisher)
 		}

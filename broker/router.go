@@ -284,7 +284,7 @@ func (w *work) deliverBundle(p *peer, o session.Offer, now time.Time) {
 			out = p.state.Deliver(now, messages[i].message, o, out)
 		}
 		w.out = out
-		p.pace.arrived(len(messages))
+		p.arrived(len(messages))
 		w.apply(p)
 	}
 	p.mu.Unlock()
@@ -302,7 +302,7 @@ func (w *work) deliver(p *peer, m *session.Message, o session.Offer, now time.Ti
 		w.pause(p)
 	}
 	w.out = p.state.Deliver(now, m, o, w.out[:0])
-	p.pace.arrived(1)
+	p.arrived(1)
 	w.apply(p)
 	p.mu.Unlock()
 }

@@ -55,8 +55,8 @@ func (s *sessions) claim(l *clientLink, evictions uint64, ingest bool) error {
 			return errEvicted
 		}
 		p := s.byID[l.id]
-		foreign := p != nil && p.account != l.account.Name
-		if foreign && l.id != l.account.Name {
+		foreign := p != nil && p.account != l.account
+		if foreign && l.id != l.account {
 			s.mu.Unlock()
 			return refusal.ForeignSession
 		}
@@ -110,7 +110,7 @@ func (s *sessions) dispossess(p *peer) {
 // take gives the client id p to l, or a new one where p is nil, if the account's quotas allow it. tooMany, if not nil, is
 // another account's connection that must end for it. The caller holds mu.
 func (s *sessions) take(l *clientLink, p *peer, ingest bool) (tooMany *clientLink, err error) {
-	u := s.usageOf(l.account.Name)
+	u := s.usageOf(l.account)
 	if !ingest {
 		if err := u.admit(p == nil, len(s.byID)); err != nil {
 			return nil, err
@@ -139,7 +139,7 @@ func (s *sessions) take(l *clientLink, p *peer, ingest bool) (tooMany *clientLin
 		s.connected++
 		l.ChargeTo(u.charge)
 	}
-	p.owner, l.peer = l, p
+	p.owner, l.peer, l.account, l.rights = l, p, u.owner.Account, u.sameRights(l.rights)
 	return tooMany, nil
 }
 

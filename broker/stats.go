@@ -72,7 +72,7 @@ func (b *Broker) Stats() Stats {
 		s.Connected++
 		s.ByListener[l.Kind()]++
 		holds := l.peer.stats()
-		s.Clients = append(s.Clients, ClientInfo{ID: l.id, User: l.account.Name, Listener: l.Kind(),
+		s.Clients = append(s.Clients, ClientInfo{ID: l.id, User: l.account, Listener: l.Kind(),
 			Remote: l.RemoteAddr().String(), Version: l.asked.version, Since: l.since,
 			QueuedBytes: l.QueuedBytes(), Waiting: holds.Queued, InFlight: holds.InFlight})
 	}

@@ -71,7 +71,7 @@ const maxFilterBytes = 256 << 10
 func (r *router) awaitFilters(l *clientLink) bool {
 	p, number := l.peer, int64(0)
 	p.mu.Lock()
-	if p.shelf.filterBytes > maxFilterBytes {
+	if c := p.shelf.changed; c != nil && c.bytes > maxFilterBytes {
 		number = r.ledger.mark(p)
 	}
 	p.mu.Unlock()

@@ -121,6 +121,6 @@ func (r *router) nobodyReads(l *clientLink, to *subscribers, retained bool) bool
 	if to == nil || retained && to.meant == "" {
 		return false
 	}
-	r.unread.add(l.account.Name, to, l.now)
+	r.unread.add(l.account, to, l.now)
 	return true
 }

@@ -333,11 +333,14 @@ func (w *work) settle() {
 	w.after, w.kept, w.pub = w.after[:0], w.kept[:0], publication{}
 }
 
-// flush lets the connections write.
+// flush lets the connections write. Who is about to wait calls it: it keeps no credits from others meanwhile.
 func (w *work) flush() { w.flushFor(nil) }
 
 // flushFor is flush for the reader of a connection.
 func (w *work) flushFor(l *clientLink) {
+	if w.granted.messages > 0 {
+		w.r.intake.takeBack(w)
+	}
 	if len(w.dirty) == 0 {
 		return
 	}

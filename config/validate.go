@@ -241,8 +241,8 @@ func (v *validator) numbers() {
 	v.between("limits.max_disk_bytes_per_account", 1<<20, 1<<30)
 }
 
-// leastSize is what a database needs to be of use.
-const leastSize Size = 10e6
+// leastSize is what a database needs to be of use: the journal and the broker's state have some 30 MB of it at times.
+const leastSize Size = 100e6
 
 func (v *validator) between(key string, least, most int) {
 	s, _ := find(key)

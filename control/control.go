@@ -8,6 +8,7 @@
 //	retention.go  deleting by age, and what a person confirms of it
 //	growth.go     how fast the database grows, how long the disk lasts, deleting by size
 //	backup.go     what is known of backups
+//	corrections.go  calibrations, voided ranges, derived metrics
 //	device.go     a device as people and programs are shown it
 //	refusals.go   what each account was refused
 //	broker.go     sessions and retained messages of the embedded broker
@@ -90,6 +91,17 @@ type Operator interface {
 	// ConfirmRetention lets everything before a time go at once, as far as it is due; before is the Due that a person has seen.
 	// A running server begins now, otherwise the next one does. The error wraps ErrNothingToConfirm.
 	ConfirmRetention(ctx context.Context, before Moment) error
+	// Calibrate corrects a metric of a device from a time on, and returns it with its version. Only From, Points, Note and what it is
+	// of are read.
+	Calibrate(ctx context.Context, c Calibration) (Calibration, error)
+	// Void takes readings out of what is read, and returns the range with its id.
+	Void(ctx context.Context, v Void) (Void, error)
+	// Unvoid takes a voided range back.
+	Unvoid(ctx context.Context, id int64) error
+	// Derive adds a derived metric, or another formula for it.
+	Derive(ctx context.Context, formula string) (Derived, error)
+	// RemoveDerived takes it away.
+	RemoveDerived(ctx context.Context, name string) error
 	// NoteBackup remembers a backup that a person made, for Status.
 	NoteBackup(ctx context.Context, e backup.Entry) error
 }

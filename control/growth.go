@@ -165,9 +165,11 @@ func (s *Server) DeleteForSize(ctx context.Context, budget time.Duration) (delet
 	}()
 	least := began - 2*grown - int64(float64(began/sizeShare)*budget.Hours()/24) // not below this now
 	goal := max(s.maxBytes-s.maxBytes/sizeSlack, least)
+	// What is deleted frees room only when the journal is cut too: so the share of readings that go is bounded as well.
+	most := int64(float64(h.Readings) * float64(began-goal) / float64(max(began, 1)))
 	end := s.now().Add(-sizeKept)
 	step := retentionStep
-	for used := began; used > s.maxBytes-s.maxBytes/sizeSlack && began > s.maxBytes && used > goal; {
+	for used := began; used > s.maxBytes-s.maxBytes/sizeSlack && began > s.maxBytes && used > goal && deleted < most; {
 		oldest, found, err := s.store.OldestReading(ctx, time.UnixMilli(0))
 		if err != nil || !found {
 			return deleted, before, err

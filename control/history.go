@@ -44,7 +44,7 @@ type HistoryOutcome struct {
 
 const (
 	// One transaction of a history takes about this long: what devices have sent waits for it.
-	historyStep = 30 * time.Millisecond
+	historyStep = 20 * time.Millisecond
 
 	minHistoryStep, maxHistoryStep = 100, 4096 // messages
 

@@ -47,7 +47,17 @@ func TestOperatorsAgree(t *testing.T) {
 		"user without a name": {func(o Operator) error { return o.AddUser(t.Context(), renamed("")) }, store.ErrInvalidID},
 		"short password":      {func(o Operator) error { return o.SetPassword(t.Context(), "anna", "short") }, store.ErrInvalidPassword},
 		"user unknown":        {func(o Operator) error { return o.RemoveUser(t.Context(), "vera") }, store.ErrNotFound},
-		"entry unknown":       {func(o Operator) error { _, err := o.ReplayQuarantine(t.Context(), []int64{7}); return err }, store.ErrNotFound},
+		"calibrated unknown": {func(o Operator) error {
+			_, err := o.Calibrate(t.Context(), Calibration{Device: "bed-9", Metric: "soil"})
+			return err
+		}, store.ErrNotFound},
+		"voided unknown": {func(o Operator) error {
+			_, err := o.Void(t.Context(), Void{Device: "bed-9", From: 5, To: 6})
+			return err
+		}, store.ErrNotFound},
+		"unvoid unknown":  {func(o Operator) error { return o.Unvoid(t.Context(), 7) }, store.ErrNotFound},
+		"derived unknown": {func(o Operator) error { return o.RemoveDerived(t.Context(), "vpd") }, store.ErrNotFound},
+		"entry unknown":   {func(o Operator) error { _, err := o.ReplayQuarantine(t.Context(), []int64{7}); return err }, store.ErrNotFound},
 	} {
 		here, there := c.order(s), c.order(client)
 		require.ErrorIs(t, here, c.want, name)

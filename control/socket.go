@@ -195,6 +195,7 @@ func handler(o Operator) http.Handler {
 		n, err := o.PurgeDevice(r.Context(), device.ID)
 		return countReply{n}, err
 	})
+	handleCorrections(o, handle)
 	handle("POST /users/add", func(r *http.Request) (any, error) {
 		user, err := body[userRequest](r)
 		if err != nil {

@@ -317,7 +317,7 @@ func (s *Store) loadAccounts(ctx context.Context) error {
 		return fmt.Errorf("load accounts: %w", err)
 	}
 	s.accounts.Store(&accounts)
-	return nil
+	return s.changed(ctx)
 }
 
 // PurgeDevice removes every trace of a device that has no account any more: readings, quarantine entries, name and counters,
@@ -429,6 +429,7 @@ func (s *Store) forgetDevice(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	_ = s.changed(ctx) // readers are told
 	s.state.mu.Lock()
 	defer s.state.mu.Unlock()
 	s.state.bind(d, Behind{})

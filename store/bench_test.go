@@ -1,9 +1,13 @@
 package store_test
 
 import (
+	"database/sql"
+	"database/sql/driver"
 	"fmt"
+	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -12,6 +16,8 @@ import (
 
 	"github.com/plantops/plantops/broker/journal"
 	"github.com/plantops/plantops/store"
+	"github.com/plantops/plantops/store/block"
+	"github.com/plantops/plantops/store/pack"
 	"github.com/plantops/plantops/store/storetest"
 )
 
@@ -19,7 +25,7 @@ import (
 // the whole process (checkpoints included, waiting for the disk not) and allocations.
 func BenchmarkAppend(b *testing.B) {
 	for _, devices := range []int{10, 1000} {
-		for _, size := range []int{1, 100, 1000} {
+		for _, size := range []int{1, 33, 1000} {
 			b.Run(fmt.Sprintf("devices=%d/batch=%d", devices, size), func(b *testing.B) {
 				benchmarkAppend(b, devices, size, store.Telemetry)
 			})
@@ -66,7 +72,7 @@ func benchmarkAppend(b *testing.B, devices, size int, kind store.Kind) {
 	}
 	var memory, after runtime.MemStats
 	runtime.ReadMemStats(&memory)
-	cpu := cpuTime(b)
+	cpu, written := cpuTime(b), writtenBytes(b)
 	b.ResetTimer()
 	for done := 0; done < b.N; done += size {
 		next(min(size, b.N-done))
@@ -77,6 +83,7 @@ func benchmarkAppend(b *testing.B, devices, size int, kind store.Kind) {
 	b.StopTimer()
 	runtime.ReadMemStats(&after)
 	b.ReportMetric(float64(cpuTime(b)-cpu)/float64(b.N), "cpu-ns/msg")
+	b.ReportMetric(float64(writtenBytes(b)-written)/float64(b.N), "disk-B/msg")
 	b.ReportMetric(float64(after.Mallocs-memory.Mallocs)/float64(b.N), "allocs/msg")
 	b.ReportMetric(float64(after.TotalAlloc-memory.TotalAlloc)/float64(b.N), "B/msg")
 }
@@ -85,6 +92,87 @@ func cpuTime(b *testing.B) time.Duration {
 	var usage syscall.Rusage
 	require.NoError(b, syscall.Getrusage(syscall.RUSAGE_SELF, &usage))
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
+
+// writtenBytes is what this process has had written to disk, as the kernel counts it; 0 where it does not.
+func writtenBytes(b *testing.B) (n int64) {
+	text, err := os.ReadFile("/proc/self/io")
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(text), "\nwrite_bytes: ")
+	_, err = fmt.Sscan(rest, &n)
+	require.NoError(b, err)
+	return n
+}
+
+// BenchmarkRows is the layout that the store had before: a row for each message in a table clustered by device and time, and one
+// with the counters of each device, in a transaction for each batch that SQLite syncs. To be compared with BenchmarkAppend.
+func BenchmarkRows(b *testing.B) {
+	for _, devices := range []int{10, 1000} {
+		for _, size := range []int{1, 33, 1000} {
+			b.Run(fmt.Sprintf("devices=%d/batch=%d", devices, size), func(b *testing.B) { benchmarkRows(b, devices, size) })
+		}
+	}
+}
+
+func benchmarkRows(b *testing.B, devices, size int) {
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(b.TempDir(), "rows.db")+
+		"?_pragma=page_size(1024)&_pragma=journal_mode(wal)&_pragma=synchronous(full)&_pragma=wal_autocheckpoint(4096)&_pragma=cache_size(-8000)")
+	require.NoError(b, err)
+	defer func() { require.NoError(b, db.Close()) }()
+	db.SetMaxOpenConns(1)
+	_, err = db.Exec(`CREATE TABLE reading (device INTEGER, time INTEGER, received INTEGER, flags INTEGER, body BLOB, given TEXT, PRIMARY KEY (device, time)) WITHOUT ROWID;
+		CREATE TABLE counter (device INTEGER PRIMARY KEY, stored INTEGER, rows INTEGER, last_seen INTEGER, last_reading INTEGER)`)
+	require.NoError(b, err)
+	conn, err := db.Conn(b.Context())
+	require.NoError(b, err)
+	defer func() { require.NoError(b, conn.Close()) }()
+	cpu, written, sent := cpuTime(b), writtenBytes(b), 0
+	b.ResetTimer()
+	require.NoError(b, conn.Raw(func(raw any) error {
+		c := raw.(driver.Conn)
+		statement := func(text string) func(values ...driver.Value) {
+			stmt, err := c.Prepare(text)
+			require.NoError(b, err)
+			args := make([]driver.NamedValue, 0, 8)
+			return func(values ...driver.Value) {
+				args = args[:0]
+				for i, v := range values {
+					args = append(args, driver.NamedValue{Ordinal: i + 1, Value: v})
+				}
+				_, err := stmt.(driver.StmtExecContext).ExecContext(b.Context(), args)
+				require.NoError(b, err)
+			}
+		}
+		begin, commit := statement(`BEGIN IMMEDIATE`), statement(`COMMIT`)
+		insert := statement(`INSERT OR IGNORE INTO reading VALUES (?, ?, ?, ?, ?, ?)`)
+		count := statement(`INSERT INTO counter VALUES (?1, ?2, ?2, ?3, ?3) ON CONFLICT (device) DO UPDATE SET stored = stored + ?2, rows = rows + ?2, last_seen = ?3, last_reading = ?3`)
+		var body []byte
+		touched := map[int64]int64{}
+		for done := 0; done < b.N; done += size {
+			begin()
+			clear(touched)
+			at := int64(0)
+			for range min(size, b.N-done) {
+				at = 1_767_787_200_000 + int64(sent/devices)*10_000
+				device := int64(sent % devices)
+				body = pack.Append(body[:0], []block.Value{{Metric: 1, Value: float64(sent%1000) / 10}, {Metric: 2, Value: float64(sent%317) / 10},
+					{Metric: 3, Value: float64(sent % 100)}, {Metric: 4, Value: float64(sent % 2000)}, {Metric: 5, Value: 3.7}})
+				insert(device, at, at, int64(0), body, nil)
+				touched[device]++
+				sent++
+			}
+			for device, n := range touched {
+				count(device, n, at)
+			}
+			commit()
+		}
+		return nil
+	}))
+	b.StopTimer()
+	b.ReportMetric(float64(cpuTime(b)-cpu)/float64(b.N), "cpu-ns/msg")
+	b.ReportMetric(float64(writtenBytes(b)-written)/float64(b.N), "disk-B/msg")
 }
 
 // feed is a journal.Source that hands out one batch after the other.

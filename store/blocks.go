@@ -59,6 +59,7 @@ func (w *scratch) readRow(list []block.Reading, row []driver.Value) []block.Read
 	w.values = values
 	r.Values = values[before:len(values):len(values)]
 	sortValues(r.Values)
+	r.Values = slices.CompactFunc(r.Values, func(a, b block.Value) bool { return a.Metric == b.Metric })
 	return append(list, r)
 }
 

@@ -134,3 +134,24 @@ func TestANameThatIsDamagedIsNotTakenForAnother(t *testing.T) {
 		})
 	}
 }
+
+// The names of columns stand in the schema as text, without a checksum. A start that does not find one makes the file anew.
+func TestADamagedSchemaIsNoReasonNotToStart(t *testing.T) {
+	s := openTest(t, Options{})
+	_, err := s.AddDevice(t.Context(), "bed-1")
+	require.NoError(t, err)
+	mustAppend(t, s, telemetry("bed-1", noon, Value{"temperature", 20}))
+	require.NoError(t, s.Close())
+	content, err := os.ReadFile(s.path)
+	require.NoError(t, err)
+	at := strings.Index(string(content), "hash      BLOB")
+	require.Positive(t, at)
+	content[at] ^= 1
+	require.NoError(t, os.WriteFile(s.path, content, 0o600))
+	s = openTest(t, Options{Path: s.path})
+	assert.EqualValues(t, 1, countRows(t, s))
+	require.NoError(t, s.Check(t.Context()))
+	list, err := s.Salvages(t.Context())
+	require.NoError(t, err)
+	assert.Len(t, list, 1)
+}

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"cmp"
 	"context"
 	"database/sql/driver"
 	"errors"
@@ -33,8 +32,8 @@ const (
 	stepRecords  = 512
 	stepRows     = 1024
 
-	// keepRecords stay in the journal in any case: whether a transaction is in the file may be looked up there (doubt.go).
-	keepRecords = 64
+	// keepRecords stay in the journal in any case: whether the last transaction is in the file may be looked up there.
+	keepRecords = 1
 
 	compactEvery = 10 * time.Minute // where nothing else asks for it
 	compactRetry = time.Minute      // after an error
@@ -45,7 +44,6 @@ const (
 type compaction struct {
 	goal int64 // the journal is too long: records up to this one are to go; 0: it is not
 
-	keep   int    // records that stay; 0 is keepRecords
 	moving bool   // there may be rows to move
 	moved  placed // behind this one
 
@@ -181,7 +179,7 @@ func (s *Store) nextStep() *step {
 	if devices := s.toFlush(all); len(devices) > 0 {
 		return &step{run: func() error { return s.flushDevices(devices) }}
 	}
-	if next := s.toCut(all); next != nil {
+	if next := s.toCut(all, false); next != nil {
 		return next
 	}
 	if s.compaction.moving {
@@ -250,11 +248,11 @@ func (s *Store) flushDevices(devices []*device) error {
 	return nil
 }
 
-// toCut deletes records of the journal whose readings are all in blocks, when they are many, after it has written the counters that
-// they have.
-func (s *Store) toCut(all []tail.About) *step {
+// toCut deletes records of the journal whose readings are all in blocks, when they are many or few will do, after it has written the
+// counters that they have.
+func (s *Store) toCut(all []tail.About, few bool) *step {
 	j, c := &s.journal, &s.compaction
-	n := len(j.records) - cmp.Or(c.keep, keepRecords)
+	n := len(j.records) - keepRecords
 	if n <= 0 {
 		c.goal = 0
 		return nil
@@ -271,7 +269,7 @@ func (s *Store) toCut(all []tail.About) *step {
 	if j.records[0].seq > c.goal { // each step adds one, so this must end
 		c.goal = 0
 	}
-	if n == 0 || c.goal == 0 && n < maxJournalRecords/8 && readings < maxJournalReadings/8 && bytes < maxJournalBytes/8 {
+	if n == 0 || !few && c.goal == 0 && n < maxJournalRecords/8 && readings < maxJournalReadings/8 && bytes < maxJournalBytes/8 {
 		c.goal = 0
 		return nil
 	}
@@ -290,6 +288,34 @@ func (s *Store) toCut(all []tail.About) *step {
 		cut = j.records[stepRecords].seq
 	}
 	return &step{run: func() error { return s.cutJournal(cut) }}
+}
+
+// cutFlushed deletes what can be deleted of the journal now. Of a large one that is all: what keeps records in it becomes blocks.
+func (s *Store) cutFlushed(ctx context.Context) error {
+	until := int64(math.MinInt64)
+	for {
+		var next *step
+		err := s.chunk(ctx, func() error {
+			if next = nil; until == math.MinInt64 {
+				if until = s.journal.seq; s.journal.bytes > maxJournalBytes/16 {
+					s.compaction.goal = until
+				}
+			}
+			all := s.tail.Load().All()
+			if devices := s.toFlush(all); len(devices) > 0 {
+				next = &step{run: func() error { return s.flushDevices(devices) }}
+			} else if len(s.journal.records) > 0 && s.journal.records[0].seq <= until { // each step adds one
+				next = s.toCut(all, true)
+			}
+			if next == nil {
+				return nil
+			}
+			return next.run()
+		})
+		if err != nil || next == nil {
+			return err
+		}
+	}
 }
 
 // cutJournal deletes the records before one. What cannot be read stays, for who wants to know what is missing.

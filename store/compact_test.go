@@ -29,7 +29,7 @@ func crash(t require.TestingT, s *Store) {
 // compacted does all steps of compaction that it would do with much more data.
 func compacted(ctx context.Context, s *Store) error {
 	s.writing <- struct{}{}
-	s.compaction.keep, s.compaction.goal, s.compaction.moving = 1, s.journal.seq, s.hasRows
+	s.compaction.goal, s.compaction.moving = s.journal.seq, s.hasRows
 	s.release()
 	for range 10_000 {
 		if _, err := s.compactStep(ctx); errors.Is(err, errNothingDue) {

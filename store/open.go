@@ -284,6 +284,9 @@ func (s *Store) prepareWriter(ctx context.Context, unclean bool) error {
 		return err
 	}
 	if err := s.w.prepare(); err != nil {
+		if code(err) == codeError { // a name in the schema is not what it was
+			err = fmt.Errorf("%w: its schema: %w", ErrDamaged, err)
+		}
 		return err
 	}
 	if s.tx.version, err = s.w.version.number(); err != nil {

@@ -62,8 +62,8 @@ type view struct {
 	rows bool // table reading has some
 }
 
-// View returns what is stored now. It must be closed; Close of the store closes it too.
-func (s *Store) View(ctx context.Context) (history.View, error) {
+// rawView is a view of what is stored, as it came.
+func (s *Store) rawView(ctx context.Context) (history.View, error) {
 	v, err := s.view(ctx)
 	if err != nil {
 		return nil, err

@@ -9,7 +9,10 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/plantops/plantops/store/block"
 	"github.com/plantops/plantops/store/pack"
@@ -332,4 +335,75 @@ func (q *salvageStatements) all() []compile {
 		{&q.countPurged, `SELECT count(*) FROM salvage_device WHERE salvage = ? AND device = ? AND expected < 0`},
 		{&q.noteSalvage, `UPDATE salvage SET page = ?, finished = ? WHERE id = ?`},
 	}
+}
+
+// settleName compares the name of a device or a metric in its table with the one that the index has for the same id; there tells
+// that the table has the id. SQLite has no checksums: where the two differ, one of them is damaged, and which one is told by what is in
+// memory, the accounts, and what can be a name. Where nothing tells, the loss is named.
+func (c *carrier) settleName(table, indexed string, id int64) (there bool, err error) {
+	var name string
+	q, err := c.to.w.statement(`SELECT name FROM ` + table + ` WHERE id = ?`)
+	if err != nil {
+		return false, err
+	}
+	err = q.query(func(row []driver.Value) error {
+		name, there = row[0].(string)
+		return nil
+	}, id)
+	if err = errors.Join(err, q.stmt.Close()); err != nil || !there || name == indexed {
+		return there, err
+	}
+	switch right, known := c.rightName(table, id, name, indexed); {
+	case !known:
+		c.lost = append(c.lost, fmt.Sprintf("the name of %s %d, which is %q or %q", table, id, name, indexed))
+	case right != name:
+		q, err := c.to.w.statement(`UPDATE OR IGNORE ` + table + ` SET name = ? WHERE id = ?`)
+		if err != nil {
+			return true, err
+		}
+		return true, errors.Join(q.run(right, id), q.stmt.Close())
+	}
+	return true, nil
+}
+
+// rightName decides between two names of one thing.
+func (c *carrier) rightName(table string, id int64, a, b string) (right string, known bool) {
+	possible := func(name string) bool { return CheckID(name) == nil }
+	if table == "metric" {
+		possible = func(name string) bool {
+			return name != "" && len(name) <= maxMetricNameBytes && utf8.ValidString(name) && !strings.ContainsFunc(name, unicode.IsControl)
+		}
+	}
+	remembered := func(name string) bool {
+		if c.memory == nil {
+			return false
+		}
+		if table == "metric" {
+			known, there := c.memory.state.metrics[name]
+			return there && int64(known) == id
+		}
+		d := c.memory.state.devices[name]
+		return d != nil && d.id == id
+	}
+	registered := func(name string) bool {
+		if table != "device" {
+			return false
+		}
+		q, err := c.to.w.statement(`SELECT count(*) FROM account WHERE name = ?`)
+		if err != nil {
+			return false
+		}
+		defer func() { _ = q.stmt.Close() }() // what Close could say, the query has said
+		n, err := q.number(name)
+		return err == nil && n > 0
+	}
+	for _, is := range []func(string) bool{remembered, registered, possible} {
+		if yesA, yesB := is(a), is(b); yesA != yesB {
+			if yesA {
+				return a, true
+			}
+			return b, true
+		}
+	}
+	return "", false
 }

@@ -46,6 +46,9 @@ func (s *Store) DeleteBefore(ctx context.Context, cutoff time.Time) (deleted int
 		rows, err = s.deleteBlocks(ctx, nil, before)
 		deleted += rows
 	}
+	if err == nil && deleted > 0 {
+		err = s.cutFlushed(ctx)
+	}
 	if err != nil {
 		return deleted, fmt.Errorf("delete readings before %s: %w", cutoff.UTC().Format(time.RFC3339), err)
 	}

@@ -130,6 +130,7 @@ type Store struct {
 	damagedRecords atomic.Int64 // of the journal
 	compaction     compaction
 	accounts       atomic.Pointer[map[string]credential]
+	rules          atomic.Pointer[rules] // what is done to readings when they are read
 
 	entries atomic.Int64     // of the quarantine, plus one; zero: not counted yet
 	said    map[refusal]bool // what the log has said of the quarantine; for who writes
@@ -232,14 +233,25 @@ func (s *Store) reopen() error {
 	return s.explainWrite(err)
 }
 
-// Flush commits the refused counts that are in memory only. The store does so by itself within seconds.
+// Flush commits the refused counts that are in memory only, puts readings into blocks where enough of a device are there, and deletes
+// what the journal has of them. The store does so by itself, with time.
 func (s *Store) Flush(ctx context.Context) error {
 	if err := s.acquire(ctx); err != nil {
 		return fmt.Errorf("commit refused counts: %w", err)
 	}
-	defer s.release()
-	if err := s.flush(); err != nil {
+	err := s.flush()
+	s.release()
+	if err != nil {
 		return fmt.Errorf("commit refused counts: %w", err)
+	}
+	for err == nil {
+		_, err = s.compactStep(ctx)
+	}
+	if errors.Is(err, errNothingDue) {
+		err = s.cutFlushed(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("put readings into blocks: %w", err)
 	}
 	return nil
 }

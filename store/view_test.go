@@ -43,7 +43,7 @@ func TestAViewIsOneMomentBesideAWriter(t *testing.T) {
 			mu.Unlock()
 		}
 	})
-	for range 25 {
+	for range 10 {
 		mu.Lock()
 		before := stored
 		mu.Unlock()
@@ -53,7 +53,7 @@ func TestAViewIsOneMomentBesideAWriter(t *testing.T) {
 		after := stored + 20 // one batch may be stored, and not said to be
 		mu.Unlock()
 		var first []int
-		for look := range 3 {
+		for look := range 2 {
 			var seen []int
 			for c, err := range v.Scan(t.Context(), Query{Metrics: []string{"n"}}) {
 				require.NoError(t, err)

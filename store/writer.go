@@ -17,6 +17,7 @@ import (
 
 // SQLite's result codes that the store tells apart (the low byte of an extended code).
 const (
+	codeError     = 1 // a statement that does not fit the schema
 	codeBusy      = 5
 	codeReadOnly  = 8
 	codeIO        = 10
@@ -66,6 +67,7 @@ type writer struct {
 	replayStatements
 	accountStatements
 	settingStatements
+	correctionStatements
 	salvageStatements
 	asideStatements
 	purgeStatements
@@ -97,7 +99,7 @@ type compile struct {
 func (w *writer) prepare() (err error) {
 	for _, c := range slices.Concat(w.transactionStatements.all(), w.creationStatements.all(), w.gatewayStatements.all(), w.placeStatements.all(), w.recordStatements.all(), w.compactStatements.all(),
 		w.retentionStatements.all(), w.sequenceStatements.all(), w.skippedStatements.all(), w.quarantineStatements.all(), w.replayStatements.all(), w.accountStatements.all(),
-		w.settingStatements.all(), w.salvageStatements.all(), w.asideStatements.all(), w.purgeStatements.all(), w.redateStatements.all(), w.brokerStatements.all()) {
+		w.settingStatements.all(), w.correctionStatements.all(), w.salvageStatements.all(), w.asideStatements.all(), w.purgeStatements.all(), w.redateStatements.all(), w.brokerStatements.all()) {
 		if *c.to, err = w.statement(c.text); err != nil {
 			return fmt.Errorf("prepare %.40q: %w", c.text, err)
 		}

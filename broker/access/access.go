@@ -62,7 +62,8 @@ func (a Account) MayCallItself(clientID string) bool {
 	return !strings.Contains(clientID, "/") || !slices.ContainsFunc(a.Publish, uses) && !slices.ContainsFunc(a.Subscribe, uses)
 }
 
-// Rights is what one connection may do: its account's rules with the names filled in. The zero value allows nothing.
+// Rights is what one connection may do: its account's rules with the names filled in. The zero value allows nothing. Many connections
+// can have the same.
 type Rights struct {
 	publish, subscribe []string
 	admin              bool
@@ -71,7 +72,7 @@ type Rights struct {
 }
 
 // RightsOf fills in the rules. Both names have passed ValidName, or the account MayCallItself, so that a name can never widen a rule.
-func RightsOf(a Account, clientID string) Rights {
+func RightsOf(a Account, clientID string) *Rights {
 	names := strings.NewReplacer("%u", a.Name, "%c", clientID)
 	fill := func(rules []string) []string {
 		filled := make([]string, len(rules))
@@ -80,14 +81,19 @@ func RightsOf(a Account, clientID string) Rights {
 		}
 		return filled
 	}
-	return Rights{publish: fill(a.Publish), subscribe: fill(a.Subscribe), admin: a.Admin}
+	return &Rights{publish: fill(a.Publish), subscribe: fill(a.Subscribe), admin: a.Admin}
+}
+
+// Equal reports whether other allows the very same.
+func (r *Rights) Equal(other *Rights) bool {
+	return r.ReadsLike(other) && slices.Equal(r.publish, other.publish)
 }
 
 // MayPublish judges a topic that topic.Check accepted.
-func (r Rights) MayPublish(topic string) bool { return covered(r.publish, topic) }
+func (r *Rights) MayPublish(topic string) bool { return covered(r.publish, topic) }
 
 // MayRead judges a filter that topic.CheckFilter accepted, or the topic of a message about to be delivered.
-func (r Rights) MayRead(filter string) bool {
+func (r *Rights) MayRead(filter string) bool {
 	bare, err := topic.Unshare(filter)
 	if err != nil {
 		return false
@@ -102,15 +108,15 @@ func (r Rights) MayRead(filter string) bool {
 }
 
 // ReadsLike reports whether other allows to read the very same.
-func (r Rights) ReadsLike(other Rights) bool {
+func (r *Rights) ReadsLike(other *Rights) bool {
 	return r.admin == other.admin && r.Internal == other.Internal && slices.Equal(r.subscribe, other.subscribe)
 }
 
 // MayPublishText names the rules for publishing in a log line.
-func (r Rights) MayPublishText() string { return "publish " + strings.Join(r.publish, " ") }
+func (r *Rights) MayPublishText() string { return "publish " + strings.Join(r.publish, " ") }
 
 // MayReadText is MayPublishText for subscribing.
-func (r Rights) MayReadText() string { return "subscribe " + strings.Join(r.subscribe, " ") }
+func (r *Rights) MayReadText() string { return "subscribe " + strings.Join(r.subscribe, " ") }
 
 // covered asks for one rule that allows all of it: two rules that only together would do are not enough.
 func covered(rules []string, asked string) bool {

@@ -101,6 +101,9 @@ func New(o Options) *Network {
 		parking: parking{quietAfter: quietAfter}}
 }
 
+// SetQuietAfter says after how long without input a connection waits without a goroutine. It is called before anybody listens.
+func (n *Network) SetQuietAfter(d time.Duration) { n.parking.quietAfter = d }
+
 // Bytes are what was received and sent so far, without TLS and websocket.
 func (n *Network) Bytes() (received, sent int64) { return n.received.Load(), n.sent.Load() }
 

@@ -48,7 +48,7 @@ func echoing(t *testing.T, kind string, d time.Duration) (n *testNet, conns chan
 		t.Skip("connections keep their goroutines on this system")
 	}
 	n, conns = newTestNet(t, Limits{MaxConnections: 2000, MaxUnauthenticated: 2000, MaxUnauthenticatedPerAddress: 2000}), make(chan *parrot, 2000)
-	n.parking.quietAfter = d
+	n.SetQuietAfter(d)
 	n.start(t, kind, func(c *Conn) error {
 		c.Admitted("")
 		e := &parrot{c, make(chan error, 1)}
@@ -167,7 +167,7 @@ func TestWhatIsSaidOfAConnectionThatHasLeftWakesNoOther(t *testing.T) {
 // Something comes, or the connection ends, at the very moment at which it is about to be quiet; and new ones take the descriptors
 // of those that have ended.
 func TestNothingIsMissedWhileAConnectionBecomesQuiet(t *testing.T) {
-	for _, kind := range []string{"tcp", "tls"} {
+	for kind, rounds := range map[string]int{"tcp": 8, "tls": 3} {
 		const pause = 2 * time.Millisecond
 		n, conns := echoing(t, kind, pause)
 		var clients, servers sync.WaitGroup
@@ -193,7 +193,7 @@ func TestNothingIsMissedWhileAConnectionBecomesQuiet(t *testing.T) {
 		})
 		for range 16 {
 			clients.Go(func() {
-				for range 8 {
+				for range rounds {
 					c := n.dial(t)
 					for range 15 {
 						if _, err := io.WriteString(c, "\x10\x02hello"); err != nil {
@@ -216,4 +216,32 @@ func TestNothingIsMissedWhileAConnectionBecomesQuiet(t *testing.T) {
 		servers.Wait()
 		eventually(t, "nobody is left", func() bool { open, _, _ := n.count(); return open == 0 && n.parking.waiting() == 0 })
 	}
+}
+
+// A process that did not run for a while finds both at once: that the time is over, and what the client has said in time.
+func TestWhatHasComeCountsWhenItIsFoundLate(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	client, err := net.Dial("tcp", l.Addr().String())
+	require.NoError(t, err)
+	defer client.Close()
+	c, err := l.Accept()
+	require.NoError(t, err)
+	defer c.Close()
+	_, err = io.WriteString(client, "in time")
+	require.NoError(t, err)
+	s := &socket{Conn: c, readStart: time.Now().Add(-time.Hour)}
+	s.readTimeout.Store(int64(time.Minute))
+	require.NoError(t, s.awaitBytes())
+	require.NoError(t, s.awaitInput(time.Second))
+	some := make([]byte, 10)
+	assert.Equal(t, "in time", string(some[:s.takeAhead(some)]))
+	assert.ErrorIs(t, s.awaitInput(time.Second), os.ErrDeadlineExceeded)
+	_, err = io.WriteString(client, "the rest of a packet")
+	require.NoError(t, err)
+	s.armRead(time.Time{})
+	require.NoError(t, s.awaitBytes())
+	s.packetBy = time.Now().Add(-2 * time.Hour)
+	assert.ErrorIs(t, s.awaitInput(time.Second), os.ErrDeadlineExceeded, "which has had its time")
 }

@@ -185,6 +185,9 @@ func (s *socket) awaitInput(rest time.Duration) error {
 			return s.readErr
 		case s.draining.Load() || s.closing.Load():
 		case s.readBy.Equal(deadline):
+			if s.heard = !deadline.Equal(s.packetBy) && s.readOverdue(raw); s.heard {
+				return s.readErr
+			}
 			s.readErr = err
 			return err
 		default:
@@ -198,6 +201,13 @@ func (s *socket) awaitInput(rest time.Duration) error {
 		}
 	}
 	return nil
+}
+
+// readOverdue reads what has come when the read deadline is over: the client may have been in time, and this process not, where it
+// did not run for a while or had to start a goroutine. It reports whether there is something, or no more will come.
+func (s *socket) readOverdue(raw syscall.RawConn) (done bool) {
+	_ = raw.Control(func(fd uintptr) { done = s.readAhead(fd) }) // fails where it is closed
+	return done
 }
 
 // readAhead reads what has come into a buffer. It reports whether it need not be called again.

@@ -445,6 +445,10 @@ func (a *app) runImport(ctx context.Context, in intake.Options, o readingsOption
 	case o.apply:
 		a.warn("stored %s, %d more were there already", count(report.Stored, "reading"), report.Known)
 	}
+	if o.apply && ctx.Err() != nil {
+		a.warn("the same command goes on where it stopped")
+		return err
+	}
 	if o.apply && err != nil {
 		err = control.WithHint(fmt.Errorf("import: not finished: %w", err), append(control.Hints(err), "the same command goes on where it stopped")...)
 	}

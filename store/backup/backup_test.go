@@ -1,8 +1,8 @@
 package backup_test
 
 import (
-	"bytes"
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	_ "modernc.org/sqlite"
 
 	"github.com/plantops/plantops/store"
 	"github.com/plantops/plantops/store/backup"
@@ -34,6 +35,7 @@ func fill(t testing.TB, s *store.Store, from, n int) {
 	}
 	_, err := s.Append(t.Context(), batch, nil)
 	require.NoError(t, err)
+	require.NoError(t, s.Flush(t.Context()), "into blocks, where there are enough of a device")
 }
 
 func rows(t testing.TB, s *store.Store) int64 {
@@ -177,7 +179,7 @@ func TestNoTwoMakeTheSameBackup(t *testing.T) {
 }
 
 func TestADamagedDatabaseMakesNoBackup(t *testing.T) {
-	s, database, _ := made(t, 3000)
+	s, database, _ := made(t, 7000)
 	require.NoError(t, s.Close())
 	damage(t, database)
 	to := filepath.Join(t.TempDir(), "backup.db")
@@ -186,22 +188,24 @@ func TestADamagedDatabaseMakesNoBackup(t *testing.T) {
 	assert.Empty(t, names(t, filepath.Dir(to)))
 }
 
-// damage overwrites a page in the middle of a file.
+// damage overwrites blocks and records of the journal, as a disk would.
 func damage(t *testing.T, path string) {
-	content, err := os.ReadFile(path)
+	db, err := sql.Open("sqlite", "file:"+path)
 	require.NoError(t, err)
-	page := content[len(content)/2/1024*1024:][:1024]
-	copy(page[100:], bytes.Repeat([]byte{0xa5}, 800))
-	require.NoError(t, os.WriteFile(path, content, 0o600))
+	for _, table := range []string{"journal", "block"} {
+		_, err = db.Exec(`UPDATE ` + table + ` SET body = zeroblob(length(body))`)
+		require.NoError(t, err)
+	}
+	require.NoError(t, db.Close())
 }
 
 func TestCheckSaysWhatIsDamagedAndWhere(t *testing.T) {
-	_, _, file := made(t, 3000)
+	_, _, file := made(t, 7000)
 	damage(t, file)
 	r, err := backup.Check(t.Context(), file, backup.CheckOptions{})
 	require.NoError(t, err)
 	require.NotEmpty(t, r.Findings)
-	assert.Contains(t, fmt.Sprint(r.Findings), "table reading")
+	assert.Contains(t, fmt.Sprint(r.Findings), "the journal")
 	assert.Contains(t, fmt.Sprint(r.Findings), `device "bed-`)
 
 	_, err = backup.Verify(t.Context(), file, nil)

@@ -30,7 +30,7 @@ func mountDisk(t *testing.T, bytes int) (dir string) {
 }
 
 func TestADiskWithoutRoomIsToldAndLeftAsItWasAsRoot(t *testing.T) {
-	_, database, file := made(t, 20000) // more than half a megabyte
+	_, database, file := made(t, 50000) // more than half a megabyte
 	disk := mountDisk(t, 2<<20)
 	to := filepath.Join(disk, "backup.db")
 	r, err := backup.Make(t.Context(), options(database, to))
@@ -67,7 +67,7 @@ func TestABackupDoesNotFillTheDiskOfTheDatabaseAsRoot(t *testing.T) {
 	database := filepath.Join(disk, "plantops.db")
 	s, err := store.Open(t.Context(), store.Options{Path: database})
 	require.NoError(t, err)
-	fill(t, s, 0, 20000)
+	fill(t, s, 0, 50000)
 	require.NoError(t, s.Close())
 	_, err = backup.Make(t.Context(), options(database, filepath.Join(disk, "first.db")))
 	require.NoError(t, err)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,7 +31,9 @@ type scheduled struct {
 	now      time.Time
 	unsure   bool
 	fail     error
+	broken   atomic.Bool // as fail, from another goroutine
 	n        int
+	tries    atomic.Int64
 }
 
 func newScheduled(t *testing.T) *scheduled {
@@ -38,6 +41,10 @@ func newScheduled(t *testing.T) *scheduled {
 	s.Schedule = Schedule{Every: 24 * time.Hour, Keep: 2, Dir: filepath.Join(t.TempDir(), "backups"), Settings: s.settings,
 		Now: func() time.Time { return s.now }, Unsure: func() bool { return s.unsure }, Log: slog.New(slog.DiscardHandler),
 		Make: func(_ context.Context, to string) (Result, error) {
+			s.tries.Add(1)
+			if s.broken.Load() {
+				return Result{}, errors.New("no disk")
+			}
 			if s.fail != nil {
 				return Result{}, s.fail
 			}
@@ -170,18 +177,13 @@ func TestTheScheduleKeepsItsTimes(t *testing.T) {
 		go func() { ended <- s.Run(ctx) }()
 		time.Sleep(10*24*time.Hour + time.Hour)
 		synctest.Wait()
-		assert.Equal(t, 11, s.n)
-		s.fail = errors.New("no disk")
-		made := s.Schedule.Make
-		tries := 0
-		s.Schedule.Make = func(ctx context.Context, to string) (Result, error) {
-			tries++
-			return made(ctx, to)
-		}
+		assert.EqualValues(t, 11, s.tries.Load())
+		s.broken.Store(true)
 		time.Sleep(3 * 24 * time.Hour)
 		synctest.Wait()
-		assert.Greater(t, tries, 5)
-		assert.Less(t, tries, 20, "less and less often")
+		tries := s.tries.Load() - 11
+		assert.Greater(t, tries, int64(5))
+		assert.Less(t, tries, int64(20), "less and less often")
 		cancel()
 		require.NoError(t, <-ended)
 	})

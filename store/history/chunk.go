@@ -9,7 +9,8 @@ const (
 	FlagClockUnsure = 0b0100
 )
 
-// Chunk is readings of one device as columns. Times grow strictly, also from one chunk of a device to the next.
+// Chunk is readings of one device as columns. Times grow strictly, also from one chunk of a device to the next. One may have no
+// value: of the metrics that were asked for, or as what it had is voided.
 type Chunk struct {
 	Device   string
 	Times    []int64  // UTC ms

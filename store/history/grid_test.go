@@ -224,7 +224,7 @@ func TestPointsAreTheShortestUsualSpanThatFits(t *testing.T) {
 		assert.Equal(t, c.want, r.Span(from, from+c.length.Milliseconds()).String(), "%+v", c)
 	}
 	random := rand.New(rand.NewPCG(3, 4))
-	for range 300 {
+	for range 150 {
 		r := Reduction{Points: 1 + random.IntN(600), Location: place(t, changes[random.IntN(len(changes))].place)}
 		from := random.Int64N(4e12)
 		to := from + random.Int64N(int64(1)<<(1+random.IntN(45)))

@@ -37,8 +37,8 @@ type View interface {
 	// LatestAll is Latest of all devices, in order of device, then metric.
 	LatestAll(ctx context.Context) iter.Seq2[Reading, error]
 
-	// Range returns the times of the oldest and the newest reading that the devices and the times of q select, UTC ms, whatever
-	// their metric and whether they can be read. Without any, first is after last.
+	// Range returns between which times the devices have readings among the times of q, UTC ms, whatever their metric and whether
+	// they can be read; both are included. It is never less than that, and may be a little more. Without any, first is after last.
 	Range(ctx context.Context, q Query) (first, last int64, err error)
 
 	// Close lets go of the moment. A view that stays open keeps the database from reusing what was written since: who needs

@@ -14,7 +14,7 @@ import (
 // Readings of several devices are put in order a window of time after the other; the windows become longer and shorter with how
 // much there is in them.
 const (
-	firstWindow  = hourMS
+	firstWindow  = 6 * hourMS
 	readingsGoal = 1 << 18 // values: with their times some 4 MB
 	pointsGoal   = 1 << 15 // of some 130 bytes
 	limitToGoal  = 4       // what is beyond is read again, in a shorter window

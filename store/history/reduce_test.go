@@ -182,7 +182,7 @@ func someQuery(random *rand.Rand, from int64, days int) (q Query) {
 
 func TestReductionsAreWhatTheReadingsComeTo(t *testing.T) {
 	random := rand.New(rand.NewPCG(5, 6))
-	for i := range 300 {
+	for i := range 100 {
 		c := changes[i%len(changes)]
 		l := place(t, c.place)
 		first, err := time.ParseInLocation(time.DateOnly, c.from, l)
@@ -215,7 +215,7 @@ func TestReductionsAreWhatTheReadingsComeTo(t *testing.T) {
 func TestBucketsOfPartsAreTheBucketsOfTheWhole(t *testing.T) {
 	random := rand.New(rand.NewPCG(7, 8))
 	span := Every(time.Hour)
-	for range 100 {
+	for range 40 {
 		m := &memory{list: someReadings(random, 1_700_000_000_000, 3), chunk: 1 + random.IntN(40)}
 		m.list = m.selected(Query{Devices: []string{"bed-0"}})
 		r := Reduction{Every: span, Aggregates: Aggregates | Times}
@@ -296,7 +296,7 @@ func TestAggregates(t *testing.T) {
 
 func TestReadingsAreInOrderWhateverTheWindows(t *testing.T) {
 	random := rand.New(rand.NewPCG(9, 10))
-	for range 100 {
+	for range 40 {
 		m := &memory{list: someReadings(random, 1_700_000_000_000, 1+random.IntN(10)), chunk: 1 + random.IntN(300)}
 		m.damaged = []*DamagedError{{"bed-0", math.MinInt64, math.MaxInt64, errors.New("x")}, {"bed-0", 1_700_000_000_000, 1_700_000_900_000, errors.New("x")}}
 		q := someQuery(random, 1_700_000_000_000, 3)

@@ -28,7 +28,8 @@ CREATE TABLE newest (
 -- Table reading stays for what came while the clock was not to be trusted, until it is dated anew (redate.go), and for what an
 -- earlier version wrote, until it is moved into blocks (compact.go). Column counter.stamp is not used any more.
 
--- How a metric of a device is put right when it is read; the highest version that is valid then counts.
+-- How a metric of a device is put right when it is read; what is valid from the latest time counts, and of those from one time
+-- the highest version.
 CREATE TABLE calibration (
 	device     INTEGER NOT NULL,
 	metric     INTEGER NOT NULL,

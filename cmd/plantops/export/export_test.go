@@ -29,7 +29,7 @@ func filled(t *testing.T) *store.Store {
 	t.Helper()
 	s := storetest.Open(t)
 	var batch []store.Message
-	for i := range int64(5000) {
+	for i := range int64(1200) {
 		batch = append(batch, store.Message{Device: "bed-1", Topic: "t", Time: noon + i*1001, Received: noon + i*1001 + 7,
 			Values: []store.Value{{Metric: "ph", Value: float64(i) / 100}}})
 	}

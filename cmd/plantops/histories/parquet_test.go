@@ -67,7 +67,7 @@ func TestDamagedParquetIsAnError(t *testing.T) {
 func FuzzParquet(f *testing.F) {
 	text := other(f)
 	f.Add(text)
-	for i := 8; i < len(text); i += 97 {
+	for i := 8; i < len(text); i += 499 {
 		broken := bytes.Clone(text)
 		broken[i] ^= 0x15
 		f.Add(broken)
