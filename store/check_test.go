@@ -36,6 +36,7 @@ func TestALargeDatabaseIsCheckedWhileItIsUsed(t *testing.T) {
 	}, 30*time.Second, 10*time.Millisecond, "it is made anew")
 	cancel()
 	require.NoError(t, <-ended)
+	mustRegain(t, s)
 	assert.NoError(t, s.Check(t.Context()))
 }
 

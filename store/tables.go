@@ -62,8 +62,7 @@ func (s *Store) KeepTables(ctx context.Context, o TableOptions) error {
 // WriteTables is one pass of KeepTables. It works in small transactions, between which whoever waits to write comes first.
 func (s *Store) WriteTables(ctx context.Context, o TableOptions) error {
 	pass := tablePass{s: s, ctx: ctx, options: o}
-	err := pass.run()
-	if err != nil {
+	if err := pass.run(); err != nil {
 		return fmt.Errorf("write the tables for other programs: %w", err)
 	}
 	return nil
