@@ -20,8 +20,8 @@ type transaction struct {
 	devices    []*device // created
 	metrics    []newMetric
 	bound      []rebound
-	seen       map[boot]*seen // of the starts whose numbered messages came
-	boots      []boot         // the keys of seen, in order of use
+	seen       map[boot]*numberedBoot // of the starts whose numbered messages came
+	boots      []boot                 // the keys of seen, in order of use
 	skipped    map[skippedKey]*skippedRow
 	newSkipped map[int64]int64 // rows of skipped that the table does not have, by device
 

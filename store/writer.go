@@ -11,8 +11,9 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/plantops/plantops/store/swap"
 	"modernc.org/sqlite"
+
+	"github.com/plantops/plantops/store/swap"
 )
 
 // SQLite's result codes that the store tells apart (the low byte of an extended code).
