@@ -71,7 +71,7 @@ func (s *Store) startCompaction() {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	c.running, c.stop, c.stopped = true, cancel, make(chan struct{})
-	go s.compact(ctx, c.stopped)
+	go s.compact(ctx, c.wake, c.stopped)
 	if c.moving || s.compactionDue() {
 		s.wakeCompaction()
 	}
@@ -104,9 +104,8 @@ func (j *journalTail) long() bool {
 	return j.readings > maxJournalReadings || j.bytes > maxJournalBytes || len(j.records) > maxJournalRecords
 }
 
-func (s *Store) compact(ctx context.Context, stopped chan<- struct{}) {
+func (s *Store) compact(ctx context.Context, wake <-chan struct{}, stopped chan<- struct{}) {
 	defer close(stopped)
-	wake := s.compaction.wake
 	again := time.NewTimer(compactEvery)
 	defer again.Stop()
 	for {

@@ -12,9 +12,9 @@ import (
 
 func TestABatchThatIsIsolatedHalfwayCountsNoMessageTwice(t *testing.T) {
 	s := openTest(t, Options{})
-	require.NoError(t, s.w.run(t.Context(), `
+	execute(t, s, `
 		CREATE TRIGGER reading_poison BEFORE INSERT ON skipped WHEN NEW.first > 1 BEGIN SELECT raise(ABORT, 'no'); END;
-		CREATE TRIGGER entry_poison BEFORE INSERT ON quarantine BEGIN SELECT raise(ABORT, 'no'); END`))
+		CREATE TRIGGER entry_poison BEFORE INSERT ON quarantine BEGIN SELECT raise(ABORT, 'no'); END`)
 	require.NoError(t, os.Mkdir(s.path+aside.Suffix, 0o700), "so that the side file cannot be written")
 	noTime := telemetry("bed-1", 1, Value{"temperature", 1})
 	noTime.TimeSource = FromArrival
@@ -35,8 +35,8 @@ func TestABatchThatIsIsolatedHalfwayCountsNoMessageTwice(t *testing.T) {
 func TestATornLineOfTheSideFileTakesNoMessageWithIt(t *testing.T) {
 	for _, torn := range []string{`{"fi`, `{"file":"a"}` + "\n" + `{"device":"bed-1","top`} {
 		s := openTest(t, Options{})
-		require.NoError(t, s.w.run(t.Context(), `CREATE TRIGGER entry_poison BEFORE INSERT ON quarantine BEGIN SELECT raise(ABORT, 'no'); END;
-			CREATE TRIGGER reading_poison BEFORE INSERT ON skipped BEGIN SELECT raise(ABORT, 'no'); END`))
+		execute(t, s, `CREATE TRIGGER entry_poison BEFORE INSERT ON quarantine BEGIN SELECT raise(ABORT, 'no'); END;
+			CREATE TRIGGER reading_poison BEFORE INSERT ON skipped BEGIN SELECT raise(ABORT, 'no'); END`)
 		require.NoError(t, s.Close())
 		require.NoError(t, os.WriteFile(s.path+aside.Suffix, []byte(torn+"\n"+`{"device":"bed-1","topic":"t","received":1}`+"\n"+`{"dev`), 0o600))
 		again := func() *Store {
@@ -49,7 +49,7 @@ func TestATornLineOfTheSideFileTakesNoMessageWithIt(t *testing.T) {
 		refused.Skipped = []Skipped{{Field: "f"}}
 		assert.Equal(t, []Outcome{Quarantined}, mustAppend(t, s, refused))
 		assert.Equal(t, Counts{Quarantined: 2}, totals(t, s))
-		require.NoError(t, s.w.run(t.Context(), `DROP TRIGGER entry_poison`))
+		execute(t, s, `DROP TRIGGER entry_poison`)
 		require.NoError(t, s.Close())
 		s = again()
 		assert.Equal(t, Counts{Quarantined: 2}, totals(t, s))

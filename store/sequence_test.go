@@ -139,18 +139,18 @@ func TestWhatIsRememberedOfADeviceIsBounded(t *testing.T) {
 func TestAFailedCommitMarksNoNumber(t *testing.T) {
 	s := openTest(t, Options{})
 	mustAppend(t, s, numberedMessage("x", 0, 0, 0, 6))
-	require.NoError(t, s.w.run(t.Context(), `PRAGMA max_page_count = 1`))
+	execute(t, s, `PRAGMA max_page_count = 1`)
 	batch := []Message{numberedMessage("x", 1, 1, 0, 6), {Kind: Bad, Device: "a", Payload: make([]byte, 100_000), Received: noon}}
 	_, err := s.Append(t.Context(), batch, nil)
 	require.ErrorIs(t, err, ErrFull)
-	require.NoError(t, s.w.run(t.Context(), `PRAGMA max_page_count = 1000000`))
+	execute(t, s, `PRAGMA max_page_count = 1000000`)
 	assert.Equal(t, []Outcome{Stored, Quarantined}, mustAppend(t, s, batch...))
 }
 
 func TestADamagedListOfNumbersHoldsNothingUp(t *testing.T) {
 	s := openTest(t, Options{Path: filepath.Join(t.TempDir(), "a.db")})
 	mustAppend(t, s, numberedMessage("x", 0, 0, 0, 6))
-	require.NoError(t, s.w.run(t.Context(), `UPDATE boot SET seen = x'01ff'`))
+	execute(t, s, `UPDATE boot SET seen = x'01ff'`)
 	assert.Equal(t, []Outcome{Stored}, mustAppend(t, s, numberedMessage("x", 1, 1, 0, 6)))
 	assert.Equal(t, []Outcome{Duplicate}, mustAppend(t, s, numberedMessage("x", 1, 1, 0, 6)))
 }
