@@ -2,6 +2,7 @@ package broker
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -229,32 +230,34 @@ func (r *router) run(stop <-chan struct{}) {
 // sleepers are the sessions without a connection that have a time at which something is due.
 type sleepers struct {
 	mu  sync.Mutex
-	all map[*peer]struct{}
+	all []*peer // each knows its place
 }
 
 func (s *sleepers) add(p *peer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.all == nil {
-		s.all = map[*peer]struct{}{}
+	if p.asleep == 0 {
+		s.all = append(s.all, p)
+		p.asleep = int32(len(s.all))
 	}
-	s.all[p] = struct{}{}
 }
 
 func (s *sleepers) remove(p *peer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.all, p)
+	if p.asleep == 0 {
+		return
+	}
+	last := len(s.all) - 1
+	other := s.all[last]
+	s.all[p.asleep-1], other.asleep = other, p.asleep
+	s.all[last], s.all, p.asleep = nil, s.all[:last], 0
 }
 
 func (s *sleepers) list() []*peer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := make([]*peer, 0, len(s.all))
-	for p := range s.all {
-		all = append(all, p)
-	}
-	return all
+	return slices.Clone(s.all)
 }
 
 // wake publishes the wills that were delayed until now, and ends the sessions whose time is over.

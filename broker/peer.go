@@ -24,10 +24,10 @@ type peer struct {
 	narrowed bool        // it may have subscriptions to what it may not read any more
 	online   atomic.Bool // attached
 
+	asleep     int32        // in sleepers.all, counted from 1; guarded by sleepers.mu
 	routeBytes atomic.Int64 // what it costs in the routes of topics, see subscribers.go
 
-	mu           sync.Mutex // guards what follows; never two of them are held
-	state        *session.Session
+	mu           sync.Mutex     // guards what follows; never two of them are held
 	link         *clientLink    // attached; nil while away
 	away         int64          // Unix time since when it is away, ns
 	rights       *access.Rights // not changed
@@ -42,9 +42,9 @@ type peer struct {
 
 	tailBytes atomic.Int64 // of the tail; what chargedTail is of the session in messages
 
-	// room is where state is: what stays for long lies together, and not in the holes between what goes with the connections, which
-	// the collector could not give back.
-	room session.Session
+	// state lies in here: what stays for long is together, and not in the holes between what goes with the connections, which the
+	// collector could not give back.
+	state session.Session
 }
 
 const (
@@ -141,9 +141,7 @@ func newPeer(id string, u *usage, ingest bool) *peer {
 	case u.quotas.onDisk:
 		o = keptOne
 	}
-	p := &peer{id: id, account: u.owner.Account, usage: u, ingest: ingest, ended: true, rights: &noRights, room: session.Make(id, o)}
-	p.state = &p.room
-	return p
+	return &peer{id: id, account: u.owner.Account, usage: u, ingest: ingest, ended: true, rights: &noRights, state: session.Make(id, o)}
 }
 
 // charge brings what the account is charged for the session up to date. The caller holds p.mu.

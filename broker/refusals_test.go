@@ -302,7 +302,7 @@ var refusedInEveryWay = []refused{
 		c.SendPublish(telemetry, "{}", 1)
 		return ends(c)
 	}, v5: parted(0x97), v3: closed, rule: `rule="ingest.stall_timeout 100ms"`},
-	{reason: "too slow for what it subscribed to", rule: `rule="8192 messages, 8388608 bytes"`, do: func(s *scene) told {
+	{reason: "too slow for what it subscribed to", rule: `rule="32768 messages, 8388608 bytes"`, do: func(s *scene) told {
 		brokertest.Deaf(s.T, s.Broker, withID("bed-1", "sleeper"), "devices/bed-1/notes", 0)
 		sender := s.dial()
 		for range 40 {

@@ -66,7 +66,7 @@ func (s *Store) insertReading(d *device, m *Message, p *Part, time int64) (isNew
 	}
 	d.next.rows++
 	d.next.lastReading = max(d.next.lastReading, time)
-	return true, nil
+	return true, s.noteTime(d, time, time)
 }
 
 // insertRow inserts a row of table reading, unless there is one of that device and time.
@@ -136,6 +136,11 @@ func (s *Store) merge(d *device, p *Part, received, time int64) (outcome Outcome
 		}
 	}
 	s.tx.old = old
+	if len(old) > there {
+		if err := s.noteTime(d, time, time); err != nil {
+			return 0, "", err
+		}
+	}
 	switch {
 	case len(old) > maxMetrics:
 		return Quarantined, reasonMetrics, nil

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"database/sql/driver"
-	"errors"
 	"fmt"
 	"iter"
 	"math"
@@ -41,7 +40,13 @@ func (s *Store) Readings(ctx context.Context, q Query) iter.Seq2[Reading, error]
 // Latest returns the newest reading of each metric of a device, in order of metric, of what waits to be dated anew
 // found among the newest 16 rows. It is empty for a device without readings and ErrNotFound for one that is not known.
 func (s *Store) Latest(ctx context.Context, device string) ([]Reading, error) {
-	v, err := s.View(ctx)
+	s.state.mu.RLock()
+	var ids []int64
+	if d, known := s.state.devices[device]; known {
+		ids = []int64{d.id}
+	}
+	s.state.mu.RUnlock()
+	v, err := s.view(ctx, ids...)
 	if err != nil {
 		return nil, err
 	}
@@ -234,102 +239,6 @@ func (v *view) metric(id uint32) (string, error) {
 	return name, nil
 }
 
-// Scan is that of history.View.
-func (v *view) Scan(ctx context.Context, q Query) iter.Seq2[*history.Chunk, error] {
-	return func(yield func(*history.Chunk, error) bool) {
-		devices, err := v.selected(q.Devices)
-		c := scan{ctx: ctx, v: v, q: &q, yield: yield}
-		if err == nil {
-			err = c.journal()
-		}
-		for _, d := range devices {
-			if err == nil {
-				err = c.device(d)
-			}
-		}
-		if err != nil && err != errStopped {
-			yield(nil, fmt.Errorf("read readings: %w", err))
-		}
-	}
-}
-
-// scan makes chunks of the readings of one device after the other.
-type scan struct {
-	ctx   context.Context
-	v     *view
-	q     *Query
-	yield func(*history.Chunk, error) bool
-	chunk history.Builder
-}
-
-// journal says what of the journal cannot be read: that may be of any device.
-func (c *scan) journal() error {
-	if n := c.v.s.damagedRecords.Load(); n > 0 && !c.yield(nil, &DamagedError{Device: "some devices", From: math.MinInt64, To: math.MaxInt64,
-		Cause: fmt.Errorf("%d records of the journal are damaged", n)}) {
-		return errStopped
-	}
-	return nil
-}
-
-func (c *scan) device(d named) error {
-	c.chunk.Begin(d.name)
-	for r, err := range c.v.merged(c.ctx, d, c.q.From, c.q.End()) {
-		if damage := (*DamagedError)(nil); errors.As(err, &damage) {
-			err = c.damaged(d, damage)
-		} else if err == nil {
-			err = c.add(d, r)
-		} else {
-			err = fmt.Errorf("device %q: %w", d.name, err)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return c.flush(d)
-}
-
-// flush yields what there is.
-func (c *scan) flush(d named) error {
-	if c.chunk.Len() > 0 && !c.yield(c.chunk.Chunk(), nil) {
-		return errStopped
-	}
-	c.chunk.Begin(d.name)
-	return c.ctx.Err()
-}
-
-func (c *scan) damaged(d named, damage *DamagedError) error {
-	if err := c.flush(d); err != nil {
-		return err
-	}
-	if !c.yield(nil, damage) {
-		return errStopped
-	}
-	return nil
-}
-
-func (c *scan) add(d named, r *block.Reading) error {
-	for _, v := range r.Values {
-		if _, err := c.v.metric(v.Metric); err != nil {
-			return c.damaged(d, &DamagedError{Device: d.name, From: r.Time, To: r.Time + 1, Cause: err})
-		}
-	}
-	c.chunk.Row(r.Time, r.Received, uint8(r.Flags&(flagTimeSource|flagClockUnsure)), r.Given)
-	for _, v := range r.Values {
-		if name, _ := c.v.metric(v.Metric); c.q.Wants(name) {
-			c.chunk.Value(name, v.Value)
-		}
-	}
-	if c.chunk.Len() < pageRows {
-		return nil
-	}
-	return c.flush(d)
-}
-
-// Reduce is that of history.View.
-func (v *view) Reduce(ctx context.Context, q Query, r history.Reduction) iter.Seq2[history.Series, error] {
-	return history.Reduce(ctx, v, q, r)
-}
-
 // Readings is that of history.View.
 func (v *view) Readings(ctx context.Context, q Query) iter.Seq2[Reading, error] {
 	return history.Readings(ctx, v, q)
@@ -386,34 +295,35 @@ func (v *view) rangeOfRows(ctx context.Context, d named, q *Query, take func(a, 
 	return err
 }
 
+// rangeOfBlocks looks at the first month that has some, and at the last.
 func (v *view) rangeOfBlocks(ctx context.Context, d named, q *Query, take func(a, b int64)) error {
-	blocks, damage, err := v.blocks(ctx, d, q.From, q.End())
+	month, end, err := v.monthsOf(ctx, q.From, q.End())
 	if err != nil {
 		return err
 	}
-	for _, m := range damage {
-		take(max(m.From, q.From), min(m.To, q.End())-1)
-	}
-	var dec block.Decoder
-	for _, m := range blocks {
-		if m.First >= q.From && m.Last < q.End() {
-			take(m.First, m.Last)
-			continue
-		}
-		err := v.decode(ctx, d, m, &dec)
-		if damage, ok := errors.AsType[*DamagedError](err); ok {
-			take(max(damage.From, q.From), min(damage.To, q.End())-1)
-		} else if err != nil {
-			return err
-		} else {
-			times := dec.Times()
-			from, _ := slices.BinarySearch(times, q.From)
-			if to, _ := slices.BinarySearch(times, q.End()); from < to {
-				take(times[from], times[to-1])
+	look := func(month int64) (found bool, err error) {
+		err = v.query(ctx, func(row []driver.Value) error {
+			first, ok := row[0].(int64)
+			last, _ := row[1].(int64)
+			if found = ok; ok {
+				take(max(first, q.From), min(last, q.End()-1))
 			}
+			return nil
+		}, `SELECT min(t0), max(t1) FROM block WHERE key BETWEEN ? AND ? AND t0 < ? AND t1 >= ?`,
+			block.Key(month, d.id, 0), block.Key(month, d.id, maxBlockNumber), q.End(), q.From)
+		if isDamage(err) {
+			take(max(block.MonthStart(month), q.From), min(block.MonthStart(month+1), q.End())-1)
+			found, err = true, nil
 		}
+		return found, err
 	}
-	return nil
+	for found := false; month <= end && !found && err == nil; month++ {
+		found, err = look(month)
+	}
+	for found := false; month <= end && !found && err == nil; end-- {
+		found, err = look(end)
+	}
+	return err
 }
 
 // Latest is that of history.View.
@@ -422,15 +332,28 @@ func (v *view) Latest(ctx context.Context, device string) ([]Reading, error) {
 	if err != nil {
 		return nil, fmt.Errorf("latest readings: %w", err)
 	}
-	return v.latest(ctx, devices[0])
+	list, whole, err := v.newest(ctx, devices[0])
+	if err != nil {
+		return nil, fmt.Errorf("latest readings: device %q: %w", device, err)
+	}
+	return v.latest(ctx, devices[0], list, whole)
 }
 
 // LatestAll is that of history.View.
 func (v *view) LatestAll(ctx context.Context) iter.Seq2[Reading, error] {
 	return func(yield func(Reading, error) bool) {
-		devices, _ := v.selected(nil)
+		devices, err := v.selected(nil)
+		var inBlocks map[int64][]block.Reading
+		if err == nil {
+			inBlocks, err = v.allNewest(ctx)
+		}
+		if err != nil {
+			yield(Reading{}, fmt.Errorf("latest readings: %w", err))
+			return
+		}
 		for _, d := range devices {
-			list, err := v.latest(ctx, d)
+			inBlock, there := inBlocks[d.id]
+			list, err := v.latest(ctx, d, inBlock, inBlock != nil || !there && inBlocks != nil)
 			if isDamage(err) {
 				err = &DamagedError{Device: d.name, From: math.MinInt64, To: math.MaxInt64, Cause: err}
 			}
@@ -446,9 +369,26 @@ func (v *view) LatestAll(ctx context.Context) iter.Seq2[Reading, error] {
 	}
 }
 
-func (v *view) latest(ctx context.Context, d named) (newest []Reading, err error) {
-	list, err := v.latestValues(ctx, d)
-	if err != nil {
+// allNewest is newest of all devices that are there, those that are not whole with nil; where the table itself is damaged, it is nil.
+func (v *view) allNewest(ctx context.Context) (all map[int64][]block.Reading, err error) {
+	all = map[int64][]block.Reading{}
+	err = v.query(ctx, func(row []driver.Value) error {
+		id, ok := row[0].(int64)
+		body, _ := row[1].([]byte)
+		if ok {
+			all[id], _ = decodeNewest(id, body)
+		}
+		return nil
+	}, `SELECT device, body FROM newest`)
+	if isDamage(err) {
+		return nil, nil
+	}
+	return all, err
+}
+
+// latest completes what table newest has of a device, if that is whole.
+func (v *view) latest(ctx context.Context, d named, list []block.Reading, whole bool) (newest []Reading, err error) {
+	if list, err = v.latestValues(ctx, d, list, whole); err != nil {
 		return nil, fmt.Errorf("latest readings: device %q: %w", d.name, err)
 	}
 	for _, r := range list {

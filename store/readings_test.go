@@ -144,9 +144,9 @@ func TestWhatCannotBeReadIsNamedAndTheRestIsRead(t *testing.T) {
 			continue
 		}
 		assert.Equal(t, got < all, len(devices) > 0, "page %d: %d of %d rows, damage named for %d devices", page, got, all, len(devices))
-		if len(devices) > 0 && len(devices) <= 3 {
+		if len(devices) > 0 && len(devices) <= 4 { // a leaf may have rows of so many
 			partly++
-			assert.GreaterOrEqual(t, got, all-3*damageRows, "page %d", page)
+			assert.GreaterOrEqual(t, got, all-4*damageRows, "page %d", page)
 		}
 		require.NoError(t, s.Close())
 	}

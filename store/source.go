@@ -22,15 +22,9 @@ import (
 // blocks returns what blocks a device has with readings from a time on, which is included, to another, which is not, in order of
 // their first. Damage says of which months it is not known.
 func (v *view) blocks(ctx context.Context, d named, from, to int64) (list []block.Meta, damage []*DamagedError, err error) {
-	month, end, err := v.months(ctx)
+	month, end, err := v.monthsOf(ctx, from, to)
 	if err != nil {
 		return nil, nil, err
-	}
-	if from > -maxBlockTime {
-		month = max(month, block.Month(from))
-	}
-	if to < maxBlockTime {
-		end = min(end, block.Month(to))
 	}
 	for ; month <= end; month++ {
 		err := v.query(ctx, func(row []driver.Value) error {
@@ -48,6 +42,20 @@ func (v *view) blocks(ctx context.Context, d named, from, to int64) (list []bloc
 	}
 	slices.SortFunc(list, func(a, b block.Meta) int { return cmp.Or(cmp.Compare(a.First, b.First), cmp.Compare(a.Key, b.Key)) })
 	return list, damage, nil
+}
+
+// monthsOf is months of a time.
+func (v *view) monthsOf(ctx context.Context, from, to int64) (first, last int64, err error) {
+	if first, last, err = v.months(ctx); err != nil {
+		return 0, 0, err
+	}
+	if from > -maxBlockTime {
+		first = max(first, block.Month(from))
+	}
+	if to < maxBlockTime {
+		last = min(last, block.Month(to))
+	}
+	return first, last, nil
 }
 
 // months are the first and the last month of which there are blocks; the first is behind the last where there are none. Where an end
@@ -122,6 +130,9 @@ func (v *view) newest(ctx context.Context, d named) (list []block.Reading, whole
 		whole = bad == nil
 		return nil
 	}, `SELECT body FROM newest WHERE device = ?`, d.id)
+	if isDamage(err) {
+		list, whole, err = nil, false, nil
+	}
 	return list, whole, err
 }
 
@@ -440,13 +451,10 @@ func (s *rowStream) readable(time int64) (bool, error) {
 	return false, err
 }
 
-// latestValues returns of each metric of a device the latest value, in order of time.
-func (v *view) latestValues(ctx context.Context, d named) ([]block.Reading, error) {
-	list, whole, err := v.newest(ctx, d)
-	if isDamage(err) {
-		whole, err = false, nil
-	}
-	if err == nil && !whole { // the values are in the blocks
+// latestValues returns of each metric of a device the latest value, in order of time. list is what table newest has of it, if that is
+// whole.
+func (v *view) latestValues(ctx context.Context, d named, list []block.Reading, whole bool) (_ []block.Reading, err error) {
+	if !whole { // the values are in the blocks
 		list, err = v.latestInBlocks(ctx, d)
 	}
 	if err == nil && v.rows {
@@ -461,8 +469,7 @@ func (v *view) latestValues(ctx context.Context, d named) ([]block.Reading, erro
 	if err != nil {
 		return nil, err
 	}
-	var work scratch
-	return latest(list, work.read(v.tail.Slice(d.id, math.MinInt64, math.MaxInt64))), nil
+	return latest(list, v.tail.Latest(d.id)), nil
 }
 
 // latestInBlocks is for a device whose row in table newest is damaged.

@@ -126,6 +126,7 @@ type Store struct {
 	journal journalTail       // for who writes, or loads
 	hasRows bool              // in table reading, perhaps
 	lookups map[int64]*lookup // by device
+	tables  keptTables        // for who writes, or loads
 
 	damagedRecords atomic.Int64 // of the journal
 	compaction     compaction

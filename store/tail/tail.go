@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/plantops/plantops/store/block"
@@ -30,6 +31,9 @@ type list struct {
 	runs  []run // the longest first
 	first int64 // the number of the journal's record with the oldest of them
 	since time.Duration
+
+	latest []block.Reading // of each metric, with one value; replaced when it changes, as long as a frozen has it
+	shared atomic.Bool     // one has
 }
 
 // run is readings in order of time, each later than the one before.
@@ -58,6 +62,7 @@ func (t *Tail) Add(seq int64, since time.Duration, e *block.Entry) int {
 	before := len(l.data)
 	l.data = appendReading(l.data, &e.Reading)
 	l.insert(item{e.Time, uint32(before)})
+	l.remember(&e.Reading)
 	t.readings++
 	t.bytes += len(l.data) - before + itemBytes
 	return l.len()
@@ -68,6 +73,36 @@ func (l *list) len() (n int) {
 		n += len(r)
 	}
 	return n
+}
+
+// remember keeps the latest value of each metric. Of several of one time the first counts.
+func (l *list) remember(r *block.Reading) {
+	as := r // what the device said first of that time
+	for i := range l.latest {
+		if l.latest[i].Time == r.Time {
+			as = &l.latest[i]
+			break
+		}
+	}
+	received, flags, given := as.Received, as.Flags, as.Given
+	for _, v := range r.Values {
+		at := slices.IndexFunc(l.latest, func(k block.Reading) bool { return k.Values[0].Metric == v.Metric })
+		if at >= 0 && l.latest[at].Time >= r.Time {
+			continue
+		}
+		if l.shared.Swap(false) {
+			l.latest = slices.Clone(l.latest)
+			for i := range l.latest {
+				l.latest[i].Values = slices.Clone(l.latest[i].Values)
+			}
+		}
+		if at < 0 {
+			at = len(l.latest)
+			l.latest = append(l.latest, block.Reading{Values: make([]block.Value, 1)})
+		}
+		k := &l.latest[at]
+		k.Time, k.Received, k.Flags, k.Given, k.Values[0] = r.Time, received, flags, given, v
+	}
 }
 
 // insert puts an item behind a run that ends before it, or begins a run. Runs get shorter by half at least from one to the next,
@@ -243,7 +278,7 @@ func (t *Tail) Slice(device, from, to int64) Slice {
 		t.mu.RUnlock()
 		return Slice{}
 	}
-	f := l.freeze()
+	f := frozen{data: l.data, runs: slices.Clone(l.runs)}
 	t.mu.RUnlock()
 	return f.slice(from, to)
 }
@@ -254,8 +289,9 @@ type Frozen struct {
 }
 
 type frozen struct {
-	data []byte
-	runs []run
+	data   []byte
+	runs   []run
+	latest []block.Reading
 }
 
 // Freeze returns what devices have, none: all of them.
@@ -277,7 +313,18 @@ func (t *Tail) Freeze(devices ...int64) Frozen {
 }
 
 // freeze keeps the lengths as they are now.
-func (l *list) freeze() frozen { return frozen{l.data, slices.Clone(l.runs)} }
+func (l *list) freeze() frozen {
+	l.shared.Store(true)
+	return frozen{l.data, slices.Clone(l.runs), l.latest}
+}
+
+// Latest returns the latest reading of each metric of a device, with one value each, in order of time. It is the caller's to
+// keep, the values are not to be changed.
+func (f Frozen) Latest(device int64) []block.Reading {
+	list := slices.Clone(f.devices[device].latest)
+	slices.SortStableFunc(list, func(a, b block.Reading) int { return compare(item{time: a.Time}, item{time: b.Time}) })
+	return list
+}
 
 // Slice is that of the Tail at that moment.
 func (f Frozen) Slice(device, from, to int64) Slice { return f.devices[device].slice(from, to) }

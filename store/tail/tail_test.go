@@ -128,3 +128,22 @@ func TestItIsReadWhileMoreComes(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+func TestLatestIsThatOfTheMomentAndOfEachMetric(t *testing.T) {
+	tl := New()
+	add := func(time, received int64, values ...block.Value) {
+		tl.Add(1, 0, &block.Entry{Device: 1, Reading: block.Reading{Time: time, Received: received, Values: values}})
+	}
+	add(20, 21, block.Value{Metric: 1, Value: 5})
+	add(10, 22, block.Value{Metric: 1, Value: 4}, block.Value{Metric: 2, Value: 7}) // late
+	before := tl.Freeze(1)
+	add(30, 31, block.Value{Metric: 2, Value: 8})
+	add(30, 32, block.Value{Metric: 3, Value: 9}, block.Value{Metric: 2, Value: 0}) // what came first counts
+	want := []block.Reading{{Time: 10, Received: 22, Values: []block.Value{{Metric: 2, Value: 7}}}, {Time: 20, Received: 21, Values: []block.Value{{Metric: 1, Value: 5}}}}
+	assert.Equal(t, want, before.Latest(1))
+	want = []block.Reading{{Time: 20, Received: 21, Values: []block.Value{{Metric: 1, Value: 5}}},
+		{Time: 30, Received: 31, Values: []block.Value{{Metric: 2, Value: 8}}}, {Time: 30, Received: 31, Values: []block.Value{{Metric: 3, Value: 9}}}}
+	assert.Equal(t, want, tl.Freeze().Latest(1))
+	tl.Drop(1)
+	assert.Empty(t, tl.Freeze().Latest(1))
+}
