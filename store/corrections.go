@@ -345,6 +345,11 @@ func (s *Store) View(ctx context.Context) (history.View, error) {
 	if err != nil {
 		return nil, err
 	}
+	return s.corrected(ctx, v)
+}
+
+// corrected is a view with what is done to readings when they are read. After an error the view is closed.
+func (s *Store) corrected(ctx context.Context, v history.View) (history.View, error) {
 	r := s.rules.Load()
 	if s.options.ReadOnly { // another process may have written them
 		fresh := s.loadRules(ctx)

@@ -46,7 +46,11 @@ func (s *Store) Latest(ctx context.Context, device string) ([]Reading, error) {
 		ids = []int64{d.id}
 	}
 	s.state.mu.RUnlock()
-	v, err := s.view(ctx, ids...)
+	raw, err := s.view(ctx, ids...)
+	if err != nil {
+		return nil, err
+	}
+	v, err := s.corrected(ctx, raw)
 	if err != nil {
 		return nil, err
 	}
