@@ -359,6 +359,9 @@ func (s *Store) PurgeDevice(ctx context.Context, name string) (deleted int64, er
 			return fail(err)
 		}
 	}
+	if err := s.purgeHours(ctx, d.id); err != nil {
+		return fail(err)
+	}
 	if err := s.forgetDevice(ctx, name); err != nil {
 		return fail(err)
 	}
@@ -441,13 +444,16 @@ func (s *Store) forgetDevice(ctx context.Context, name string) error {
 
 // purgeStatements take a device out of every table, those that point to others first.
 type purgeStatements struct {
-	forget [17]*statement
+	forget [20]*statement
 }
 
 func (q *purgeStatements) all() (list []compile) {
 	for i, text := range [len(q.forget)]string{
 		`DELETE FROM reading WHERE device = ?`,
 		`DELETE FROM newest WHERE device = ?`,
+		`DELETE FROM sql_series WHERE device = ?`,
+		`DELETE FROM sql_device WHERE device = ?`,
+		`DELETE FROM sql_due WHERE device = ?`,
 		`DELETE FROM calibration WHERE device = ?`,
 		`DELETE FROM void WHERE device = ?`,
 		`DELETE FROM quarantine WHERE device = ?`,

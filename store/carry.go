@@ -46,7 +46,7 @@ type column struct {
 
 // notCarried are the tables that do not come along with the small ones.
 func notCarried(name string) bool {
-	return name == "reading" || name == "block" || strings.HasPrefix(name, "sqlite_")
+	return name == "reading" || name == "block" || strings.HasPrefix(name, "sql_") || strings.HasPrefix(name, "sqlite_")
 }
 
 // run carries everything but blocks and rows of readings over, in one transaction, and returns in words what is missing.

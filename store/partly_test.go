@@ -6,6 +6,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/plantops/plantops/store/aside"
 )
 
 func TestABatchThatIsIsolatedHalfwayCountsNoMessageTwice(t *testing.T) {
@@ -13,7 +15,7 @@ func TestABatchThatIsIsolatedHalfwayCountsNoMessageTwice(t *testing.T) {
 	execute(t, s, `
 		CREATE TRIGGER reading_poison BEFORE INSERT ON skipped WHEN NEW.first > 1 BEGIN SELECT raise(ABORT, 'no'); END;
 		CREATE TRIGGER entry_poison BEFORE INSERT ON quarantine BEGIN SELECT raise(ABORT, 'no'); END`)
-	require.NoError(t, os.Mkdir(s.path+asideSuffix, 0o700), "so that the side file cannot be written")
+	require.NoError(t, os.Mkdir(s.path+aside.Suffix, 0o700), "so that the side file cannot be written")
 	noTime := telemetry("bed-1", 1, Value{"temperature", 1})
 	noTime.TimeSource = FromArrival
 	batch := []Message{noTime, telemetry("bed-1", 1, Value{"humidity", 2}), telemetry("bed-1", 5, Value{"temperature", 3})}
@@ -22,7 +24,7 @@ func TestABatchThatIsIsolatedHalfwayCountsNoMessageTwice(t *testing.T) {
 	outcomes, err := s.Append(t.Context(), batch, nil)
 	require.ErrorIs(t, err, ErrPartly)
 	require.NotEmpty(t, outcomes)
-	require.NoError(t, os.Remove(s.path+asideSuffix))
+	require.NoError(t, os.Remove(s.path+aside.Suffix))
 	outcomes, err = s.Append(t.Context(), batch[len(outcomes):], outcomes)
 	require.NoError(t, err)
 	assert.Equal(t, []Outcome{Stored, Stored, Quarantined}, outcomes)
@@ -36,7 +38,7 @@ func TestATornLineOfTheSideFileTakesNoMessageWithIt(t *testing.T) {
 		execute(t, s, `CREATE TRIGGER entry_poison BEFORE INSERT ON quarantine BEGIN SELECT raise(ABORT, 'no'); END;
 			CREATE TRIGGER reading_poison BEFORE INSERT ON skipped BEGIN SELECT raise(ABORT, 'no'); END`)
 		require.NoError(t, s.Close())
-		require.NoError(t, os.WriteFile(s.path+asideSuffix, []byte(torn+"\n"+`{"device":"bed-1","topic":"t","received":1}`+"\n"+`{"dev`), 0o600))
+		require.NoError(t, os.WriteFile(s.path+aside.Suffix, []byte(torn+"\n"+`{"device":"bed-1","topic":"t","received":1}`+"\n"+`{"dev`), 0o600))
 		again := func() *Store {
 			s, err := Open(t.Context(), s.options)
 			require.NoError(t, err)

@@ -1,11 +1,16 @@
 package store
 
 import (
+	"context"
 	"database/sql/driver"
 	"errors"
+	"fmt"
+	"io/fs"
 	"math"
 	"slices"
+	"time"
 
+	"github.com/plantops/plantops/store/aside"
 	"github.com/plantops/plantops/store/block"
 	"github.com/plantops/plantops/store/pack"
 )
@@ -66,7 +71,7 @@ func (s *Store) insertReading(d *device, m *Message, p *Part, time int64) (isNew
 	}
 	d.next.rows++
 	d.next.lastReading = max(d.next.lastReading, time)
-	return true, nil
+	return true, s.noteTime(d, time, time)
 }
 
 // insertRow inserts a row of table reading, unless there is one of that device and time.
@@ -136,6 +141,11 @@ func (s *Store) merge(d *device, p *Part, received, time int64) (outcome Outcome
 		}
 	}
 	s.tx.old = old
+	if len(old) > there {
+		if err := s.noteTime(d, time, time); err != nil {
+			return 0, "", err
+		}
+	}
 	switch {
 	case len(old) > maxMetrics:
 		return Quarantined, reasonMetrics, nil
@@ -250,4 +260,157 @@ func (s *Store) decodeInto(to *block.Decoder, m block.Meta) (whole bool, err err
 		return false, nil
 	}
 	return whole, err
+}
+
+// takeAside brings the messages of the side file into the quarantine, once, and removes it. Where the database refuses them
+// still they stay, and count.
+func (s *Store) takeAside(ctx context.Context) error {
+	name, lines, err := s.aside.Read()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("messages beside the database: %w", err)
+	}
+	known, err := int64(0), error(nil)
+	if name != "" {
+		known, err = s.w.countTaken.number(name)
+	}
+	if err == nil && known == 0 {
+		err = s.transact(func() error {
+			for _, l := range lines {
+				m := Message{Kind: Bad, Device: l.Device, Topic: l.Topic, Received: l.Received, ClockUnsure: l.Unsure, ClockLine: l.Line,
+					Payload: l.Payload, Reason: l.Reason}
+				if _, err := s.appendMessage(&m); err != nil {
+					return err
+				}
+			}
+			if name == "" { // torn, and nothing behind it
+				return nil
+			}
+			return s.w.noteTaken.run(name)
+		})
+	}
+	if err != nil {
+		s.log.Error("messages beside the database cannot be taken in", "file", s.aside.Path(), "count", len(lines), "err", err)
+		return s.aside.Keep(name, lines)
+	}
+	if known == 0 {
+		s.log.Warn("messages that the database had refused are in its quarantine now", "count", len(lines))
+	}
+	return s.aside.Remove()
+}
+
+// asideStatements say which side files were taken in.
+type asideStatements struct {
+	countTaken, noteTaken *statement
+}
+
+func (q *asideStatements) all() []compile {
+	return []compile{
+		{&q.countTaken, `SELECT count(*) FROM taken WHERE file = ?`},
+		{&q.noteTaken, `INSERT INTO taken (file) VALUES (?)`},
+	}
+}
+
+// SQLite's result codes of trouble that can pass: a batch is given again as it is.
+func mayPass(code int) bool {
+	switch code {
+	case codeBusy, 6, 7, codeReadOnly, 9, codeIO, codeFull, codeCannotUse, 15: // LOCKED, NOMEM, INTERRUPT, PROTOCOL
+		return true
+	}
+	return false
+}
+
+// isLasting reports whether the same statements would fail again: something in the file is damaged, or what is to be stored
+// does not fit into it.
+func isLasting(err error) bool {
+	if isDamage(err) {
+		return true
+	}
+	n := code(err)
+	return n != 0 && !mayPass(n)
+}
+
+// isolate stores a batch of which something cannot be stored: it is halved until what fails is one message. That one goes
+// where it can be kept (setAside), the others are stored. outcomes is appended to as by Append, after an error too: what is
+// committed by then has its outcome.
+func (s *Store) isolate(batch []Message, outcomes []Outcome, cause error) ([]Outcome, error) {
+	if len(batch) == 1 {
+		outcome, err := s.setAside(&batch[0], cause)
+		if err != nil {
+			return outcomes, err
+		}
+		return append(outcomes, outcome), nil
+	}
+	results := outcomes
+	for _, half := range [][]Message{batch[:len(batch)/2], batch[len(batch)/2:]} {
+		var err error
+		before := results
+		if results, err = s.appendAll(half, before); isLasting(err) {
+			results, err = s.isolate(half, before, err)
+		}
+		if err != nil {
+			return results, err
+		}
+	}
+	return results, nil
+}
+
+// setAside keeps a message that cannot be stored: in the quarantine, there without its device when that is what is damaged,
+// or in a file of its own.
+func (s *Store) setAside(m *Message, cause error) (Outcome, error) {
+	if m.Kind == Probe { // it proves that messages are kept
+		return Proved, s.transact(func() error { return nil })
+	}
+	if m.Kind == History { // whoever gave it still has it
+		return Unfit, nil
+	}
+	reason := fmt.Sprintf("cannot be stored: %.200s", cause)
+	for _, anonymous := range []bool{false, true} {
+		err := s.transact(func() error {
+			d := s.state.devices[""]
+			if !anonymous {
+				var err error
+				if d, _, err = s.deviceOf(m); err != nil {
+					return err
+				}
+			}
+			s.touch(d)
+			d.next.counts.add(Quarantined, 1)
+			return s.addEntry(d, m, reason, Quarantined)
+		})
+		if err == nil {
+			s.log.Error("a message cannot be stored; it is in the quarantine", "device", m.Device, "topic", m.Topic, "err", cause)
+			return Quarantined, nil
+		}
+		if !isLasting(err) {
+			return 0, err
+		}
+	}
+	if err := s.aside.Add(aside.Line{Device: m.Device, Topic: m.Topic, Received: m.Received, Unsure: m.ClockUnsure, Line: m.ClockLine,
+		Reason: reason, Payload: m.Payload}); err != nil {
+		return 0, fmt.Errorf("keep a message that the database refuses (%w): %w", cause, err)
+	}
+	s.log.Error("a message cannot be stored, nor quarantined; it is in a file beside the database until the next start",
+		"device", m.Device, "topic", m.Topic, "file", s.aside.Path(), "err", cause)
+	return Quarantined, nil
+}
+
+// mend makes the file anew when a write found it damaged, unless that was just done. The caller has the right to write.
+func (s *Store) mend(ctx context.Context, cause error) error {
+	if !s.mended.IsZero() && time.Since(s.mended) < rebuildEvery {
+		return cause
+	}
+	s.mended = time.Now()
+	err := s.rebuild(ctx, cause)
+	if err != nil {
+		s.log.Error("cannot make the database anew", "err", err)
+		return s.reopen() // go on with the damaged file as well as it goes
+	}
+	select {
+	case s.rebuilt <- struct{}{}:
+	default:
+	}
+	return nil
 }

@@ -13,9 +13,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/plantops/plantops/store/swap"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/plantops/plantops/store/aside"
+	"github.com/plantops/plantops/store/swap"
 )
 
 const damageDevices, damageRows = 12, 60
@@ -256,7 +258,7 @@ func TestAMessageThatCannotBeStoredIsFoundAndKept(t *testing.T) {
 	again13.Received, again13.Skipped = 13, []Skipped{{Field: "13"}}
 	assert.Equal(t, []Outcome{Quarantined}, mustAppend(t, s, again13))
 	assert.Equal(t, Counts{Stored: 20, Quarantined: 2}, totals(t, s), "the side file counts")
-	assert.FileExists(t, s.path+asideSuffix)
+	assert.FileExists(t, s.path+aside.Suffix)
 
 	again := func() *Store {
 		require.NoError(t, s.Close())
@@ -268,7 +270,7 @@ func TestAMessageThatCannotBeStoredIsFoundAndKept(t *testing.T) {
 	assert.Equal(t, Counts{Stored: 20, Quarantined: 2}, totals(t, again()), "it stays while the database refuses it")
 	execute(t, s, `DROP TRIGGER quarantine_poison`)
 	assert.Equal(t, Counts{Stored: 20, Quarantined: 2}, totals(t, again()))
-	assert.NoFileExists(t, s.path+asideSuffix)
+	assert.NoFileExists(t, s.path+aside.Suffix)
 	require.Len(t, entries(t, s), 2)
 	assert.Equal(t, Counts{Stored: 20, Quarantined: 2}, totals(t, again()), "once")
 	require.NoError(t, s.Close())

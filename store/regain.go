@@ -219,6 +219,9 @@ func (r *regain) insertBlock(s *Store, row salvage.Row) error {
 		}
 	}
 	s.touch(d)
+	if err := s.noteTime(d, m.First, m.Last); err != nil {
+		return err
+	}
 	there, whole := false, false
 	err = s.w.blockBody.query(func(row []driver.Value) error {
 		old, _ := row[0].([]byte)
@@ -320,6 +323,7 @@ func (r *regain) insert(s *Store, row salvage.Row) error {
 	if err == nil && isNew {
 		d.next.rows++
 		d.next.lastReading = max(d.next.lastReading, time)
+		err = s.noteTime(d, time, time)
 	}
 	return err
 }

@@ -27,7 +27,10 @@ const (
 // The space is used again for new readings, the file does not shrink.
 func (s *Store) DeleteBefore(ctx context.Context, cutoff time.Time) (deleted int64, err error) {
 	before := cutoff.UnixMilli()
-	due, err := s.devicesBefore(ctx, before)
+	var due []int64
+	if err = s.chunk(ctx, func() error { return s.noteKept(before) }); err == nil {
+		due, err = s.devicesBefore(ctx, before)
+	}
 	for err == nil && len(due) > 0 {
 		var rows int64
 		var left []int64
@@ -216,6 +219,7 @@ func (s *Store) deleteFromBlock(b *storedBlock, before int64) (deleted int64, er
 	if len(n.readings) == had {
 		return deleted, nil
 	}
+	d.hours.Stale = true
 	return deleted, s.replaceNewest(d, &n)
 }
 
@@ -419,6 +423,7 @@ func (s *Store) deleteOldest(id, before, limit int64) (deleted int64, err error)
 	if d := s.state.byID[id]; d != nil { // that the rows have a device is not the schema's rule
 		s.touch(d)
 		d.next.rows = max(d.next.rows-deleted, 0)
+		d.hours.Stale = true
 	}
 	return deleted, nil
 }

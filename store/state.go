@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/plantops/plantops/store/hourly"
 	"github.com/plantops/plantops/store/tail"
 )
 
@@ -44,11 +45,14 @@ type device struct {
 	touched bool  // next differs
 	metrics int   // names that this device brought
 
-	pending    int   // in the running transaction: its last entry, plus one; 0: none
-	pendingEnd int64 // the newest time of those
-	flushed    int64 // the last record of the journal whose readings of it are in blocks
-	blockEnd   int64 // the newest time that is in a block; math.MinInt64: none
-	dirty      int64 // the first record of the journal with counters that table counter does not have; 0: none
+	pending    int            // in the running transaction: its last entry, plus one; 0: none
+	pendingEnd int64          // the newest time of those
+	flushed    int64          // the last record of the journal whose readings of it are in blocks
+	blockEnd   int64          // the newest time that is in a block; math.MinInt64: none
+	hours      hourly.Pending // of the tables for other programs
+	shown      seenTimes
+
+	dirty int64 // the first record of the journal with counters that table counter does not have; 0: none
 }
 
 // state is what of the database is kept in memory: names, ids and counters. Who writes the database is the
@@ -130,7 +134,7 @@ func (s *Store) exportDevice(d *device, accounts map[string]credential, waiting 
 	out := Device{ID: d.name, Created: d.created, LastSeen: d.lastSeen, UnsureSeen: d.unsureSeen, LastReading: d.lastReading, Counts: d.counts,
 		LeftAt: d.leftAt, Behind: d.behind, Dropped: d.dropped, Skipped: d.skipped, LastSkipped: d.lastSkipped, SkippedAt: d.skippedAt}
 	out.Counts.Refused += waiting[d.name]
-	out.Counts.Quarantined += s.aside.quarantined(d.name)
+	out.Counts.Quarantined += s.aside.Count(d.name)
 	out.Registered = accounts[d.name].account.Role == RoleDevice
 	return out
 }
@@ -149,7 +153,7 @@ func (s *Store) Totals(ctx context.Context) (Counts, error) {
 	for _, n := range s.state.refused {
 		total.Refused += n
 	}
-	total.Quarantined += s.aside.quarantined("*")
+	total.Quarantined += s.aside.Count("*")
 	return total, nil
 }
 
@@ -237,6 +241,7 @@ func (s *Store) refresh(ctx context.Context) error {
 
 // onDisk is what load reads.
 type onDisk struct {
+	tables  keptTables
 	devices map[string]*device
 	byID    map[int64]*device
 	behind  map[string]map[*device]struct{}
@@ -279,6 +284,7 @@ func (s *Store) adopt(l *onDisk) {
 	s.journal, s.hasRows, s.lookups = l.journal, l.rows, map[int64]*lookup{}
 	s.compaction.moving, s.compaction.moved = l.rows, placed{}
 	s.tail.Store(l.tail)
+	s.tables.computed, s.tables.kept = l.tables.computed, l.tables.kept
 	if n := int64(len(l.journal.damaged)); s.damagedRecords.Swap(n) != n && n > 0 {
 		s.log.Error("records of the journal cannot be read: what devices sent with them is lost", "path", s.path, "count", n)
 	}
@@ -291,7 +297,7 @@ func (s *Store) loadFrom(ctx context.Context, db *sql.DB, l *onDisk) error {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }() // it only reads
-	for _, step := range []func(context.Context, querier, *onDisk) error{s.loadDevices, s.loadSkipped, s.loadGateways, s.loadNames, s.loadJournal} {
+	for _, step := range []func(context.Context, querier, *onDisk) error{s.loadDevices, s.loadSkipped, s.loadGateways, s.loadNames, s.loadJournal, s.loadTables} {
 		if err := step(ctx, tx, l); err != nil {
 			return err
 		}

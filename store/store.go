@@ -18,6 +18,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/plantops/plantops/store/aside"
 	"github.com/plantops/plantops/store/history"
 	"github.com/plantops/plantops/store/tail"
 )
@@ -112,7 +113,7 @@ type Store struct {
 	suspected atomic.Pointer[error]
 
 	mended time.Time // when the file was last made anew by a running server
-	aside  aside
+	aside  *aside.File
 
 	rebuilt chan struct{} // tells Regain
 
@@ -126,6 +127,7 @@ type Store struct {
 	journal journalTail       // for who writes, or loads
 	hasRows bool              // in table reading, perhaps
 	lookups map[int64]*lookup // by device
+	tables  keptTables        // for who writes, or loads
 
 	damagedRecords atomic.Int64 // of the journal
 	compaction     compaction

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/plantops/plantops/store/block"
+	"github.com/plantops/plantops/store/hourly"
 )
 
 // transaction is what the running write transaction has changed so far of what is kept in memory. It is applied when the
@@ -19,8 +20,8 @@ type transaction struct {
 	devices    []*device // created
 	metrics    []newMetric
 	bound      []rebound
-	seen       map[boot]*seen // of the starts whose numbered messages came
-	boots      []boot         // the keys of seen, in order of use
+	seen       map[boot]*numberedBoot // of the starts whose numbered messages came
+	boots      []boot                 // the keys of seen, in order of use
 	skipped    map[skippedKey]*skippedRow
 	newSkipped map[int64]int64 // rows of skipped that the table does not have, by device
 
@@ -35,9 +36,12 @@ type transaction struct {
 	index   map[placed]int // of the first indexed entries
 	indexed int
 
-	flushed []flushed // devices whose readings went into blocks
-	counted []*device // devices whose counters are in their table now
-	cut     int64     // the first record of the journal that is left; 0: nothing was cut off
+	flushed []flushed               // devices whose readings went into blocks
+	counted []*device               // devices whose counters are in their table now
+	late    map[*device]hourly.Span // as in table sql_due now
+	tables  *keptTables             // as in table sql_state now; nil: as before
+
+	cut int64 // the first record of the journal that is left; 0: nothing was cut off
 
 	// Kept between messages only to save allocations.
 	pairs, old, values []block.Value
@@ -222,6 +226,7 @@ func (s *Store) apply(refused map[refusal]int64) {
 		}
 	}
 	s.applyRecord()
+	s.applyTables()
 	s.tx.forget()
 	q := &s.tx.quarantine
 	if q.committed, q.entries = q.next, q.nextEntries; q.known {
@@ -267,6 +272,8 @@ func (t *transaction) forget() {
 	clear(t.entries) // of their texts
 	clear(t.flushed)
 	clear(t.counted)
+	clear(t.late)
+	t.tables = nil
 	t.boots = t.boots[:0]
 	t.seq, t.indexed, t.cut = 0, 0, 0
 	t.entries, t.values, t.flushed, t.counted = t.entries[:0], t.values[:0], t.flushed[:0], t.counted[:0]

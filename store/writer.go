@@ -11,8 +11,9 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/plantops/plantops/store/swap"
 	"modernc.org/sqlite"
+
+	"github.com/plantops/plantops/store/swap"
 )
 
 // SQLite's result codes that the store tells apart (the low byte of an extended code).
@@ -73,6 +74,7 @@ type writer struct {
 	purgeStatements
 	redateStatements
 	brokerStatements
+	tableStatements
 }
 
 func connectWriter(ctx context.Context, dsn string) (*writer, error) {
@@ -99,7 +101,7 @@ type compile struct {
 func (w *writer) prepare() (err error) {
 	for _, c := range slices.Concat(w.transactionStatements.all(), w.creationStatements.all(), w.gatewayStatements.all(), w.placeStatements.all(), w.recordStatements.all(), w.compactStatements.all(),
 		w.retentionStatements.all(), w.sequenceStatements.all(), w.skippedStatements.all(), w.quarantineStatements.all(), w.replayStatements.all(), w.accountStatements.all(),
-		w.settingStatements.all(), w.correctionStatements.all(), w.salvageStatements.all(), w.asideStatements.all(), w.purgeStatements.all(), w.redateStatements.all(), w.brokerStatements.all()) {
+		w.settingStatements.all(), w.correctionStatements.all(), w.salvageStatements.all(), w.asideStatements.all(), w.purgeStatements.all(), w.redateStatements.all(), w.brokerStatements.all(), w.tableStatements.all()) {
 		if *c.to, err = w.statement(c.text); err != nil {
 			return fmt.Errorf("prepare %.40q: %w", c.text, err)
 		}

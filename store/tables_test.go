@@ -1,0 +1,220 @@
+package store
+
+import (
+	"database/sql"
+	"fmt"
+	"math"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// asked are the rows of an answer to another program, which opens the file itself.
+func asked(t *testing.T, path, query string, args ...any) (rows []string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", "file:"+path+"?mode=ro")
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, db.Close()) }()
+	answer, err := db.QueryContext(t.Context(), query, args...)
+	require.NoError(t, err)
+	columns, err := answer.Columns()
+	require.NoError(t, err)
+	values, to := make([]any, len(columns)), make([]any, len(columns))
+	for i := range values {
+		to[i] = &values[i]
+	}
+	for answer.Next() {
+		require.NoError(t, answer.Scan(to...))
+		rows = append(rows, fmt.Sprintln(values...))
+		rows[len(rows)-1] = rows[len(rows)-1][:len(rows[len(rows)-1])-1]
+	}
+	require.NoError(t, answer.Err())
+	return rows
+}
+
+// panel is what a panel of Grafana asks, with the time that it shows in milliseconds: docs/sql.md.
+const panel = `SELECT time, device || ' ' || metric AS metric, avg AS value FROM hourly
+	WHERE metric = 'temperature' AND time >= $1 / 1000 AND time < $2 / 1000 ORDER BY time, device`
+
+const hours = `SELECT time, device, metric, min, avg, max, count FROM hourly ORDER BY time, device, metric`
+
+type tablesTest struct {
+	*Store
+	t    *testing.T
+	path string
+	now  time.Time
+}
+
+// tablesFrom is 2026-01-07 12:00 UTC.
+var tablesFrom = time.Date(2026, 1, 7, 12, 0, 0, 0, time.UTC)
+
+func openTables(t *testing.T) *tablesTest {
+	s := &tablesTest{t: t, path: filepath.Join(t.TempDir(), "plants.db"), now: tablesFrom}
+	s.open()
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+func (s *tablesTest) open() {
+	db, err := Open(s.t.Context(), Options{Path: s.path, Now: func() time.Time { return s.now }})
+	require.NoError(s.t, err)
+	s.Store = db
+}
+
+// send stores a value of a device, minutes after noon.
+func (s *tablesTest) send(device string, minute int, metric string, value float64) {
+	s.t.Helper()
+	at := tablesFrom.Add(time.Duration(minute) * time.Minute).UnixMilli()
+	outcomes := make([]Outcome, 1)
+	_, err := s.Append(s.t.Context(), []Message{{Device: device, Topic: "plants/" + device, Time: at, Received: at,
+		Values: []Value{{Metric: metric, Value: value}}, Payload: []byte("x")}}, outcomes)
+	require.NoError(s.t, err)
+	require.Equal(s.t, Stored, outcomes[0])
+}
+
+// write is a pass, minutes after noon.
+func (s *tablesTest) write(minute int, o TableOptions) {
+	s.t.Helper()
+	s.now = tablesFrom.Add(time.Duration(minute) * time.Minute)
+	require.NoError(s.t, s.WriteTables(s.t.Context(), o))
+}
+
+func TestOtherProgramsReadHoursOfTheLiveFile(t *testing.T) {
+	s := openTables(t)
+	hourly := TableOptions{Hourly: true}
+	for i := range 6 {
+		s.send("bed-1", i*20, "temperature", 20+float64(i)/10)
+		s.send("bed-2", i*20, "temperature", 1.0/3)
+	}
+	s.send("bed-1", 10, "humidity", 60)
+	s.write(121, hourly)
+	want := []string{
+		"1767787200 bed-1 humidity 60 60 60 1",
+		"1767787200 bed-1 temperature 20 20.1 20.2 3",
+		"1767787200 bed-2 temperature 0.3333333333333333 0.3333333333333333 0.3333333333333333 3",
+		"1767790800 bed-1 temperature 20.3 20.4 20.5 3",
+		"1767790800 bed-2 temperature 0.3333333333333333 0.3333333333333333 0.3333333333333333 3",
+	}
+	assert.Equal(t, want, asked(t, s.path, hours))
+	assert.Equal(t, []string{"1767787200 bed-1 temperature 20.1", "1767787200 bed-2 temperature 0.3333333333333333"},
+		asked(t, s.path, panel, tablesFrom.UnixMilli(), tablesFrom.Add(time.Hour).UnixMilli()))
+	assert.Equal(t, []string{"bed-1 humidity", "bed-1 temperature", "bed-2 temperature"}, asked(t, s.path, `SELECT device, metric FROM metrics ORDER BY 1, 2`))
+	assert.Equal(t, []string{"bed-1 1767787800000 humidity 60", "bed-1 1767793200000 temperature 20.5", "bed-2 1767793200000 temperature 0.3333333333333333"},
+		asked(t, s.path, `SELECT * FROM latest ORDER BY device, metric`))
+	assert.Equal(t, []string{"bed-1 1767787200000 0 1767787800000 1767793200000", "bed-2 1767787200000 0 1767793200000 1767793200000"},
+		asked(t, s.path, `SELECT device, created, registered, last_seen, last_reading FROM devices ORDER BY device`))
+
+	// What changes nothing writes nothing; what comes late is added.
+	version := asked(t, s.path, `SELECT computed FROM sql_state`)
+	s.write(122, hourly)
+	assert.Equal(t, version, asked(t, s.path, `SELECT computed FROM sql_state`))
+	s.send("bed-1", 30, "temperature", 30)
+	assert.Equal(t, []string{"1"}, asked(t, s.path, `SELECT count(*) FROM sql_due`), "it is late")
+	s.write(123, hourly)
+	want[1] = "1767787200 bed-1 temperature 20 22.575 30 4"
+	assert.Equal(t, want, asked(t, s.path, hours))
+	assert.Equal(t, []string{"0"}, asked(t, s.path, `SELECT count(*) FROM sql_due`))
+
+	// So it is in blocks, and after a start.
+	require.NoError(t, compacted(t.Context(), s.Store))
+	s.send("bed-1", 31, "temperature", 31)
+	crash(t, s.Store)
+	s.open()
+	s.send("bed-2", 150, "temperature", 5)
+	s.write(181, hourly)
+	want[1] = "1767787200 bed-1 temperature 20 24.26 31 5"
+	assert.Equal(t, append(want, "1767794400 bed-2 temperature 5 5 5 1"), asked(t, s.path, hours))
+
+	// Hours that were made anew are the same.
+	before := asked(t, s.path, hours)
+	s.write(182, TableOptions{})
+	assert.Empty(t, asked(t, s.path, hours))
+	require.NoError(t, s.Close())
+	s.open()
+	s.write(183, hourly)
+	assert.Equal(t, before, asked(t, s.path, hours))
+
+	_, err := s.PurgeDevice(t.Context(), "bed-1")
+	require.NoError(t, err)
+	assert.Len(t, asked(t, s.path, hours), 3)
+	assert.Equal(t, []string{"3"}, asked(t, s.path, `SELECT count(*) FROM sql_hourly`))
+	require.NoError(t, s.Check(t.Context()))
+}
+
+func TestHoursThatAreNotOverAreThereSoon(t *testing.T) {
+	s := openTables(t)
+	s.send("bed-1", 1, "temperature", 20)
+	s.write(2, TableOptions{Hourly: true})
+	assert.Len(t, asked(t, s.path, hours), 1, "the first pass has them")
+	s.send("bed-1", 3, "temperature", 21)
+	for pass := range tablesOpen {
+		s.write(3+5*pass, TableOptions{Hourly: true})
+	}
+	assert.Equal(t, []string{"1767787200 bed-1 temperature 20 20.5 21 2"}, asked(t, s.path, hours))
+}
+
+func TestHoursMayOutliveTheirReadings(t *testing.T) {
+	s := openTables(t)
+	keep := TableOptions{Hourly: true, Keep: 24 * time.Hour}
+	for i := range 4 {
+		s.send("bed-1", i*30, "temperature", float64(i))
+	}
+	s.write(121, keep)
+	before := asked(t, s.path, hours)
+	require.Len(t, before, 2)
+	_, err := s.DeleteBefore(t.Context(), tablesFrom.Add(45*time.Minute))
+	require.NoError(t, err)
+	s.send("bed-1", 50, "temperature", 99) // its hour is not whole any more
+	s.write(122, keep)
+	assert.Equal(t, before, asked(t, s.path, hours))
+	require.NoError(t, s.Close())
+	s.open()
+	s.write(123, keep)
+	assert.Equal(t, before, asked(t, s.path, hours))
+	s.write(26*60, keep)
+	assert.Equal(t, before[1:], asked(t, s.path, hours), "and they go in their time")
+
+	_, err = s.DeleteBefore(t.Context(), tablesFrom.Add(3*time.Hour))
+	require.NoError(t, err)
+	s.write(26*60+5, TableOptions{Hourly: true})
+	assert.Empty(t, asked(t, s.path, hours), "or with their readings")
+	assert.Empty(t, asked(t, s.path, `SELECT * FROM latest`))
+}
+
+func TestHoursFollowReadingsThatAreDatedAnew(t *testing.T) {
+	s := openTables(t)
+	at := tablesFrom.UnixMilli()
+	_, err := s.Append(t.Context(), []Message{{Device: "bed-1", Topic: "plants/bed-1", Received: at, TimeSource: FromArrival, ClockUnsure: true,
+		ClockLine: 1, Values: []Value{{Metric: "temperature", Value: 20}}}}, make([]Outcome, 1))
+	require.NoError(t, err)
+	s.write(61, TableOptions{Hourly: true})
+	require.Len(t, asked(t, s.path, hours), 1)
+	_, err = s.Redate(t.Context(), 1, 5*time.Hour)
+	require.NoError(t, err)
+	s.write(6*60+1, TableOptions{Hourly: true})
+	assert.Equal(t, []string{"1767805200 bed-1 temperature 20 20 20 1"}, asked(t, s.path, hours))
+}
+
+// A panel of one device must not read the hours of all.
+func TestHoursOfOneDeviceAreFoundByTheirKey(t *testing.T) {
+	s := openTables(t)
+	plan := fmt.Sprint(asked(t, s.path, `EXPLAIN QUERY PLAN SELECT time, avg FROM hourly WHERE device = 'bed-1' AND metric = 'temperature' AND time >= 5`))
+	assert.Contains(t, plan, "SEARCH sql_hourly USING PRIMARY KEY (hour=? AND series=?)")
+	assert.NotContains(t, plan, "SCAN")
+}
+
+func TestNumbersOfHoursAreExact(t *testing.T) {
+	s := openTables(t)
+	values := []float64{0.1, -0.001, 1013.25, 2147483.647, 2147483.648, math.MaxFloat64, math.SmallestNonzeroFloat64, 1e-9, 123456.789, 65535, 0.30000000000000004}
+	for i, v := range values {
+		s.send("bed-1", i*60, "x", v)
+	}
+	s.write(len(values)*60, TableOptions{Hourly: true})
+	for i, v := range values {
+		rows := asked(t, s.path, `SELECT min = $1, max = $1, abs(avg - $1) <= 5e-6 FROM hourly WHERE time = $2`, v, tablesFrom.Unix()+int64(i)*3600)
+		assert.Equal(t, []string{"1 1 1"}, rows, "%v", v)
+	}
+}
