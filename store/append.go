@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/plantops/plantops/store/block"
+	"github.com/plantops/plantops/store/numbered"
 	"github.com/plantops/plantops/store/pack"
 )
 
@@ -34,7 +35,7 @@ const maxArrivalSteps = 1000
 // one outcome per message to outcomes, in order. A message that Append saw before becomes a duplicate, so a batch may be
 // given again after an error.
 //
-// A message that the file cannot take is isolated (aside.go) and the others are stored; a file that is damaged is made anew
+// A message that the file cannot take is isolated (place.go) and the others are stored; a file that is damaged is made anew
 // first (rebuild.go).
 //
 // The context bounds the wait for other writers, not the commit. After an error nothing of the batch is stored and outcomes
@@ -198,9 +199,9 @@ func (s *Store) appendPart(d *device, m *Message, p *Part, reason string) (outco
 	switch {
 	case err != nil:
 		return 0, "", err
-	case standing == seenAgain:
+	case standing == numbered.Again:
 		return Duplicate, "", nil
-	case standing == seenOther:
+	case standing == numbered.Other:
 		return Quarantined, reasonConflict, nil
 	}
 	d.next.dropped += min(p.Numbering.Dropped, math.MaxInt64-d.next.dropped)

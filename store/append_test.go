@@ -222,8 +222,8 @@ func TestFailedCommitStoresNothingAndTheNextOneWorks(t *testing.T) {
 		hinder func(t *testing.T, s *Store) (relieve func())
 	}{
 		"file may not grow": {ErrFull, func(t *testing.T, s *Store) func() {
-			require.NoError(t, s.w.run(t.Context(), `PRAGMA max_page_count = 1`))
-			return func() { require.NoError(t, s.w.run(t.Context(), `PRAGMA max_page_count = 1000000`)) }
+			execute(t, s, `PRAGMA max_page_count = 1`)
+			return func() { execute(t, s, `PRAGMA max_page_count = 1000000`) }
 		}},
 		"locked by another program": {ErrLocked, func(t *testing.T, s *Store) func() {
 			db, err := sql.Open("sqlite", s.path)
@@ -367,7 +367,7 @@ func TestDamagedRowDoesNotHoldUpTheBatch(t *testing.T) {
 	m := telemetry("a", noon, Value{"ph", 6})
 	m.ClockUnsure, m.ClockLine = true, 1 // which makes it a row
 	mustAppend(t, s, m)
-	require.NoError(t, s.w.run(t.Context(), `UPDATE reading SET body = x'ffff'`))
+	execute(t, s, `UPDATE reading SET body = x'ffff'`)
 	assert.Equal(t, []Outcome{Quarantined, Stored}, mustAppend(t, s, m, telemetry("b", noon, Value{"ph", 6})))
 }
 

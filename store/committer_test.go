@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/plantops/plantops/broker/journal"
+	"github.com/plantops/plantops/store/aside"
 )
 
 // hooked is a statement whose runs a test replaces.
@@ -208,14 +209,14 @@ func TestAFaultOfOnePartLeavesTheOtherAlone(t *testing.T) {
 		s, f := attached(t, Options{})
 		execute(t, s, `CREATE TRIGGER poison BEFORE INSERT ON device BEGIN SELECT raise(ABORT, 'no'); END;
 			CREATE TRIGGER poison2 BEFORE INSERT ON quarantine BEGIN SELECT raise(ABORT, 'no'); END`)
-		require.NoError(t, os.Mkdir(s.path+asideSuffix, 0o700), "so that the side file cannot be written")
+		require.NoError(t, os.Mkdir(s.path+aside.Suffix, 0o700), "so that the side file cannot be written")
 		f.put(oneRetained(1, "a"))
 		s.Announce()
 		_, err := s.Append(t.Context(), []Message{telemetry("bed-1", noon, Value{"ph", 6})}, nil)
 		require.Error(t, err)
 		require.NoError(t, answered(t, f))
 		assert.Equal(t, 1, retained(t, s))
-		require.NoError(t, os.Remove(s.path+asideSuffix))
+		require.NoError(t, os.Remove(s.path+aside.Suffix))
 	})
 }
 

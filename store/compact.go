@@ -71,7 +71,7 @@ func (s *Store) startCompaction() {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	c.running, c.stop, c.stopped = true, cancel, make(chan struct{})
-	go s.compact(ctx, c.stopped)
+	go s.compact(ctx, c.wake, c.stopped)
 	if c.moving || s.compactionDue() {
 		s.wakeCompaction()
 	}
@@ -104,19 +104,22 @@ func (j *journalTail) long() bool {
 	return j.readings > maxJournalReadings || j.bytes > maxJournalBytes || len(j.records) > maxJournalRecords
 }
 
-func (s *Store) compact(ctx context.Context, stopped chan<- struct{}) {
+func (s *Store) compact(ctx context.Context, wake <-chan struct{}, stopped chan<- struct{}) {
 	defer close(stopped)
-	wake := s.compaction.wake
 	again := time.NewTimer(compactEvery)
 	defer again.Stop()
-	for {
+	for ready := wake; ; {
 		select {
 		case <-ctx.Done():
 			return
-		case <-wake:
+		case <-ready:
 		case <-again.C:
 		}
-		again.Reset(s.compactAll(ctx))
+		pause := s.compactAll(ctx)
+		if ready = wake; pause == compactRetry {
+			ready = nil // or else each commit would try it again, and say so
+		}
+		again.Reset(pause)
 	}
 }
 
@@ -222,10 +225,14 @@ func (s *Store) toFlush(all []tail.About) (devices []*device) {
 	return devices
 }
 
-// flushDevices puts all that the tail has of devices into blocks, inside the running transaction.
+// flushDevices puts all that the tail has of devices into blocks, inside the running transaction. They may have been chosen before it
+// began, and read anew since.
 func (s *Store) flushDevices(devices []*device) error {
 	w := &s.compaction.work
 	for _, d := range devices {
+		if d = s.state.byID[d.id]; d == nil {
+			continue // it was removed
+		}
 		list := w.read(s.tail.Load().Slice(d.id, math.MinInt64, math.MaxInt64))
 		if len(list) == 0 {
 			continue

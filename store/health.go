@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/plantops/plantops/store/block"
+	"github.com/plantops/plantops/store/swap"
 )
 
 // Health is what there is to know about the file.
@@ -444,7 +445,7 @@ func (s *Store) keepReserve() {
 	if err != nil {
 		return
 	}
-	err = giveToOwnerOf(filepath.Dir(path), file)
+	err = swap.GiveToOwnerOf(filepath.Dir(path), file.Chown)
 	if err == nil {
 		_, err = file.WriteAt(make([]byte, reserveBytes), 0) // really written: not every file system takes it from the free room otherwise
 	}

@@ -13,8 +13,10 @@ import (
 	"strconv"
 	"syscall"
 
-	"github.com/plantops/plantops/store/swap"
 	"modernc.org/sqlite"
+
+	"github.com/plantops/plantops/store/aside"
+	"github.com/plantops/plantops/store/swap"
 )
 
 // migrations are run in order of name; how many have run is the user_version of the file.
@@ -47,7 +49,7 @@ func (s *Store) open(ctx context.Context) error {
 	if err != nil {
 		return reason(err)
 	}
-	s.path, s.aside = path, aside{path: path + asideSuffix, byDevice: map[string]int64{}}
+	s.path, s.aside = path, aside.New(path)
 	if !s.options.ReadOnly {
 		if err := s.finishRestore(path); err != nil {
 			return err
@@ -188,27 +190,10 @@ func createFile(path string) error {
 	if err != nil {
 		return reason(err)
 	}
-	if err := errors.Join(giveToOwnerOf(filepath.Dir(path), file), file.Close()); err != nil {
+	if err := errors.Join(swap.GiveToOwnerOf(filepath.Dir(path), file.Chown), file.Close()); err != nil {
 		return reason(err)
 	}
 	return swap.SyncDir(path) // the name must outlive a power cut like what will be in it
-}
-
-// giveToOwnerOf gives a new file to the owner of dir when this is root, so that a command under sudo leaves nothing that
-// the server, which runs as the owner, cannot open. SQLite does the same for the log (robustFchown in os_unix.c).
-func giveToOwnerOf(dir string, file *os.File) error {
-	if os.Geteuid() != 0 {
-		return nil
-	}
-	info, err := os.Stat(dir)
-	if err != nil {
-		return err
-	}
-	owner, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || owner.Uid == 0 && owner.Gid == 0 {
-		return nil
-	}
-	return file.Chown(int(owner.Uid), int(owner.Gid))
 }
 
 // reason drops the path from an error: Open names it.

@@ -20,7 +20,7 @@ func TestFileThatCannotBeUsedIsRefusedAndNotChanged(t *testing.T) {
 	run := func(script string) func(t *testing.T, path string) {
 		return func(t *testing.T, path string) {
 			s := openTest(t, Options{Path: path})
-			require.NoError(t, s.w.run(t.Context(), script))
+			execute(t, s, script)
 			require.NoError(t, s.Close())
 		}
 	}
@@ -196,7 +196,7 @@ func TestDamageIsFoundAfterAnUncleanStop(t *testing.T) {
 		batch = append(batch, telemetry(fmt.Sprint("device-", i), noon, Value{"ph", 6}))
 	}
 	mustAppend(t, s, batch...)
-	require.NoError(t, s.w.run(t.Context(), `PRAGMA wal_checkpoint(TRUNCATE)`))
+	execute(t, s, `PRAGMA wal_checkpoint(TRUNCATE)`)
 	mustAppend(t, s, Message{Kind: Heartbeat, Device: "device-0", Received: noon})
 	path := copyFiles(t, s)
 	data, err := os.ReadFile(path)
@@ -259,6 +259,8 @@ func TestLogStaysBoundedUnderLoadAndIsCopiedWhenIdle(t *testing.T) {
 	h, err := s.Health(t.Context())
 	require.NoError(t, err)
 	assert.Less(t, h.WALBytes, int64(7<<20))
+	require.NoError(t, s.acquire(t.Context()))
+	defer s.release()
 	require.NoError(t, s.w.checkpoint())
 	left, err := s.w.number(`PRAGMA wal_checkpoint(NOOP)`)
 	require.NoError(t, err)
@@ -269,10 +271,14 @@ func TestWhoComesSecondToANewFileFindsItReady(t *testing.T) {
 	s := openTest(t, Options{})
 	mustAppend(t, s, telemetry("a", noon, Value{"ph", 6}))
 	require.NoError(t, createFile(s.path), "the file was not there a moment ago")
+	require.NoError(t, s.acquire(t.Context()))
 	require.NoError(t, s.migrate(t.Context(), 0), "it was empty a moment ago")
+	s.release()
 	assert.Equal(t, Counts{Stored: 1}, totals(t, s))
 	mustAppend(t, s, telemetry("b", noon, Value{"ph", 6}))
 
+	require.NoError(t, s.acquire(t.Context()))
+	defer s.release()
 	require.NoError(t, s.w.run(t.Context(), `PRAGMA user_version = 99`))
 	assert.ErrorIs(t, s.migrate(t.Context(), 0), ErrNewerSchema)
 	require.NoError(t, s.w.run(t.Context(), `PRAGMA user_version = 1`), "no transaction is left open")

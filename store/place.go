@@ -4,11 +4,14 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
+	"fmt"
+	"io/fs"
 	"math"
 	"slices"
+	"time"
 
+	"github.com/plantops/plantops/store/aside"
 	"github.com/plantops/plantops/store/block"
-	"github.com/plantops/plantops/store/hourly"
 	"github.com/plantops/plantops/store/pack"
 )
 
@@ -259,169 +262,155 @@ func (s *Store) decodeInto(to *block.Decoder, m block.Meta) (whole bool, err err
 	return whole, err
 }
 
-type tableStatements struct {
-	writeDue, deleteDue, writeState *statement
-	writeSeries, clearSeries        *statement
-	writeSeen, writeHour, writeRow  *statement
-	deleteHourRow, deleteHour       *statement
-	deleteRowsOf, deleteDeviceRows  *statement
-}
-
-func (q *tableStatements) all() []compile {
-	return []compile{
-		{&q.writeDue, `INSERT OR REPLACE INTO sql_due (device, first, last) VALUES (?, ?, ?)`},
-		{&q.deleteDue, `DELETE FROM sql_due WHERE device = ?`},
-		{&q.writeState, `UPDATE sql_state SET computed = ?, kept = ? WHERE id = 1`},
-		{&q.writeSeries, `INSERT INTO sql_series (device, metric, time, value) VALUES (?, ?, ?, ?) ON CONFLICT (device, metric)
-			DO UPDATE SET time = excluded.time, value = excluded.value WHERE time IS NOT excluded.time OR value IS NOT excluded.value`},
-		{&q.clearSeries, `UPDATE sql_series SET time = NULL, value = NULL WHERE device = ? AND metric = ?`},
-		{&q.writeSeen, `INSERT INTO sql_device (device, last_seen, last_reading) VALUES (?, ?, ?) ON CONFLICT (device)
-			DO UPDATE SET last_seen = excluded.last_seen, last_reading = excluded.last_reading
-			WHERE last_seen <> excluded.last_seen OR last_reading <> excluded.last_reading`},
-		{&q.writeHour, `INSERT OR IGNORE INTO sql_hour (hour) VALUES (?)`},
-		{&q.writeRow, `INSERT OR REPLACE INTO sql_hourly (hour, series, min, avg, max, count) VALUES (?, ?, ?, ?, ?, ?)`},
-		{&q.deleteHourRow, `DELETE FROM sql_hourly WHERE hour = ? AND series = ?`},
-		{&q.deleteHour, `DELETE FROM sql_hour WHERE hour = ?`},
-		{&q.deleteRowsOf, `DELETE FROM sql_hourly WHERE hour = ?`},
-		{&q.deleteDeviceRows, `DELETE FROM sql_hourly WHERE (hour, series) IN (SELECT sql_hourly.hour, series FROM sql_series
-			CROSS JOIN sql_hour CROSS JOIN sql_hourly ON sql_hourly.hour = sql_hour.hour AND series = sql_series.id WHERE device = ? LIMIT ?)`},
+// takeAside brings the messages of the side file into the quarantine, once, and removes it. Where the database refuses them
+// still they stay, and count.
+func (s *Store) takeAside(ctx context.Context) error {
+	name, lines, err := s.aside.Read()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-}
-
-// loadTables reads what is still to be computed.
-func (s *Store) loadTables(ctx context.Context, q querier, l *onDisk) error {
-	err := s.eachIn(ctx, q, func(scan func(...any) error) error { return scan(&l.tables.computed, &l.tables.kept) },
-		`SELECT computed, kept FROM sql_state`)
 	if err != nil {
-		return err
+		return fmt.Errorf("messages beside the database: %w", err)
 	}
-	for _, d := range l.devices {
-		d.hours = hourly.Pending{Due: hourly.Span{From: l.tables.computed, To: math.MaxInt64}, Stale: true}
+	known, err := int64(0), error(nil)
+	if name != "" {
+		known, err = s.w.countTaken.number(name)
 	}
-	return s.eachIn(ctx, q, func(scan func(...any) error) error {
-		var id int64
-		var span hourly.Span
-		err := scan(&id, &span.From, &span.To)
-		if d := l.byID[id]; d != nil {
-			d.hours.Late = span
-			d.hours.Due = d.hours.Due.With(span)
-		}
-		return err
-	}, `SELECT device, first, last FROM sql_due`)
-}
-
-// noteTime says that readings of a device from a time to another, which are included, changed, inside the running transaction.
-func (s *Store) noteTime(d *device, first, last int64) error {
-	span := hourly.Around(first, last)
-	d.hours.Stale = true
-	d.hours.Due = d.hours.Due.With(span) // at once: too much does no harm
-	if first >= s.tables.computed {
-		return nil
-	}
-	late, there := s.tx.late[d]
-	if !there {
-		late = d.hours.Late
-	}
-	if late.Has(span) {
-		return nil
-	}
-	late = late.With(span)
-	s.noteLate(d, late)
-	return s.w.writeDue.run(d.id, late.From, late.To)
-}
-
-func (s *Store) noteLate(d *device, late hourly.Span) {
-	if s.tx.late == nil {
-		s.tx.late = map[*device]hourly.Span{}
-	}
-	s.tx.late[d] = late
-}
-
-// applyTables is the part of apply.
-func (s *Store) applyTables() {
-	for d, late := range s.tx.late {
-		d.hours.Late = late
-	}
-	if t := s.tx.tables; t != nil {
-		s.tables.computed, s.tables.kept = t.computed, t.kept
-	}
-}
-
-// settle notes how far hours are computed.
-func (p *tablePass) settle(now int64) error {
-	s := p.s
-	return s.chunk(p.ctx, func() error {
-		computed := min(hourly.Floor(now), p.end)
-		newest := int64(math.MinInt64)
-		for _, d := range s.state.byID {
-			newest = max(newest, d.lastReading)
-			if d.id != 0 && !d.hours.Due.Empty() && !d.hours.Late.Has(d.hours.Due.Before(computed)) {
-				computed = min(computed, d.hours.Due.From)
+	if err == nil && known == 0 {
+		err = s.transact(func() error {
+			for _, l := range lines {
+				m := Message{Kind: Bad, Device: l.Device, Topic: l.Topic, Received: l.Received, ClockUnsure: l.Unsure, ClockLine: l.Line,
+					Payload: l.Payload, Reason: l.Reason}
+				if _, err := s.appendMessage(&m); err != nil {
+					return err
+				}
 			}
-		}
-		if computed = min(computed, hourly.Floor(newest)); s.options.Unsure() || computed < s.tables.computed {
-			computed = s.tables.computed
-		}
-		for _, d := range s.state.byID {
-			late := d.hours.Due.Before(computed)
-			if d.hours.Late.Empty() || late == d.hours.Late {
-				continue
+			if name == "" { // torn, and nothing behind it
+				return nil
 			}
-			var err error
-			if late.Empty() {
-				late = hourly.Span{}
-				err = s.w.deleteDue.run(d.id)
-			} else {
-				err = s.w.writeDue.run(d.id, late.From, late.To)
-			}
-			if err != nil {
-				return err
-			}
-			s.noteLate(d, late)
-		}
-		if computed == s.tables.computed {
-			return nil
-		}
-		return s.writeTableState(computed, s.tables.kept)
-	})
-}
-
-func (s *Store) writeTableState(computed, kept int64) error {
-	s.tx.tables = &keptTables{computed: computed, kept: kept}
-	return s.w.writeState.run(computed, kept)
-}
-
-// noteKept says that readings before a time are deleted: hours of before stay as they are.
-func (s *Store) noteKept(before int64) error {
-	if kept := hourly.Floor(saturated(before, hourMS-1)); kept > s.tables.kept {
-		return s.writeTableState(s.tables.computed, kept)
-	}
-	return nil
-}
-
-// purgeHours deletes the hours of a device that is purged.
-func (s *Store) purgeHours(ctx context.Context, id int64) error {
-	for again := true; again; {
-		err := s.chunk(ctx, func() error {
-			result, err := s.w.deleteDeviceRows.exec(id, int64(tableRows))
-			if err != nil {
-				return err
-			}
-			n, err := result.RowsAffected()
-			again = n > 0
-			return err
+			return s.w.noteTaken.run(name)
 		})
-		if err != nil {
-			return err
-		}
 	}
-	return nil
+	if err != nil {
+		s.log.Error("messages beside the database cannot be taken in", "file", s.aside.Path(), "count", len(lines), "err", err)
+		return s.aside.Keep(name, lines)
+	}
+	if known == 0 {
+		s.log.Warn("messages that the database had refused are in its quarantine now", "count", len(lines))
+	}
+	return s.aside.Remove()
 }
 
-// saturated is a plus b, or the largest time.
-func saturated(a, b int64) int64 {
-	if a > math.MaxInt64-b {
-		return math.MaxInt64
+// asideStatements say which side files were taken in.
+type asideStatements struct {
+	countTaken, noteTaken *statement
+}
+
+func (q *asideStatements) all() []compile {
+	return []compile{
+		{&q.countTaken, `SELECT count(*) FROM taken WHERE file = ?`},
+		{&q.noteTaken, `INSERT INTO taken (file) VALUES (?)`},
 	}
-	return a + b
+}
+
+// SQLite's result codes of trouble that can pass: a batch is given again as it is.
+func mayPass(code int) bool {
+	switch code {
+	case codeBusy, 6, 7, codeReadOnly, 9, codeIO, codeFull, codeCannotUse, 15: // LOCKED, NOMEM, INTERRUPT, PROTOCOL
+		return true
+	}
+	return false
+}
+
+// isLasting reports whether the same statements would fail again: something in the file is damaged, or what is to be stored
+// does not fit into it.
+func isLasting(err error) bool {
+	if isDamage(err) {
+		return true
+	}
+	n := code(err)
+	return n != 0 && !mayPass(n)
+}
+
+// isolate stores a batch of which something cannot be stored: it is halved until what fails is one message. That one goes
+// where it can be kept (setAside), the others are stored. outcomes is appended to as by Append, after an error too: what is
+// committed by then has its outcome.
+func (s *Store) isolate(batch []Message, outcomes []Outcome, cause error) ([]Outcome, error) {
+	if len(batch) == 1 {
+		outcome, err := s.setAside(&batch[0], cause)
+		if err != nil {
+			return outcomes, err
+		}
+		return append(outcomes, outcome), nil
+	}
+	results := outcomes
+	for _, half := range [][]Message{batch[:len(batch)/2], batch[len(batch)/2:]} {
+		var err error
+		before := results
+		if results, err = s.appendAll(half, before); isLasting(err) {
+			results, err = s.isolate(half, before, err)
+		}
+		if err != nil {
+			return results, err
+		}
+	}
+	return results, nil
+}
+
+// setAside keeps a message that cannot be stored: in the quarantine, there without its device when that is what is damaged,
+// or in a file of its own.
+func (s *Store) setAside(m *Message, cause error) (Outcome, error) {
+	if m.Kind == Probe { // it proves that messages are kept
+		return Proved, s.transact(func() error { return nil })
+	}
+	if m.Kind == History { // whoever gave it still has it
+		return Unfit, nil
+	}
+	reason := fmt.Sprintf("cannot be stored: %.200s", cause)
+	for _, anonymous := range []bool{false, true} {
+		err := s.transact(func() error {
+			d := s.state.devices[""]
+			if !anonymous {
+				var err error
+				if d, _, err = s.deviceOf(m); err != nil {
+					return err
+				}
+			}
+			s.touch(d)
+			d.next.counts.add(Quarantined, 1)
+			return s.addEntry(d, m, reason, Quarantined)
+		})
+		if err == nil {
+			s.log.Error("a message cannot be stored; it is in the quarantine", "device", m.Device, "topic", m.Topic, "err", cause)
+			return Quarantined, nil
+		}
+		if !isLasting(err) {
+			return 0, err
+		}
+	}
+	if err := s.aside.Add(aside.Line{Device: m.Device, Topic: m.Topic, Received: m.Received, Unsure: m.ClockUnsure, Line: m.ClockLine,
+		Reason: reason, Payload: m.Payload}); err != nil {
+		return 0, fmt.Errorf("keep a message that the database refuses (%w): %w", cause, err)
+	}
+	s.log.Error("a message cannot be stored, nor quarantined; it is in a file beside the database until the next start",
+		"device", m.Device, "topic", m.Topic, "file", s.aside.Path(), "err", cause)
+	return Quarantined, nil
+}
+
+// mend makes the file anew when a write found it damaged, unless that was just done. The caller has the right to write.
+func (s *Store) mend(ctx context.Context, cause error) error {
+	if !s.mended.IsZero() && time.Since(s.mended) < rebuildEvery {
+		return cause
+	}
+	s.mended = time.Now()
+	err := s.rebuild(ctx, cause)
+	if err != nil {
+		s.log.Error("cannot make the database anew", "err", err)
+		return s.reopen() // go on with the damaged file as well as it goes
+	}
+	select {
+	case s.rebuilt <- struct{}{}:
+	default:
+	}
+	return nil
 }

@@ -12,10 +12,11 @@ import (
 	"slices"
 	"time"
 
+	"modernc.org/sqlite"
+
 	"github.com/plantops/plantops/store/block"
 	"github.com/plantops/plantops/store/salvage"
 	"github.com/plantops/plantops/store/swap"
-	"modernc.org/sqlite"
 )
 
 // A damaged file is made anew: what is small (devices, accounts, counters, quarantine …) is carried over at once (carry.go),

@@ -13,9 +13,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/plantops/plantops/store/swap"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/plantops/plantops/store/aside"
+	"github.com/plantops/plantops/store/swap"
 )
 
 const damageDevices, damageRows = 12, 60
@@ -156,6 +158,18 @@ func TestADamagedPageIsSurvivedWhereverItIs(t *testing.T) {
 				require.NoError(t, s.Check(t.Context()))
 			}
 			rows, accounts, quarantined := held(t, s)
+			list, err := s.Salvages(t.Context())
+			require.NoError(t, err)
+			// What a reader or the check of blobs comes upon may have it made anew in a quiet moment meanwhile.
+			for range 10 {
+				if !slices.ContainsFunc(list, func(one Salvage) bool { return one.Finished == 0 }) {
+					break
+				}
+				mustRegain(t, s)
+				rows, accounts, quarantined = held(t, s)
+				list, err = s.Salvages(t.Context())
+				require.NoError(t, err)
+			}
 			lostRows := whole
 			for name, n := range wholeRows {
 				lostRows += n + 1 - rows[name]
@@ -163,8 +177,6 @@ func TestADamagedPageIsSurvivedWhereverItIs(t *testing.T) {
 			assert.LessOrEqual(t, lostRows, 4*damageRows, "rows on one page, or records or blocks that begin there")
 			assert.GreaterOrEqual(t, accounts, wholeAccounts-13, "accounts on one page")
 			assert.GreaterOrEqual(t, quarantined, wholeEntries-10, "entries on one page")
-			list, err := s.Salvages(t.Context())
-			require.NoError(t, err)
 			missing, lost := int64(0), ""
 			for _, one := range list {
 				assert.NotZero(t, one.Finished)
@@ -194,7 +206,7 @@ func TestAFileThatIsDamagedWhileTheServerRunsStopsNobody(t *testing.T) {
 			s, err := Open(t.Context(), Options{Path: path})
 			require.NoError(t, err)
 			defer func() { assert.NoError(t, s.Close()) }()
-			require.NoError(t, s.w.run(t.Context(), `PRAGMA cache_size = 0`), "what is in memory would hide the damage")
+			execute(t, s, `PRAGMA cache_size = 0`) // what is in memory would hide the damage
 			file, err := os.OpenFile(path, os.O_WRONLY, 0)
 			require.NoError(t, err)
 			_, err = file.WriteAt(bytes.Repeat([]byte{0xA5}, pageBytes), int64(page-1)*pageBytes)
@@ -223,10 +235,10 @@ func TestAFileThatIsDamagedWhileTheServerRunsStopsNobody(t *testing.T) {
 func TestAMessageThatCannotBeStoredIsFoundAndKept(t *testing.T) {
 	s := openTest(t, Options{})
 	trigger := func(table string) {
-		require.NoError(t, s.w.run(t.Context(), `CREATE TRIGGER `+table+`_poison BEFORE INSERT ON `+table+`
-			WHEN EXISTS (SELECT 1 FROM device WHERE name = 'poison') BEGIN SELECT raise(ABORT, 'no'); END`))
+		execute(t, s, `CREATE TRIGGER `+table+`_poison BEFORE INSERT ON `+table+`
+			WHEN EXISTS (SELECT 1 FROM device WHERE name = 'poison') BEGIN SELECT raise(ABORT, 'no'); END`)
 	}
-	require.NoError(t, s.w.run(t.Context(), `CREATE TRIGGER journal_poison BEFORE INSERT ON skipped WHEN NEW.first = 13 BEGIN SELECT raise(ABORT, 'no'); END`))
+	execute(t, s, `CREATE TRIGGER journal_poison BEFORE INSERT ON skipped WHEN NEW.first = 13 BEGIN SELECT raise(ABORT, 'no'); END`)
 	var batch []Message
 	for i := range 20 {
 		batch = append(batch, telemetry("bed-1", int64(i), Value{"temperature", 1}))
@@ -246,7 +258,7 @@ func TestAMessageThatCannotBeStoredIsFoundAndKept(t *testing.T) {
 	again13.Received, again13.Skipped = 13, []Skipped{{Field: "13"}}
 	assert.Equal(t, []Outcome{Quarantined}, mustAppend(t, s, again13))
 	assert.Equal(t, Counts{Stored: 20, Quarantined: 2}, totals(t, s), "the side file counts")
-	assert.FileExists(t, s.path+asideSuffix)
+	assert.FileExists(t, s.path+aside.Suffix)
 
 	again := func() *Store {
 		require.NoError(t, s.Close())
@@ -256,9 +268,9 @@ func TestAMessageThatCannotBeStoredIsFoundAndKept(t *testing.T) {
 		return s
 	}
 	assert.Equal(t, Counts{Stored: 20, Quarantined: 2}, totals(t, again()), "it stays while the database refuses it")
-	require.NoError(t, s.w.run(t.Context(), `DROP TRIGGER quarantine_poison`))
+	execute(t, s, `DROP TRIGGER quarantine_poison`)
 	assert.Equal(t, Counts{Stored: 20, Quarantined: 2}, totals(t, again()))
-	assert.NoFileExists(t, s.path+asideSuffix)
+	assert.NoFileExists(t, s.path+aside.Suffix)
 	require.Len(t, entries(t, s), 2)
 	assert.Equal(t, Counts{Stored: 20, Quarantined: 2}, totals(t, again()), "once")
 	require.NoError(t, s.Close())

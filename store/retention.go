@@ -33,12 +33,7 @@ func (s *Store) DeleteBefore(ctx context.Context, cutoff time.Time) (deleted int
 	}
 	for err == nil && len(due) > 0 {
 		var rows int64
-		var left []int64
-		rows, left, err = s.deleteChunk(ctx, due, before)
-		if s.isFull(err) && s.giveReserve() {
-			rows, left, err = s.deleteChunk(ctx, due, before)
-		}
-		due = left
+		rows, due, err = s.deleteChunk(ctx, due, before)
 		deleted += rows
 	}
 	if err == nil {
@@ -79,8 +74,17 @@ func (s *Store) flushBefore(ctx context.Context, before int64) error {
 	return nil
 }
 
-// chunk runs one of several transactions, between which others come first.
+// chunk runs one of several transactions that delete, between which others come first. On a full disk it takes what is held in reserve
+// for that.
 func (s *Store) chunk(ctx context.Context, change func() error) error {
+	err := s.oneChunk(ctx, change)
+	if s.isFull(err) && s.giveReserve() {
+		err = s.oneChunk(ctx, change)
+	}
+	return err
+}
+
+func (s *Store) oneChunk(ctx context.Context, change func() error) error {
 	if err := s.acquire(ctx); err != nil {
 		return err
 	}
@@ -96,13 +100,10 @@ func (s *Store) deleteBlocks(ctx context.Context, of *device, before int64) (del
 	for again && err == nil {
 		var n, last int64
 		var more bool
-		run := func() (err error) {
+		err = s.chunk(ctx, func() (err error) {
 			n, last, more, err = s.deleteSomeBlocks(of, before, behind)
 			return err
-		}
-		if err = s.chunk(ctx, run); s.isFull(err) && s.giveReserve() {
-			err = s.chunk(ctx, run)
-		}
+		})
 		if err == nil {
 			deleted, behind, again = deleted+n, last, more
 		}

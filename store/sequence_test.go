@@ -4,16 +4,14 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
-	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"pgregory.net/rapid"
 )
 
-// numbered is a message of a device without a clock: taken at noon + at, however long it was on its way.
-func numbered(boot string, sequence, at, age int64, value float64) Message {
+// numberedMessage is one of a device without a clock: taken at noon + at, however long it was on its way.
+func numberedMessage(boot string, sequence, at, age int64, value float64) Message {
 	m := telemetry("a", noon+at, Value{"ph", value})
 	m.Received, m.TimeSource = noon+at+age, FromAge
 	m.Numbering = Numbering{Boot: boot, Sequence: sequence}
@@ -31,14 +29,14 @@ func timesOf(t *testing.T, s *Store) (times []int64) {
 
 func TestNumberedMessageIsStoredOnceWhateverItsAge(t *testing.T) {
 	s := openTest(t, Options{})
-	assert.Equal(t, []Outcome{Stored, Duplicate}, mustAppend(t, s, numbered("x", 0, 0, 5, 6), numbered("x", 0, 30, 9000, 6)))
-	assert.Equal(t, []Outcome{Stored, Stored}, mustAppend(t, s, numbered("y", 0, 60, 0, 6), numbered("x", 1, 90, 0, 6)), "another start, another number")
+	assert.Equal(t, []Outcome{Stored, Duplicate}, mustAppend(t, s, numberedMessage("x", 0, 0, 5, 6), numberedMessage("x", 0, 30, 9000, 6)))
+	assert.Equal(t, []Outcome{Stored, Stored}, mustAppend(t, s, numberedMessage("y", 0, 60, 0, 6), numberedMessage("x", 1, 90, 0, 6)), "another start, another number")
 	for range 2 {
 		require.NoError(t, s.Close())
 		s = openTest(t, Options{Path: s.path})
-		assert.Equal(t, []Outcome{Duplicate, Duplicate}, mustAppend(t, s, numbered("x", 0, 500, 0, 6), numbered("y", 0, 500, 0, 6)))
+		assert.Equal(t, []Outcome{Duplicate, Duplicate}, mustAppend(t, s, numberedMessage("x", 0, 500, 0, 6), numberedMessage("y", 0, 500, 0, 6)))
 	}
-	other := numbered("x", 0, 700, 0, 6)
+	other := numberedMessage("x", 0, 700, 0, 6)
 	other.Device = "b"
 	assert.Equal(t, []Outcome{Stored}, mustAppend(t, s, other), "another device")
 	assert.Equal(t, []int64{0, 60, 90, 700}, timesOf(t, s))
@@ -48,7 +46,7 @@ func TestNumberedMessageIsStoredOnceWhateverItsAge(t *testing.T) {
 func TestAgesThatMeetInAMillisecondAreReadingsOfTheirOwn(t *testing.T) {
 	s := openTest(t, Options{})
 	mustAppend(t, s, telemetry("a", noon+1, Value{"ph", 6}))
-	assert.Equal(t, []Outcome{Stored, Stored, Stored}, mustAppend(t, s, numbered("x", 1, 0, 100, 6), numbered("x", 2, 0, 7, 6), numbered("x", 3, -5, 7, 6)))
+	assert.Equal(t, []Outcome{Stored, Stored, Stored}, mustAppend(t, s, numberedMessage("x", 1, 0, 100, 6), numberedMessage("x", 2, 0, 7, 6), numberedMessage("x", 3, -5, 7, 6)))
 	assert.Equal(t, []int64{-5, 0, 1, 2}, timesOf(t, s))
 	for r, err := range s.Readings(t.Context(), Query{From: noon + 2}) {
 		require.NoError(t, err)
@@ -58,7 +56,7 @@ func TestAgesThatMeetInAMillisecondAreReadingsOfTheirOwn(t *testing.T) {
 
 func TestOneNumberWithTwoMeaningsIsAConflict(t *testing.T) {
 	s := openTest(t, Options{})
-	first, other := numbered("x", 7, 0, 0, 6), numbered("x", 7, 10, 0, 6.5)
+	first, other := numberedMessage("x", 7, 0, 0, 6), numberedMessage("x", 7, 10, 0, 6.5)
 	other.Payload = []byte("other")
 	assert.Equal(t, []Outcome{Stored, Quarantined, Duplicate}, mustAppend(t, s, first, other, first))
 	list := entries(t, s)
@@ -76,12 +74,12 @@ func TestOneNumberWithTwoMeaningsIsAConflict(t *testing.T) {
 // What was kept the first time it came is not kept a second time, and is not lost to a replay.
 func TestNumberedMessageInQuarantineIsReplayed(t *testing.T) {
 	s := openTest(t, Options{})
-	unread := numbered("x", 7, 0, 0, 6)
+	unread := numberedMessage("x", 7, 0, 0, 6)
 	unread.Kind, unread.Values, unread.Reason, unread.Payload = Bad, nil, "no reading", []byte("{}")
 	assert.Equal(t, []Outcome{Quarantined, Duplicate}, mustAppend(t, s, unread, unread))
 	list := entries(t, s)
 	require.Len(t, list, 1)
-	outcome, err := s.ReplayQuarantined(t.Context(), list[0].ID, numbered("x", 7, 0, 0, 6))
+	outcome, err := s.ReplayQuarantined(t.Context(), list[0].ID, numberedMessage("x", 7, 0, 0, 6))
 	require.NoError(t, err)
 	assert.Equal(t, Stored, outcome)
 	assert.Empty(t, entries(t, s))
@@ -90,7 +88,7 @@ func TestNumberedMessageInQuarantineIsReplayed(t *testing.T) {
 
 func TestDroppedReadingsAreCountedOncePerMessage(t *testing.T) {
 	s := openTest(t, Options{})
-	first, second, silent := numbered("x", 7, 0, 0, 6), numbered("x", 8, 10, 0, 6), numbered("x", 9, 20, 0, 6)
+	first, second, silent := numberedMessage("x", 7, 0, 0, 6), numberedMessage("x", 8, 10, 0, 6), numberedMessage("x", 9, 20, 0, 6)
 	first.Numbering.Dropped, second.Numbering.Dropped = 3, 40
 	anonymous := telemetry("a", noon+30, Value{"ph", 6})
 	anonymous.Numbering.Dropped = 500
@@ -106,7 +104,7 @@ func TestDroppedReadingsAreCountedOncePerMessage(t *testing.T) {
 	require.NoError(t, s.Close())
 	s = openTest(t, Options{Path: s.path})
 	assert.Equal(t, int64(543), dropped())
-	many := numbered("x", 10, 40, 0, 6)
+	many := numberedMessage("x", 10, 40, 0, 6)
 	many.Numbering.Dropped = math.MaxInt64
 	mustAppend(t, s, many)
 	assert.Equal(t, int64(math.MaxInt64), dropped(), "no overflow")
@@ -121,17 +119,17 @@ func TestWhatIsRememberedOfADeviceIsBounded(t *testing.T) {
 	boot := func(i int) string { return fmt.Sprint("boot-", i) }
 	var batch []Message
 	for i := range maxBoots {
-		batch = append(batch, numbered(boot(i), 0, int64(i), 0, 6))
+		batch = append(batch, numberedMessage(boot(i), 0, int64(i), 0, 6))
 	}
 	mustAppend(t, s, batch...)
-	assert.Equal(t, []Outcome{Duplicate}, mustAppend(t, s, numbered(boot(0), 0, 100, 0, 6)), "and is the one heard last")
-	mustAppend(t, s, numbered(boot(maxBoots), 0, 200, 0, 6))
+	assert.Equal(t, []Outcome{Duplicate}, mustAppend(t, s, numberedMessage(boot(0), 0, 100, 0, 6)), "and is the one heard last")
+	mustAppend(t, s, numberedMessage(boot(maxBoots), 0, 200, 0, 6))
 	assert.Equal(t, int64(maxBoots), rows())
-	assert.Equal(t, []Outcome{Duplicate, Stored}, mustAppend(t, s, numbered(boot(0), 0, 300, 0, 6), numbered(boot(1), 0, 300, 0, 6)), "the one not heard for longest is forgotten")
+	assert.Equal(t, []Outcome{Duplicate, Stored}, mustAppend(t, s, numberedMessage(boot(0), 0, 300, 0, 6), numberedMessage(boot(1), 0, 300, 0, 6)), "the one not heard for longest is forgotten")
 
 	batch = batch[:0]
 	for i := range 1000 {
-		batch = append(batch, numbered(fmt.Sprint("new-", i), 0, int64(1000+i), 0, 6))
+		batch = append(batch, numberedMessage(fmt.Sprint("new-", i), 0, int64(1000+i), 0, 6))
 	}
 	mustAppend(t, s, batch...)
 	assert.Equal(t, int64(maxBoots), rows())
@@ -140,76 +138,19 @@ func TestWhatIsRememberedOfADeviceIsBounded(t *testing.T) {
 
 func TestAFailedCommitMarksNoNumber(t *testing.T) {
 	s := openTest(t, Options{})
-	mustAppend(t, s, numbered("x", 0, 0, 0, 6))
-	require.NoError(t, s.w.run(t.Context(), `PRAGMA max_page_count = 1`))
-	batch := []Message{numbered("x", 1, 1, 0, 6), {Kind: Bad, Device: "a", Payload: make([]byte, 100_000), Received: noon}}
+	mustAppend(t, s, numberedMessage("x", 0, 0, 0, 6))
+	execute(t, s, `PRAGMA max_page_count = 1`)
+	batch := []Message{numberedMessage("x", 1, 1, 0, 6), {Kind: Bad, Device: "a", Payload: make([]byte, 100_000), Received: noon}}
 	_, err := s.Append(t.Context(), batch, nil)
 	require.ErrorIs(t, err, ErrFull)
-	require.NoError(t, s.w.run(t.Context(), `PRAGMA max_page_count = 1000000`))
+	execute(t, s, `PRAGMA max_page_count = 1000000`)
 	assert.Equal(t, []Outcome{Stored, Quarantined}, mustAppend(t, s, batch...))
 }
 
 func TestADamagedListOfNumbersHoldsNothingUp(t *testing.T) {
 	s := openTest(t, Options{Path: filepath.Join(t.TempDir(), "a.db")})
-	mustAppend(t, s, numbered("x", 0, 0, 0, 6))
-	require.NoError(t, s.w.run(t.Context(), `UPDATE boot SET seen = x'01ff'`))
-	assert.Equal(t, []Outcome{Stored}, mustAppend(t, s, numbered("x", 1, 1, 0, 6)))
-	assert.Equal(t, []Outcome{Duplicate}, mustAppend(t, s, numbered("x", 1, 1, 0, 6)))
-}
-
-// Nothing new is ever taken for a repeat; and while the bounds hold, no repeat for new.
-func TestNumbersSeenAreTheNumbersAdded(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		numbers := rapid.OneOf(rapid.Int64Range(0, 40), rapid.Int64Range(0, 400), rapid.Int64Range(math.MaxInt64-40, math.MaxInt64))
-		var s seen
-		added, gaps := map[int64]uint32{}, false
-		for _, n := range rapid.SliceOfN(numbers, 0, 200).Draw(t, "numbers") {
-			print := rapid.Uint32Range(0, 1).Draw(t, "print")
-			was, there := added[n]
-			switch s.look(n, print) {
-			case seenNew:
-				require.True(t, !there || gaps, "%d came before", n)
-				s.add(n, print)
-				added[n] = print
-			case seenAgain:
-				require.True(t, there, "%d is new", n)
-			case seenOther:
-				require.True(t, there && was != print, "%d said so before", n)
-			}
-			gaps = gaps || len(s.ranges) == maxRanges
-			again, err := decodeSeen(s.encode())
-			require.NoError(t, err)
-			require.Equal(t, s.ranges, again.ranges)
-			require.Equal(t, s.recent, again.recent)
-		}
-	})
-}
-
-// FuzzDecodeSeen states: any bytes are refused or are a list in order within its bounds, which keeps its meaning when it is
-// written again.
-func FuzzDecodeSeen(f *testing.F) {
-	some := seen{ranges: []span{{0, 7}, {9, 1 << 40}}, recent: []recent{{3, 5}, {1 << 40, math.MaxUint32}}}
-	for _, seed := range [][]byte{nil, {seenVersion}, {seenVersion, 0}, {seenVersion, 1, 5, 0}, some.encode()} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, in []byte) {
-		s, err := decodeSeen(in)
-		if err != nil {
-			return
-		}
-		require.LessOrEqual(t, len(s.ranges), maxRanges)
-		require.LessOrEqual(t, len(s.recent), maxRecent)
-		require.True(t, slices.IsSortedFunc(s.ranges, func(a, b span) int {
-			if a.last < b.first-1 {
-				return -1
-			}
-			return 1
-		}))
-		for _, r := range s.ranges {
-			require.True(t, 0 <= r.first && r.first <= r.last)
-		}
-		again, err := decodeSeen(s.encode())
-		require.NoError(t, err)
-		require.Equal(t, s, again)
-	})
+	mustAppend(t, s, numberedMessage("x", 0, 0, 0, 6))
+	execute(t, s, `UPDATE boot SET seen = x'01ff'`)
+	assert.Equal(t, []Outcome{Stored}, mustAppend(t, s, numberedMessage("x", 1, 1, 0, 6)))
+	assert.Equal(t, []Outcome{Duplicate}, mustAppend(t, s, numberedMessage("x", 1, 1, 0, 6)))
 }

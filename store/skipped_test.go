@@ -204,11 +204,11 @@ func TestAMessageOfSeveralPartsHasOneOutcome(t *testing.T) {
 func TestAFailedCommitCountsNoSkippedField(t *testing.T) {
 	s := openTest(t, Options{})
 	mustAppend(t, s, partly(0, "mode", "auto"))
-	require.NoError(t, s.w.run(t.Context(), `PRAGMA max_page_count = 1`))
+	execute(t, s, `PRAGMA max_page_count = 1`)
 	batch := []Message{partly(1, "mode", "manual"), {Kind: Bad, Device: "a", Payload: make([]byte, 100_000), Received: noon}}
 	_, err := s.Append(t.Context(), batch, nil)
 	require.ErrorIs(t, err, ErrFull)
-	require.NoError(t, s.w.run(t.Context(), `PRAGMA max_page_count = 1000000`))
+	execute(t, s, `PRAGMA max_page_count = 1000000`)
 	d, err := s.Device(t.Context(), "a")
 	require.NoError(t, err)
 	assert.Equal(t, int64(1), d.Skipped)

@@ -134,7 +134,7 @@ func (s *Store) exportDevice(d *device, accounts map[string]credential, waiting 
 	out := Device{ID: d.name, Created: d.created, LastSeen: d.lastSeen, UnsureSeen: d.unsureSeen, LastReading: d.lastReading, Counts: d.counts,
 		LeftAt: d.leftAt, Behind: d.behind, Dropped: d.dropped, Skipped: d.skipped, LastSkipped: d.lastSkipped, SkippedAt: d.skippedAt}
 	out.Counts.Refused += waiting[d.name]
-	out.Counts.Quarantined += s.aside.quarantined(d.name)
+	out.Counts.Quarantined += s.aside.Count(d.name)
 	out.Registered = accounts[d.name].account.Role == RoleDevice
 	return out
 }
@@ -153,7 +153,7 @@ func (s *Store) Totals(ctx context.Context) (Counts, error) {
 	for _, n := range s.state.refused {
 		total.Refused += n
 	}
-	total.Quarantined += s.aside.quarantined("*")
+	total.Quarantined += s.aside.Count("*")
 	return total, nil
 }
 

@@ -18,6 +18,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/plantops/plantops/store/aside"
 	"github.com/plantops/plantops/store/history"
 	"github.com/plantops/plantops/store/tail"
 )
@@ -112,7 +113,7 @@ type Store struct {
 	suspected atomic.Pointer[error]
 
 	mended time.Time // when the file was last made anew by a running server
-	aside  aside
+	aside  *aside.File
 
 	rebuilt chan struct{} // tells Regain
 

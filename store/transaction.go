@@ -20,8 +20,8 @@ type transaction struct {
 	devices    []*device // created
 	metrics    []newMetric
 	bound      []rebound
-	seen       map[boot]*seen // of the starts whose numbered messages came
-	boots      []boot         // the keys of seen, in order of use
+	seen       map[boot]*numberedBoot // of the starts whose numbered messages came
+	boots      []boot                 // the keys of seen, in order of use
 	skipped    map[skippedKey]*skippedRow
 	newSkipped map[int64]int64 // rows of skipped that the table does not have, by device
 
@@ -176,9 +176,13 @@ func (s *Store) touch(d *device) {
 	}
 }
 
-// writeCounters writes the counters of devices into their table.
+// writeCounters writes the counters of devices into their table. They may have been chosen before the transaction began, and read anew
+// since.
 func (s *Store) writeCounters(devices []*device) error {
 	for _, d := range devices {
+		if d = s.state.byID[d.id]; d == nil {
+			continue // it was removed
+		}
 		n := &d.facts
 		if d.touched {
 			n = &d.next
@@ -188,8 +192,8 @@ func (s *Store) writeCounters(devices []*device) error {
 		if err != nil {
 			return fmt.Errorf("write counters of device %q: %w", d.name, err)
 		}
+		s.tx.counted = append(s.tx.counted, d)
 	}
-	s.tx.counted = append(s.tx.counted, devices...)
 	return nil
 }
 
@@ -243,6 +247,7 @@ func (s *Store) undo() {
 		// SQLite rolls back by itself after some errors; the next transaction tries again otherwise.
 		s.log.Debug("roll back", "err", err)
 	}
+	clear(s.lookups) // they may have seen blocks that are no more
 	s.state.mu.Lock()
 	defer s.state.mu.Unlock()
 	for _, d := range s.tx.touched {
@@ -384,7 +389,7 @@ func (s *Store) settleOnce() (stored bool, err error) {
 		return false, err
 	}
 	if stored { // also where a later sync does not write again what an earlier one could not
-		err = s.w.run(context.Background(), `PRAGMA wal_checkpoint(PASSIVE)`)
+		err = s.w.checkpointAll()
 	}
 	return stored, err
 }

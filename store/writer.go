@@ -11,8 +11,9 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/plantops/plantops/store/swap"
 	"modernc.org/sqlite"
+
+	"github.com/plantops/plantops/store/swap"
 )
 
 // SQLite's result codes that the store tells apart (the low byte of an extended code).
@@ -147,6 +148,24 @@ func (w *writer) checkpoint() error {
 	})
 	if err == nil && pages >= checkpointPages/4 {
 		err = w.run(context.Background(), `PRAGMA wal_checkpoint(PASSIVE)`)
+	}
+	return err
+}
+
+// checkpointAll copies the whole write-ahead log into the database. It is an error when a reader, or another writer, holds that up.
+func (w *writer) checkpointAll() error {
+	q, err := w.statement(`PRAGMA wal_checkpoint(PASSIVE)`) // answers: busy, pages in the log, pages copied
+	if err != nil {
+		return err
+	}
+	defer func() { _ = q.stmt.Close() }() // what Close could say, the query has said
+	all := false
+	err = q.query(func(row []driver.Value) error {
+		all = row[1] == row[2]
+		return nil
+	})
+	if err == nil && !all {
+		err = errors.New("a reader holds up the copy of the write-ahead log into the database")
 	}
 	return err
 }

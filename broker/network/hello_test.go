@@ -12,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/plantops/plantops/broker/refusal"
 )
 
 // slowly writes a few bytes at a time.
@@ -95,5 +97,55 @@ func TestWhatIsNoClientHelloIsGivenAsItIs(t *testing.T) {
 		said, err := io.ReadAll(&socket{Conn: here, hello: &hello{}})
 		require.NoError(t, err)
 		assert.Equal(t, begin, string(said))
+	}
+}
+
+func TestFirstPacketLimit(t *testing.T) {
+	tests := map[string]struct {
+		bytes []byte
+		want  *refusal.Refusal
+	}{
+		"an ordinary CONNECT":              {connectPacket, nil},
+		"as large as allowed":              {[]byte{0x10, 0x80, 0x80, 0x04}, nil}, // 64 KiB
+		"one more":                         {[]byte{0x10, 0x81, 0x80, 0x04}, &refusal.FirstPacketTooLarge},
+		"256 MB":                           {[]byte{0x10, 0xff, 0xff, 0xff, 0x7f}, &refusal.FirstPacketTooLarge},
+		"a length without an end":          {[]byte{0x10, 0x80, 0x80, 0x80, 0x80}, &refusal.FirstPacketTooLarge},
+		"four bytes of length, small":      {[]byte{0x10, 0x81, 0x80, 0x80, 0x00}, nil},
+		"what follows is not looked at":    {append(bytes.Clone(connectPacket), 0x10, 0xff, 0xff, 0xff, 0x7f), nil},
+		"a TLS client on the plain port":   {[]byte{0x16, 3, 1}, &refusal.TLSOnPlainPort},
+		"announced by a part of the bytes": {[]byte{0x10, 0xff, 0xff, 0xff}, &refusal.FirstPacketTooLarge},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			var whole firstPacket
+			assert.Equal(t, test.want, whole.check(test.bytes, firstPacketBytes))
+			var dripped firstPacket
+			var got *refusal.Refusal
+			for i := range test.bytes {
+				if got == nil {
+					got = dripped.check(test.bytes[i:i+1], firstPacketBytes)
+				}
+			}
+			assert.Equal(t, test.want, got, "byte by byte")
+		})
+	}
+}
+
+func TestOversizeFirstPacketIsNotPassedOn(t *testing.T) {
+	for _, kind := range listenerKinds {
+		t.Run(kind, func(t *testing.T) {
+			passed := make(chan int, 1)
+			n := newTestNet(t, Limits{}).start(t, kind, func(c *Conn) error {
+				all, err := io.ReadAll(c)
+				passed <- len(all)
+				return err
+			})
+			client := n.dial(t)
+			_, err := client.Write([]byte{0x10, 0xff, 0xff, 0xff, 0x7f, 'x', 'x'})
+			require.NoError(t, err)
+			require.Zero(t, <-passed)
+			requireEnd(t, client)
+			require.Equal(t, 1, n.dropped(refusal.FirstPacketTooLarge))
+		})
 	}
 }

@@ -1,7 +1,7 @@
 // Command plantops is the sensor backend of a home, greenhouse or small farm in one program: an MQTT
 // broker, the subscriber that stores what devices send, and the commands to look after both.
 //
-// This package is the only one that knows every other: it turns the configuration into options (wire.go, trust.go),
+// This package is the only one that knows every other: it turns the configuration into options (wire.go, certs.go),
 // starts and stops the parts in order (serve.go, lifecycle.go), and decides exit codes and what a person gets to read.
 // What the running server tells and is told is in package control.
 //

@@ -224,16 +224,5 @@ func removeBeside(path string) error {
 // giveToOwnerOf gives path to the owner of dir when this is root: what a command under sudo makes is of use to whom the folder
 // belongs.
 func giveToOwnerOf(dir, path string) error {
-	if os.Geteuid() != 0 {
-		return nil
-	}
-	info, err := os.Stat(dir)
-	if err != nil {
-		return err
-	}
-	owner, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || owner.Uid == 0 && owner.Gid == 0 {
-		return nil
-	}
-	return os.Lchown(path, int(owner.Uid), int(owner.Gid))
+	return swap.GiveToOwnerOf(dir, func(uid, gid int) error { return os.Lchown(path, uid, gid) })
 }

@@ -173,3 +173,21 @@ func FinishRestore(path string) (old string, err error) {
 	}
 	return "", RemoveAll(path + Restoring)
 }
+
+// GiveToOwnerOf gives a new file to the owner of dir when this is root, so that a command under sudo leaves nothing that the
+// server, which runs as the owner, cannot open. SQLite does the same for the log (robustFchown in os_unix.c). chown is that of
+// the file.
+func GiveToOwnerOf(dir string, chown func(uid, gid int) error) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || owner.Uid == 0 && owner.Gid == 0 {
+		return nil
+	}
+	return chown(int(owner.Uid), int(owner.Gid))
+}

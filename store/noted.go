@@ -5,9 +5,12 @@ import (
 	"database/sql/driver"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/plantops/plantops/store/numbered"
 )
 
 // Bounds on what is kept of fields that could not be read.
@@ -257,4 +260,123 @@ func (s *Store) Originals(ctx context.Context, device string) (list []Original, 
 		return nil, fmt.Errorf("list messages with skipped fields: %w", err)
 	}
 	return list, nil
+}
+
+// maxBoots is how many starts of a device are remembered, those heard last (package numbered: how much of each).
+const maxBoots = 8
+
+// Numbering is what a device that numbers its messages says about one of them. (Device, Boot, Sequence) is the message:
+// what comes again under it is a duplicate, whatever its time says, or a conflict when its values are others.
+type Numbering struct {
+	Boot     string // names the start of the device, 1 to 32 bytes; empty: the message has no number
+	Sequence int64  // from 0, counted from the device's start
+	Dropped  int64  // readings that the device had to give up since it last said so
+}
+
+// boot is one start of a device.
+type boot struct {
+	device int64
+	name   string
+}
+
+// numberedBoot is what has come of one start.
+type numberedBoot struct {
+	numbered.Seen
+	stored bool // it has a row
+}
+
+// print is a fingerprint of values.
+func print(values []Value) uint32 {
+	sum := uint32(2166136261) // FNV-1a
+	for i := range values {
+		v := &values[i]
+		for j := range len(v.Metric) {
+			sum = (sum ^ uint32(v.Metric[j])) * 16777619
+		}
+		bits := math.Float64bits(v.Value + 0) // the two zeros are one
+		for shift := 0; shift < 64; shift += 8 {
+			sum = (sum ^ uint32(bits>>shift&0xff)) * 16777619
+		}
+	}
+	return sum
+}
+
+type sequenceStatements struct {
+	selectBoot, writeBoot, forgetBoots *statement
+}
+
+func (q *sequenceStatements) all() []compile {
+	return []compile{
+		{&q.selectBoot, `SELECT seen FROM boot WHERE device = ? AND boot = ?`},
+		{&q.writeBoot, `INSERT INTO boot (device, boot, used, seen)
+			VALUES (?1, ?2, (SELECT coalesce(max(used), 0) + 1 FROM boot WHERE device = ?1), ?3)
+			ON CONFLICT (device, boot) DO UPDATE SET used = excluded.used, seen = excluded.seen`},
+		{&q.forgetBoots, `DELETE FROM boot WHERE device = ?1 AND used <=
+			(SELECT used FROM boot WHERE device = ?1 ORDER BY used DESC LIMIT 1 OFFSET ?2)`},
+	}
+}
+
+// recognise tells what a part is to those of its device that came before, and takes a new one in. What has no number is
+// new.
+func (s *Store) recognise(d *device, p *Part) (numbered.Standing, error) {
+	n := &p.Numbering
+	if n.Boot == "" || d.name == "" {
+		return numbered.New, nil
+	}
+	of, err := s.seenOf(boot{d.id, n.Boot})
+	if err != nil {
+		return numbered.New, fmt.Errorf("numbered messages of device %q: %w", d.name, err)
+	}
+	says := print(p.Values)
+	standing := of.Look(n.Sequence, says)
+	if standing == numbered.New {
+		of.Add(n.Sequence, says)
+	}
+	return standing, nil
+}
+
+// seenOf returns what has come of a start, for this transaction.
+func (s *Store) seenOf(b boot) (*numberedBoot, error) {
+	if known, there := s.tx.seen[b]; there {
+		if last := len(s.tx.boots) - 1; s.tx.boots[last] != b {
+			s.tx.boots = append(slices.DeleteFunc(s.tx.boots, func(other boot) bool { return other == b }), b)
+		}
+		return known, nil
+	}
+	of := &numberedBoot{}
+	err := s.w.selectBoot.query(func(row []driver.Value) error {
+		blob, _ := row[0].([]byte)
+		var err error
+		if of.Seen, err = numbered.Decode(blob); err != nil { // that is no reason to refuse the device's readings
+			s.log.Warn("forgot which numbered messages came", "device", s.state.byID[b.device].name, "boot", b.name, "err", err)
+		}
+		of.stored = true
+		return nil
+	}, b.device, b.name)
+	if err != nil {
+		return nil, err
+	}
+	if s.tx.seen == nil {
+		s.tx.seen = make(map[boot]*numberedBoot)
+	}
+	s.tx.seen[b] = of
+	s.tx.boots = append(s.tx.boots, b)
+	return of, nil
+}
+
+// writeSeen writes one row per start, and forgets the oldest starts of devices that have too many.
+func (s *Store) writeSeen() error {
+	for _, b := range s.tx.boots {
+		of := s.tx.seen[b]
+		if err := s.w.writeBoot.run(b.device, b.name, of.Encode()); err != nil {
+			return fmt.Errorf("write numbered messages: %w", err)
+		}
+		if of.stored {
+			continue
+		}
+		if err := s.w.forgetBoots.run(b.device, int64(maxBoots)); err != nil {
+			return fmt.Errorf("forget numbered messages: %w", err)
+		}
+	}
+	return nil
 }

@@ -1,0 +1,175 @@
+package store
+
+import (
+	"context"
+	"math"
+
+	"github.com/plantops/plantops/store/hourly"
+)
+
+type tableStatements struct {
+	writeDue, deleteDue, writeState *statement
+	writeSeries, clearSeries        *statement
+	writeSeen, writeHour, writeRow  *statement
+	deleteHourRow, deleteHour       *statement
+	deleteRowsOf, deleteDeviceRows  *statement
+}
+
+func (q *tableStatements) all() []compile {
+	return []compile{
+		{&q.writeDue, `INSERT OR REPLACE INTO sql_due (device, first, last) VALUES (?, ?, ?)`},
+		{&q.deleteDue, `DELETE FROM sql_due WHERE device = ?`},
+		{&q.writeState, `UPDATE sql_state SET computed = ?, kept = ? WHERE id = 1`},
+		{&q.writeSeries, `INSERT INTO sql_series (device, metric, time, value) VALUES (?, ?, ?, ?) ON CONFLICT (device, metric)
+			DO UPDATE SET time = excluded.time, value = excluded.value WHERE time IS NOT excluded.time OR value IS NOT excluded.value`},
+		{&q.clearSeries, `UPDATE sql_series SET time = NULL, value = NULL WHERE device = ? AND metric = ?`},
+		{&q.writeSeen, `INSERT INTO sql_device (device, last_seen, last_reading) VALUES (?, ?, ?) ON CONFLICT (device)
+			DO UPDATE SET last_seen = excluded.last_seen, last_reading = excluded.last_reading
+			WHERE last_seen <> excluded.last_seen OR last_reading <> excluded.last_reading`},
+		{&q.writeHour, `INSERT OR IGNORE INTO sql_hour (hour) VALUES (?)`},
+		{&q.writeRow, `INSERT OR REPLACE INTO sql_hourly (hour, series, min, avg, max, count) VALUES (?, ?, ?, ?, ?, ?)`},
+		{&q.deleteHourRow, `DELETE FROM sql_hourly WHERE hour = ? AND series = ?`},
+		{&q.deleteHour, `DELETE FROM sql_hour WHERE hour = ?`},
+		{&q.deleteRowsOf, `DELETE FROM sql_hourly WHERE hour = ?`},
+		{&q.deleteDeviceRows, `DELETE FROM sql_hourly WHERE (hour, series) IN (SELECT sql_hourly.hour, series FROM sql_series
+			CROSS JOIN sql_hour CROSS JOIN sql_hourly ON sql_hourly.hour = sql_hour.hour AND series = sql_series.id WHERE device = ? LIMIT ?)`},
+	}
+}
+
+// loadTables reads what is still to be computed.
+func (s *Store) loadTables(ctx context.Context, q querier, l *onDisk) error {
+	err := s.eachIn(ctx, q, func(scan func(...any) error) error { return scan(&l.tables.computed, &l.tables.kept) },
+		`SELECT computed, kept FROM sql_state`)
+	if err != nil {
+		return err
+	}
+	for _, d := range l.devices {
+		d.hours = hourly.Pending{Due: hourly.Span{From: l.tables.computed, To: math.MaxInt64}, Stale: true}
+	}
+	return s.eachIn(ctx, q, func(scan func(...any) error) error {
+		var id int64
+		var span hourly.Span
+		err := scan(&id, &span.From, &span.To)
+		if d := l.byID[id]; d != nil {
+			d.hours.Late = span
+			d.hours.Due = d.hours.Due.With(span)
+		}
+		return err
+	}, `SELECT device, first, last FROM sql_due`)
+}
+
+// noteTime says that readings of a device from a time to another, which are included, changed, inside the running transaction.
+func (s *Store) noteTime(d *device, first, last int64) error {
+	span := hourly.Around(first, last)
+	d.hours.Stale = true
+	d.hours.Due = d.hours.Due.With(span) // at once: too much does no harm
+	if first >= s.tables.computed {
+		return nil
+	}
+	late, there := s.tx.late[d]
+	if !there {
+		late = d.hours.Late
+	}
+	if late.Has(span) {
+		return nil
+	}
+	late = late.With(span)
+	s.noteLate(d, late)
+	return s.w.writeDue.run(d.id, late.From, late.To)
+}
+
+func (s *Store) noteLate(d *device, late hourly.Span) {
+	if s.tx.late == nil {
+		s.tx.late = map[*device]hourly.Span{}
+	}
+	s.tx.late[d] = late
+}
+
+// applyTables is the part of apply.
+func (s *Store) applyTables() {
+	for d, late := range s.tx.late {
+		d.hours.Late = late
+	}
+	if t := s.tx.tables; t != nil {
+		s.tables.computed, s.tables.kept = t.computed, t.kept
+	}
+}
+
+// settle notes how far hours are computed.
+func (p *tablePass) settle(now int64) error {
+	s := p.s
+	return s.chunk(p.ctx, func() error {
+		computed := min(hourly.Floor(now), p.end)
+		newest := int64(math.MinInt64)
+		for _, d := range s.state.byID {
+			newest = max(newest, d.lastReading)
+			if d.id != 0 && !d.hours.Due.Empty() && !d.hours.Late.Has(d.hours.Due.Before(computed)) {
+				computed = min(computed, d.hours.Due.From)
+			}
+		}
+		if computed = min(computed, hourly.Floor(newest)); s.options.Unsure() || computed < s.tables.computed {
+			computed = s.tables.computed
+		}
+		for _, d := range s.state.byID {
+			late := d.hours.Due.Before(computed)
+			if d.hours.Late.Empty() || late == d.hours.Late {
+				continue
+			}
+			var err error
+			if late.Empty() {
+				late = hourly.Span{}
+				err = s.w.deleteDue.run(d.id)
+			} else {
+				err = s.w.writeDue.run(d.id, late.From, late.To)
+			}
+			if err != nil {
+				return err
+			}
+			s.noteLate(d, late)
+		}
+		if computed == s.tables.computed {
+			return nil
+		}
+		return s.writeTableState(computed, s.tables.kept)
+	})
+}
+
+func (s *Store) writeTableState(computed, kept int64) error {
+	s.tx.tables = &keptTables{computed: computed, kept: kept}
+	return s.w.writeState.run(computed, kept)
+}
+
+// noteKept says that readings before a time are deleted: hours of before stay as they are.
+func (s *Store) noteKept(before int64) error {
+	if kept := hourly.Floor(saturated(before, hourMS-1)); kept > s.tables.kept {
+		return s.writeTableState(s.tables.computed, kept)
+	}
+	return nil
+}
+
+// purgeHours deletes the hours of a device that is purged.
+func (s *Store) purgeHours(ctx context.Context, id int64) error {
+	for again := true; again; {
+		err := s.chunk(ctx, func() error {
+			result, err := s.w.deleteDeviceRows.exec(id, int64(tableRows))
+			if err != nil {
+				return err
+			}
+			n, err := result.RowsAffected()
+			again = n > 0
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// saturated is a plus b, or the largest time.
+func saturated(a, b int64) int64 {
+	if a > math.MaxInt64-b {
+		return math.MaxInt64
+	}
+	return a + b
+}
