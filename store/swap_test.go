@@ -81,10 +81,13 @@ func TestASwapThatFailsLeavesNothingForTheNextStart(t *testing.T) {
 func TestAFailedRebuildKeepsWhatIsStoredAfterIt(t *testing.T) {
 	s := openTest(t, Options{})
 	mustAppend(t, s, telemetry("bed-1", noon, Value{"temperature", 1}))
+	s.stopCompaction() // it would write meanwhile
 	require.NoError(t, os.MkdirAll(filepath.Join(s.path+swap.SHM+"x", "full"), 0o700))
 	require.NoError(t, os.Remove(s.path+swap.SHM))
 	require.NoError(t, os.Rename(s.path+swap.SHM+"x", s.path+swap.SHM), "a name that cannot be removed: the swap fails")
+	require.NoError(t, s.acquire(t.Context()))
 	require.Error(t, s.rebuild(t.Context(), ErrDamaged))
+	s.release()
 	require.NoError(t, os.RemoveAll(s.path+swap.SHM))
 	mustAppend(t, s, telemetry("bed-2", noon, Value{"temperature", 2}))
 	assert.NoFileExists(t, s.path+newSuffix)

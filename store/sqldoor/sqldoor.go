@@ -168,7 +168,7 @@ func (d *Door) Query(ctx context.Context, statement string, begin func(columns [
 }
 
 // patience is how long a statement gets to end when it is to.
-const patience = 2 * time.Second
+const patience = 200 * time.Millisecond
 
 var errLeft = errors.New("a statement that was left is still running")
 
