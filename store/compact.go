@@ -165,7 +165,11 @@ func (s *Store) compactStep(ctx context.Context) (pause time.Duration, err error
 	if next == nil {
 		return 0, errNothingDue
 	}
-	if err := s.transact(next.run); err != nil {
+	err = s.transact(func() error {
+		s.tx.lazy = true // what it deletes is on disk elsewhere, and stays if a power cut takes all of this back
+		return next.run()
+	})
+	if err != nil {
 		return 0, err
 	}
 	if next.done != nil {
