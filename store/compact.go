@@ -306,7 +306,7 @@ func (s *Store) cutFlushed(ctx context.Context) error {
 	until := int64(math.MinInt64)
 	for {
 		var next *step
-		err := s.chunk(ctx, func() error {
+		err := s.freeing(ctx, func() error {
 			if next = nil; until == math.MinInt64 {
 				if until = s.journal.seq; s.journal.bytes > maxJournalBytes/16 {
 					s.compaction.goal = until
