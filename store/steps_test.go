@@ -87,3 +87,32 @@ func TestWhatCouldNotBeSyncedIsInDoubtUntilItIsInTheDatabase(t *testing.T) {
 	assert.Equal(t, Counts{Stored: 2}, totals(t, s))
 	assert.EqualValues(t, 2, countRows(t, s))
 }
+
+// What compaction takes from the journal it puts into blocks, so a power cut may take both back; what else is in its commit must not be.
+func TestCompactionWaitsForNoSyncUnlessSomebodyDoes(t *testing.T) {
+	s := byHand(t, Options{})
+	mustAppend(t, s, telemetry("a", noon, Value{"ph", 6}))
+	unsynced := func() (asked bool) {
+		s.writing <- struct{}{}
+		log := s.w.log
+		s.w.log = nil // to sync it is an error
+		s.release()
+		require.NoError(t, compacted(t.Context(), s))
+		s.writing <- struct{}{}
+		defer s.release()
+		if s.w.log == nil {
+			s.w.log = log
+			return false
+		}
+		require.NoError(t, log.Close()) // it was opened again
+		return true
+	}
+	assert.False(t, unsynced())
+	var blocks int
+	require.NoError(t, s.queryRow(t.Context(), `SELECT count(*) FROM block`).Scan(&blocks))
+	assert.Equal(t, 1, blocks)
+	mustAppend(t, s, telemetry("a", noon+1, Value{"ph", 6}))
+	s.AddRefused("a", "acl", 3)
+	assert.True(t, unsynced(), "refused messages are not given again")
+	assert.Equal(t, Counts{Stored: 2, Refused: 3}, totals(t, s))
+}
