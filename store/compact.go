@@ -108,14 +108,18 @@ func (s *Store) compact(ctx context.Context, wake <-chan struct{}, stopped chan<
 	defer close(stopped)
 	again := time.NewTimer(compactEvery)
 	defer again.Stop()
-	for {
+	for ready := wake; ; {
 		select {
 		case <-ctx.Done():
 			return
-		case <-wake:
+		case <-ready:
 		case <-again.C:
 		}
-		again.Reset(s.compactAll(ctx))
+		pause := s.compactAll(ctx)
+		if ready = wake; pause == compactRetry {
+			ready = nil // or else each commit would try it again, and say so
+		}
+		again.Reset(pause)
 	}
 }
 
@@ -161,7 +165,11 @@ func (s *Store) compactStep(ctx context.Context) (pause time.Duration, err error
 	if next == nil {
 		return 0, errNothingDue
 	}
-	if err := s.transact(next.run); err != nil {
+	err = s.transact(func() error {
+		s.tx.lazy = true // what it deletes is on disk elsewhere, and stays if a power cut takes all of this back
+		return next.run()
+	})
+	if err != nil {
 		return 0, err
 	}
 	if next.done != nil {
@@ -221,10 +229,14 @@ func (s *Store) toFlush(all []tail.About) (devices []*device) {
 	return devices
 }
 
-// flushDevices puts all that the tail has of devices into blocks, inside the running transaction.
+// flushDevices puts all that the tail has of devices into blocks, inside the running transaction. They may have been chosen before it
+// began, and read anew since.
 func (s *Store) flushDevices(devices []*device) error {
 	w := &s.compaction.work
 	for _, d := range devices {
+		if d = s.state.byID[d.id]; d == nil {
+			continue // it was removed
+		}
 		list := w.read(s.tail.Load().Slice(d.id, math.MinInt64, math.MaxInt64))
 		if len(list) == 0 {
 			continue
@@ -294,7 +306,7 @@ func (s *Store) cutFlushed(ctx context.Context) error {
 	until := int64(math.MinInt64)
 	for {
 		var next *step
-		err := s.chunk(ctx, func() error {
+		err := s.freeing(ctx, func() error {
 			if next = nil; until == math.MinInt64 {
 				if until = s.journal.seq; s.journal.bytes > maxJournalBytes/16 {
 					s.compaction.goal = until

@@ -161,13 +161,13 @@ func (s *Store) applyRecord() {
 		return
 	}
 	s.journal.add(t.seq, len(t.entries), len(t.record))
-	for _, d := range t.touched {
+	for _, d := range t.counted {
+		d.dirty = 0
+	}
+	for _, d := range t.touched { // also those: what was counted after their counters were written is only in the record
 		if d.dirty == 0 {
 			d.dirty = t.seq
 		}
-	}
-	for _, d := range t.counted {
-		d.dirty = 0
 	}
 	to, now, due := s.tail.Load(), s.options.Elapsed(), s.compactionDue()
 	for i := range t.entries {

@@ -36,6 +36,8 @@ type transaction struct {
 	index   map[placed]int // of the first indexed entries
 	indexed int
 
+	lazy bool // nobody waits for it: it may be on disk with the next one
+
 	flushed []flushed               // devices whose readings went into blocks
 	counted []*device               // devices whose counters are in their table now
 	late    map[*device]hourly.Span // as in table sql_due now
@@ -104,7 +106,11 @@ func (s *Store) commit(change func() error, withBroker bool) error {
 	}
 	refused, err := s.fill(change, withBroker)
 	if err == nil {
-		if err = s.w.commitSynced(); err != nil && isDoubtful(err) && s.tx.seq > 0 {
+		commit := s.w.commitSynced
+		if s.tx.lazy && len(refused) == 0 && s.broker.taken == nil {
+			commit = func() error { return s.w.commit.run() }
+		}
+		if err = commit(); err != nil && isDoubtful(err) && s.tx.seq > 0 {
 			return s.inDoubt(err, refused)
 		}
 	}
@@ -176,9 +182,13 @@ func (s *Store) touch(d *device) {
 	}
 }
 
-// writeCounters writes the counters of devices into their table.
+// writeCounters writes the counters of devices into their table. They may have been chosen before the transaction began, and read anew
+// since.
 func (s *Store) writeCounters(devices []*device) error {
 	for _, d := range devices {
+		if d = s.state.byID[d.id]; d == nil {
+			continue // it was removed
+		}
 		n := &d.facts
 		if d.touched {
 			n = &d.next
@@ -188,8 +198,8 @@ func (s *Store) writeCounters(devices []*device) error {
 		if err != nil {
 			return fmt.Errorf("write counters of device %q: %w", d.name, err)
 		}
+		s.tx.counted = append(s.tx.counted, d)
 	}
-	s.tx.counted = append(s.tx.counted, devices...)
 	return nil
 }
 
@@ -243,6 +253,7 @@ func (s *Store) undo() {
 		// SQLite rolls back by itself after some errors; the next transaction tries again otherwise.
 		s.log.Debug("roll back", "err", err)
 	}
+	clear(s.lookups) // they may have seen blocks that are no more
 	s.state.mu.Lock()
 	defer s.state.mu.Unlock()
 	for _, d := range s.tx.touched {
@@ -275,7 +286,7 @@ func (t *transaction) forget() {
 	clear(t.late)
 	t.tables = nil
 	t.boots = t.boots[:0]
-	t.seq, t.indexed, t.cut = 0, 0, 0
+	t.seq, t.indexed, t.cut, t.lazy = 0, 0, 0, false
 	t.entries, t.values, t.flushed, t.counted = t.entries[:0], t.values[:0], t.flushed[:0], t.counted[:0]
 	t.touched, t.devices, t.metrics, t.bound = t.touched[:0], t.devices[:0], t.metrics[:0], t.bound[:0]
 }
@@ -384,7 +395,7 @@ func (s *Store) settleOnce() (stored bool, err error) {
 		return false, err
 	}
 	if stored { // also where a later sync does not write again what an earlier one could not
-		err = s.w.run(context.Background(), `PRAGMA wal_checkpoint(PASSIVE)`)
+		err = s.w.checkpointAll()
 	}
 	return stored, err
 }

@@ -152,6 +152,24 @@ func (w *writer) checkpoint() error {
 	return err
 }
 
+// checkpointAll copies the whole write-ahead log into the database. It is an error when a reader, or another writer, holds that up.
+func (w *writer) checkpointAll() error {
+	q, err := w.statement(`PRAGMA wal_checkpoint(PASSIVE)`) // answers: busy, pages in the log, pages copied
+	if err != nil {
+		return err
+	}
+	defer func() { _ = q.stmt.Close() }() // what Close could say, the query has said
+	all := false
+	err = q.query(func(row []driver.Value) error {
+		all = row[1] == row[2]
+		return nil
+	})
+	if err == nil && !all {
+		err = errors.New("a reader holds up the copy of the write-ahead log into the database")
+	}
+	return err
+}
+
 // openLog opens the write-ahead log, which SQLite has made by now, so that sync can be asked for it.
 func (w *writer) openLog(path string) (err error) {
 	if w.log, err = os.Open(path + walSuffix); err != nil {

@@ -304,7 +304,7 @@ func (t *Traffic) enter() ([]*reader, error) {
 		if err != nil {
 			return err
 		}
-		all[i] = &reader{Reader: r, conn: p.conn, in: bufio.NewReaderSize(p.conn, 64<<10)}
+		all[i] = &reader{Reader: r, conn: p.conn, in: bufio.NewReaderSize(p.in, 64<<10)}
 		if _, err := p.conn.Write(rawmqtt.EncodeSubscribe(4, r.QoS, 1, r.Filter)); err != nil {
 			return err
 		}
@@ -335,7 +335,7 @@ func (r *reader) comeBack(t *Traffic, began time.Time, done <-chan struct{}) err
 	if err != nil {
 		return err
 	}
-	r.conn, r.in = p.conn, bufio.NewReaderSize(p.conn, 64<<10)
+	r.conn, r.in = p.conn, bufio.NewReaderSize(p.in, 64<<10) // what waited may have come with the CONNACK
 	go r.run(began, done)
 	return nil
 }
