@@ -99,6 +99,9 @@ type Store struct {
 	Path      string        `mapstructure:"path"`      // "" means plantops.db in the data directory, see Config.StorePath
 	Retention time.Duration `mapstructure:"retention"` // 0 means for ever
 	MaxSize   Size          `mapstructure:"max_size"`  // of the database, what is in use of it; 0 means any
+
+	SQLHourly     bool          `mapstructure:"sql_hourly"`      // tables of hours for other programs
+	SQLHourlyKeep time.Duration `mapstructure:"sql_hourly_keep"` // of hours whose readings are deleted; 0 means as long as readings
 }
 
 // Backup says when backups are made by themselves, and where.
@@ -177,6 +180,7 @@ func Default() Config {
 			MaxDiskMessagesPerAccount:    1_000_000,
 			MaxDiskBytesPerAccount:       256 << 20,
 		},
+		Store:  Store{SQLHourly: true},
 		Backup: Backup{Keep: 7, Certs: true},
 		Log:    Log{Level: "info", Format: "text"},
 	}

@@ -214,6 +214,9 @@ func (v *validator) numbers() {
 	if v.config.Store.Retention != 0 {
 		v.within("store.retention", time.Hour, 100*365*day)
 	}
+	if v.config.Store.SQLHourlyKeep != 0 {
+		v.within("store.sql_hourly_keep", time.Hour, 100*365*day)
+	}
 	if n := v.config.Store.MaxSize; n != 0 && n < leastSize {
 		v.refuse("store.max_size", "must be 0 (as large as the disk) or at least %s", leastSize)
 	}
@@ -258,6 +261,8 @@ func (v *validator) within(key string, least, most time.Duration) {
 		switch key {
 		case "store.retention":
 			zero = "0 (for ever) or "
+		case "store.sql_hourly_keep":
+			zero = "0 (as long as readings) or "
 		case "backup.every":
 			zero = "0 (never) or "
 		}

@@ -52,7 +52,7 @@ func TestStatusSaysHowLongTheDiskLasts(t *testing.T) {
 	assert.Equal(t, now.Add(-72*time.Hour).UnixMilli(), int64(st.Storage.Oldest))
 	require.NoError(t, s.NoteGrowth(t.Context()))
 	*now = now.Add(48 * time.Hour)
-	addLarge(t, db, "large", *now, 0, 2000)
+	addLarge(t, db, "large", *now, time.Minute, 0, 2000)
 	st, err = s.Status(t.Context())
 	require.NoError(t, err)
 	require.NotNil(t, st.Storage.GrowthPerDay)
@@ -77,17 +77,17 @@ func TestStatusSaysHowLongTheDiskLasts(t *testing.T) {
 	assert.Nil(t, st.Storage.GrowthPerDay, "two times cannot be compared")
 }
 
-// addLarge stores n messages of many values, one a minute.
-func addLarge(t *testing.T, db *store.Store, device string, from time.Time, first, n int) {
+// addLarge stores n messages of many values at regular times.
+func addLarge(t *testing.T, db *store.Store, device string, from time.Time, every time.Duration, first, n int) {
 	t.Helper()
 	const atATime = 100 // a record of the journal goes as a whole
 	if n > atATime {
-		addLarge(t, db, device, from, first, n-atATime)
+		addLarge(t, db, device, from, every, first, n-atATime)
 		first, n = first+n-atATime, atATime
 	}
 	var batch []store.Message
 	for i := first; i < first+n; i++ {
-		m := store.Message{Kind: store.Telemetry, Device: device, Time: from.Add(time.Duration(i) * time.Minute).UnixMilli(), Received: from.UnixMilli()}
+		m := store.Message{Kind: store.Telemetry, Device: device, Time: from.Add(time.Duration(i) * every).UnixMilli(), Received: from.UnixMilli()}
 		for v := range 20 {
 			m.Values = append(m.Values, store.Value{Metric: fmt.Sprint("m", v), Value: math.Sin(float64(20*i + v))}) // no codec makes that small
 		}
@@ -100,8 +100,9 @@ func addLarge(t *testing.T, db *store.Store, device string, from time.Time, firs
 
 func TestADatabaseThatIsTooLargeLosesItsOldestReadingsSlowly(t *testing.T) {
 	s, o, db, now := keeper(t, 0, 0)
+	const messages = 10*24*12 - 1
 	start := now.Add(-10 * 24 * time.Hour)
-	addLarge(t, db, "large", start, 0, 10*24*60-1)
+	addLarge(t, db, "large", start, 5*time.Minute, 0, messages)
 	used := func() int64 {
 		st, err := s.Status(t.Context())
 		require.NoError(t, err)
@@ -133,8 +134,8 @@ func TestADatabaseThatIsTooLargeLosesItsOldestReadingsSlowly(t *testing.T) {
 	}
 	// A small journal is not cut, so that the file of this test does not become smaller: what goes is bounded all the same.
 	left := rows(t, db)
-	assert.Less(t, left, int64(10*24*60-1), "it goes")
-	assert.Greater(t, left, int64(10*24*60)*8/10, "not all at once: the setting may be a mistake")
+	assert.Less(t, left, int64(messages), "it goes")
+	assert.Greater(t, left, int64(messages)*8/10, "not all at once: the setting may be a mistake")
 	oldest, _, err := db.OldestReading(t.Context(), time.UnixMilli(0))
 	require.NoError(t, err)
 	assert.Greater(t, oldest, start, "the oldest are gone")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -15,11 +16,13 @@ import (
 // A large file is not checked before devices are let in, but what is damaged in it is found and mended while it is used.
 func TestALargeDatabaseIsCheckedWhileItIsUsed(t *testing.T) {
 	path := filledFile(t)
+	root, err := strconv.Atoi(asked(t, path, `SELECT rootpage FROM sqlite_schema WHERE name = 'quarantine'`)[0])
+	require.NoError(t, err)
 	content, err := os.ReadFile(path)
 	require.NoError(t, err)
-	page := content[len(content)/2/pageBytes*pageBytes:][:pageBytes]
-	for i := range 700 {
-		page[200+i] ^= 0x5a
+	page := content[(root-1)*pageBytes:][:pageBytes]
+	for i := range page {
+		page[i] ^= 0x5a
 	}
 	require.NoError(t, os.WriteFile(path, content, 0o600))
 	s := openTest(t, Options{Path: path})
@@ -33,6 +36,7 @@ func TestALargeDatabaseIsCheckedWhileItIsUsed(t *testing.T) {
 	}, 30*time.Second, 10*time.Millisecond, "it is made anew")
 	cancel()
 	require.NoError(t, <-ended)
+	mustRegain(t, s)
 	assert.NoError(t, s.Check(t.Context()))
 }
 

@@ -341,15 +341,15 @@ func (s *Store) changed(ctx context.Context) error {
 
 // View returns what is stored now, with corrections, but to queries that are Raw. It must be closed; Close of the store closes it too.
 func (s *Store) View(ctx context.Context) (history.View, error) {
-	v, err := s.rawView(ctx)
+	v, err := s.view(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return s.corrected(ctx, v)
 }
 
-// corrected is a view with what is done to readings when they are read. After an error the view is closed.
-func (s *Store) corrected(ctx context.Context, v history.View) (history.View, error) {
+// corrected applies the rules to a view, which it closes after an error.
+func (s *Store) corrected(ctx context.Context, v *view) (history.View, error) {
 	r := s.rules.Load()
 	if s.options.ReadOnly { // another process may have written them
 		fresh := s.loadRules(ctx)

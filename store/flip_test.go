@@ -135,7 +135,7 @@ func TestAFlippedBit(t *testing.T) {
 	path, want := flipFile(t)
 	content, err := os.ReadFile(path)
 	require.NoError(t, err)
-	each, step := 1, max(len(content)/pageBytes/25, 1)
+	each, step := 1, max(len(content)/pageBytes/12, 1)
 	if text := os.Getenv(flipsVariable); text != "" {
 		each, err = strconv.Atoi(text)
 		require.NoError(t, err)
@@ -177,7 +177,7 @@ func TestAPageThatIsLost(t *testing.T) {
 	content, err := os.ReadFile(path)
 	require.NoError(t, err)
 	pages := len(content) / pageBytes
-	step, all := max(pages/12, 1), os.Getenv(flipsVariable) != ""
+	step, all := max(pages/8, 1), os.Getenv(flipsVariable) != ""
 	if all {
 		step = 1
 	}

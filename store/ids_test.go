@@ -124,7 +124,7 @@ func TestReadersDoNotSeeThatTheFileIsMadeAnew(t *testing.T) {
 	mustAppend(t, s, telemetry("bed-1", noon, Value{"a", 1}))
 	ctx, stop := context.WithCancel(t.Context())
 	var readers sync.WaitGroup
-	for range 4 {
+	for range 2 {
 		readers.Go(func() {
 			for ctx.Err() == nil {
 				_, err := s.Salvages(t.Context())
@@ -134,7 +134,7 @@ func TestReadersDoNotSeeThatTheFileIsMadeAnew(t *testing.T) {
 			}
 		})
 	}
-	for range 5 {
+	for range 3 {
 		madeAnew(t, s)
 	}
 	stop()

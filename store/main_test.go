@@ -17,7 +17,7 @@ func TestMain(m *testing.M) {
 	}
 	asked := slices.ContainsFunc(os.Args, func(arg string) bool { return strings.Contains(arg, "rapid.checks") })
 	if !asked {
-		_ = flag.Set("rapid.checks", "25") // rapid defines it
+		_ = flag.Set("rapid.checks", "12") // rapid defines it
 	}
 	os.Exit(m.Run())
 }

@@ -38,7 +38,8 @@ func (s *Store) Readings(ctx context.Context, q Query) iter.Seq2[Reading, error]
 }
 
 // Latest returns the newest reading of each metric of a device, in order of metric, of what waits to be dated anew
-// found among the newest 16 rows. It is empty for a device without readings and ErrNotFound for one that is not known.
+// found among the newest 16 rows, corrected as in a View. It is empty for a device without readings and ErrNotFound for one that is
+// not known.
 func (s *Store) Latest(ctx context.Context, device string) ([]Reading, error) {
 	s.state.mu.RLock()
 	var ids []int64
@@ -71,16 +72,7 @@ type view struct {
 	rows bool // table reading has some
 }
 
-// rawView is a view of what is stored, as it came.
-func (s *Store) rawView(ctx context.Context) (history.View, error) {
-	v, err := s.view(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return v, nil
-}
-
-// view is View; of the tail it has only some devices, or without any all.
+// view is a view of what is stored, as it came; of the tail it has only some devices, or without any all.
 func (s *Store) view(ctx context.Context, devices ...int64) (*view, error) {
 	v := &view{s: s, names: map[uint32]string{}}
 	err := s.refresh(ctx)

@@ -4,7 +4,10 @@ import (
 	"database/sql"
 	"fmt"
 	"math"
+	"math/rand/v2"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -217,4 +220,57 @@ func TestNumbersOfHoursAreExact(t *testing.T) {
 		rows := asked(t, s.path, `SELECT min = $1, max = $1, abs(avg - $1) <= 5e-6 FROM hourly WHERE time = $2`, v, tablesFrom.Unix()+int64(i)*3600)
 		assert.Equal(t, []string{"1 1 1"}, rows, "%v", v)
 	}
+}
+
+// BenchmarkTables says what the tables for other programs cost: four hours of 1,000 devices that send 4 metrics every 5 minutes, one
+// commit and one pass for each 5 minutes. One operation is all of that.
+func BenchmarkTables(b *testing.B) {
+	for _, c := range []struct {
+		name string
+		pass bool
+		TableOptions
+	}{{"none", false, TableOptions{}}, {"latest", true, TableOptions{}}, {"hourly", true, TableOptions{Hourly: true}}} {
+		b.Run(c.name, func(b *testing.B) {
+			const devices, steps = 1000, 48
+			for range b.N {
+				now := tablesFrom
+				path := filepath.Join(b.TempDir(), "plants.db")
+				s, err := Open(b.Context(), Options{Path: path, Now: func() time.Time { return now }})
+				require.NoError(b, err)
+				before := written(b)
+				random := rand.New(rand.NewPCG(1, 2))
+				batch, outcomes := make([]Message, devices), make([]Outcome, devices)
+				for range steps {
+					for d := range batch {
+						at := now.UnixMilli() + int64(d)
+						name := fmt.Sprintf("bed-%d", d)
+						batch[d] = Message{Device: name, Topic: "plants/" + name, Time: at, Received: at + 20, Values: []Value{
+							{"temperature", 20 + float64(random.IntN(50))/10}, {"humidity", 50 + float64(random.IntN(2000))/100},
+							{"battery", 3.5 + float64(random.IntN(50))/100}, {"light", float64(random.IntN(60000))}}}
+					}
+					_, err := s.Append(b.Context(), batch, outcomes)
+					require.NoError(b, err)
+					now = now.Add(5 * time.Minute)
+					if c.pass {
+						require.NoError(b, s.WriteTables(b.Context(), c.TableOptions))
+					}
+				}
+				require.NoError(b, s.Close())
+				info, err := os.Stat(path)
+				require.NoError(b, err)
+				b.ReportMetric(float64(info.Size())/devices/steps, "kept-B/reading")
+				b.ReportMetric(float64(written(b)-before)/devices/steps, "written-B/reading")
+			}
+		})
+	}
+}
+
+// written is how many bytes this process has written, to files too that are gone.
+func written(b *testing.B) (n int64) {
+	text, err := os.ReadFile("/proc/self/io")
+	require.NoError(b, err)
+	_, rest, _ := strings.Cut(string(text), "wchar: ")
+	_, err = fmt.Sscan(rest, &n)
+	require.NoError(b, err)
+	return n
 }

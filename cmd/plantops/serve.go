@@ -217,6 +217,9 @@ func (s *service) serve(ctx context.Context) (err error) {
 		life.start("retention", retain(s.server, confirmed, log))
 	}
 	life.start("size", keepSize(s.server, log))
+	life.start("tables", func(ctx context.Context) error {
+		return db.KeepTables(ctx, store.TableOptions{Hourly: cfg.Store.SQLHourly, Keep: cfg.Store.SQLHourlyKeep})
+	})
 	if cfg.Backup.Every > 0 {
 		life.start("backups", s.app.backups(cfg, db, w.clock.Unsure, log).Run)
 	}

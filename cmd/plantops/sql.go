@@ -30,9 +30,9 @@ VALUES, EXPLAIN) as SQLite takes it; - reads it from standard input.
 
 Tables to ask:
   reading(device, time, metric, value, received)              all readings; ask for a device or a time, or all are read
-  latest(device, time, metric, value, received)               the newest reading of each metric
+  latest(device, time, metric, value)                         the newest reading of each metric
   hourly(time, device, metric, min, avg, max, count)          each hour that has readings; time in seconds
-  devices(device, created, registered, last_seen, last_reading)  the devices
+  devices(device, created, registered, last_seen, last_reading)
   metrics(device, metric)                                     which metrics each has
 
 Times are milliseconds since 1970, UTC: datetime(time/1000, 'unixepoch') shows them, and

@@ -37,11 +37,9 @@ const (
 	columnReceived
 )
 
-const columns = `(device TEXT, time INTEGER, metric TEXT, value REAL, received INTEGER)`
-
 var tables = []*table{
-	{name: "reading", schema: `CREATE TABLE reading` + columns, read: scan},
-	{name: "latest", schema: `CREATE TABLE latest` + columns, read: latest},
+	{name: "reading", schema: `CREATE TABLE reading (device TEXT, time INTEGER, metric TEXT, value REAL, received INTEGER)`, read: scan},
+	{name: "latest", schema: `CREATE TABLE latest (device TEXT, time INTEGER, metric TEXT, value REAL)`, read: latest},
 }
 
 // scan yields readings device by device, in order of time and metric.
