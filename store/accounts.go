@@ -347,7 +347,7 @@ func (s *Store) PurgeDevice(ctx context.Context, name string) (deleted int64, er
 		}
 		deleted += rows
 	}
-	if err := s.chunk(ctx, func() error { return s.flushOne(name) }); err != nil {
+	if err := s.freeing(ctx, func() error { return s.flushOne(name) }); err != nil {
 		return fail(err)
 	}
 	rows, err := s.deleteBlocks(ctx, d, math.MaxInt64)

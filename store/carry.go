@@ -78,7 +78,7 @@ func (c *carrier) run(ctx context.Context, old string, cause error, now time.Tim
 	if !c.ours(f) {
 		return "", errors.New("nothing in it is of this program")
 	}
-	if err := c.complete(ctx); err != nil {
+	if err := errors.Join(c.complete(ctx), c.rememberTail(ctx)); err != nil {
 		return "", err
 	}
 	counted, err := c.count()

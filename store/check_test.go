@@ -26,6 +26,9 @@ func TestALargeDatabaseIsCheckedWhileItIsUsed(t *testing.T) {
 	}
 	require.NoError(t, os.WriteFile(path, content, 0o600))
 	s := openTest(t, Options{Path: path})
+	list, err := s.Salvages(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, list, "a start does not look at it")
 	s.unchecked.Store(true) // as Open leaves it after an unclean stop when the file is large
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)

@@ -165,7 +165,11 @@ func (s *Store) compactStep(ctx context.Context) (pause time.Duration, err error
 	if next == nil {
 		return 0, errNothingDue
 	}
-	if err := s.transact(next.run); err != nil {
+	err = s.transact(func() error {
+		s.tx.lazy = true // what it deletes is on disk elsewhere, and stays if a power cut takes all of this back
+		return next.run()
+	})
+	if err != nil {
 		return 0, err
 	}
 	if next.done != nil {
@@ -302,7 +306,7 @@ func (s *Store) cutFlushed(ctx context.Context) error {
 	until := int64(math.MinInt64)
 	for {
 		var next *step
-		err := s.chunk(ctx, func() error {
+		err := s.freeing(ctx, func() error {
 			if next = nil; until == math.MinInt64 {
 				if until = s.journal.seq; s.journal.bytes > maxJournalBytes/16 {
 					s.compaction.goal = until

@@ -150,7 +150,7 @@ func (s *Store) noteKept(before int64) error {
 // purgeHours deletes the hours of a device that is purged.
 func (s *Store) purgeHours(ctx context.Context, id int64) error {
 	for again := true; again; {
-		err := s.chunk(ctx, func() error {
+		err := s.freeing(ctx, func() error {
 			result, err := s.w.deleteDeviceRows.exec(id, int64(tableRows))
 			if err != nil {
 				return err

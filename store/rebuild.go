@@ -237,6 +237,8 @@ func (c *carrier) remembers(table string) bool {
 	switch table {
 	case "device", "counter", "metric", "refusal", "account", "rule":
 		return true
+	case "journal":
+		return c.memory.doubt == nil // what is in doubt is in the file only
 	}
 	return false
 }
@@ -262,6 +264,34 @@ func (c *carrier) remember() error {
 	}
 	if err := c.endRecall(); err != nil {
 		return fmt.Errorf("what was in memory: %w", err)
+	}
+	return nil
+}
+
+// rememberTail writes the journal anew where some of it is lost: its readings are in the tail.
+func (c *carrier) rememberTail(ctx context.Context) error {
+	if t := c.table("journal"); !c.remembers("journal") || !t.damaged && t.refused == 0 {
+		return nil
+	}
+	seq, err := c.to.w.lastRecord.number()
+	if err == nil {
+		err = c.to.w.run(ctx, `DELETE FROM journal`)
+	}
+	if seq = max(seq, c.memory.journal.seq); err != nil {
+		return err
+	}
+	held := c.memory.tail.Load()
+	for _, a := range held.All() {
+		list, commit := held.Slice(a.Device, math.MinInt64, math.MaxInt64), block.Commit{}
+		for i := range list.Len() {
+			e := block.Entry{Device: a.Device}
+			list.Read(i, &e.Reading)
+			commit.Readings = append(commit.Readings, e)
+		}
+		seq++
+		if err := c.to.w.insertRecord.run(seq, block.AppendCommit(nil, seq, &commit)); err != nil {
+			return fmt.Errorf("readings that were in memory: %w", err)
+		}
 	}
 	return nil
 }

@@ -28,7 +28,7 @@ const (
 func (s *Store) DeleteBefore(ctx context.Context, cutoff time.Time) (deleted int64, err error) {
 	before := cutoff.UnixMilli()
 	var due []int64
-	if err = s.chunk(ctx, func() error { return s.noteKept(before) }); err == nil {
+	if err = s.freeing(ctx, func() error { return s.noteKept(before) }); err == nil {
 		due, err = s.devicesBefore(ctx, before)
 	}
 	for err == nil && len(due) > 0 {
@@ -57,7 +57,7 @@ func (s *Store) DeleteBefore(ctx context.Context, cutoff time.Time) (deleted int
 func (s *Store) flushBefore(ctx context.Context, before int64) error {
 	for more := true; more; {
 		var devices []*device
-		err := s.chunk(ctx, func() error {
+		err := s.freeing(ctx, func() error {
 			devices = devices[:0]
 			for _, a := range s.tail.Load().All() {
 				if d := s.state.byID[a.Device]; d != nil && a.Oldest < before && len(devices) < stepDevices {
@@ -74,17 +74,17 @@ func (s *Store) flushBefore(ctx context.Context, before int64) error {
 	return nil
 }
 
-// chunk runs one of several transactions that delete, between which others come first. On a full disk it takes what is held in reserve
-// for that.
-func (s *Store) chunk(ctx context.Context, change func() error) error {
-	err := s.oneChunk(ctx, change)
+// freeing is chunk for what makes room: on a full disk it takes what is held in reserve for that.
+func (s *Store) freeing(ctx context.Context, change func() error) error {
+	err := s.chunk(ctx, change)
 	if s.isFull(err) && s.giveReserve() {
-		err = s.oneChunk(ctx, change)
+		err = s.chunk(ctx, change)
 	}
 	return err
 }
 
-func (s *Store) oneChunk(ctx context.Context, change func() error) error {
+// chunk runs one of several transactions, between which others come first.
+func (s *Store) chunk(ctx context.Context, change func() error) error {
 	if err := s.acquire(ctx); err != nil {
 		return err
 	}
@@ -100,7 +100,7 @@ func (s *Store) deleteBlocks(ctx context.Context, of *device, before int64) (del
 	for again && err == nil {
 		var n, last int64
 		var more bool
-		err = s.chunk(ctx, func() (err error) {
+		err = s.freeing(ctx, func() (err error) {
 			n, last, more, err = s.deleteSomeBlocks(of, before, behind)
 			return err
 		})
@@ -371,7 +371,7 @@ func (s *Store) devicesBefore(ctx context.Context, before int64) (ids []int64, e
 
 // deleteChunk runs one transaction on rows of table reading and returns which devices may have more to delete.
 func (s *Store) deleteChunk(ctx context.Context, due []int64, before int64) (deleted int64, rest []int64, err error) {
-	err = s.chunk(ctx, func() error {
+	err = s.freeing(ctx, func() error {
 		deleted, rest = 0, due
 		chunk := due[:min(len(due), retentionDevices)]
 		for _, id := range chunk {

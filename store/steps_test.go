@@ -1,6 +1,9 @@
 package store
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
 	"os"
 	"testing"
 	"time"
@@ -86,4 +89,69 @@ func TestWhatCouldNotBeSyncedIsInDoubtUntilItIsInTheDatabase(t *testing.T) {
 	assert.Equal(t, []Outcome{Stored}, mustAppend(t, s, batch...))
 	assert.Equal(t, Counts{Stored: 2}, totals(t, s))
 	assert.EqualValues(t, 2, countRows(t, s))
+}
+
+// What compaction takes from the journal it puts into blocks, so a power cut may take both back; what else is in its commit must not be.
+func TestCompactionWaitsForNoSyncUnlessSomebodyDoes(t *testing.T) {
+	s := byHand(t, Options{})
+	mustAppend(t, s, telemetry("a", noon, Value{"ph", 6}))
+	unsynced := func() (asked bool) {
+		s.writing <- struct{}{}
+		log := s.w.log
+		s.w.log = nil // to sync it is an error
+		s.release()
+		require.NoError(t, compacted(t.Context(), s))
+		s.writing <- struct{}{}
+		defer s.release()
+		if s.w.log == nil {
+			s.w.log = log
+			return false
+		}
+		require.NoError(t, log.Close()) // it was opened again
+		return true
+	}
+	assert.False(t, unsynced())
+	var blocks int
+	require.NoError(t, s.queryRow(t.Context(), `SELECT count(*) FROM block`).Scan(&blocks))
+	assert.Equal(t, 1, blocks)
+	mustAppend(t, s, telemetry("a", noon+1, Value{"ph", 6}))
+	s.AddRefused("a", "acl", 3)
+	assert.True(t, unsynced(), "refused messages are not given again")
+	assert.Equal(t, Counts{Stored: 2, Refused: 3}, totals(t, s))
+}
+
+// Readings that are in no block yet are in memory too, so a journal that is damaged costs a running server none.
+func TestAJournalThatIsDamagedIsWrittenFromMemory(t *testing.T) {
+	s := byHand(t, Options{})
+	const devices, rounds = 5, 2 // so few that all records are on one page
+	for i := range int64(rounds) {
+		for d := range devices {
+			mustAppend(t, s, telemetry(fmt.Sprint("d", d), noon+i, Value{"ph", float64(i)}))
+		}
+		if i == rounds/2 {
+			flush(t, s, "d0", "d1")
+		}
+	}
+	require.NoError(t, s.Close())
+	s = byHand(t, Options{Path: s.path})
+	want := totals(t, s)
+	var root int64
+	require.NoError(t, s.queryRow(t.Context(), `SELECT rootpage FROM sqlite_schema WHERE name = 'journal'`).Scan(&root))
+	file, err := os.OpenFile(s.path, os.O_WRONLY, 0)
+	require.NoError(t, err)
+	defer func() { _ = file.Close() }() // not before the store: that would end the locks of this process
+	_, err = file.WriteAt(bytes.Repeat([]byte{0xA5}, pageBytes), (root-1)*pageBytes)
+	require.NoError(t, err)
+	require.NoError(t, s.acquire(t.Context()))
+	require.NoError(t, s.rebuild(t.Context(), errors.New("test")))
+	s.release()
+	require.NoError(t, s.regainAll(t.Context()))
+	assert.EqualValues(t, devices*rounds, countRows(t, s))
+	assert.Equal(t, want, totals(t, s))
+	salvages, err := s.Salvages(t.Context())
+	require.NoError(t, err)
+	assert.Empty(t, salvages[0].Lost)
+	assert.Empty(t, salvages[0].Missing)
+	crash(t, s)
+	assert.EqualValues(t, devices*rounds, countRows(t, openTest(t, Options{Path: s.path})))
 }

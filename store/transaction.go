@@ -36,6 +36,8 @@ type transaction struct {
 	index   map[placed]int // of the first indexed entries
 	indexed int
 
+	lazy bool // nobody waits for it: it may be on disk with the next one
+
 	flushed []flushed               // devices whose readings went into blocks
 	counted []*device               // devices whose counters are in their table now
 	late    map[*device]hourly.Span // as in table sql_due now
@@ -104,7 +106,11 @@ func (s *Store) commit(change func() error, withBroker bool) error {
 	}
 	refused, err := s.fill(change, withBroker)
 	if err == nil {
-		if err = s.w.commitSynced(); err != nil && isDoubtful(err) && s.tx.seq > 0 {
+		commit := s.w.commitSynced
+		if s.tx.lazy && len(refused) == 0 && s.broker.taken == nil {
+			commit = func() error { return s.w.commit.run() }
+		}
+		if err = commit(); err != nil && isDoubtful(err) && s.tx.seq > 0 {
 			return s.inDoubt(err, refused)
 		}
 	}
@@ -280,7 +286,7 @@ func (t *transaction) forget() {
 	clear(t.late)
 	t.tables = nil
 	t.boots = t.boots[:0]
-	t.seq, t.indexed, t.cut = 0, 0, 0
+	t.seq, t.indexed, t.cut, t.lazy = 0, 0, 0, false
 	t.entries, t.values, t.flushed, t.counted = t.entries[:0], t.values[:0], t.flushed[:0], t.counted[:0]
 	t.touched, t.devices, t.metrics, t.bound = t.touched[:0], t.devices[:0], t.metrics[:0], t.bound[:0]
 }

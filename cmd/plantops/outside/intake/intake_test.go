@@ -68,7 +68,7 @@ func checkDevice(t *testing.T, in *program.Installation, name string, device int
 // An export of InfluxDB 2 and a database of Home Assistant come in beside devices that send, once, and after a kill from where it was.
 func TestHistoriesOfOthersComeInBesideLiveReadings(t *testing.T) {
 	t.Parallel()
-	days, devices := setting.Int(t, "PLANTOPS_HISTORY_DAYS", 4), 4
+	days, devices := setting.Int(t, "PLANTOPS_HISTORY_DAYS", 3), 3
 	if days > 100 {
 		devices = 10
 	}
