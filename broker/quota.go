@@ -52,9 +52,6 @@ const freeSpace = "free space"
 // One in spaceShare bytes of what is free, with what waits on disk, may wait there: the readings need the rest.
 const spaceShare = 2
 
-// waitingOnDisk is what waits on disk for clients.
-type waitingOnDisk struct{ messages, bytes int64 }
-
 type diskUse struct{ messages, bytes atomic.Int64 }
 
 func (d *diskUse) add(messages, bytes int64) {

@@ -45,7 +45,11 @@ func benchYear(b *testing.B) (path string, from int64) {
 	}
 	_, err = s.Append(b.Context(), batch, nil)
 	require.NoError(b, err)
+	require.NoError(b, s.Flush(b.Context()))
 	require.NoError(b, s.Close())
+	file, err := os.Stat(path)
+	require.NoError(b, err)
+	b.Logf("%d readings in %d bytes: %.2f each", devices*365*288, file.Size(), float64(file.Size())/float64(devices*365*288))
 	return path, from
 }
 
