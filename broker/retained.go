@@ -236,8 +236,9 @@ func (w *work) deliverRetained(p *peer, now time.Time) {
 	}
 	p.mu.Unlock()
 	if waiting && w.walk(p, l, walkSteps, now) {
-		w.r.walks.Go(func() {
-			w := w.r.begin()
+		r := w.r // w is of the round that is running
+		r.walks.Go(func() {
+			w := r.begin()
 			for w.walk(p, l, walkSteps, w.r.now()) {
 				runtime.Gosched() // others wait for the session's lock
 			}

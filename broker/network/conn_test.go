@@ -98,7 +98,9 @@ func TestWhatAReaderWritesItselfArrivesWholeAndInOrder(t *testing.T) {
 					}
 					put()
 				}
-				records <- next
+				records <- next // before the record that says that it was the last one
+				next = math.MaxUint32
+				put()
 				_, err = r.ReadByte()
 				return err
 			})
@@ -106,15 +108,16 @@ func TestWhatAReaderWritesItselfArrivesWholeAndInOrder(t *testing.T) {
 			_, err := client.Write(connectPacket)
 			require.NoError(t, err)
 			<-full
-			record, all := make([]byte, 1000), uint32(math.MaxUint32)
-			for next := uint32(0); next < all; next++ {
+			record := make([]byte, 1000)
+			for next := uint32(0); ; next++ {
 				_, err := io.ReadFull(client, record)
 				require.NoError(t, err)
-				require.Equal(t, next, binary.BigEndian.Uint32(record))
-				select {
-				case all = <-records:
-				default:
+				number := binary.BigEndian.Uint32(record)
+				if number == math.MaxUint32 {
+					require.Equal(t, <-records, next)
+					break
 				}
+				require.Equal(t, next, number)
 			}
 		})
 	}
