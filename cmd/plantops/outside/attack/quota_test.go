@@ -102,7 +102,7 @@ var greedy = map[string]func(g *siege.Siege, d door.Door){
 		}
 		grown := g.In.Memory("VmRSS") - before
 		g.T.Logf("%s: 400 MB wait for ten sessions, %.1f MiB more", d.Kind, float64(grown)/siege.Mebibyte)
-		assert.Less(g.T, grown, int64(48*siege.Mebibyte), "400 MB wait for ten sessions")
+		assert.Less(g.T, grown, int64(32*siege.Mebibyte), "400 MB wait for ten sessions")
 		require.NoError(g.T, g.Serves(d))
 		a.Close()
 		l.Resume = false

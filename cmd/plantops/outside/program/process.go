@@ -5,6 +5,7 @@ package program
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -59,6 +60,20 @@ func (in *Installation) Descriptors() int {
 	used, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", in.Server.Pid))
 	require.NoError(in.T, err)
 	return len(used)
+}
+
+// DatabaseDescriptors returns how many of those are of the database: each connection that reads it has some, from when it was first
+// wanted.
+func (in *Installation) DatabaseDescriptors() (n int) {
+	in.T.Helper()
+	links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", in.Server.Pid))
+	require.NoError(in.T, err)
+	for _, link := range links {
+		if file, err := os.Readlink(link); err == nil && strings.HasPrefix(filepath.Base(file), "plantops.db") { // one may be closed meanwhile
+			n++
+		}
+	}
+	return n
 }
 
 // NoGoroutinesLeft compares a server without clients, which was started with StartLogged, with one that has just
