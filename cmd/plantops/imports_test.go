@@ -116,6 +116,10 @@ var homes = map[string][]string{
 	"github.com/spf13/cobra":           {"cmd/plantops"},
 	"github.com/coreos/go-systemd":     {"cmd/plantops"},
 	"github.com/lmittmann/tint":        {"cmd/plantops"},
+
+	// Nobody may: they call methods by name, and the linker then keeps every method of the program, two megabytes.
+	"text/template": {},
+	"html/template": {},
 }
 
 type listed struct {

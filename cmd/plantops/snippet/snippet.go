@@ -7,16 +7,12 @@ package snippet
 import (
 	"crypto/x509"
 	"embed"
-	"encoding/base64"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
-	"text/template"
 )
 
 // Facts are what a form is filled in with.
@@ -111,15 +107,7 @@ func fromTemplate(name string) func(Facts) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		t, err := template.New(name).Funcs(template.FuncMap{
-			"quote": strconv.Quote, "python": strconv.QuoteToASCII, "json": jsonText, "shell": shellText, "indent": indent, "comment": comment,
-		}).Parse(string(text))
-		if err != nil {
-			return "", err
-		}
-		var out strings.Builder
-		err = t.Execute(&out, f)
-		return out.String(), err
+		return fill(string(text), f.values())
 	}
 }
 
@@ -151,28 +139,8 @@ func (f Facts) HostName() string {
 // TLS reports whether the server is reached with TLS.
 func (f Facts) TLS() bool { return f.CA != "" }
 
-// URLHost is the host as it stands in a URL.
-func (f Facts) URLHost() string {
-	if strings.Contains(f.Host, ":") {
-		return "[" + f.Host + "]"
-	}
-	return f.Host
-}
-
 // Prefix is the topic below which everything of the device is.
 func (f Facts) Prefix() string { return strings.TrimSuffix(f.Topic, "/telemetry") }
-
-// CertificatesDER are the certificates of the CA, each in Base64 without line breaks.
-func (f Facts) CertificatesDER() []string {
-	var list []string
-	for rest := []byte(f.CA); ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			return list
-		}
-		list = append(list, base64.StdEncoding.EncodeToString(block.Bytes))
-	}
-}
 
 // servers are the certificates in Servers.
 func (f Facts) servers() ([]*x509.Certificate, error) {
@@ -188,26 +156,4 @@ func (f Facts) servers() ([]*x509.Certificate, error) {
 		}
 		list = append(list, c)
 	}
-}
-
-// jsonText is a JSON string, which YAML takes too.
-func jsonText(s string) (string, error) {
-	var out strings.Builder
-	enc := json.NewEncoder(&out)
-	enc.SetEscapeHTML(false)
-	err := enc.Encode(s)
-	return strings.TrimSuffix(out.String(), "\n"), err
-}
-
-// shellText is one word of a POSIX shell.
-func shellText(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
-
-// comment keeps text from ending the comment that it stands in, or from going on with the next line.
-func comment(s string) string {
-	return strings.NewReplacer("\n", " ", "\r", " ", `\`, "/", "*/", "* /").Replace(s)
-}
-
-func indent(n int, text string) string {
-	space := strings.Repeat(" ", n)
-	return space + strings.ReplaceAll(strings.TrimSuffix(text, "\n"), "\n", "\n"+space)
 }

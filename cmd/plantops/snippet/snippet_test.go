@@ -103,11 +103,24 @@ func TestEveryFormHasWhatTheDeviceNeeds(t *testing.T) {
 				assert.NotContains(t, file.Text, "CERTIFICATE")
 				return
 			}
-			for _, der := range f.CertificatesDER() {
+			for rest := []byte(f.CA); len(rest) > 0; {
+				var block *pem.Block
+				block, rest = pem.Decode(rest)
 				text := strings.NewReplacer("\n", "", " ", "", `\n`, "").Replace(file.Text)
-				assert.Contains(t, text, der, "each certificate of the CA")
+				assert.Contains(t, text, base64.StdEncoding.EncodeToString(block.Bytes), "each certificate of the CA")
 			}
 		})
+	}
+}
+
+func TestFormIsFilledInByLines(t *testing.T) {
+	values := map[string]string{"Device": "bed {{CA}}", "CA": "", "NoTLS": "true"}
+	text, err := fill("a {{Device}} {{quote Device}}\n{{if CA}}\nnot {{Unknown}} this\n{{end}}\n{{if NoTLS}}\nthis\n{{end}}\nend", values)
+	require.NoError(t, err)
+	assert.Equal(t, "a bed {{CA}} \"bed {{CA}}\"\nthis\nend", text)
+	for _, form := range []string{"{{Unknown}}", "{{quote Unknown}}", "{{unknown Device}}", "{{Device", "{{if Unknown}}"} {
+		_, err := fill(form, values)
+		require.ErrorContains(t, err, "not known: "+form)
 	}
 }
 
