@@ -24,8 +24,10 @@ type peer struct {
 	narrowed bool        // it may have subscriptions to what it may not read any more
 	online   atomic.Bool // attached
 
-	asleep     int32        // in sleepers.all, counted from 1; guarded by sleepers.mu
-	routeBytes atomic.Int64 // what it costs in the routes of topics, see subscribers.go
+	asleep      int32        // in sleepers.all, counted from 1; guarded by sleepers.mu
+	charged     int32        // units of session.FreeBytes, that its account is charged; guarded by mu, as is the next
+	chargedTail int32        // messages on disk, that its account is charged
+	routeBytes  atomic.Int32 // what it costs in the routes of topics, see subscribers.go
 
 	mu           sync.Mutex     // guards what follows; never two of them are held
 	link         *clientLink    // attached; nil while away
@@ -36,8 +38,6 @@ type peer struct {
 	backpressure backpressure
 	pace         atomic.Pointer[pace] // nil: it has not been behind on this connection
 	losses       *losses              // of QoS 0; nil: none
-	charged      int                  // units of session.FreeBytes, that its account is charged
-	chargedTail  int64                // messages on disk, that its account is charged
 	shelf        shelf
 
 	tailBytes atomic.Int64 // of the tail; what chargedTail is of the session in messages
@@ -78,11 +78,12 @@ type keptEntry struct {
 type shelf struct {
 	listed, lazyListed bool // guarded by ledger.mu
 
-	id       journal.SessionID // of its session; 0: nothing of it is on disk or shall be
-	written  bool              // as a session, not only entries
-	stored   bool              // and that is known to be on disk
+	written  bool              // its session is on disk or will be, not only entries
+	stored   bool              // and that is known
 	stateDue bool              // its state has changed
 	lazyDue  bool              // the same, and it may wait
+	loading  bool              // it is the loader's turn
+	id       journal.SessionID // of its session; 0: nothing of it is on disk or shall be
 	changed  *changedFilters   // nil: none
 
 	pending []keptEntry // to be taken, by number
@@ -90,7 +91,6 @@ type shelf struct {
 	onDisk  uint64      // entries up to here are on disk, or settled
 	trimmed uint64      // those below are not, any more
 	outbox  *outbox     // nil: nothing is held back
-	loading bool        // it is the loader's turn
 }
 
 // changedFilters are those of subscriptions that have changed.
@@ -141,7 +141,7 @@ func newPeer(id string, u *usage, ingest bool) *peer {
 	case u.quotas.onDisk:
 		o = keptOne
 	}
-	return &peer{id: id, account: u.owner.Account, usage: u, ingest: ingest, ended: true, rights: &noRights, state: session.Make(id, o)}
+	return &peer{id: id, account: u.owner.Account, usage: u, ingest: ingest, ended: true, rights: &noRights, state: session.Make(o)}
 }
 
 // charge brings what the account is charged for the session up to date. The caller holds p.mu.
@@ -156,19 +156,19 @@ func (p *peer) charge() {
 	}
 	tail, tailBytes, _ := p.state.Tail()
 	if p.usage.quotas.onDisk {
-		if more, moreBytes := int64(tail)-p.chargedTail, int64(tailBytes)-p.tailBytes.Load(); more != 0 || moreBytes != 0 {
+		if more, moreBytes := int64(tail)-int64(p.chargedTail), int64(tailBytes)-p.tailBytes.Load(); more != 0 || moreBytes != 0 {
 			p.usage.disk.add(more, moreBytes)
 			p.usage.quotas.disk.add(more, moreBytes)
-			p.chargedTail += more
+			p.chargedTail += int32(more)
 			p.tailBytes.Add(moreBytes)
 		}
 	} else {
 		bytes += tailBytes // it is in memory, too
 		p.tailBytes.Store(int64(tailBytes))
 	}
-	if units := (bytes + p.state.WillBytes() + p.state.StateBytes()) / session.FreeBytes; units != p.charged {
-		p.usage.charge(units - p.charged)
-		p.charged = units
+	if units := (bytes + p.state.WillBytes() + p.state.StateBytes()) / session.FreeBytes; units != int(p.charged) {
+		p.usage.charge(units - int(p.charged))
+		p.charged = int32(units)
 	}
 }
 

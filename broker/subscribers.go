@@ -71,7 +71,7 @@ func (t *routes) init() {
 	t.seed, t.limit = maphash.MakeSeed(), maxRouteBytes
 	t.table.Grew = func(to recipient, bytes int) {
 		if to.peer != nil {
-			to.peer.routeBytes.Add(int64(bytes))
+			to.peer.routeBytes.Add(int32(bytes))
 		}
 	}
 }

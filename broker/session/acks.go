@@ -8,7 +8,7 @@ import "time"
 // stray counts an acknowledgement that does not fit. One that answers nothing may be late and is no fault; one of the wrong
 // kind for what was sent ends the connection [MQTT 3.1.1, MQTT-4.8.0-1; MQTT 5, MQTT-4.13.1-1].
 func (s *Session) stray(f *flight, out []Effect) []Effect {
-	s.stats.stray++
+	s.stats.rest().stray++
 	if !s.connected || f == nil {
 		return out
 	}

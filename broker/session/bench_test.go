@@ -5,7 +5,7 @@ import "testing"
 // BenchmarkDeliverAck is the path of one QoS 1 message to a subscriber, with a
 // token, in bursts of the window.
 func BenchmarkDeliverAck(b *testing.B) {
-	s := New("me", Options{})
+	s := New(Options{})
 	connect(s, nil)
 	m, token := &Message{Topic: "devices/a/telemetry", Payload: make([]byte, 100), QoS: 1}, new(int)
 	out, packet, ids := make([]Effect, 0, 8), make([]byte, 0, 256), make([]uint16, 0, 64)
@@ -25,7 +25,7 @@ func BenchmarkDeliverAck(b *testing.B) {
 // BenchmarkQueuedDeliverAck is the same with a subscriber that is always
 // behind: every message waits for the window.
 func BenchmarkQueuedDeliverAck(b *testing.B) {
-	s := New("me", Options{Window: 20})
+	s := New(Options{Window: 20})
 	connect(s, nil)
 	m, token := &Message{Topic: "devices/a/telemetry", Payload: make([]byte, 100), QoS: 1}, new(int)
 	out := make([]Effect, 0, 8)
@@ -47,7 +47,7 @@ func BenchmarkQueuedDeliverAck(b *testing.B) {
 
 // BenchmarkDeliverExactlyOnce is one QoS 2 message to a subscriber.
 func BenchmarkDeliverExactlyOnce(b *testing.B) {
-	s := New("me", Options{})
+	s := New(Options{})
 	connect(s, nil)
 	m := &Message{Topic: "devices/a/telemetry", Payload: make([]byte, 100), QoS: 2}
 	out := make([]Effect, 0, 8)
@@ -65,7 +65,7 @@ func BenchmarkDeliverExactlyOnce(b *testing.B) {
 func BenchmarkReceiveComplete(b *testing.B) {
 	for name, qos := range map[string]byte{"qos1": 1, "qos2": 2} {
 		b.Run(name, func(b *testing.B) {
-			s := New("me", Options{})
+			s := New(Options{})
 			connect(s, nil)
 			out, tickets, id := make([]Effect, 0, 64), make([]Ticket, 0, 64), uint16(0)
 			b.ReportAllocs()

@@ -125,6 +125,7 @@
 //	ring.go          the queues
 //	message.go       what is published
 //	will.go          the will
+//	instant.go       times, as a session keeps them
 //	subscription.go  subscriptions, and how they merge for one message
 //	shared.go        the queue of a share group
 //	retained.go      the store of retained messages

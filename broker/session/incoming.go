@@ -242,7 +242,7 @@ func (s *Session) Pubrel(id uint16, out []Effect) []Effect {
 	in := s.in()
 	h := in.held[id]
 	if h == nil {
-		s.stats.stray++
+		s.stats.rest().stray++
 		return append(out, Effect{Kind: Pubcomp, PacketID: id})
 	}
 	if h.epoch == s.epoch {

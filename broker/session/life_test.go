@@ -25,7 +25,7 @@ func TestSessionPresent(t *testing.T) {
 		"ends with the connection":     {0, 0, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := New("me", Options{})
+			s := New(Options{})
 			present, out := s.Connect(noon, Connection{Version: 5, Expiry: c.expiry}, nil)
 			assert.False(t, present, "nothing is known of a new client")
 			assert.Empty(t, out)
@@ -102,7 +102,7 @@ func TestExpiryOfDisconnect(t *testing.T) {
 	s := online(t, Options{}, func(c *Connection) { c.Expiry = time.Hour })
 	require.True(t, s.SetExpiry(time.Minute))
 	s.Disconnect(noon, Goodbye, nil)
-	assert.Equal(t, noon.Add(time.Minute), s.Deadline())
+	assert.WithinDuration(t, noon.Add(time.Minute), s.Deadline(), 0)
 
 	connect(s, nil)
 	require.True(t, s.SetExpiry(0))
@@ -167,7 +167,7 @@ func TestWillKeepsWhatItSays(t *testing.T) {
 	will := &Will{Message: Message{Topic: "w", Payload: []byte("x"), QoS: 2, Retain: true, Properties: []byte{1, 1}, Publisher: "me"}, Delay: time.Minute, Expiry: time.Hour}
 	s := online(t, Options{}, func(c *Connection) { c.Will = will })
 	s.Disconnect(noon, Lost, nil)
-	assert.Equal(t, noon.Add(time.Minute), s.Deadline())
+	assert.WithinDuration(t, noon.Add(time.Minute), s.Deadline(), 0)
 	due := noon.Add(2 * time.Minute)
 	want := will.Message
 	want.Created, want.Expires = due, due.Add(time.Hour)

@@ -91,7 +91,7 @@ func (w *world) restart() {
 	if was && will != nil {
 		w.willAt = w.now.Add(max(will.Delay, WillPatience))
 	}
-	w.s = New("me", w.o)
+	w.s = New(w.o)
 	if !lasting {
 		w.endsAt, w.ghost, w.exists, w.kept, w.seq = time.Time{}, will != nil, false, nil, 0
 		for m := range w.live {

@@ -101,7 +101,7 @@ func newWorld(d dice, fatalf func(string, ...any)) *world {
 		Window: 1 + d.roll(8), MaxQueued: 1 + d.roll(12), MaxQueuedBytes: 1000 + d.roll(8000),
 		ReceiveMaximum: 1 + d.roll(6), RaiseQoS0: d.roll(2) == 0, Kept: d.roll(3) > 0,
 	}
-	w.s = New("me", w.o)
+	w.s = New(w.o)
 	return w
 }
 

@@ -34,21 +34,20 @@ func (e *entry) costBytes() int { return costBytes(e.message, e.ids) }
 // outgoing is what is on its way to the client. QoS 1 and 2 are numbered as they come. They wait in a queue of which the head
 // is in memory; its tail, the entries above loaded, is with the router, which has got each of them in an Enqueued.
 type outgoing struct {
-	*underway     // nothing while it has none of that
-	bytes     int // in queues and flights
-	bytes0    int // of them, in queue0
-
+	*underway        // nothing while it has none of that
 	seq       uint64 // of the newest entry
 	sent      uint64 // of the newest that has left the queue
 	loaded    uint64 // up to here they are in memory, or settled
 	doubted   uint64 // up to here they may have been sent before a restart
-	tail      int    // entries in the tail
 	tailBytes int
+	tail      int32  // entries in the tail
 	lastID    uint16 // that of flights, where there are none
 }
 
 // underway is what most sessions have none of: those of clients that only publish, or are away.
 type underway struct {
+	bytes     int // in queues and flights
+	bytes0    int // of them, in queue0
 	flights   flights
 	resend    []uint16          // ids in use that the connection has yet to see
 	queue     ring[entry]       // the head: QoS 1 and 2, never sent
@@ -100,7 +99,7 @@ func (s *Session) Deliver(now time.Time, m *Message, o Offer, out []Effect) []Ef
 	if s.lasting {
 		out = append(out, enqueued(&e))
 	}
-	ready := s.connected && !s.paused && b.flights.outstanding() < s.window
+	ready := s.connected && !s.paused && s.isWindowOpen()
 	switch {
 	case b.loaded+1 != e.seq || s.lasting && !s.connected: // what is away needs no memory
 	case ready && s.fits(&e, o.Scarce): // so nothing waits before it
@@ -163,9 +162,9 @@ func (s *Session) deliverAtMostOnce(now time.Time, e *entry, scarce bool, out []
 	if room, out = s.room(now, e, false, out); !room {
 		return s.drop(e, DropQueueFull, 0, out)
 	}
+	b.begin()
 	b.bytes += e.costBytes()
 	b.bytes0 += e.costBytes()
-	b.begin()
 	b.queue0.push(*e)
 	return out
 }
@@ -197,8 +196,8 @@ func (s *Session) room(now time.Time, e *entry, scarce bool, out []Effect) (bool
 // push puts e at the end of the head.
 func (s *Session) push(e *entry) {
 	b := &s.outgoing
-	b.bytes += e.costBytes()
 	b.begin()
+	b.bytes += e.costBytes()
 	b.queue.push(*e)
 	b.expires = sooner(b.expires, e.message.Expires)
 }
@@ -244,8 +243,8 @@ func (s *Session) send(now time.Time, e *entry, out []Effect) []Effect {
 		s.stats.delivered++
 		return s.settle(e, Effect{Kind: Delivered}, out)
 	}
-	s.outgoing.bytes += e.costBytes()
 	s.outgoing.begin()
+	s.outgoing.bytes += e.costBytes()
 	out[len(out)-1].PacketID = s.outgoing.flights.add(*e)
 	return out
 }
@@ -275,7 +274,7 @@ func packet(now time.Time, e *entry, id uint16, dup bool) Effect {
 }
 
 func (s *Session) fitsPacket(p *Effect) bool {
-	return s.maxPacketSize == 0 || p.packetBytes(s.version) <= s.maxPacketSize
+	return s.maxPacketSize == 0 || p.packetBytes(s.version) <= int(s.maxPacketSize)
 }
 
 // tooLarge reports whether publish would not send it now.
@@ -295,8 +294,11 @@ func (s *Session) Room() int {
 	if !s.connected || s.paused || b.loaded != b.seq { // what is in the tail goes first
 		return 0
 	}
-	return max(0, s.window-b.flights.outstanding())
+	return max(0, int(s.window)-b.flights.outstanding())
 }
+
+// isWindowOpen reports whether the client may be sent another QoS 1 or 2 message.
+func (s *Session) isWindowOpen() bool { return s.outgoing.flights.outstanding() < int(s.window) }
 
 // Pause stops sending messages: the connection's own queue is full enough.
 // Acknowledgements still go out.
@@ -320,7 +322,7 @@ func (s *Session) Resume(now time.Time, room int, out []Effect) []Effect {
 		room -= e.costBytes()
 		out = s.send(now, &e, out)
 	}
-	open := b.flights.outstanding() < s.window
+	open := s.isWindowOpen()
 	s.paused = b.queue0.n > 0 || (open && (b.queue.n > 0 && len(b.bare) == 0 || len(b.resend) > 0 && !s.awaitsLoad()))
 	return out
 }
@@ -350,7 +352,7 @@ func (s *Session) sendAgain(now time.Time, room int, out []Effect) ([]Effect, in
 		case f.state == waitsReleasing:
 			b.flights.sent(f, released)
 			out = append(out, Effect{Kind: Pubrel, PacketID: f.id})
-		case b.flights.outstanding() >= s.window:
+		case !s.isWindowOpen():
 			return out, room
 		default:
 			var fits bool
@@ -370,7 +372,7 @@ func (s *Session) sendAgain(now time.Time, room int, out []Effect) ([]Effect, in
 // room left, means that nothing is to be sent again.
 func (s *Session) sendQueue(now time.Time, room int, out []Effect) ([]Effect, int) {
 	b := &s.outgoing
-	for b.queue.n > 0 && room > 0 && b.flights.outstanding() < s.window {
+	for b.queue.n > 0 && room > 0 && s.isWindowOpen() {
 		e := s.shift(&b.queue)
 		room -= e.costBytes()
 		out = s.send(now, &e, out)

@@ -53,7 +53,7 @@ func connect(s *Session, change func(*Connection)) []string {
 
 func online(t *testing.T, o Options, change func(*Connection)) *Session {
 	t.Helper()
-	s := New("me", o)
+	s := New(o)
 	require.Empty(t, connect(s, change))
 	return s
 }

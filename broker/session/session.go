@@ -58,28 +58,27 @@ func (o Options) WithDefaults() *Options {
 // Session is everything that the broker keeps for one client id. The zero
 // value is not usable, see New.
 type Session struct {
-	clientID string
-	options  *Options
+	options *Options
 
 	// The connection, if any.
 	connected     bool
 	paused        bool
 	version       byte
-	window        int
-	maxPacketSize int      // 0: no limit
+	window        uint16
+	maxPacketSize int32    // 0: no limit
 	aliases       *aliases // nil: there can be none
-	epoch         uint32   // counts connections, so that late completions are recognised
 
 	// The life of the session.
-	exists   bool // there is state to be present at the next CONNECT
-	lasting  bool // it is kept on disk
-	lasted   bool // it is, or was on an earlier connection
-	ghost    bool // nothing but a will is left, after a restart
+	epoch    uint32 // counts connections, so that late completions are recognised
+	exists   bool   // there is state to be present at the next CONNECT
+	lasting  bool   // it is kept on disk
+	lasted   bool   // it is, or was on an earlier connection
+	ghost    bool   // nothing but a will is left, after a restart
 	expiry   time.Duration
-	expires  time.Time // while disconnected; zero: never
+	expires  instant // while disconnected; 0: never
 	will     *Will
-	willDue  time.Time // while disconnected; zero: not waiting
-	leaving  *Will     // published, see WillRouted
+	willDue  instant // while disconnected; 0: not waiting
+	leaving  *Will   // published, see WillRouted
 	filters  filters
 	stats    counts
 	outgoing outgoing
@@ -98,29 +97,38 @@ type Stats struct {
 
 // counts are those of Stats that are counted.
 type counts struct {
-	delivered, stray uint64
-	dropped          *[numDrops]uint64 // nil: nothing yet
+	delivered uint64
+	seldom    *seldom // nil: nothing yet
+}
+
+type seldom struct {
+	dropped [numDrops]uint64
+	stray   uint64
+}
+
+func (c *counts) rest() *seldom {
+	if c.seldom == nil {
+		c.seldom = new(seldom)
+	}
+	return c.seldom
 }
 
 func (c *counts) drop(why Drop, n uint64) {
-	if n > 0 && c.dropped == nil {
-		c.dropped = new([numDrops]uint64)
-	}
 	if n > 0 {
-		c.dropped[why] += n
+		c.rest().dropped[why] += n
 	}
 }
 
 // New returns the session of a client id, without state and without a
 // connection.
-func New(clientID string, o Options) *Session {
-	s := Make(clientID, o.WithDefaults())
+func New(o Options) *Session {
+	s := Make(o.WithDefaults())
 	return &s
 }
 
 // Make is New for who keeps the session in something of its own. It must not be copied once it is used.
-func Make(clientID string, o *Options) Session {
-	return Session{clientID: clientID, options: o, outgoing: outgoing{underway: &nothing}}
+func Make(o *Options) Session {
+	return Session{options: o, outgoing: outgoing{underway: &nothing}}
 }
 
 // Connected reports whether a connection is attached.
@@ -131,11 +139,11 @@ func (s *Session) Version() byte { return s.version }
 
 // Stats returns the session's counters.
 func (s *Session) Stats() Stats {
-	st := Stats{Delivered: s.stats.delivered, Stray: s.stats.stray}
-	if s.stats.dropped != nil {
-		st.Dropped = *s.stats.dropped
+	st := Stats{Delivered: s.stats.delivered}
+	if rest := s.stats.seldom; rest != nil {
+		st.Dropped, st.Stray = rest.dropped, rest.stray
 	}
-	st.Queued = s.outgoing.queue.n + s.outgoing.queue0.n + s.outgoing.tail
+	st.Queued = s.outgoing.queue.n + s.outgoing.queue0.n + int(s.outgoing.tail)
 	st.InFlight = s.outgoing.flights.n
 	st.Bytes = s.outgoing.bytes
 	return st
@@ -173,10 +181,10 @@ func (s *Session) Taken() uint64 { return s.stats.delivered }
 
 // Overflowed returns how many messages of QoS 0 the session had no room for.
 func (s *Session) Overflowed() uint64 {
-	if s.stats.dropped == nil {
+	if s.stats.seldom == nil {
 		return 0
 	}
-	return s.stats.dropped[DropQueueFull]
+	return s.stats.seldom.dropped[DropQueueFull]
 }
 
 // Connection is what a CONNECT says about the connection and the session.
@@ -208,16 +216,16 @@ func (s *Session) Connect(now time.Time, c Connection, out []Effect) (present bo
 	s.exists, s.connected, s.paused = true, true, true
 	s.epoch++
 	s.version = c.Version
-	s.window = s.options.Window
+	s.window = uint16(s.options.Window) // at most maxIDs
 	if c.ReceiveMaximum > 0 {
-		s.window = min(s.window, int(c.ReceiveMaximum))
+		s.window = min(s.window, c.ReceiveMaximum)
 	}
-	s.maxPacketSize = int(min(c.MaximumPacketSize, math.MaxInt32))
+	s.maxPacketSize = int32(min(c.MaximumPacketSize, math.MaxInt32))
 	s.aliases = newAliases(c)
-	s.expiry, s.expires = c.Expiry, time.Time{}
+	s.expiry, s.expires = c.Expiry, 0
 	s.lasting = s.options.Kept && c.Expiry > 0
 	s.lasted = s.lasted || s.lasting
-	s.will, s.willDue = c.Will, time.Time{} // a delayed will of the last connection is not sent [MQTT-3.1.3-9]
+	s.will, s.willDue = c.Will, 0 // a delayed will of the last connection is not sent [MQTT-3.1.3-9]
 	if s.outgoing.isUnderWay() {
 		s.outgoing.resend = s.outgoing.flights.resendOrder()
 	}
@@ -264,7 +272,7 @@ func (s *Session) Disconnect(now time.Time, cause Cause, out []Effect) []Effect 
 	case s.expiry <= 0:
 		return s.end(now, out) // [MQTT-3.1.2-23]
 	case s.expiry != Forever:
-		s.expires = now.Add(s.expiry)
+		s.expires = instantOf(now.Add(s.expiry))
 	}
 	if s.lasting {
 		s.unload()
@@ -276,27 +284,27 @@ func (s *Session) Disconnect(now time.Time, cause Cause, out []Effect) []Effect 
 // Expiry returns for how long the session outlives its connection, Forever included; for one without a connection, how much of
 // that is left.
 func (s *Session) Expiry(now time.Time) time.Duration {
-	if s.connected || s.expires.IsZero() {
+	if s.connected || s.expires == 0 {
 		return s.expiry
 	}
-	return max(0, s.expires.Sub(now))
+	return max(0, s.expires.time().Sub(now))
 }
 
 // Deadline returns when Tick must be called, zero for never. It changes only
 // with Connect, Disconnect and Tick.
 func (s *Session) Deadline() time.Time {
-	if s.willDue.IsZero() || (!s.expires.IsZero() && s.expires.Before(s.willDue)) {
-		return s.expires
+	if s.willDue == 0 || (s.expires != 0 && s.expires < s.willDue) {
+		return s.expires.time()
 	}
-	return s.willDue
+	return s.willDue.time()
 }
 
 // Tick publishes a will and ends a session whose time has come.
 func (s *Session) Tick(now time.Time, out []Effect) []Effect {
-	if !s.willDue.IsZero() && !now.Before(s.willDue) {
+	if s.willDue.reached(now) {
 		out = s.publishWill(now, out)
 	}
-	if !s.expires.IsZero() && !now.Before(s.expires) {
+	if s.expires.reached(now) {
 		out = s.end(now, out)
 	}
 	return out
@@ -321,7 +329,7 @@ func (s *Session) end(now time.Time, out []Effect) []Effect {
 	out = append(out, Effect{Kind: Ended, Subscriptions: s.filters.byName(), Seq: tail})
 	s.incoming = nil
 	s.filters = filters{}
-	s.expires = time.Time{}
+	s.expires = 0
 	s.exists, s.lasting, s.lasted, s.ghost = false, false, false, false
 	return out
 }

@@ -98,7 +98,7 @@ func (s *Session) Takes(now time.Time, m *Message, o Offer) Taking {
 		return TakesLater
 	case e.qos == 0:
 		return TakesNow
-	case b.flights.outstanding() >= s.window || b.loaded != b.seq || !s.fits(&e, false):
+	case !s.isWindowOpen() || b.loaded != b.seq || !s.fits(&e, false):
 		return TakesLater
 	case o.Scarce && b.bytes > 0 && !s.fits(&e, true):
 		return TakesLater // what it has unacknowledged makes room

@@ -37,14 +37,14 @@ func (s *Session) AppendState(dst []byte, t Moment) []byte {
 		will = s.leaving
 	}
 	flags := flag(s.connected, stateConnected) | flag(!t.Unsure, stateSure) | flag(will != nil, stateWill) |
-		flag(!s.willDue.IsZero() || s.will == nil, stateWillWaits) | flag(will != nil && will.Message.Retain, stateWillRetain)
+		flag(s.willDue != 0 || s.will == nil, stateWillWaits) | flag(will != nil && will.Message.Retain, stateWillRetain)
 	dst = append(dst, format, flags, s.version)
 	dst = binary.AppendVarint(dst, t.Wall.UnixMilli())
 	left := s.expiry
 	if !s.lasting {
 		left = 0
 	} else if !s.connected && left != Forever {
-		left = max(s.expires.Sub(t.Now), time.Millisecond)
+		left = max(s.expires.time().Sub(t.Now), time.Millisecond)
 	}
 	dst = appendSpan(dst, left)
 	if will != nil {
@@ -55,7 +55,7 @@ func (s *Session) AppendState(dst []byte, t Moment) []byte {
 		dst = appendBytes(dst, will.Message.Publisher)
 		dst = appendSpan(dst, will.Delay)
 		dst = appendSpan(dst, will.Expiry)
-		dst = appendSpan(dst, s.willDue.Sub(t.Now))
+		dst = appendSpan(dst, s.willDue.time().Sub(t.Now))
 	}
 	if !s.lasting {
 		return seal(dst, start)
@@ -129,10 +129,10 @@ func (s *Session) Restore(blob []byte, newest uint64, t Moment) (renew bool, err
 		if was && flags&stateWillWaits == 0 {
 			left = max(w.Delay, WillPatience)
 		}
-		s.will, s.willDue = w, t.Now.Add(max(left, 0))
+		s.will, s.willDue = w, instantOf(t.Now.Add(max(left, 0)))
 	}
 	if s.expiry != Forever {
-		s.expires = t.Now.Add(max(s.expiry-passed, 0))
+		s.expires = instantOf(t.Now.Add(max(s.expiry-passed, 0)))
 	}
 	if !s.lasting {
 		s.ghost, s.expires = true, s.willDue
@@ -204,6 +204,6 @@ func (s *Session) restoreOutgoing(r *reader, newest uint64, was bool) error {
 func (s *Session) Waiting(messages, bytes int) {
 	b := &s.outgoing
 	if b.loaded < b.seq {
-		b.tail, b.tailBytes = max(0, min(messages, int(b.seq-b.loaded))-len(b.bare)), bytes
+		b.tail, b.tailBytes = int32(max(0, min(messages, int(b.seq-b.loaded))-len(b.bare))), bytes
 	}
 }

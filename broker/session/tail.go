@@ -12,7 +12,7 @@ func (s *Session) Lasting() bool { return s.lasting }
 // are charged with, and the number above which they are.
 func (s *Session) Tail() (messages, bytes int, after uint64) {
 	b := &s.outgoing
-	return b.tail + len(b.bare), b.tailBytes + b.bareBytes, b.loaded
+	return int(b.tail) + len(b.bare), b.tailBytes + b.bareBytes, b.loaded
 }
 
 // TailEmpty reports whether everything that waits is in memory.

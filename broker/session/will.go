@@ -28,7 +28,7 @@ func (s *Session) leaveWill(now time.Time, cause Cause, out []Effect) []Effect {
 	case s.will.Delay == 0: // [MQTT-3.1.2-8]
 		return s.publishWill(now, out)
 	default:
-		s.willDue = now.Add(s.will.Delay)
+		s.willDue = instantOf(now.Add(s.will.Delay))
 	}
 	return out
 }
@@ -42,7 +42,7 @@ func (s *Session) publishWill(now time.Time, out []Effect) []Effect {
 	if s.will.Expiry > 0 {
 		m.Expires = now.Add(s.will.Expiry)
 	}
-	s.leaving, s.will, s.willDue = s.will, nil, time.Time{} // [MQTT-3.1.2-10]: once
+	s.leaving, s.will, s.willDue = s.will, nil, 0 // [MQTT-3.1.2-10]: once
 	return append(out, Effect{Kind: WillDue, Message: &m})
 }
 
