@@ -249,7 +249,7 @@ func (n *Network) serve(c *Conn) {
 
 // begin lets c run as a stranger.
 func (n *Network) begin(c *Conn) {
-	c.since = time.Now()
+	c.since = now()
 	n.strangers[c] = struct{}{}
 	n.work.Add(1)
 	go c.run()
@@ -307,7 +307,7 @@ func (n *Network) forget(c *Conn) {
 	}
 	a := c.address
 	if c.known.Load() && !c.own {
-		n.succeeded(a.prefix, c.person, time.Now())
+		n.succeeded(a.prefix, c.guessable(), time.Now())
 		a.known--
 	}
 	a.open--
@@ -322,9 +322,9 @@ func (n *Network) forget(c *Conn) {
 func (n *Network) pauseClock(c *Conn) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if !c.since.IsZero() {
-		c.waited += time.Since(c.since)
-		c.since = time.Time{}
+	if c.since != 0 {
+		c.waited += now().sub(c.since)
+		c.since = 0
 	}
 	n.leavePlace(c)
 }
@@ -332,8 +332,8 @@ func (n *Network) pauseClock(c *Conn) {
 func (n *Network) resumeClock(c *Conn) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if c.since.IsZero() {
-		c.since = time.Now()
+	if c.since == 0 {
+		c.since = now()
 	}
 }
 
@@ -346,10 +346,10 @@ func (n *Network) sweepEvery() time.Duration {
 // sweep closes the strangers whose time is up.
 func (n *Network) sweep() {
 	n.mu.Lock()
-	now := time.Now()
+	at, now := now(), time.Now()
 	var late []*Conn
 	for c := range n.strangers {
-		if !c.since.IsZero() && c.waited+now.Sub(c.since) >= n.patience(c) {
+		if c.since != 0 && c.waited+at.sub(c.since) >= n.patience(c) {
 			late = append(late, c)
 		}
 	}

@@ -21,12 +21,11 @@ import (
 // parking); a second one lives only while there is something to write and ends with closing the socket. So an idle connection costs no
 // stack.
 type Conn struct {
-	socket             // the lower half; RemoteAddr and LocalAddr come from it
-	n         *Network // shared
-	kind      string   // of its listener
-	establish func(*Conn) error
-	resume    Resumer       // nil: establish has not been called, or serves to the end
-	stream    io.ReadWriter // the upper half: &socket, *tls.Conn or *webSocket; set by run
+	socket               // the lower half; RemoteAddr and LocalAddr come from it
+	n      *Network      // shared
+	from   *Listener     // the same for many
+	resume Resumer       // nil: establish has not been called, or serves to the end
+	stream io.ReadWriter // the upper half: &socket, *tls.Conn or *webSocket; set by run
 
 	// guarded by n.parking.mu
 	parked int32 // in n.parking.places, counted from 1; 0: a goroutine serves it
@@ -37,24 +36,22 @@ type Conn struct {
 	own     bool // made by this program, see expect
 	judged  bool // its password has been found right or wrong
 	address *address
-	person  string        // whose password was right, if it can be guessed
+	person  *string       // whose password was right, if it can be guessed; nil: nobody's
 	waited  time.Duration // for, until since
-	since   time.Time     // the CONNECT deadline runs from; zero = it stands still
+	since   instant       // the CONNECT deadline runs from; 0 = it stands still
 
 	readMu sync.Mutex // held by whoever reads from the socket: mochi, then linger
 	first  firstPacket
 	known  atomic.Bool                     // admitted
 	user   atomic.Pointer[string]          // the account that has logged in; nil before
 	charge atomic.Pointer[func(units int)] // told of the queue; nil before ChargeTo
-	closed chan struct{}
-	dirty  atomic.Bool // somebody has put something into the queue and will flush
+	dirty  atomic.Bool                     // somebody has put something into the queue and will flush
 	writer
 }
 
-func newConn(n *Network, kind string, raw net.Conn, establish func(*Conn) error) *Conn {
-	c := &Conn{n: n, kind: kind, establish: establish, closed: make(chan struct{})}
-	c.socket.Conn, c.socket.writeTimeout = raw, n.writeTimeout
-	c.limit = max(queueBytes, 4*n.options.Limits.MaxPacketBytes)
+func newConn(from *Listener, raw net.Conn) *Conn {
+	c := &Conn{n: from.n, from: from}
+	c.socket.Conn, c.socket.writeTimeout = raw, from.n.writeTimeout
 	return c
 }
 
@@ -99,13 +96,13 @@ func (c *Conn) serve() (quiet bool) {
 		if err != nil {
 			return false
 		}
-		err = c.establish(c)
+		err = c.from.establish(c)
 	}
 	if err == ErrQuiet && c.resume != nil {
 		return true
 	}
 	if err != nil {
-		c.n.options.Log.Debug("connection ended", "listener", c.kind, "remote", c.RemoteAddr().String(), "err", err)
+		c.n.options.Log.Debug("connection ended", "listener", c.Kind(), "remote", c.RemoteAddr().String(), "err", err)
 	}
 	return false
 }
@@ -114,7 +111,7 @@ func (c *Conn) serve() (quiet bool) {
 func (c *Conn) open() error {
 	c.stream = &c.socket
 	if err := c.awaitBytes(); err != nil {
-		switch c.kind {
+		switch c.Kind() {
 		case TLS:
 			return c.failed(handshakeReason(err), err)
 		case WebSocket:
@@ -122,7 +119,7 @@ func (c *Conn) open() error {
 		}
 		return err
 	}
-	switch c.kind {
+	switch c.Kind() {
 	case TLS:
 		c.hello = &hello{}
 		t := tls.Server(&c.socket, c.n.options.TLSConfig)
@@ -158,7 +155,7 @@ func (c *Conn) failed(why refusal.Refusal, err error) error {
 // quiet says that nothing has come for some seconds, and that the caller, if it has called OnInput, should return ErrQuiet: then it is
 // resumed when AwaitInput would have returned otherwise.
 func (c *Conn) AwaitInput() (quiet bool) {
-	if c.kind == WebSocket || c.closing.Load() {
+	if c.Kind() == WebSocket || c.closing.Load() {
 		return false
 	}
 	c.readMu.Lock()
@@ -256,12 +253,14 @@ func (c *Conn) abort(why refusal.Refusal, err error) {
 func (c *Conn) SetDeadline(time.Time) error { return nil }
 
 // Admitted says that the CONNECT of a user was accepted: the deadline, the first-packet limit and the count of the
-// strangers end. What the connection is closed for is put down to the user from now on, if it is not "".
+// strangers end. What the connection is closed for is put down to the user from now on, if it is not "". Nobody may be waiting for
+// Done: what was made for those who did so before is let go.
 func (c *Conn) Admitted(user string) {
 	if user != "" {
 		c.user.Store(&user)
 	}
 	c.known.Store(true)
+	c.forgetDone()
 	c.n.loggedIn(c)
 }
 
@@ -288,17 +287,14 @@ func (c *Conn) TLSState() *tls.ConnectionState {
 	return &state
 }
 
-// Done is closed when the connection is closed, by whichever side.
-func (c *Conn) Done() <-chan struct{} { return c.closed }
-
 // Kind is TCP, TLS or WebSocket.
-func (c *Conn) Kind() string { return c.kind }
+func (c *Conn) Kind() string { return c.from.kind }
 
 // firstPacket follows the fixed header of the first packet.
 type firstPacket struct {
-	seen   int // bytes of the header
-	length int
+	seen   uint8 // bytes of the header
 	done   bool
+	length int32
 }
 
 // check returns why the connection must end, or nil.
@@ -314,9 +310,9 @@ func (f *firstPacket) check(p []byte, limit int) *refusal.Refusal {
 			}
 			continue
 		}
-		f.length |= int(b&0x7f) << (7 * (f.seen - 2))
+		f.length |= int32(b&0x7f) << (7 * (f.seen - 2))
 		more := b&0x80 != 0
-		if f.length > limit || more && f.seen == 5 {
+		if int(f.length) > limit || more && f.seen == 5 {
 			return &refusal.FirstPacketTooLarge
 		}
 		f.done = !more

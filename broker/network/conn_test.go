@@ -139,7 +139,7 @@ func TestClientThatNeverReadsIsClosed(t *testing.T) {
 					begin := time.Now()
 					_, err := c.Write(packet)
 					worst = max(worst, time.Since(begin))
-					assert.LessOrEqual(t, c.QueuedBytes(), c.limit)
+					assert.LessOrEqual(t, c.QueuedBytes(), c.n.queueLimit)
 					if err != nil {
 						longest <- worst
 						return err

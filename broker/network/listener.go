@@ -17,9 +17,10 @@ const (
 // Listener is one bound address; Addr tells which.
 type Listener struct {
 	net.Listener
-	kind    string
-	n       *Network
-	closing chan struct{}
+	kind      string
+	n         *Network
+	establish func(*Conn) error // set by Serve
+	closing   chan struct{}
 }
 
 // The kinds of listeners, as counters and the log name them.
@@ -70,12 +71,13 @@ func (l *Listener) Close() error {
 // An error of Accept (no file descriptors left, a client that has gone already) is no reason to end: it retries, and logs
 // the begin, once a minute, and the end.
 func (l *Listener) Serve(establish func(c *Conn) error) error {
+	l.establish = establish
 	var trouble acceptTrouble
 	for {
 		raw, err := l.Accept()
 		if err == nil {
 			trouble.over(l)
-			l.n.enter(newConn(l.n, l.kind, raw, establish))
+			l.n.enter(newConn(l, raw))
 			continue
 		}
 		select {

@@ -3,6 +3,7 @@
 //
 //	network.go    limits, and what all listeners share; dropped connections are counted and logged here
 //	listener.go   binds an address and accepts connections
+//	instant.go    times, as a connection keeps them
 //	conn.go       one connection: brought up, read, closed
 //	socket.go     the TCP connection with our deadlines
 //	hello.go      the first record of a TLS client, in pieces
@@ -64,6 +65,7 @@ type Limits struct {
 type Network struct {
 	options      Options
 	writeTimeout time.Duration
+	queueLimit   int // of one connection, bytes
 
 	received, sent atomic.Int64 // bytes, without TLS and websocket
 
@@ -97,7 +99,8 @@ func New(o Options) *Network {
 	if o.Refused == nil {
 		o.Refused = func(refusal.Refusal, refusal.Source) {}
 	}
-	return &Network{options: o, writeTimeout: defaultWriteTimeout, admission: newAdmission(), episodes: episodes{log: o.Log},
+	return &Network{options: o, writeTimeout: defaultWriteTimeout,
+		queueLimit: max(queueBytes, 4*o.Limits.MaxPacketBytes), admission: newAdmission(), episodes: episodes{log: o.Log},
 		parking: parking{quietAfter: quietAfter}}
 }
 
@@ -167,7 +170,7 @@ func (n *Network) drop(c *Conn, why refusal.Refusal, err error) {
 		from.Account = revoked.RevokedName()
 	}
 	if repeated, ok := n.mayLog(c, why, from); ok {
-		attrs := []any{"listener", c.kind, "remote", from.Remote.String(), "reason", why.Reason}
+		attrs := []any{"listener", c.Kind(), "remote", from.Remote.String(), "reason", why.Reason}
 		if from.Proved {
 			attrs = append(attrs, "user", from.Account)
 		}
@@ -191,7 +194,7 @@ const addressesEvery = 20
 // mayLog says whether a line about this may be written now, and how many there were without one: once a minute for each
 // account, and for strangers for each address.
 func (n *Network) mayLog(c *Conn, why refusal.Refusal, from refusal.Source) (repeated int, ok bool) {
-	kind, now := c.kind+" "+why.Reason, time.Now()
+	kind, now := c.Kind()+" "+why.Reason, time.Now()
 	if from.Account != "" {
 		return n.lines.Allow(kind+" "+from.Account, now)
 	}

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"math"
 	"sync"
 	"time"
@@ -15,9 +16,9 @@ type parking struct {
 	mu         sync.Mutex
 	quietAfter time.Duration // does not change
 
+	begun  bool // the poller runs: somebody has been parked
 	ended  bool
-	began  time.Time     // of the poller; zero: nobody has been parked
-	due    time.Duration // after began: when the poller looks for read deadlines that are over
+	due    instant // when the poller looks for read deadlines that are over
 	places []place
 	free   []int32 // numbers of empty places
 	turns  int32
@@ -27,8 +28,8 @@ type parking struct {
 // place is where a connection waits. What the poller says of one that has left it since bears an older turn: the descriptor may be
 // that of another connection by then.
 type place struct {
-	c    *Conn // nil: it is empty
-	by   time.Duration
+	c    *Conn   // nil: it is empty
+	by   instant // its read deadline
 	turn int32
 }
 
@@ -50,17 +51,14 @@ func (p *parking) park(c *Conn) bool {
 	if p.ended || c.closing.Load() || c.draining.Load() { // who sets them calls wake afterwards
 		return false
 	}
-	if p.began.IsZero() {
-		p.began, p.due = time.Now(), never
+	if !p.begun {
+		p.begun, p.due = true, never
 		p.poller.begin(p)
 	}
 	if !p.poller.works() {
 		return false
 	}
-	by := time.Duration(never)
-	if deadline := c.readDeadline(); !deadline.IsZero() {
-		by = deadline.Sub(p.began)
-	}
+	by := cmp.Or(c.readDeadline(), never)
 	n := int32(len(p.places))
 	if last := len(p.free) - 1; last >= 0 {
 		n, p.free = p.free[last], p.free[:last]
@@ -116,7 +114,7 @@ func (p *parking) happened(events []event) {
 func (p *parking) sweep() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now, next := time.Since(p.began), time.Duration(never)
+	now, next := now(), instant(never)
 	for _, at := range p.places {
 		switch {
 		case at.c == nil:
@@ -127,16 +125,16 @@ func (p *parking) sweep() {
 			next = min(next, at.by)
 		}
 	}
-	p.lookAt(max(next, now+sweepPause))
+	p.lookAt(max(next, now.add(sweepPause)))
 }
 
-// lookAt has the poller sweep at a time after began.
-func (p *parking) lookAt(due time.Duration) {
+// lookAt has the poller sweep at a time.
+func (p *parking) lookAt(due instant) {
 	p.due = due
 	if due == never {
 		p.poller.wakeAt(time.Time{})
 	} else {
-		p.poller.wakeAt(p.began.Add(due))
+		p.poller.wakeAt(due.time())
 	}
 }
 
@@ -164,7 +162,7 @@ func (p *parking) over() {
 func (p *parking) close() {
 	p.mu.Lock()
 	p.ended = true
-	begun := !p.began.IsZero()
+	begun := p.begun
 	p.mu.Unlock()
 	if begun {
 		p.poller.end()

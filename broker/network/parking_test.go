@@ -231,7 +231,7 @@ func TestWhatHasComeCountsWhenItIsFoundLate(t *testing.T) {
 	defer c.Close()
 	_, err = io.WriteString(client, "in time")
 	require.NoError(t, err)
-	s := &socket{Conn: c, readStart: time.Now().Add(-time.Hour)}
+	s := &socket{Conn: c, readStart: now().add(-time.Hour)}
 	s.readTimeout.Store(int64(time.Minute))
 	require.NoError(t, s.awaitBytes())
 	require.NoError(t, s.awaitInput(time.Second))
@@ -240,8 +240,8 @@ func TestWhatHasComeCountsWhenItIsFoundLate(t *testing.T) {
 	assert.ErrorIs(t, s.awaitInput(time.Second), os.ErrDeadlineExceeded)
 	_, err = io.WriteString(client, "the rest of a packet")
 	require.NoError(t, err)
-	s.armRead(time.Time{})
+	s.armRead(0)
 	require.NoError(t, s.awaitBytes())
-	s.packetBy = time.Now().Add(-2 * time.Hour)
+	s.packetBy = now().add(-2 * time.Hour)
 	assert.ErrorIs(t, s.awaitInput(time.Second), os.ErrDeadlineExceeded, "which has had its time")
 }

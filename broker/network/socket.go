@@ -21,31 +21,31 @@ type socket struct {
 	net.Conn
 	closing      atomic.Bool   // Close was called: reading has ended and the write deadline is final
 	draining     atomic.Bool   // what has come is read, and nothing waited for
+	writeLate    atomic.Bool   // a Write ran into writeTimeout; websocket hides that
 	readTimeout  atomic.Int64  // time.Duration; 0 = none
 	writeTimeout time.Duration // of one Write
-	writeLate    atomic.Bool   // a Write ran into it; websocket hides that
 	written      atomic.Int64  // bytes
 
 	noWait    bool      // Read gives what AwaitInput has read; only the reader uses these thirteen
 	quiet     bool      // awaitInput has returned without anything, and is called again
 	heard     bool      // something has come since the read deadline was armed
-	ahead     *[]byte   // that; nil: nothing is left of it
-	aheadAt   int       // so much of it is given
+	aheadAt   int32     // so much of ahead is given
+	ahead     *[]byte   // what AwaitInput has read; nil: nothing is left of it
 	hello     *hello    // of TLS; nil: it is given
 	last      *lastRead // since draining began; nil: not yet
-	readStart time.Time // when the reader last asked
-	begun     time.Time // a packet that is not complete
-	packetBy  time.Time // when it must be; zero: there is none
-	readBy    time.Time // the armed read deadline
+	readStart instant   // when the reader last asked
+	begun     instant   // a packet that is not complete
+	packetBy  instant   // when it must be; 0: there is none
+	readBy    instant   // the armed read deadline
 	awaitErr  error     // that of awaitInput
 	readErr   error     // the last Read's, as TLS and websocket hide or replace it
-	writeBy   time.Time // the armed write deadline; only the writer uses it
+	writeBy   instant   // the armed write deadline; only the writer uses it
 }
 
 // startRead begins the time that the client has for sending something.
 func (s *socket) startRead() {
 	if s.readTimeout.Load() > 0 {
-		s.readStart = time.Now()
+		s.readStart = now()
 	}
 }
 
@@ -53,27 +53,27 @@ func (s *socket) startRead() {
 // that it began in the last Read.
 func (s *socket) AwaitPacket(underWay, fresh bool, allowed time.Duration) {
 	if !underWay {
-		s.packetBy = time.Time{}
+		s.packetBy = 0
 		return
 	}
 	if fresh {
-		s.begun = time.Now()
+		s.begun = now()
 	}
-	s.packetBy = s.begun.Add(allowed)
+	s.packetBy = s.begun.add(allowed)
 }
 
 // Late says that the last Read ended because a packet was not complete in time.
 func (s *socket) Late() bool {
-	return !s.packetBy.IsZero() && s.readBy.Equal(s.packetBy) && errors.Is(s.readErr, os.ErrDeadlineExceeded)
+	return s.packetBy != 0 && s.readBy == s.packetBy && errors.Is(s.readErr, os.ErrDeadlineExceeded)
 }
 
-// readDeadline is the earlier one of the read timeout's end, counted from startRead, and packetBy. Zero is none.
-func (s *socket) readDeadline() time.Time {
+// readDeadline is the earlier one of the read timeout's end, counted from startRead, and packetBy. 0 is none.
+func (s *socket) readDeadline() instant {
 	timeout := time.Duration(s.readTimeout.Load())
-	if timeout <= 0 || s.readStart.IsZero() {
+	if timeout <= 0 || s.readStart == 0 {
 		return s.packetBy
 	}
-	if idle := s.readStart.Add(timeout); s.packetBy.IsZero() || idle.Before(s.packetBy) {
+	if idle := s.readStart.add(timeout); s.packetBy == 0 || idle < s.packetBy {
 		return idle
 	}
 	return s.packetBy
@@ -102,18 +102,18 @@ func (s *socket) readSome(p []byte) (int, error) {
 		if s.draining.Load() {
 			return s.readLast(p)
 		}
-		if !deadline.IsZero() && (s.readBy.IsZero() || s.readBy.After(deadline)) {
+		if deadline != 0 && (s.readBy == 0 || s.readBy > deadline) {
 			s.armRead(deadline)
 		}
 		n, err := s.read(p)
 		if n == 0 && s.draining.Load() && !s.closing.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
 			continue
 		}
-		if n > 0 || err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || s.closing.Load() || s.readBy.Equal(deadline) {
+		if n > 0 || err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || s.closing.Load() || s.readBy == deadline {
 			return n, err
 		}
-		s.readBy = time.Time{} // an older deadline: the client has been heard since
-		if deadline.IsZero() {
+		s.readBy = 0 // an older deadline: the client has been heard since
+		if deadline == 0 {
 			s.armRead(deadline)
 		}
 	}
@@ -165,10 +165,10 @@ func (s *socket) awaitInput(rest time.Duration) error {
 	}
 	deadline := s.readDeadline()
 	for !s.draining.Load() && !s.closing.Load() {
-		if s.readBy.IsZero() && (rest > 0 || !deadline.IsZero()) || !deadline.IsZero() && s.readBy.After(deadline) {
+		if s.readBy == 0 && (rest > 0 || deadline != 0) || deadline != 0 && s.readBy > deadline {
 			by := deadline
 			if rest > 0 {
-				if early := time.Now().Add(rest); by.IsZero() || by.After(early) {
+				if early := now().add(rest); by == 0 || by > early {
 					by = early
 				}
 			}
@@ -184,18 +184,18 @@ func (s *socket) awaitInput(rest time.Duration) error {
 			s.readErr = cmp.Or(err, s.readErr)
 			return s.readErr
 		case s.draining.Load() || s.closing.Load():
-		case s.readBy.Equal(deadline):
-			if s.heard = !deadline.Equal(s.packetBy) && s.readOverdue(raw); s.heard {
+		case s.readBy == deadline:
+			if s.heard = deadline != s.packetBy && s.readOverdue(raw); s.heard {
 				return s.readErr
 			}
 			s.readErr = err
 			return err
 		default:
-			s.readBy = time.Time{} // one that fires early: the client has been heard since, or may be quiet
+			s.readBy = 0 // one that fires early: the client has been heard since, or may be quiet
 			if s.quiet = rest > 0 && !s.heard; s.quiet {
 				return nil
 			}
-			if deadline.IsZero() && rest == 0 {
+			if deadline == 0 && rest == 0 {
 				s.armRead(deadline)
 			}
 		}
@@ -232,8 +232,8 @@ func (s *socket) readAhead(fd uintptr) (done bool) {
 // takeAhead gives what was read ahead.
 func (s *socket) takeAhead(p []byte) int {
 	n := copy(p, (*s.ahead)[s.aheadAt:])
-	s.aheadAt += n
-	if s.readErr = nil; s.aheadAt == len(*s.ahead) {
+	s.aheadAt += int32(n)
+	if s.readErr = nil; int(s.aheadAt) == len(*s.ahead) {
 		*s.ahead = (*s.ahead)[:aheadBytes]
 		aheads.Put(s.ahead)
 		s.ahead = nil
@@ -256,9 +256,9 @@ func (s *socket) read(p []byte) (int, error) {
 	return n, err
 }
 
-func (s *socket) armRead(t time.Time) {
+func (s *socket) armRead(t instant) {
 	s.readBy = t
-	s.Conn.SetReadDeadline(t)
+	s.Conn.SetReadDeadline(t.time())
 	if s.closing.Load() || s.draining.Load() {
 		s.interruptRead() // Close or Drain came in between and its deadline must win
 	}
@@ -346,10 +346,10 @@ func (s *socket) interruptRead() { s.Conn.SetReadDeadline(time.Unix(1, 0)) }
 // Write writes with the write timeout. The caller passes at most chunkBytes or one TLS record.
 func (s *socket) Write(p []byte) (int, error) {
 	if !s.closing.Load() {
-		now := time.Now()
-		if s.writeBy.Sub(now) < s.writeTimeout*3/4 {
-			s.writeBy = now.Add(s.writeTimeout)
-			s.Conn.SetWriteDeadline(s.writeBy)
+		now := now()
+		if s.writeBy.sub(now) < s.writeTimeout*3/4 {
+			s.writeBy = now.add(s.writeTimeout)
+			s.Conn.SetWriteDeadline(s.writeBy.time())
 			if s.closing.Load() {
 				s.limitWrite()
 			}

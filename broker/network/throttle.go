@@ -84,10 +84,19 @@ func (a *Attempt) Right() {
 		return
 	}
 	if a.guessable {
-		a.c.person = a.user
+		user := a.user // not to keep the rest
+		a.c.person = &user
 	}
-	n.succeeded(a.from, a.c.person, time.Now())
+	n.succeeded(a.from, a.c.guessable(), time.Now())
 	n.assess(a.c.address, time.Now())
+}
+
+// guessable is the account whose password was right, if it can be guessed, else "".
+func (c *Conn) guessable() string {
+	if c.person == nil {
+		return ""
+	}
+	return *c.person
 }
 
 // Wrong ends an attempt with one that is not, or that was not looked at. It returns when the client may be told so, and
@@ -116,7 +125,7 @@ func (a *Attempt) Wrong(unseen bool) (delayed bool) {
 // meanwhile. An address that somebody logged in from does so with a quarter of its places at most, for the sake of the
 // others behind it; answers beyond that are given at once.
 func (n *Network) holdBack(t *Attempt, unseen bool) time.Duration {
-	now, c, a := time.Now(), t.c, t.c.address
+	now, at, c, a := time.Now(), now(), t.c, t.c.address
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	c.judged = true
@@ -133,6 +142,6 @@ func (n *Network) holdBack(t *Attempt, unseen bool) time.Duration {
 		return 0
 	}
 	a.delayed++
-	c.waited, c.since = c.waited+now.Sub(c.since), time.Time{}
+	c.waited, c.since = c.waited+at.sub(c.since), 0
 	return delay
 }

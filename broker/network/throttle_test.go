@@ -28,10 +28,11 @@ func (f from) RemoteAddr() net.Addr { return &f.remote }
 // knock lets a connection from ip in; establish is what it does when it is served. hang up ends it.
 func (n *Network) knock(ip string, port int, establish func(c *Conn)) (c *Conn, hangUp func()) {
 	ours, theirs := net.Pipe()
-	c = newConn(n, "tcp", from{ours, net.TCPAddr{IP: net.ParseIP(ip), Port: port}}, func(c *Conn) error {
+	l := &Listener{kind: TCP, n: n, establish: func(c *Conn) error {
 		establish(c)
 		return nil
-	})
+	}}
+	c = newConn(l, from{ours, net.TCPAddr{IP: net.ParseIP(ip), Port: port}})
 	go io.Copy(io.Discard, theirs)
 	n.enter(c)
 	return c, func() { theirs.Close(); c.abort(refusal.Refusal{Reason: "test"}, nil) }

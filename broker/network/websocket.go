@@ -172,8 +172,8 @@ func (s *webSocket) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (s *webSocket) writePong(data []byte) error {
-	return s.WriteControl(websocket.PongMessage, data, time.Now().Add(defaultWriteTimeout))
+func (s *webSocket) writePong(data string) error {
+	return s.WriteControl(websocket.PongMessage, []byte(data), time.Now().Add(defaultWriteTimeout))
 }
 
 // writeClose begins or answers the closing handshake.

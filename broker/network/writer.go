@@ -31,12 +31,12 @@ var ErrQueueFull = fmt.Errorf("send: %w", refusal.SlowConsumer)
 type writer struct {
 	mu      sync.Mutex
 	queue   []segment
-	pong    []byte // answer to the last websocket ping; nil = none
-	busy    bool   // writeAll runs
-	up      bool   // stream is set and may be used for the last words
-	dead    bool   // nothing more is written
-	broken  bool   // the client takes nothing any more; what is put into the queue is thrown away
-	limit   int
+	pong    *string       // answer to the last websocket ping; nil = none
+	done    chan struct{} // closed when the connection is; nil: nobody has asked for it
+	busy    bool          // writeAll runs
+	up      bool          // stream is set and may be used for the last words
+	dead    bool          // nothing more is written
+	broken  bool          // the client takes nothing any more; what is put into the queue is thrown away
 	queued  atomic.Int64
 	drains  atomic.Bool // drained is to be called
 	drained func()      // called by writeAll when little is left in the queue
@@ -59,7 +59,7 @@ func (c *Conn) Put(p, tail []byte) (idle bool, err error) {
 		w.mu.Unlock()
 		return false, nil
 	}
-	if int(w.queued.Load())+len(p)+len(tail) > w.limit {
+	if int(w.queued.Load())+len(p)+len(tail) > c.n.queueLimit {
 		w.mu.Unlock()
 		c.abort(refusal.SlowConsumer, nil)
 		return false, ErrQueueFull
@@ -99,7 +99,7 @@ func (c *Conn) FlushOwn() {
 	w := &c.writer
 	c.dirty.Store(false)
 	w.mu.Lock()
-	if c.kind != TCP || w.busy || len(w.queue) != 1 || c.QueuedBytes() > ownBytes || w.drains.Load() || c.closing.Load() {
+	if c.Kind() != TCP || w.busy || len(w.queue) != 1 || c.QueuedBytes() > ownBytes || w.drains.Load() || c.closing.Load() {
 		if len(w.queue) > 0 || w.drains.Load() {
 			c.wake()
 		}
@@ -148,7 +148,7 @@ func (c *Conn) answerPing(data string) {
 	c.writer.mu.Lock()
 	defer c.writer.mu.Unlock()
 	if !c.closing.Load() && !c.broken {
-		c.pong = []byte(data)
+		c.pong = &data
 		c.wake()
 	}
 }
@@ -195,9 +195,9 @@ func (c *Conn) writeAll() {
 	}
 }
 
-func (c *Conn) writeBatch(batch []segment, pong []byte) error {
+func (c *Conn) writeBatch(batch []segment, pong *string) error {
 	if ws, ok := c.stream.(*webSocket); ok && pong != nil {
-		if err := ws.writePong(pong); err != nil {
+		if err := ws.writePong(*pong); err != nil {
 			return err
 		}
 	}
@@ -245,6 +245,26 @@ func (c *Conn) isBroken() bool {
 	return c.broken
 }
 
+// Done is closed when the connection is closed, by whichever side.
+func (c *Conn) Done() <-chan struct{} {
+	w := &c.writer
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.done == nil {
+		w.done = make(chan struct{})
+		if c.closing.Load() {
+			close(w.done)
+		}
+	}
+	return w.done
+}
+
+func (c *Conn) forgetDone() {
+	c.writer.mu.Lock()
+	defer c.writer.mu.Unlock()
+	c.done = nil
+}
+
 // ready says that the connection is up, or that bringing it up has failed and the client should hear of it.
 func (c *Conn) ready() {
 	c.writer.mu.Lock()
@@ -259,7 +279,9 @@ func (c *Conn) shut(now bool) bool {
 	first := !c.closing.Load()
 	if first {
 		c.closing.Store(true)
-		close(c.closed)
+		if w.done != nil {
+			close(w.done)
+		}
 	}
 	if (now || !w.up) && !w.dead {
 		w.dead = true
