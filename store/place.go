@@ -98,7 +98,7 @@ func (s *Store) isTaken(d *device, time int64) (bool, error) {
 	if _, there, err := s.rowAt(d, time); err != nil || there {
 		return there, err
 	}
-	values, err := s.inBlocks(d, time, s.tx.old[:0])
+	values, _, err := s.inBlocks(d, time, s.tx.old[:0])
 	s.tx.old = values[:0]
 	return len(values) > 0, err
 }
@@ -118,19 +118,20 @@ func (s *Store) rowAt(d *device, time int64) (body []byte, there bool, err error
 
 // merge adds what s.tx.pairs has to the reading that is there already.
 func (s *Store) merge(d *device, p *Part, received, time int64) (outcome Outcome, leftover string, err error) {
-	old := s.tx.old[:0]
 	row, isRow, err := s.rowAt(d, time)
-	if err == nil && isRow {
+	if err != nil {
+		return 0, "", err
+	}
+	pending := s.tx.pendingAt(d, time)
+	old, _, err := s.valuesAt(d, pending, time, s.tx.old[:0])
+	if err != nil {
+		return 0, "", err
+	}
+	elsewhere := len(old) // beside a row there are values where a damaged file has given back what came again meanwhile
+	if isRow {
 		if old, err = pack.Decode(old, row); err != nil { // keep the row as it is and the message beside it
 			return Quarantined, reasonDamagedRow, nil
 		}
-	}
-	pending := s.tx.pendingAt(d, time)
-	if err == nil && !isRow {
-		old, err = s.valuesAt(d, pending, time, old)
-	}
-	if err != nil {
-		return 0, "", err
 	}
 	there := len(old)
 	for _, p := range s.tx.pairs {
@@ -154,7 +155,7 @@ func (s *Store) merge(d *device, p *Part, received, time int64) (outcome Outcome
 	case len(old) == there:
 		return Duplicate, "", nil
 	case isRow:
-		s.tx.body = pack.Append(s.tx.body[:0], old)
+		s.tx.body = pack.Append(s.tx.body[:0], old[elsewhere:])
 		return Stored, leftover, s.w.updateBody.run(s.tx.body, d.id, time)
 	case pending != nil:
 		s.tx.addTo(pending, old[there:])
@@ -164,46 +165,50 @@ func (s *Store) merge(d *device, p *Part, received, time int64) (outcome Outcome
 	return Stored, leftover, nil
 }
 
-// valuesAt appends what the running transaction, the tail and blocks have of a device and a time.
-func (s *Store) valuesAt(d *device, pending *block.Entry, time int64, to []block.Value) ([]block.Value, error) {
-	to, err := s.inBlocks(d, time, to)
+// valuesAt appends what the running transaction, the tail and blocks have of a device and a time, what readers see of a metric first.
+// counted tells whether one of the device's rows is there, and not only more metrics of one.
+func (s *Store) valuesAt(d *device, pending *block.Entry, time int64, to []block.Value) (values []block.Value, counted bool, err error) {
+	to, counted, err = s.inBlocks(d, time, to)
 	if err != nil {
-		return to, err
+		return to, counted, err
 	}
 	r := block.Reading{Values: to}
 	for i, slice := 0, s.tail.Load().Slice(d.id, time, time+1); i < slice.Len(); i++ {
 		slice.Read(i, &r)
+		counted = counted || r.Flags&flagExtra == 0
 	}
 	if to = r.Values; pending != nil {
-		to = append(to, pending.Values...)
+		to, counted = append(to, pending.Values...), counted || pending.Flags&flagExtra == 0
 	}
-	return to, nil
+	return to, counted, nil
 }
 
-// inBlocks appends what blocks have of a device at a time. A block that is damaged has nothing: what it had may come again.
-func (s *Store) inBlocks(d *device, time int64, to []block.Value) ([]block.Value, error) {
+// inBlocks appends what blocks have of a device at a time; counted is that of valuesAt. A block that is damaged has nothing: what it
+// had may come again.
+func (s *Store) inBlocks(d *device, time int64, to []block.Value) (values []block.Value, counted bool, err error) {
 	if time > d.blockEnd || !isBlockTime(time) {
-		return to, nil
+		return to, false, nil
 	}
 	l, err := s.lookup(d, block.Month(time))
 	if err != nil {
-		return to, err
+		return to, false, err
 	}
 	for _, m := range l.metas {
 		if time < m.First || m.Last < time {
 			continue
 		}
 		if whole, err := s.decode(l, m); err != nil {
-			return to, err
+			return to, counted, err
 		} else if !whole {
 			continue
 		}
 		times := l.decoder.Times()
 		for i, _ := slices.BinarySearch(times, time); i < len(times) && times[i] == time; i++ {
-			to = append(to, l.decoder.Reading(i, nil).Values...)
+			r := l.decoder.Reading(i, nil)
+			to, counted = append(to, r.Values...), counted || r.Flags&flagExtra == 0
 		}
 	}
-	return to, nil
+	return to, counted, nil
 }
 
 func (s *Store) lookup(d *device, month int64) (*lookup, error) {

@@ -75,7 +75,7 @@ func (s *Store) marked(ctx context.Context, line int64) (found bool, err error) 
 		return found && line > 0, nil
 	}
 	first, last := flagsOfLine(line)
-	err = s.db.Load().QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM reading WHERE flags > 255 AND flags BETWEEN ?1 AND ?2)
+	err = s.queryRow(ctx, `SELECT EXISTS (SELECT 1 FROM reading WHERE flags > 255 AND flags BETWEEN ?1 AND ?2)
 		OR EXISTS (SELECT 1 FROM quarantine WHERE flags > 255 AND flags BETWEEN ?1 AND ?2)
 		OR EXISTS (SELECT 1 FROM original WHERE flags > 255 AND flags BETWEEN ?1 AND ?2)`, first, last).Scan(&found)
 	if err != nil {
@@ -245,7 +245,7 @@ func (s *Store) ClockLines(ctx context.Context, boot string) (lines []ClockLine,
 		return err
 	}, `SELECT number, start, sure FROM clock_line WHERE boot = ? ORDER BY number`, boot)
 	if err == nil {
-		err = s.db.Load().QueryRowContext(ctx, `SELECT 1 + max((SELECT coalesce(max(number), 0) FROM clock_line),
+		err = s.queryRow(ctx, `SELECT 1 + max((SELECT coalesce(max(number), 0) FROM clock_line),
 			(SELECT coalesce(max(flags), 0) >> 8 FROM reading WHERE flags > 255),
 			(SELECT coalesce(max(flags), 0) >> 8 FROM quarantine WHERE flags > 255),
 			(SELECT coalesce(max(flags), 0) >> 8 FROM original WHERE flags > 255))`).Scan(&next)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -236,8 +237,16 @@ func (r *regain) insertBlock(s *Store, row salvage.Row) error {
 	if whole { // it was found before
 		return nil
 	}
-	if _, bad := block.DecodeSummary(m, summary); there || bad != nil { // the number is another one's by now
-		left, err := s.putBlocks(d, list)
+	missing, times := list, int64(len(list))
+	free, err := s.isFree(d, first, last)
+	if err == nil && !free {
+		missing, times, err = s.missingOf(d, list)
+	}
+	if err != nil {
+		return err
+	}
+	if _, bad := block.DecodeSummary(m, summary); there || bad != nil || !free { // the number is another one's by now, or some came again
+		left, err := s.putBlocks(d, missing)
 		for i := range left {
 			if err == nil {
 				_, err = s.insertRow(d, left[i].Time, left[i].Received, int64(left[i].Flags), left[i].Given, left[i].Values)
@@ -249,10 +258,65 @@ func (r *regain) insertBlock(s *Store, row salvage.Row) error {
 	} else if err := s.w.writeBlock.run(m.Key, n, first, last, summary, body); err != nil {
 		return err
 	}
-	d.next.rows += found
+	delete(s.lookups, d.id)
+	d.blockEnd = max(d.blockEnd, last) // at once: what this transaction takes next is compared with it, and too much does no harm
+	d.next.rows += times
 	d.next.lastReading = max(d.next.lastReading, last)
 	s.tx.flushed = append(s.tx.flushed, flushed{d, last, false})
 	return s.writeNewest(d, list, d.flushed)
+}
+
+// isFree tells that nothing of a device stands from a time to another of the same month, which are included; false: perhaps.
+func (s *Store) isFree(d *device, first, last int64) (bool, error) {
+	if d.pending > 0 || s.tail.Load().Slice(d.id, first, last+1).Len() > 0 {
+		return false, nil
+	}
+	if first <= d.blockEnd {
+		l, err := s.lookup(d, block.Month(first))
+		if err != nil || slices.ContainsFunc(l.metas, func(m block.Meta) bool { return m.First <= last && first <= m.Last }) {
+			return false, err
+		}
+	}
+	if !s.hasRows {
+		return true, nil
+	}
+	rows, err := s.w.rowsBetween.number(d.id, first, last)
+	return rows == 0, err
+}
+
+// missingOf returns readings of an old block without the values that the database has, which came again, and how many of their times
+// it has nothing of.
+func (s *Store) missingOf(d *device, list []block.Reading) (missing []block.Reading, times int64, err error) {
+	for _, r := range list {
+		there, counted, err := s.valuesAt(d, s.tx.pendingAt(d, r.Time), r.Time, s.tx.old[:0])
+		if err != nil {
+			return nil, 0, err
+		}
+		row, isRow, err := s.rowAt(d, r.Time)
+		if err != nil {
+			return nil, 0, err
+		}
+		if isRow {
+			counted = true
+			if more, err := pack.Decode(there, row); err == nil { // what cannot be read hides nothing
+				there = more
+			}
+		}
+		if len(there) == 0 && !isRow {
+			times++
+		}
+		if counted {
+			r.Flags |= flagExtra
+		}
+		r.Values = slices.DeleteFunc(slices.Clone(r.Values), func(v block.Value) bool {
+			_, known := find(there, v.Metric)
+			return known
+		})
+		if s.tx.old = there[:0]; len(r.Values) > 0 {
+			missing = append(missing, r)
+		}
+	}
+	return missing, times, nil
 }
 
 // deviceOf is nil for a device that was purged meanwhile. One whose name is lost gets another.
@@ -330,7 +394,7 @@ func (r *regain) insert(s *Store, row salvage.Row) error {
 
 // salvageStatements keep count of what was found.
 type salvageStatements struct {
-	countFound, countPurged, noteSalvage *statement
+	countFound, countPurged, noteSalvage, rowsBetween *statement
 }
 
 func (q *salvageStatements) all() []compile {
@@ -338,6 +402,7 @@ func (q *salvageStatements) all() []compile {
 		{&q.countFound, `UPDATE salvage_device SET found = found + ? WHERE salvage = ? AND device = ?`},
 		{&q.countPurged, `SELECT count(*) FROM salvage_device WHERE salvage = ? AND device = ? AND expected < 0`},
 		{&q.noteSalvage, `UPDATE salvage SET page = ?, finished = ? WHERE id = ?`},
+		{&q.rowsBetween, `SELECT EXISTS (SELECT 1 FROM reading WHERE device = ? AND time BETWEEN ? AND ?)`},
 	}
 }
 
