@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -215,10 +216,21 @@ func (s *Schedule) makeOne(ctx context.Context, state *State, now time.Time, uns
 		if err := removePart(state.Making + partSuffix); err != nil {
 			return Result{}, err
 		}
+		state.adopt()
 	}
 	state.Making = s.freeName(state, now, unsure)
 	s.save(ctx, *state)
 	return s.Make(ctx, state.Making)
+}
+
+// adopt takes a backup that was on its way and has its name, so that it goes in its turn: it is complete.
+func (state *State) adopt() {
+	info, err := os.Lstat(state.Making)
+	known := slices.ContainsFunc(state.Made, func(e Entry) bool { return e.Path == state.Making })
+	if err != nil || known || !info.Mode().IsRegular() {
+		return
+	}
+	state.Made = append(state.Made, Entry{Made: info.ModTime().UnixMilli(), Unsure: true, Path: state.Making, Bytes: info.Size()})
 }
 
 // save remembers the state. That it cannot be is no reason not to go on: at worst a backup stays for ever.

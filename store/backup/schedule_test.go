@@ -140,6 +140,21 @@ func TestWhatAKilledProcessLeftIsRemoved(t *testing.T) {
 	assert.Equal(t, []string{"backup 1"}, s.files(t))
 }
 
+// A kill between the last name of a backup and the note that it is there.
+func TestABackupThatAKilledProcessFinishedGoesInItsTurn(t *testing.T) {
+	s := newScheduled(t)
+	require.NoError(t, s.Once(t.Context()))
+	before := s.state(t)
+	require.NoError(t, s.Once(t.Context()))
+	killed := s.state(t)
+	killed.Making, killed.Made, killed.Last = killed.Last.Path, before.Made, before.Last
+	require.NoError(t, set(t.Context(), s.settings, SettingSchedule, killed))
+	for n := 3; n < 6; n++ {
+		require.NoError(t, s.Once(t.Context()))
+		assert.Equal(t, []string{fmt.Sprint("backup ", n-1), fmt.Sprint("backup ", n)}, s.files(t))
+	}
+}
+
 func TestWhenABackupIsDue(t *testing.T) {
 	now := time.Date(2026, 1, 7, 12, 0, 0, 0, time.UTC)
 	day := 24 * time.Hour

@@ -176,9 +176,8 @@ func killOnce(t *testing.T, in *program.Installation, file string) {
 		}
 	}
 	_ = cmd.Process.Signal(syscall.SIGKILL)
-	if err := cmd.Wait(); err == nil { // it was faster
-		require.Contains(t, said.String(), "plantops: stored ")
-		return
+	err, text := cmd.Wait(), said.String()
+	if err == nil || text != "" { // it was faster; it may have said so and not have ended yet
+		require.Contains(t, text, "plantops: stored ")
 	}
-	require.Empty(t, said.String())
 }
