@@ -35,9 +35,9 @@ func BenchmarkWear(b *testing.B) {
 	}{
 		{"commit=1000", 1000, 1000, 36, false, true},
 		{"commit=33", 1000, 33, 4, false, true},
-		{"commit=33/no broker", 1000, 33, 4, false, false},
-		{"commit=1000/hours", 1000, 1000, 4, true, true},
-		{"commit=1000/devices=10000", 10_000, 1000, 4, false, true},
+		{"commit=33,alone", 1000, 33, 4, false, false},
+		{"commit=1000,hours", 1000, 1000, 4, true, true},
+		{"commit=1000,devices=10000", 10_000, 1000, 4, false, true},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			if err == nil {
