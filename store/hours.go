@@ -103,7 +103,7 @@ func (s *Store) applyTables() {
 // settle notes how far hours are computed.
 func (p *tablePass) settle(now int64) error {
 	s := p.s
-	return s.chunk(p.ctx, func() error {
+	return p.chunk(func() error {
 		computed := min(hourly.Floor(now), p.end)
 		newest := int64(math.MinInt64)
 		for _, d := range s.state.byID {
@@ -200,7 +200,7 @@ func (p *tablePass) deleteBefore(before int64) error {
 			return err
 		}
 		for _, hour := range hours { // one a transaction: it has a row for each series
-			err := p.s.chunk(p.ctx, func() error {
+			err := p.chunk(func() error {
 				return errors.Join(p.s.w.deleteRowsOf.run(hour), p.s.w.deleteHour.run(hour))
 			})
 			if err != nil {
@@ -217,7 +217,7 @@ func (p *tablePass) dropHours() error {
 		return err
 	}
 	if reset {
-		err := p.s.chunk(p.ctx, func() error {
+		err := p.chunk(func() error {
 			for _, d := range p.s.state.byID {
 				if d.hours.Late.Empty() {
 					continue

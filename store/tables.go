@@ -144,7 +144,7 @@ func (p *tablePass) writeLatest(devices []*device) error {
 			latest, err = p.latest(some)
 		}
 		if err == nil {
-			err = p.s.chunk(p.ctx, func() error {
+			err = p.chunk(func() error {
 				for i, d := range some {
 					if err := p.writeDevice(d, latest[i], known[d.id]); err != nil {
 						return err
@@ -163,6 +163,14 @@ func (p *tablePass) writeLatest(devices []*device) error {
 		})
 	}
 	return err
+}
+
+// chunk is one transaction. Nobody waits for it, and what a power cut takes is made again: it is on disk with the next one.
+func (p *tablePass) chunk(change func() error) error {
+	return p.s.chunk(p.ctx, func() error {
+		p.s.tx.lazy = true
+		return change()
+	})
 }
 
 // alone runs what changes fields of who writes.
@@ -235,7 +243,7 @@ func (p *tablePass) seriesOf(device, metric int64) (id int64, err error) {
 	if id = p.series[key]; id != 0 || metric == 0 {
 		return id, nil
 	}
-	err = p.s.chunk(p.ctx, func() error {
+	err = p.chunk(func() error {
 		if p.s.state.byID[device] == nil {
 			return nil
 		}
@@ -294,7 +302,7 @@ func (p *tablePass) writeWindow() (more bool, err error) {
 	}
 	for some := range slices.Chunk(changes, tableRows) {
 		if err == nil {
-			err = p.s.chunk(p.ctx, func() error { return p.change(some) })
+			err = p.chunk(func() error { return p.change(some) })
 		}
 	}
 	if err != nil {

@@ -22,7 +22,7 @@ const (
 )
 
 // BenchmarkWear is what readings take of a disk and what they write to it: 1,000 devices that send 4.3 metrics every five minutes, so
-// many messages a commit, counters, compaction and the journal of a broker included, in which one message of 100 waits for a session and
+// many messages a commit, counters, compaction and the journal of a broker included, in which one message of 200 waits for a session and
 // is retained. Hours are the tables for other programs. PLANTOPS_BENCH_DAYS says for how many days; a year is 105 million readings.
 // One operation is all of it.
 func BenchmarkWear(b *testing.B) {
@@ -99,7 +99,7 @@ func leastBytes(days int) float64 {
 	return bits / 8 / float64(devices*days*288)
 }
 
-// house is a broker of some other clients: one message of 100 goes into the queue of one of ten sessions, which acknowledge it 100
+// house is a broker of some other clients: one message of 200 goes into the queue of one of ten sessions, which acknowledge it 100
 // batches later, and becomes the retained message of one of 100 topics.
 type house struct {
 	heard, next int
@@ -111,11 +111,11 @@ type house struct {
 func (h *house) hear(n int) { h.heard += n }
 
 func (h *house) Take() *journal.Batch {
-	n := h.heard / 100
+	n := h.heard / 200
 	if n == 0 {
 		return nil
 	}
-	h.heard -= n * 100
+	h.heard -= n * 200
 	h.number++
 	c := &journal.Batch{Number: h.number, Messages: make([]byte, 120*n)}
 	for id, entries := range h.shares(n) {
