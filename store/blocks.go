@@ -11,10 +11,13 @@ import (
 )
 
 const (
-	blockReadings = 1024 // in a block at most, unless a device has very many
+	blockReadings = 1024              // a block that has so many does not grow any more
+	maxReadings   = 2 * blockReadings // in a block at most, unless a device has very many
 
-	// The last block of a device's month takes more readings as long as it has fewer.
+	// The last block of a device's month takes more readings when it has fewer than so many, which one page has room for, or at most so
+	// many times as those that come. So it grows by half at least each time that it is written, and few small ones stand behind a large one.
 	smallBlock = 100
+	growth     = 2
 	// Behind this number blocks are filled as far as they can be: a month has room for 65,536 of a device.
 	scarceNumber = 1 << 15
 	scarceBlock  = block.MaxReadings - blockReadings
@@ -127,34 +130,13 @@ func (s *Store) putBlocks(d *device, list []block.Reading) (left []block.Reading
 }
 
 func (s *Store) putMonth(d *device, month int64, list []block.Reading) (left []block.Reading, err error) {
-	number := 0
-	var last block.Meta
-	err = s.w.lastBlock.query(func(row []driver.Value) error {
-		last = block.Meta{Key: row[0].(int64), N: int(row[1].(int64)), First: row[2].(int64), Last: row[3].(int64)}
-		_, _, number = block.SplitKey(last.Key)
-		return nil
-	}, block.Key(month, d.id, 0), block.Key(month, d.id, maxBlockNumber))
+	number, list, err := s.growBlocks(d, month, list)
 	if err != nil {
 		return nil, err
 	}
-	size := blockReadings
+	size := maxReadings
 	if number >= scarceNumber {
 		size = block.MaxReadings
-	}
-	if last.N > 0 {
-		whole := false
-		if last.N < smallBlock || number >= scarceNumber && last.N < scarceBlock {
-			dec := &s.compaction.work.decoder
-			if whole, err = s.decodeInto(dec, last); err != nil {
-				return nil, err
-			}
-			if whole {
-				list = withBlock(dec, list)
-			}
-		}
-		if !whole {
-			number++
-		}
 	}
 	for parts := (len(list) + size - 1) / size; parts > 0; parts-- {
 		n := (len(list) + parts - 1) / parts
@@ -167,13 +149,58 @@ func (s *Store) putMonth(d *device, month int64, list []block.Reading) (left []b
 	return left, nil
 }
 
+// growBlocks takes out the last blocks of a device's month that are to grow by a list. It returns the number of the block that comes
+// next, and the list with what was in them.
+func (s *Store) growBlocks(d *device, month int64, list []block.Reading) (number int, all []block.Reading, err error) {
+	for {
+		var last block.Meta
+		err := s.w.lastBlock.query(func(row []driver.Value) error {
+			last = block.Meta{Key: row[0].(int64), N: int(row[1].(int64)), First: row[2].(int64), Last: row[3].(int64)}
+			return nil
+		}, block.Key(month, d.id, 0), block.Key(month, d.id, maxBlockNumber))
+		if err != nil || last.N == 0 {
+			return 0, list, err
+		}
+		_, _, number = block.SplitKey(last.Key)
+		dec := &s.compaction.work.decoder
+		whole := false
+		if grows(last.N, len(list), number) {
+			if whole, err = s.decodeInto(dec, last); err != nil {
+				return 0, nil, err
+			}
+		}
+		if !whole {
+			return number + 1, list, nil
+		}
+		list = withBlock(dec, list)
+		if err := s.w.deleteBlock.run(last.Key); err != nil {
+			return 0, nil, err
+		}
+	}
+}
+
+// grows reports whether a block of n readings takes more.
+func grows(n, more, number int) bool {
+	if number >= scarceNumber {
+		return n < scarceBlock
+	}
+	return n+more <= maxReadings && (n < smallBlock || n < blockReadings && n <= growth*more)
+}
+
 // withBlock is a list with the readings of a block.
 func withBlock(dec *block.Decoder, list []block.Reading) []block.Reading {
 	all := make([]block.Reading, 0, dec.Len()+len(list))
+	values := make([]block.Value, 0, dec.Len()*len(dec.Metrics()))
 	for i := range dec.Len() {
-		all = append(all, dec.Reading(i, nil))
+		r := dec.Reading(i, values)
+		values = values[:len(values)+len(r.Values)]
+		r.Values = slices.Clip(r.Values)
+		all = append(all, r)
 	}
-	all = append(all, list...)
+	behind := all[len(all)-1].Time < list[0].Time
+	if all = append(all, list...); behind {
+		return all // as usual
+	}
 	slices.SortStableFunc(all, func(a, b block.Reading) int {
 		switch {
 		case a.Time < b.Time:

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql/driver"
 	"errors"
@@ -17,8 +18,8 @@ import (
 
 const (
 	// A device's readings become a block when there are so many, or one is so old.
-	flushReadings = 512
-	flushAge      = 24 * time.Hour
+	flushReadings = blockReadings
+	flushAge      = 72 * time.Hour
 
 	// Bounds on the journal, and so on the tail and on the time that a start takes.
 	maxJournalReadings = 250_000
@@ -27,7 +28,7 @@ const (
 
 	// What one step does at most: commits of readings wait for it.
 	stepReadings = 8192
-	stepDevices  = 32
+	stepDevices  = 16
 	stepCounters = 500
 	stepRecords  = 512
 	stepRows     = 1024
@@ -43,6 +44,9 @@ const (
 // compaction is what the store knows of it. Who holds the writing token has it, the channels are everybody's.
 type compaction struct {
 	goal int64 // the journal is too long: records up to this one are to go; 0: it is not
+
+	due    []tail.About  // devices whose readings become blocks next
+	looked time.Duration // when it was last looked what is due
 
 	moving bool   // there may be rows to move
 	moved  placed // behind this one
@@ -98,7 +102,9 @@ func (s *Store) wakeCompaction() {
 }
 
 // compactionDue tells at a glance whether there is something to do, as far as new readings can make it so.
-func (s *Store) compactionDue() bool { return s.compaction.goal > 0 || s.journal.long() }
+func (s *Store) compactionDue() bool {
+	return s.compaction.goal > 0 || s.journal.long() || s.options.Elapsed()-s.compaction.looked >= compactEvery
+}
 
 func (j *journalTail) long() bool {
 	return j.readings > maxJournalReadings || j.bytes > maxJournalBytes || len(j.records) > maxJournalRecords
@@ -182,11 +188,10 @@ func (s *Store) compactStep(ctx context.Context) (pause time.Duration, err error
 }
 
 func (s *Store) nextStep() *step {
-	all := s.tail.Load().All()
-	if devices := s.toFlush(all); len(devices) > 0 {
+	if devices := s.toFlush(); len(devices) > 0 {
 		return &step{run: func() error { return s.flushDevices(devices) }}
 	}
-	if next := s.toCut(all, false); next != nil {
+	if next := s.toCut(false); next != nil {
 		return next
 	}
 	if s.compaction.moving {
@@ -203,8 +208,28 @@ func (s *Store) nextStep() *step {
 	return nil
 }
 
-// toFlush chooses devices whose readings become blocks next, those that have waited longest first.
-func (s *Store) toFlush(all []tail.About) (devices []*device) {
+// toFlush chooses devices whose readings become blocks next.
+func (s *Store) toFlush() (devices []*device) {
+	c := &s.compaction
+	if len(c.due) == 0 {
+		c.due = s.dueDevices()
+	}
+	n := 0
+	for readings := 0; n < len(c.due) && len(devices) < stepDevices && readings < stepReadings; n++ {
+		if d := s.state.byID[c.due[n].Device]; d != nil {
+			devices = append(devices, d)
+			readings += c.due[n].Readings
+		} else {
+			s.tail.Load().Drop(c.due[n].Device) // it was removed
+		}
+	}
+	c.due = c.due[n:]
+	return devices
+}
+
+// dueDevices are those that have many readings in the tail, or old ones, in the order in which table newest has them: those of one
+// step are on few of its pages.
+func (s *Store) dueDevices() []tail.About {
 	c := &s.compaction
 	if c.goal == 0 && s.journal.long() {
 		c.goal = s.journal.records[len(s.journal.records)/4].seq
@@ -214,19 +239,12 @@ func (s *Store) toFlush(all []tail.About) (devices []*device) {
 		}
 	}
 	now := s.options.Elapsed()
-	due := slices.DeleteFunc(slices.Clone(all), func(a tail.About) bool {
+	c.looked = now
+	due := slices.DeleteFunc(s.tail.Load().All(), func(a tail.About) bool {
 		return a.Readings < flushReadings && a.First > c.goal && now-a.Since < flushAge
 	})
-	slices.SortFunc(due, func(a, b tail.About) int { return int(a.First - b.First) })
-	for i, readings := 0, 0; i < len(due) && len(devices) < stepDevices && readings < stepReadings; i++ {
-		if d := s.state.byID[due[i].Device]; d != nil {
-			devices = append(devices, d)
-			readings += due[i].Readings
-		} else {
-			s.tail.Load().Drop(due[i].Device) // it was removed
-		}
-	}
-	return devices
+	slices.SortFunc(due, func(a, b tail.About) int { return cmp.Compare(a.Device, b.Device) })
+	return due
 }
 
 // flushDevices puts all that the tail has of devices into blocks, inside the running transaction. They may have been chosen before it
@@ -261,7 +279,7 @@ func (s *Store) flushDevices(devices []*device) error {
 
 // toCut deletes records of the journal whose readings are all in blocks, when they are many or few will do, after it has written the
 // counters that they have.
-func (s *Store) toCut(all []tail.About, few bool) *step {
+func (s *Store) toCut(few bool) *step {
 	j, c := &s.journal, &s.compaction
 	n := len(j.records) - keepRecords
 	if n <= 0 {
@@ -269,7 +287,7 @@ func (s *Store) toCut(all []tail.About, few bool) *step {
 		return nil
 	}
 	cut := j.records[n].seq
-	for _, a := range all {
+	for _, a := range s.tail.Load().All() {
 		cut = min(cut, a.First)
 	}
 	readings, bytes := 0, 0
@@ -312,11 +330,10 @@ func (s *Store) cutFlushed(ctx context.Context) error {
 					s.compaction.goal = until
 				}
 			}
-			all := s.tail.Load().All()
-			if devices := s.toFlush(all); len(devices) > 0 {
+			if devices := s.toFlush(); len(devices) > 0 {
 				next = &step{run: func() error { return s.flushDevices(devices) }}
 			} else if len(s.journal.records) > 0 && s.journal.records[0].seq <= until { // each step adds one
-				next = s.toCut(all, true)
+				next = s.toCut(true)
 			}
 			if next == nil {
 				return nil

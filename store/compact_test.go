@@ -237,3 +237,46 @@ func TestALongJournalIsCutByItself(t *testing.T) {
 	assert.EqualValues(t, devices*rounds, totals(t, again).Stored)
 	require.NoError(t, again.Check(t.Context()))
 }
+
+// A device that sends little between two steps of compaction gets large blocks all the same, and each reading is written a few
+// times for that, not once for each step.
+func TestBlocksGrowWithLittleWrittenAgain(t *testing.T) {
+	for name, some := range map[string]int{"a day of five minutes": 288, "few": 25} {
+		t.Run(name, func(t *testing.T) {
+			s := byHand(t, Options{})
+			written := 0
+			s.w.writeBlock.stmt = &hooked{s.w.writeBlock.stmt, func(real func() error) error {
+				written += int(s.w.writeBlock.args[1].Value.(int64))
+				return real()
+			}}
+			const readings = 6 * blockReadings
+			sent := int64(0)
+			for sent < readings {
+				batch := make([]Message, some)
+				for i := range batch {
+					batch[i] = telemetry("a", noon+sent*300_000, Value{"ph", float64(sent % 9)})
+					sent++
+				}
+				mustAppend(t, s, batch...)
+				flush(t, s, "a")
+			}
+			var blocks, large int64
+			require.NoError(t, s.queryRow(t.Context(), `SELECT count(*), coalesce(sum(n) FILTER (WHERE n >= ?), 0) FROM block`, blockReadings).Scan(&blocks, &large))
+			assert.LessOrEqual(t, blocks, int64(10))
+			assert.GreaterOrEqual(t, large, int64(readings-2*blockReadings))
+			assert.Less(t, written, 5*readings)
+			assert.EqualValues(t, sent, countRows(t, s))
+			require.NoError(t, s.Check(t.Context()))
+		})
+	}
+}
+
+// Blocks that cannot be one, as together they have too many metrics, are not written again with each step.
+func TestABlockTakesNoMoreThanItsShare(t *testing.T) {
+	assert.True(t, grows(500, 250, 0))
+	assert.False(t, grows(501, 250, 0), "it would be written too often")
+	assert.True(t, grows(smallBlock-1, 1, 0), "it is on one page")
+	assert.False(t, grows(blockReadings, blockReadings, 0), "it is large")
+	assert.False(t, grows(blockReadings-1, blockReadings+2, 0), "both are large together")
+	assert.True(t, grows(blockReadings, 1, scarceNumber), "there are few numbers left")
+}

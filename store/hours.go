@@ -2,14 +2,18 @@ package store
 
 import (
 	"context"
+	"errors"
 	"math"
 
 	"github.com/plantops/plantops/store/hourly"
 )
 
+const tableHours = 20 // that are looked up at once when hours are deleted
+
 type tableStatements struct {
 	writeDue, deleteDue, writeState *statement
 	writeSeries, clearSeries        *statement
+	addSeries                       *statement
 	writeSeen, writeHour, writeRow  *statement
 	deleteHourRow, deleteHour       *statement
 	deleteRowsOf, deleteDeviceRows  *statement
@@ -22,6 +26,7 @@ func (q *tableStatements) all() []compile {
 		{&q.writeState, `UPDATE sql_state SET computed = ?, kept = ? WHERE id = 1`},
 		{&q.writeSeries, `INSERT INTO sql_series (device, metric, time, value) VALUES (?, ?, ?, ?) ON CONFLICT (device, metric)
 			DO UPDATE SET time = excluded.time, value = excluded.value WHERE time IS NOT excluded.time OR value IS NOT excluded.value`},
+		{&q.addSeries, `INSERT INTO sql_series (device, metric) VALUES (?, ?) RETURNING id`},
 		{&q.clearSeries, `UPDATE sql_series SET time = NULL, value = NULL WHERE device = ? AND metric = ?`},
 		{&q.writeSeen, `INSERT INTO sql_device (device, last_seen, last_reading) VALUES (?, ?, ?) ON CONFLICT (device)
 			DO UPDATE SET last_seen = excluded.last_seen, last_reading = excluded.last_reading
@@ -98,7 +103,7 @@ func (s *Store) applyTables() {
 // settle notes how far hours are computed.
 func (p *tablePass) settle(now int64) error {
 	s := p.s
-	return s.chunk(p.ctx, func() error {
+	return p.chunk(func() error {
 		computed := min(hourly.Floor(now), p.end)
 		newest := int64(math.MinInt64)
 		for _, d := range s.state.byID {
@@ -164,6 +169,71 @@ func (s *Store) purgeHours(ctx context.Context, id int64) error {
 		}
 	}
 	return nil
+}
+
+// deleteHours deletes hours whose readings are deleted when they are not to be kept any longer.
+func (p *tablePass) deleteHours(now int64) error {
+	before := int64(math.MinInt64)
+	err := p.alone(func() {
+		if before = p.s.tables.kept; p.options.Keep > 0 && !p.s.options.Unsure() {
+			before = min(before, now-p.options.Keep.Milliseconds())
+		} else if p.options.Keep > 0 {
+			before = math.MinInt64
+		}
+	})
+	if err != nil || before == math.MinInt64 {
+		return err
+	}
+	return p.deleteBefore(before)
+}
+
+func (p *tablePass) deleteBefore(before int64) error {
+	for {
+		var hours []int64
+		err := p.s.each(p.ctx, func(scan func(...any) error) error {
+			var hour int64
+			err := scan(&hour)
+			hours = append(hours, hour)
+			return err
+		}, `SELECT hour FROM sql_hour WHERE hour < ? ORDER BY hour LIMIT ?`, before/1000, tableHours)
+		if err != nil || len(hours) == 0 {
+			return err
+		}
+		for _, hour := range hours { // one a transaction: it has a row for each series
+			err := p.chunk(func() error {
+				return errors.Join(p.s.w.deleteRowsOf.run(hour), p.s.w.deleteHour.run(hour))
+			})
+			if err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// dropHours deletes all hours. They are computed again when they are wanted.
+func (p *tablePass) dropHours() error {
+	reset := false
+	if err := p.alone(func() { reset = p.s.tables.computed != math.MinInt64 }); err != nil {
+		return err
+	}
+	if reset {
+		err := p.chunk(func() error {
+			for _, d := range p.s.state.byID {
+				if d.hours.Late.Empty() {
+					continue
+				}
+				if err := p.s.w.deleteDue.run(d.id); err != nil {
+					return err
+				}
+				p.s.noteLate(d, hourly.Span{})
+			}
+			return p.s.writeTableState(math.MinInt64, p.s.tables.kept)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return p.deleteBefore(math.MaxInt64)
 }
 
 // saturated is a plus b, or the largest time.

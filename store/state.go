@@ -51,6 +51,7 @@ type device struct {
 	blockEnd   int64          // the newest time that is in a block; math.MinInt64: none
 	hours      hourly.Pending // of the tables for other programs
 	shown      seenTimes
+	written    int64 // the pass that wrote its latest value
 
 	dirty int64 // the first record of the journal with counters that table counter does not have; 0: none
 }

@@ -23,10 +23,14 @@ const (
 	tablesEvery = 5 * time.Minute  // the latest values, and hours that are over
 	tablesOpen  = 3                // every so many times hours that are not over too
 
-	tableRows  = 1000 // of one transaction: commits of readings wait for it
-	tableHours = 20   // that are deleted in one
+	// The latest values of so many devices are written in one pass; of more in several, each in its turn, and of all in so many
+	// passes. Hours that are not over come so much more seldom too, and not at all where that is as long as they last: what is
+	// written again and again wears the disk out, and a house of few devices has little of it.
+	tablesDevices = 64
+	tablesPasses  = 12
 
-	settleEvery = 16 // windows
+	tableRows   = 1000 // of one transaction: commits of readings wait for it
+	settleEvery = 16   // windows
 
 )
 
@@ -39,7 +43,8 @@ type TableOptions struct {
 // keptTables is what the store knows of them. Who holds the writing token has it.
 type keptTables struct {
 	computed, kept int64 // as in table sql_state, which is a time of what is in memory
-	open           int   // passes until hours that are not over are computed
+	pass           int64 // the number of passes
+	opened         int64 // the last one with hours that were not over
 }
 
 // KeepTables writes the tables that other programs read until ctx ends.
@@ -98,23 +103,32 @@ func (p *tablePass) run() error {
 	return err
 }
 
-// take returns the devices of which the latest values or what else is known may have changed.
+// take returns the devices whose latest values, or what else is known of them, are to be written.
 func (p *tablePass) take() (stale []*device, err error) {
 	s := p.s
 	if err := s.acquire(p.ctx); err != nil {
 		return nil, err
 	}
 	defer s.release()
-	if s.tables.open--; s.tables.open < 0 {
-		s.tables.open, p.end = tablesOpen-1, math.MaxInt64
-	}
+	s.tables.pass++
 	for _, d := range s.state.byID {
 		if d.id != 0 && (d.hours.Stale || d.shown != seenTimes{d.lastSeen, d.lastReading}) {
-			d.hours.Stale = false
 			stale = append(stale, d)
 		}
 	}
-	slices.SortFunc(stale, func(a, b *device) int { return cmp.Compare(a.id, b.id) })
+	turns := (len(stale) + tablesDevices - 1) / tablesDevices
+	if every := max(tablesOpen, int64(turns)); s.tables.opened == 0 || every < tablesPasses && s.tables.pass >= s.tables.opened+every {
+		s.tables.opened, p.end = s.tables.pass, math.MaxInt64
+	}
+	slices.SortFunc(stale, func(a, b *device) int { return cmp.Or(cmp.Compare(a.written, b.written), cmp.Compare(a.id, b.id)) })
+	n := max(tablesDevices, (len(stale)+tablesPasses-1)/tablesPasses)
+	for n < len(stale) && stale[n].written == 0 {
+		n++ // its series may be new
+	}
+	stale = stale[:min(n, len(stale))]
+	for _, d := range stale {
+		d.hours.Stale, d.written = false, s.tables.pass
+	}
 	return stale, nil
 }
 
@@ -130,7 +144,7 @@ func (p *tablePass) writeLatest(devices []*device) error {
 			latest, err = p.latest(some)
 		}
 		if err == nil {
-			err = p.s.chunk(p.ctx, func() error {
+			err = p.chunk(func() error {
 				for i, d := range some {
 					if err := p.writeDevice(d, latest[i], known[d.id]); err != nil {
 						return err
@@ -149,6 +163,14 @@ func (p *tablePass) writeLatest(devices []*device) error {
 		})
 	}
 	return err
+}
+
+// chunk is one transaction. Nobody waits for it, and what a power cut takes is made again: it is on disk with the next one.
+func (p *tablePass) chunk(change func() error) error {
+	return p.s.chunk(p.ctx, func() error {
+		p.s.tx.lazy = true
+		return change()
+	})
 }
 
 // alone runs what changes fields of who writes.
@@ -214,6 +236,26 @@ func (p *tablePass) readSeries() (known map[int64][]uint32, err error) {
 	return known, err
 }
 
+// seriesOf is the id of a metric of a device, which may be new: its latest value is written when its device has its turn. Zero: the device
+// or the metric is not known.
+func (p *tablePass) seriesOf(device, metric int64) (id int64, err error) {
+	key := [2]int64{device, metric}
+	if id = p.series[key]; id != 0 || metric == 0 {
+		return id, nil
+	}
+	err = p.chunk(func() error {
+		if p.s.state.byID[device] == nil {
+			return nil
+		}
+		id, err = p.s.w.addSeries.number(device, metric)
+		return err
+	})
+	if err == nil && id != 0 {
+		p.series[key] = id
+	}
+	return id, err
+}
+
 const (
 	// How much is computed at once: rows of hours, and what time at most.
 	windowRows   = 100_000
@@ -260,7 +302,7 @@ func (p *tablePass) writeWindow() (more bool, err error) {
 	}
 	for some := range slices.Chunk(changes, tableRows) {
 		if err == nil {
-			err = p.s.chunk(p.ctx, func() error { return p.change(some) })
+			err = p.chunk(func() error { return p.change(some) })
 		}
 	}
 	if err != nil {
@@ -366,9 +408,12 @@ func (p *tablePass) compute(w *hourWindow) ([]hourly.Change, error) {
 		if err != nil {
 			return nil, err
 		}
-		series, known := p.series[[2]int64{ids[one.Device], int64(metrics[one.Metric])}]
-		if !known {
-			continue // of a metric that came since; it is due again
+		series, err := p.seriesOf(ids[one.Device], int64(metrics[one.Metric]))
+		if err != nil {
+			return nil, err
+		}
+		if series == 0 {
+			continue // of a metric that came since, and is due again, or of a device that was purged
 		}
 		for i := range one.Buckets {
 			rows = append(rows, hourly.RowOf(hourly.Key{Hour: one.Buckets[i].Start / 1000, Series: series}, &one.Buckets[i]))
@@ -432,69 +477,4 @@ func (p *tablePass) change(changes []hourly.Change) error {
 		}
 	}
 	return nil
-}
-
-// deleteHours deletes hours whose readings are deleted when they are not to be kept any longer.
-func (p *tablePass) deleteHours(now int64) error {
-	before := int64(math.MinInt64)
-	err := p.alone(func() {
-		if before = p.s.tables.kept; p.options.Keep > 0 && !p.s.options.Unsure() {
-			before = min(before, now-p.options.Keep.Milliseconds())
-		} else if p.options.Keep > 0 {
-			before = math.MinInt64
-		}
-	})
-	if err != nil || before == math.MinInt64 {
-		return err
-	}
-	return p.deleteBefore(before)
-}
-
-func (p *tablePass) deleteBefore(before int64) error {
-	for {
-		var hours []int64
-		err := p.s.each(p.ctx, func(scan func(...any) error) error {
-			var hour int64
-			err := scan(&hour)
-			hours = append(hours, hour)
-			return err
-		}, `SELECT hour FROM sql_hour WHERE hour < ? ORDER BY hour LIMIT ?`, before/1000, tableHours)
-		if err != nil || len(hours) == 0 {
-			return err
-		}
-		for _, hour := range hours { // one a transaction: it has a row for each series
-			err := p.s.chunk(p.ctx, func() error {
-				return errors.Join(p.s.w.deleteRowsOf.run(hour), p.s.w.deleteHour.run(hour))
-			})
-			if err != nil {
-				return err
-			}
-		}
-	}
-}
-
-// dropHours deletes all hours. They are computed again when they are wanted.
-func (p *tablePass) dropHours() error {
-	reset := false
-	if err := p.alone(func() { reset = p.s.tables.computed != math.MinInt64 }); err != nil {
-		return err
-	}
-	if reset {
-		err := p.s.chunk(p.ctx, func() error {
-			for _, d := range p.s.state.byID {
-				if d.hours.Late.Empty() {
-					continue
-				}
-				if err := p.s.w.deleteDue.run(d.id); err != nil {
-					return err
-				}
-				p.s.noteLate(d, hourly.Span{})
-			}
-			return p.s.writeTableState(math.MinInt64, p.s.tables.kept)
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return p.deleteBefore(math.MaxInt64)
 }

@@ -159,6 +159,44 @@ func TestHoursThatAreNotOverAreThereSoon(t *testing.T) {
 	assert.Equal(t, []string{"1767787200 bed-1 temperature 20 20.5 21 2"}, asked(t, s.path, hours))
 }
 
+// What is written again and again wears the disk out: of many devices the latest values come in turns, and hours when they are over.
+func TestLatestValuesOfManyDevicesAreWrittenInTurns(t *testing.T) {
+	s := openTables(t)
+	const devices = tablesPasses*tablesDevices + 20
+	send := func(minute int) {
+		batch := make([]Message, devices)
+		for i := range batch {
+			batch[i] = telemetry(fmt.Sprint("bed-", i), tablesFrom.Add(time.Duration(minute)*time.Minute).UnixMilli(), Value{"temperature", float64(minute)})
+		}
+		mustAppend(s.t, s.Store, batch...)
+	}
+	behind := func(minute int) (n int) {
+		require.Len(t, asked(t, s.path, `SELECT device FROM latest`), devices)
+		return len(asked(t, s.path, `SELECT device FROM latest WHERE value < $1`, minute))
+	}
+	hourly := TableOptions{Hourly: true}
+	send(1)
+	s.write(2, hourly)
+	assert.Zero(t, behind(1), "the first pass writes all")
+	assert.Len(t, asked(t, s.path, hours), devices)
+	for pass := range tablesPasses {
+		send(5 + 4*pass)
+		s.write(6+4*pass, hourly)
+	}
+	assert.Zero(t, behind(5), "each had its turn")
+	assert.Equal(t, devices-(devices+tablesPasses-1)/tablesPasses, behind(5+4*(tablesPasses-1)), "one in so many passes")
+	assert.Len(t, asked(t, s.path, `SELECT count FROM hourly WHERE count = 1`), devices, "an hour that is not over")
+
+	// New ones do not wait for their turn.
+	s.send("new", 54, "temperature", 54)
+	s.send("bed-0", 54, "humidity", 60)
+	send(55)
+	s.write(60, hourly)
+	assert.Equal(t, []string{"new 54"}, asked(t, s.path, `SELECT device, value FROM latest WHERE device = 'new'`))
+	assert.Len(t, asked(t, s.path, `SELECT count FROM hourly WHERE count = 14`), devices)
+	assert.Equal(t, []string{"60"}, asked(t, s.path, `SELECT avg FROM hourly WHERE device = 'bed-0' AND metric = 'humidity'`))
+}
+
 func TestHoursMayOutliveTheirReadings(t *testing.T) {
 	s := openTables(t)
 	keep := TableOptions{Hourly: true, Keep: 24 * time.Hour}

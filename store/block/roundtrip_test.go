@@ -141,8 +141,6 @@ func measure(tb testing.TB, n int) (s sizes) {
 	bitsOf := 0.0
 	for i := range all {
 		all[i] = blocktest.New(3, i, march, 200_000).Readings(perDevice)
-		columns := map[uint32][]float64{}
-		var times, received []float64
 		for at := 0; at < perDevice; at += n {
 			part := all[i][at:min(at+n, perDevice)]
 			_, summary, body, err := e.Encode(key, part)
@@ -157,17 +155,7 @@ func measure(tb testing.TB, n int) (s sizes) {
 			require.NoError(tb, err)
 			s.received -= float64(len(body))
 		}
-		for _, r := range all[i] {
-			times = append(times, float64(r.Time))
-			received = append(received, math.Floor(float64(r.Received-r.Time+block.ReceivedStep/2)/block.ReceivedStep))
-			for _, v := range r.Values {
-				columns[v.Metric] = append(columns[v.Metric], math.Round(v.Value*1000))
-			}
-		}
-		bitsOf += entropy(times) + entropy(received)
-		for _, c := range columns {
-			bitsOf += entropy(c)
-		}
+		bitsOf += blocktest.Entropy(all[i])
 	}
 	s.received += s.body
 	var c block.Commit
@@ -185,16 +173,4 @@ func measure(tb testing.TB, n int) (s sizes) {
 	}
 	s.entropy = bitsOf / 8 / (devices * perDevice)
 	return s
-}
-
-// entropy is how many bits the differences of a sequence take together by how often each of them is there.
-func entropy(list []float64) (total float64) {
-	counts := map[float64]float64{}
-	for i := range list[1:] {
-		counts[list[i+1]-list[i]]++
-	}
-	for _, n := range counts {
-		total -= n * math.Log2(n/float64(len(list)-1))
-	}
-	return total
 }

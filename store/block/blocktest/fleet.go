@@ -111,3 +111,34 @@ func (d *Device) Readings(n int) []block.Reading {
 	slices.SortStableFunc(list, func(a, b block.Reading) int { return int(a.Time - b.Time) })
 	return list
 }
+
+// Entropy is how many bits readings of one device take at least when each difference of two that follow each other is written by itself:
+// of times, of values, and of times of arrival in steps.
+func Entropy(list []block.Reading) (bits float64) {
+	var times, received []float64
+	columns := map[uint32][]float64{}
+	for _, r := range list {
+		times = append(times, float64(r.Time))
+		received = append(received, math.Floor(float64(r.Received-r.Time+block.ReceivedStep/2)/block.ReceivedStep))
+		for _, v := range r.Values {
+			columns[v.Metric] = append(columns[v.Metric], math.Round(v.Value*1000))
+		}
+	}
+	bits = entropy(times) + entropy(received)
+	for _, c := range columns {
+		bits += entropy(c)
+	}
+	return bits
+}
+
+// entropy is how many bits the differences of a sequence take together by how often each of them is there.
+func entropy(list []float64) (total float64) {
+	counts := map[float64]float64{}
+	for i := range list[1:] {
+		counts[list[i+1]-list[i]]++
+	}
+	for _, n := range counts {
+		total -= n * math.Log2(n/float64(len(list)-1))
+	}
+	return total
+}
