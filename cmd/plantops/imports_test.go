@@ -62,7 +62,7 @@ var arrows = map[string][]string{
 	"store/swap":                 {},
 	"store/tail":                 {"store/block", "store/pack"},
 	"store/salvage":              {},
-	"store/storetest":            {"store"},
+	"store/storetest":            {"store", "store/block/blocktest"},
 	"store/block/blocktest":      {"store/block"},
 
 	"broker/brokertest/logtest": {},
