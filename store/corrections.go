@@ -319,6 +319,9 @@ type rules struct {
 	err error
 }
 
+// none tells that readings are read as they came.
+func (r *rules) none() bool { return r.err == nil && r.Empty() }
+
 // loadRules reads the corrections. What is damaged of them is in nobody's way until readings are read.
 func (s *Store) loadRules(ctx context.Context) rules {
 	c, err := s.readCorrections(ctx)

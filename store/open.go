@@ -32,7 +32,7 @@ const (
 	// touched is written whole: with 1000 devices, batches of 1000 took a third of the time that they take with 4096.
 	pageBytes = 1024
 
-	// The write-ahead log is copied into the database when it has so many pages, about 4 MB.
+	// The write-ahead log is copied into the database when it has so many pages, about 4 MB (store.go).
 	checkpointPages = 4096
 
 	// After an unclean stop, up to this size the whole file is checked before it is used (about a second on a Pi).
@@ -248,8 +248,7 @@ func (s *Store) prepareWriter(ctx context.Context, unclean bool) error {
 	// Beyond journal_size_limit the log is cut back after a long reader let it grow; in steady state it keeps its size,
 	// because a log that grows again costs more per commit than one that is written over.
 	for _, pragma := range []string{
-		"journal_mode=wal", "synchronous=normal", "journal_size_limit=16777216",
-		"wal_autocheckpoint=" + strconv.Itoa(checkpointPages),
+		"journal_mode=wal", "synchronous=normal", "journal_size_limit=16777216", "wal_autocheckpoint=0",
 	} {
 		if err := s.w.run(ctx, "PRAGMA "+pragma); err != nil {
 			return err
@@ -277,7 +276,11 @@ func (s *Store) prepareWriter(ctx context.Context, unclean bool) error {
 	if s.tx.version, err = s.w.version.number(); err != nil {
 		return err
 	}
-	return s.w.openLog(s.path)
+	if err := s.w.openLog(s.path); err != nil {
+		return err
+	}
+	s.w.copier = newCopier(s.dsn("rw", "synchronous(normal)", "cache_size(-100)"), func(err error) { _ = s.suspect(err) })
+	return nil
 }
 
 // checkReadable is what openWriter is for a file that must not be changed.

@@ -47,6 +47,11 @@ func (s *Store) Latest(ctx context.Context, device string) ([]Reading, error) {
 		ids = []int64{d.id}
 	}
 	s.state.mu.RUnlock()
+	if len(ids) == 1 && !s.options.ReadOnly && s.rules.Load().none() {
+		if list, ok := s.latestAlone(ctx, named{device, ids[0]}); ok {
+			return list, nil
+		}
+	}
 	raw, err := s.view(ctx, ids...)
 	if err != nil {
 		return nil, err
@@ -59,12 +64,37 @@ func (s *Store) Latest(ctx context.Context, device string) ([]Reading, error) {
 	return v.Latest(ctx, device)
 }
 
+// latestAlone is Latest where one statement will do, without the transaction of a view; false: it will not, or something went wrong.
+func (s *Store) latestAlone(ctx context.Context, d named) (list []Reading, ok bool) {
+	v := &view{s: s, names: map[uint32]string{}, tail: s.tail.Load().Freeze(d.id)} // before the statement, as in view
+	defer func() { _ = v.Close() }()                                               // it only reads
+	if v.connect(ctx) != nil {
+		return nil, false
+	}
+	var newest []block.Reading
+	err := v.query(ctx, func(row []driver.Value) error {
+		v.rows = row[0] != int64(0)
+		if body, there := row[1].([]byte); there {
+			var bad error
+			newest, bad = decodeNewest(d.id, body)
+			return bad
+		}
+		return nil
+	}, `SELECT EXISTS (SELECT 1 FROM reading), (SELECT body FROM newest WHERE device = ?)`, d.id)
+	if err != nil || v.rows {
+		return nil, false
+	}
+	list, err = v.latest(ctx, d, newest, true)
+	return list, err == nil
+}
+
 // view is a read transaction of SQLite. What it reads, it reads page by page; between pages it does not hold mu.
 type view struct {
 	s  *Store
 	mu sync.Mutex
 	c  *viewing // nil when closed
 
+	begun   bool             // its transaction
 	devices map[string]int64 // of a file that another process may write; nil: the state has them
 	names   map[uint32]string
 
@@ -83,9 +113,6 @@ func (s *Store) view(ctx context.Context, devices ...int64) (*view, error) {
 	if err == nil && s.options.ReadOnly {
 		err = v.loadNames(ctx)
 	}
-	if err == nil {
-		err = v.lookForRows(ctx)
-	}
 	if err != nil {
 		_ = v.Close() // the first error is the one that matters
 		return nil, fmt.Errorf("read readings: %w", s.suspect(explain(err)))
@@ -93,20 +120,8 @@ func (s *Store) view(ctx context.Context, devices ...int64) (*view, error) {
 	return v, nil
 }
 
-// lookForRows tells whether table reading has something, be it damaged.
-func (v *view) lookForRows(ctx context.Context) error {
-	err := v.query(ctx, func(row []driver.Value) error {
-		v.rows = row[0] != int64(0)
-		return nil
-	}, `SELECT EXISTS (SELECT 1 FROM reading)`)
-	if isDamage(err) {
-		v.rows, err = true, nil
-	}
-	return err
-}
-
-// begin takes a connection and begins its transaction, which is that of the first read.
-func (v *view) begin(ctx context.Context) (err error) {
+// connect takes a connection.
+func (v *view) connect(ctx context.Context) (err error) {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -114,17 +129,33 @@ func (v *view) begin(ctx context.Context) (err error) {
 		return err
 	}
 	v.s.views.mu.Lock()
+	defer v.s.views.mu.Unlock()
 	if v.s.views.end {
-		v.s.views.mu.Unlock()
 		return ErrClosed
 	}
 	v.s.views.open[v] = struct{}{}
-	v.s.views.mu.Unlock()
+	return nil
+}
+
+// begin takes a connection and begins its transaction, which is that of the first read: whether table reading has something, be it
+// damaged.
+func (v *view) begin(ctx context.Context) (err error) {
+	if err := v.connect(ctx); err != nil {
+		return err
+	}
 	if err := v.c.exec("BEGIN"); err != nil {
 		return err
 	}
-	// The first page is all that this reads: what else is damaged stands in nobody's way.
-	return v.query(ctx, func([]driver.Value) error { return nil }, `SELECT 1 FROM sqlite_schema LIMIT 1`)
+	v.begun = true
+	err = v.query(ctx, func(row []driver.Value) error {
+		v.rows = row[0] != int64(0)
+		return nil
+	}, `SELECT EXISTS (SELECT 1 FROM reading)`)
+	if isDamage(err) { // the first page is all that this reads: what else is damaged stands in nobody's way
+		v.rows = true
+		err = v.query(ctx, func([]driver.Value) error { return nil }, `SELECT 1 FROM sqlite_schema LIMIT 1`)
+	}
+	return err
 }
 
 // Close ends the transaction, and keeps the connection for the next view.
@@ -136,7 +167,10 @@ func (v *view) Close() error {
 	if c == nil {
 		return nil
 	}
-	err := c.exec("ROLLBACK")
+	var err error
+	if v.begun {
+		err = c.exec("ROLLBACK")
+	}
 	o := &v.s.views
 	o.mu.Lock()
 	delete(o.open, v)

@@ -18,6 +18,8 @@ const (
 	retentionRows    = 1000
 	retentionDevices = 50
 	retentionBlocks  = 128
+
+	chunkBytes = 64 << 10 // of the write-ahead log, about, for one of several transactions
 )
 
 // DeleteBefore deletes the readings whose time is before cutoff and returns how many times of devices that were, of whatever number
@@ -90,6 +92,9 @@ func (s *Store) chunk(ctx context.Context, change func() error) error {
 	}
 	defer s.release()
 	err := s.transact(change)
+	if err == nil {
+		s.w.copier.committed(chunkBytes)
+	}
 	s.idle.Reset(idleAfter)
 	return err
 }

@@ -10,9 +10,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -279,8 +281,7 @@ func (s *Store) writeDirty() error {
 	return s.transact(func() error { return s.writeCounters(dirty) })
 }
 
-// whenIdle runs when nothing was appended for a while. Automatic checkpoints happen inside somebody's commit; one in a
-// quiet moment makes them rare.
+// whenIdle runs when nothing was appended for a while. To copy the log in a quiet moment makes it rare beside commits.
 func (s *Store) whenIdle() {
 	select {
 	case s.writing <- struct{}{}:
@@ -304,10 +305,185 @@ func (s *Store) whenIdle() {
 		err = s.flush()
 	}
 	if err == nil {
-		err = s.suspect(s.w.checkpoint())
+		s.w.copier.look(true)
 	}
 	if err != nil {
 		s.log.Warn("store upkeep", "err", err)
 		s.idle.Reset(time.Minute)
 	}
+}
+
+const (
+	copyLookBytes = 256 << 10             // after so much is committed, about, the length of the log is looked at
+	copyPause     = 20 * time.Millisecond // between two looks at least
+	copyHeldPause = 200 * time.Millisecond
+
+	// What is committed while the log is copied is copied next, and so on until so little is left that a commit can do it: only
+	// where nobody writes meanwhile the log can begin anew. Where it gets no less, commits must wait for the disk.
+	copyRestPages = 1024
+	copyRounds    = 8
+)
+
+// copier copies the write-ahead log into the database (a checkpoint) on a connection of its own, beside who commits: SQLite would
+// do it inside a commit, and after a reader let the log grow for an hour that one would take seconds.
+type copier struct {
+	dsn    string
+	report func(error)
+
+	unseen int         // bytes that were committed since the last look; for who writes
+	quiet  atomic.Bool // little is enough
+	rest   atomic.Bool // the next commit copies what is left
+	wake   chan struct{}
+	stop   chan struct{}
+	ended  chan error
+
+	conn       connection // of the goroutine
+	seen, copy *statement
+}
+
+func newCopier(dsn string, report func(error)) *copier {
+	c := &copier{dsn: dsn, report: report, wake: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan error, 1)}
+	go c.run()
+	return c
+}
+
+// close waits for what is being copied. Its connection must not outlive the writer's: the last one removes the log, by its name.
+func (c *copier) close() error {
+	close(c.stop)
+	return <-c.ended
+}
+
+// look lets the copier see how long the log is; in a quiet moment a shorter one is copied too.
+func (c *copier) look(quiet bool) {
+	if quiet {
+		c.quiet.Store(true)
+	}
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// committed tells about how much was committed.
+func (c *copier) committed(bytes int) {
+	if c.unseen += bytes; c.unseen >= copyLookBytes {
+		c.unseen = 0
+		c.look(false)
+	}
+}
+
+func (c *copier) run() {
+	for {
+		pause := copyPause
+		select {
+		case <-c.stop:
+			c.ended <- c.disconnect()
+			return
+		case <-c.wake:
+			held, err := c.copyLog()
+			if err != nil {
+				c.report(err)
+			}
+			if held || err != nil {
+				pause = copyHeldPause
+			}
+		}
+		select {
+		case <-c.stop:
+		case <-time.After(pause):
+		}
+	}
+}
+
+func (c *copier) disconnect() error {
+	if c.seen == nil {
+		return nil
+	}
+	return c.conn.close()
+}
+
+// connect opens the connection when it is needed first: a command that changes an account does without.
+func (c *copier) connect() (err error) {
+	if c.seen != nil {
+		return nil
+	}
+	if c.conn, err = connect(context.Background(), c.dsn); err != nil {
+		return err
+	}
+	seen, err := c.conn.statement(`PRAGMA wal_checkpoint(NOOP)`) // answers: busy, pages in the log, pages copied
+	if err == nil {
+		c.copy, err = c.conn.statement(`PRAGMA wal_checkpoint(PASSIVE)`)
+	}
+	if err != nil {
+		return errors.Join(err, c.conn.close())
+	}
+	c.conn.prepared = []*statement{seen, c.copy}
+	c.seen = seen
+	return nil
+}
+
+// copyLog copies what is worth it. held tells that a reader held it up.
+func (c *copier) copyLog() (held bool, err error) {
+	if err := c.connect(); err != nil {
+		return false, err
+	}
+	enough := int64(checkpointPages)
+	if c.quiet.Swap(false) {
+		enough /= 4
+	}
+	for round := 0; ; round++ {
+		pages, copied, err := checkpoint(c.seen)
+		left := pages - copied
+		switch {
+		case err != nil:
+			return false, err
+		case round == 0 && left < enough && (pages < 2*checkpointPages || left < enough/8): // a long one could not begin anew last time
+			return false, nil
+		case round > 0 && (left <= copyRestPages || round == copyRounds):
+			c.rest.Store(left > 0)
+			return false, nil
+		}
+		if pages, copied, err = checkpoint(c.copy); err != nil || copied < pages {
+			return true, err
+		}
+	}
+}
+
+// checkpoint runs one of SQLite's and returns how many pages the log has, and how many of those are copied.
+func checkpoint(q *statement) (pages, copied int64, err error) {
+	err = q.query(func(row []driver.Value) error {
+		if row[0] != int64(0) {
+			pages = math.MaxInt64 // somebody else is about it
+			return nil
+		}
+		pages, copied = row[1].(int64), row[2].(int64)
+		return nil
+	})
+	return pages, copied, err
+}
+
+// copyRest copies what the copier has left to a commit.
+func (w *writer) copyRest() {
+	if w.copier == nil || !w.copier.rest.Swap(false) {
+		return
+	}
+	if err := w.checkpointAll(); err != nil && !errors.Is(err, errHeld) {
+		w.copier.report(err)
+	}
+}
+
+var errHeld = errors.New("a reader holds up the copy of the write-ahead log into the database")
+
+// checkpointAll copies the whole write-ahead log into the database. It is an error when a reader, or another writer, holds that up.
+func (w *writer) checkpointAll() error {
+	q, err := w.statement(`PRAGMA wal_checkpoint(PASSIVE)`)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = q.stmt.Close() }() // what Close could say, the query has said
+	pages, copied, err := checkpoint(q)
+	if err == nil && copied < pages {
+		err = errHeld
+	}
+	return err
 }

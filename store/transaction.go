@@ -119,8 +119,18 @@ func (s *Store) commit(change func() error, withBroker bool) error {
 		s.broker.fault = cmp.Or(s.broker.fault, err)
 		return err
 	}
+	s.w.copier.committed(s.weight())
 	s.apply(refused)
 	return nil
+}
+
+// weight is about how many bytes of the log the running transaction takes.
+func (s *Store) weight() int {
+	n := len(s.tx.record) + pageBytes*(4+8*len(s.tx.flushed))
+	if b := s.broker.taken; b != nil {
+		n += len(b.Messages) + pageBytes*len(b.Queues)
+	}
+	return n
 }
 
 // fill puts everything into the running transaction and returns which refused counts it took.

@@ -52,7 +52,8 @@ type connection struct {
 // writer is the one connection that writes.
 type writer struct {
 	connection
-	log *os.File // the write-ahead log
+	log    *os.File // the write-ahead log
+	copier *copier  // of the log; nil: there is none yet
 
 	// Each group stands with what uses it.
 	transactionStatements
@@ -134,42 +135,6 @@ func (c *connection) number(text string) (int64, error) {
 	return q.number()
 }
 
-// checkpoint copies the write-ahead log into the database if it has grown to a quarter of what makes a commit do it.
-func (w *writer) checkpoint() error {
-	var pages int64
-	noop, err := w.statement(`PRAGMA wal_checkpoint(NOOP)`) // answers: busy, pages in the log, pages copied
-	if err != nil {
-		return err
-	}
-	defer func() { _ = noop.stmt.Close() }() // what Close could say, the query has said
-	err = noop.query(func(row []driver.Value) error {
-		pages = row[1].(int64) - row[2].(int64)
-		return nil
-	})
-	if err == nil && pages >= checkpointPages/4 {
-		err = w.run(context.Background(), `PRAGMA wal_checkpoint(PASSIVE)`)
-	}
-	return err
-}
-
-// checkpointAll copies the whole write-ahead log into the database. It is an error when a reader, or another writer, holds that up.
-func (w *writer) checkpointAll() error {
-	q, err := w.statement(`PRAGMA wal_checkpoint(PASSIVE)`) // answers: busy, pages in the log, pages copied
-	if err != nil {
-		return err
-	}
-	defer func() { _ = q.stmt.Close() }() // what Close could say, the query has said
-	all := false
-	err = q.query(func(row []driver.Value) error {
-		all = row[1] == row[2]
-		return nil
-	})
-	if err == nil && !all {
-		err = errors.New("a reader holds up the copy of the write-ahead log into the database")
-	}
-	return err
-}
-
 // openLog opens the write-ahead log, which SQLite has made by now, so that sync can be asked for it.
 func (w *writer) openLog(path string) (err error) {
 	if w.log, err = os.Open(path + walSuffix); err != nil {
@@ -188,14 +153,18 @@ func (w *writer) commitSynced() error {
 	if err := swap.SyncData(w.log); err != nil {
 		return fmt.Errorf("sync the write-ahead log: %w", err)
 	}
+	w.copyRest()
 	return nil
 }
 
 // close closes the log too. It is not the database: to close that would end SQLite's locks.
 func (w *writer) close() error {
 	var err error
+	if w.copier != nil {
+		err = w.copier.close()
+	}
 	if w.log != nil {
-		err = w.log.Close()
+		err = errors.Join(err, w.log.Close())
 	}
 	return errors.Join(err, w.connection.close())
 }

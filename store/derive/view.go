@@ -16,11 +16,14 @@ import (
 // those of a reduction where that names one. Summaries do where they give the same as readings (Lines); everything else is
 // read. v must not be used as long as the view is.
 func (r *Rules) View(v history.View, place *time.Location) history.View {
-	if len(r.devices)+len(r.derived) == 0 {
+	if r.Empty() {
 		return v
 	}
 	return &view{v, r, place}
 }
+
+// Empty tells that there are no rules.
+func (r *Rules) Empty() bool { return len(r.devices)+len(r.derived) == 0 }
 
 // view passes Range and Close on: what is voided still has a time.
 type view struct {
