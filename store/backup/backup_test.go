@@ -200,7 +200,7 @@ func damage(t *testing.T, path string) {
 }
 
 func TestCheckSaysWhatIsDamagedAndWhere(t *testing.T) {
-	_, _, file := made(t, 7000)
+	_, _, file := made(t, 14_000)
 	damage(t, file)
 	r, err := backup.Check(t.Context(), file, backup.CheckOptions{})
 	require.NoError(t, err)
