@@ -125,12 +125,13 @@ torture: export PLANTOPS_TORTURE_KILLS ?= 500
 torture: export PLANTOPS_POWERCUTS ?= 1000
 torture: export PLANTOPS_POWERCUTS_HOUSE ?= 1000
 torture: export PLANTOPS_POWERCUT_LOAD ?= 5s
+torture: export PLANTOPS_STEPS ?= all
 torture: export PLANTOPS_HOUSE_HOUR ?= 10s
 torture: export PLANTOPS_STALL ?= 60s
 torture: export PLANTOPS_RELOADS ?= 1000
 torture: export PLANTOPS_CONTROL ?= 1
-torture: ## kill -9, power cuts, stalled storage and reloads, over and over, and attacks on other brokers: an hour and a half
-	.ci/test-by-name TestKilledServer TestPowerCut TestStalledStorage TestReloads TestControlsFall TestHouse -- -timeout 2h -p 1 ./cmd/plantops/outside/...
+torture: ## kill -9, power cuts, each step of what takes several, stalled storage and reloads, over and over, and attacks on other brokers: an hour and a half
+	.ci/test-by-name TestKilledServer TestPowerCut TestStepsOf TestStalledStorage TestReloads TestControlsFall TestHouse -- -timeout 3h -p 1 ./cmd/plantops/outside/...
 
 esp32: export PLANTOPS_ESP32_HOURS ?= 168
 esp32: export PLANTOPS_ESP32_KILLS ?= 200

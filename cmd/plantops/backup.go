@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -258,7 +259,19 @@ func restoreCerts(dir string, files []backup.File, wanted bool, now time.Time) (
 			return "", "", err
 		}
 	}
-	return certsRestored, old, backup.WriteFiles(dir, files)
+	return certsRestored, old, backup.WriteFiles(dir, authorityLast(files))
+}
+
+// authorityLast puts files into the order in which they are restored: what is broken off is found unfinished by the next attempt, as long
+// as the authority is still another one.
+func authorityLast(files []backup.File) []backup.File {
+	last := func(f backup.File) int {
+		if f.Name == "ca.key" || f.Name == "ca.crt" {
+			return 1
+		}
+		return 0
+	}
+	return slices.SortedStableFunc(slices.Values(files), func(a, b backup.File) int { return last(a) - last(b) })
 }
 
 func sameAuthority(a, b []backup.File) bool {

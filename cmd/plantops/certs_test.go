@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/plantops/plantops/certs"
 	"github.com/plantops/plantops/config"
+	"github.com/plantops/plantops/store/backup"
 	"github.com/plantops/plantops/store/storetest"
 )
 
@@ -72,4 +74,27 @@ func TestBackendPasswordIsDrawnForTheEmbeddedBrokerOnly(t *testing.T) {
 	cfg.MQTT.BackendPassword = ""
 	cfg.Listeners.TCP.Enabled, cfg.Listeners.TLS.Enabled, cfg.Listeners.WebSocket.Enabled = false, false, false
 	assert.Empty(t, backendPassword(cfg))
+}
+
+// A restore that was broken off between two files is not taken for one that is done.
+func TestCertificatesAreRestoredByTheNextAttempt(t *testing.T) {
+	file := func(name, of string) backup.File {
+		return backup.File{Name: name, Mode: 0o600, Content: []byte(name + of)}
+	}
+	names := []string{"ca.crt", "ca.key", "revoked", "server.crt", "server.key"}
+	var old, files []backup.File
+	for _, name := range names {
+		old, files = append(old, file(name, " old")), append(files, file(name, " restored"))
+	}
+	for written := range len(files) {
+		dir := filepath.Join(t.TempDir(), "certs")
+		require.NoError(t, backup.WriteFiles(dir, old))
+		require.NoError(t, backup.WriteFiles(dir, authorityLast(files)[:written]))
+		became, _, err := restoreCerts(dir, files, true, time.Now())
+		require.NoError(t, err)
+		assert.Equal(t, certsRestored, became)
+		assert.True(t, backup.SameFiles(dir, files), "after %d files", written)
+	}
+	assert.Len(t, files, len(names))
+	assert.Equal(t, "ca.crt", files[0].Name, "the order of the backup stays")
 }

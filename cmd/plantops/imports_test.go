@@ -87,7 +87,7 @@ var arrows = map[string][]string{
 	outside + "/bench":    helpers,
 	outside + "/esp32":    append(helpers, "broker/brokertest/logtest"),
 	outside + "/intake":   {outside + "/load", outside + "/program", outside + "/setting"},
-	outside + "/powercut": append(helpers, outside+"/history", outside+"/history/scene"),
+	outside + "/powercut": append(helpers, outside+"/history", outside+"/history/scene", "store/backup"),
 	outside + "/reload":   append(helpers, "certs/certstest"),
 	outside + "/torture":  append(helpers, "broker", "broker/brokertest", "broker/brokertest/logtest", "ingest"),
 }

@@ -49,7 +49,7 @@ func (d *disk) advance(e *event) {
 	case created:
 		d.files[e.file] = &diskFile{log: strings.HasSuffix(e.name, "-wal")}
 		d.pending = append(d.pending, e)
-	case removed:
+	case removed, renamed, linked:
 		d.pending = append(d.pending, e)
 	case synced:
 		if e.file == 0 {
@@ -77,9 +77,13 @@ func (d *disk) syncNames() {
 
 func applyNames(names map[string]int, changes []*event) {
 	for _, e := range changes {
-		if e.kind == created {
+		switch e.kind {
+		case created:
 			names[e.name] = e.file
-		} else {
+		case renamed, linked:
+			names[e.other] = names[e.name]
+		}
+		if e.kind == removed || e.kind == renamed {
 			delete(names, e.name)
 		}
 	}
@@ -109,12 +113,42 @@ func (d *disk) cut(random *rand.Rand, dir string) error {
 	names := maps.Clone(d.names)
 	// A file system with a journal keeps the order in which names come and go.
 	applyNames(names, d.pending[:random.IntN(len(d.pending)+1)])
+	return d.write(dir, names, func(f *diskFile) []byte { return f.survivor(random) })
+}
+
+// write makes files in dir; a file of several names is one.
+func (d *disk) write(dir string, names map[string]int, content func(*diskFile) []byte) error {
+	first := make(map[int]string)
 	for name, file := range names {
-		if err := os.WriteFile(filepath.Join(dir, filepath.Base(name)), d.files[file].survivor(random), 0o600); err != nil {
+		path := filepath.Join(dir, filepath.Base(name))
+		var err error
+		if other, there := first[file]; there {
+			err = os.Link(other, path)
+		} else {
+			first[file] = path
+			err = os.WriteFile(path, content(d.files[file]), 0o600)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// kill writes the files as they are when the process is killed now: everything that it did arrives.
+func (d *disk) kill(dir string) error {
+	names := maps.Clone(d.names)
+	applyNames(names, d.pending)
+	return d.write(dir, names, (*diskFile).arrived)
+}
+
+// arrived is the content when every write arrives.
+func (f *diskFile) arrived() []byte {
+	content := slices.Clone(f.durable)
+	for _, e := range f.pending {
+		content = e.apply(content)
+	}
+	return content
 }
 
 // settled writes the files as they are when everything arrives.
@@ -123,11 +157,7 @@ func (d *disk) settled() map[string][]byte {
 	applyNames(names, d.pending)
 	files := make(map[string][]byte)
 	for name, file := range names {
-		content := slices.Clone(d.files[file].durable)
-		for _, e := range d.files[file].pending {
-			content = e.apply(content)
-		}
-		files[name] = content
+		files[name] = d.files[file].arrived()
 	}
 	return files
 }

@@ -115,9 +115,15 @@ func (h *household) known(point int) int {
 }
 
 // before is what had happened when the clients knew so much. What was on its way to one whose session ends with its connection
-// counts as received: the session is gone, and so is, as with a subscriber's, what a share group had given it.
+// counts as received: the session is gone, and so is, as with a subscriber's, what a share group had given it. What its publisher sent
+// once more afterwards may have made a copy, so it counts for those only who had none.
 func (h *household) before(known int) []history.Event {
-	sent, clean, fleeting := map[history.Message]bool{}, map[string]bool{}, map[string]bool{}
+	type delivery struct {
+		client string
+		of     history.Message
+	}
+	sent, again := map[history.Message]bool{}, map[history.Message]bool{}
+	clean, fleeting, got := map[string]bool{}, map[string]bool{}, map[delivery]bool{}
 	for _, e := range h.events[:known] {
 		switch e.Kind {
 		case history.Connecting:
@@ -128,6 +134,8 @@ func (h *household) before(known int) []history.Event {
 			fleeting[e.Client] = false
 		case history.Sending:
 			sent[e.Message] = true
+		case history.Got:
+			got[delivery{e.Client, e.Message}] = true
 		}
 	}
 	events := h.events[:known:known]
@@ -137,13 +145,39 @@ func (h *household) before(known int) []history.Event {
 			return history.Cut(events, len(events))
 		case history.Connecting, history.Parted, history.Dropped, history.Replaced:
 			fleeting[e.Client] = false
+		case history.Sending:
+			again[e.Message] = true
 		case history.Got:
-			if fleeting[e.Client] && sent[e.Message] {
+			d := delivery{e.Client, e.Message}
+			if fleeting[e.Client] && sent[e.Message] && !(again[e.Message] && got[d]) {
 				events = append(events, e)
+				got[d] = true
 			}
 		}
 	}
 	return history.Cut(events, len(events))
+}
+
+// What is sent once more after the power was cut, in the record, is not sent once more before.
+func TestWhatComesOfSendingOnceMoreAfterTheCutIsLeftOut(t *testing.T) {
+	m := history.Message{From: "pub", Number: 7}
+	event := func(kind history.Kind, client string, again bool) history.Event {
+		return history.Event{Kind: kind, Client: client, Message: m, Again: again, QoS: 1}
+	}
+	h := household{events: []history.Event{
+		{Kind: history.Connecting, Client: "sub"}, {Kind: history.Connected, Client: "sub"},
+		{Kind: history.Connecting, Client: "late"}, {Kind: history.Connected, Client: "late"},
+		event(history.Sending, "pub", false), // and then the power was cut
+		event(history.Got, "sub", false), event(history.Sending, "pub", true),
+		event(history.Got, "sub", false), event(history.Got, "late", false), event(history.Got, "late", false),
+	}}
+	got := map[string]int{}
+	for _, e := range h.before(5) {
+		if e.Kind == history.Got {
+			got[e.Client]++
+		}
+	}
+	assert.Equal(t, map[string]int{"sub": 1, "late": 1}, got)
 }
 
 // resume starts the program with what is left and lets the clients come back.

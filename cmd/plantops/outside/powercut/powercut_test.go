@@ -88,9 +88,9 @@ func requireFaithful(t *testing.T, record *recorder) {
 		d.advance(e)
 	}
 	files := d.settled()
-	paths, err := filepath.Glob(filepath.Join(record.dir, "plantops.db*"))
+	paths, err := filepath.Glob(filepath.Join(record.dir, "*"))
 	require.NoError(t, err)
-	paths = slices.DeleteFunc(paths, func(path string) bool { return filepath.Ext(path) == ".db-shm" })
+	paths = slices.DeleteFunc(paths, func(path string) bool { return !record.wanted(path) })
 	require.Len(t, files, len(paths), "files in the record, %q in the directory", paths)
 	for _, path := range paths {
 		content, err := os.ReadFile(path)

@@ -25,7 +25,9 @@ import (
 // returned from it: what the record calls durable is durable, and what it calls said may have been heard. It needs no
 // tool, only the right to trace one's own children, which containers give too. It knows the system calls of amd64.
 type recorder struct {
-	dir    string // of the database
+	dir    string                 // of the database
+	wanted func(path string) bool // whether a file is recorded; others are not
+	killAt int                    // the process is killed when so many events are recorded; 0: it is not
 	events []*event
 	files  int            // so many files so far
 	names  map[string]int // the directory as it is now: path to file
@@ -37,6 +39,7 @@ type recorder struct {
 	err     error // what the record cannot express
 
 	known func() int // how much the clients know, to be noted with each event; nil: nobody asks
+	words bool       // what it says on its standard output is recorded
 }
 
 type eventKind uint8
@@ -46,6 +49,8 @@ const (
 	truncated                  // file to size offset
 	created                    // name, for file
 	removed                    // name
+	renamed                    // name, to another
+	linked                     // name, which has another one too
 	synced                     // file, or with file 0 the directory
 	said                       // data to device, on connection file
 )
@@ -55,6 +60,7 @@ type event struct {
 	kind     eventKind
 	file     int
 	name     string
+	other    string // renamed, linked: the new name
 	offset   int64
 	data     []byte
 	device   net.IP
@@ -76,13 +82,19 @@ type call struct {
 	number  uint64
 	args    [6]uint64
 	event   *event
-	path    string // open, unlink: of a database file
+	path    string // open, unlink, rename, link: of a file that is recorded
+	other   string // rename, link: the new one
 	existed bool
 	began   int
 }
 
+// newRecorder records what happens to the files of the database in a directory. The index of the write-ahead log (-shm) is
+// none: SQLite makes it anew after a power cut.
 func newRecorder(dir string) *recorder {
-	return &recorder{dir: dir, names: make(map[string]int)}
+	database := filepath.Join(dir, "plantops.db")
+	return &recorder{dir: dir, names: make(map[string]int), wanted: func(path string) bool {
+		return strings.HasPrefix(path, database) && !strings.HasSuffix(path, "-shm")
+	}}
 }
 
 // serve starts the installation's server and returns; the record is complete when the server has ended.
@@ -94,20 +106,13 @@ func (r *recorder) serve(in *program.Installation) {
 	started := make(chan error)
 	go func() {
 		defer close(p.Ended)
-		runtime.LockOSThread() // a process is traced by a thread
-		defer runtime.UnlockOSThread()
-		pid, err := syscall.ForkExec(in.Program, []string{"plantops", "serve"}, &syscall.ProcAttr{
-			Dir: filepath.Dir(in.Dir), Env: in.Env, Files: []uintptr{0, stderr.Fd(), stderr.Fd()},
-			Sys: &syscall.SysProcAttr{Ptrace: true, Pdeathsig: syscall.SIGKILL},
+		p.Code = r.run(in.Program, []string{"plantops", "serve"}, filepath.Dir(in.Dir), in.Env, stderr, func(pid int, err error) {
+			stderr.Close()
+			if err == nil {
+				p.Process, err = os.FindProcess(pid)
+			}
+			started <- err
 		})
-		stderr.Close()
-		if err == nil {
-			p.Process, err = os.FindProcess(pid)
-		}
-		started <- err
-		if err == nil {
-			p.Code = r.trace(pid)
-		}
 	}()
 	go func() {
 		program.Follow(in.Output, said, p.Ready)
@@ -117,9 +122,29 @@ func (r *recorder) serve(in *program.Installation) {
 	in.Attach(p)
 }
 
+// run runs a program, whose output goes to out, and returns its exit code, -1 after a signal. It calls begun once the process is there, or
+// cannot be.
+func (r *recorder) run(program string, args []string, dir string, env []string, out *os.File, begun func(pid int, err error)) (code int) {
+	runtime.LockOSThread() // a process is traced by a thread
+	defer runtime.UnlockOSThread()
+	pid, err := syscall.ForkExec(program, args, &syscall.ProcAttr{
+		Dir: dir, Env: env, Files: []uintptr{0, out.Fd(), out.Fd()},
+		Sys: &syscall.SysProcAttr{Ptrace: true, Pdeathsig: syscall.SIGKILL},
+	})
+	begun(pid, err)
+	if err != nil {
+		return -1
+	}
+	return r.trace(pid)
+}
+
 // trace follows the process to its end and returns its exit code, -1 after a signal.
 func (r *recorder) trace(pid int) (code int) {
 	r.process, r.fds, r.calls = pid, make(map[int]target), make(map[int]*call)
+	if r.words {
+		r.voices++
+		r.fds[1] = target{voice: r.voices}
+	}
 	defer r.settle()
 	var status syscall.WaitStatus
 	if _, err := syscall.Wait4(pid, &status, syscall.WALL, nil); err != nil {
@@ -218,7 +243,9 @@ func (r *recorder) enter(c *call) {
 		if on.voice != 0 {
 			r.add(c, &event{kind: said, file: on.voice, device: on.device, data: r.outgoing(c)})
 		}
-		r.refuse(on, "a write without offset")
+		if on.file != 0 {
+			r.add(c, &event{kind: written, file: on.file, offset: r.position(fd), data: r.outgoing(c)})
+		}
 	case unix.SYS_PWRITE64:
 		if on.file != 0 {
 			r.add(c, &event{kind: written, file: on.file, offset: int64(c.args[3]), data: r.read(c.args[1], c.args[2])})
@@ -231,25 +258,17 @@ func (r *recorder) enter(c *call) {
 		r.refuse(on, "pwritev or fallocate")
 	case unix.SYS_CLOSE:
 		delete(r.fds, fd)
-	case unix.SYS_OPEN:
+	case unix.SYS_OPEN, unix.SYS_UNLINK, unix.SYS_TRUNCATE:
 		r.name(c, c.args[0])
-		if c.path != "" && c.args[1]&unix.O_TRUNC != 0 {
-			r.fail("%s opened with O_TRUNC", c.path)
+		if c.path != "" && c.number == unix.SYS_TRUNCATE {
+			r.fail("truncate of %s", c.path)
 		}
-	case unix.SYS_OPENAT:
+	case unix.SYS_OPENAT, unix.SYS_UNLINKAT:
 		r.name(c, c.args[1])
-	case unix.SYS_UNLINK:
-		r.name(c, c.args[0])
-	case unix.SYS_UNLINKAT:
-		r.name(c, c.args[1])
-	case unix.SYS_RENAME, unix.SYS_TRUNCATE:
-		if r.name(c, c.args[0]); c.path != "" {
-			r.fail("rename or truncate of %s", c.path)
-		}
-	case unix.SYS_RENAMEAT, unix.SYS_RENAMEAT2:
-		if r.name(c, c.args[1]); c.path != "" {
-			r.fail("rename of %s", c.path)
-		}
+	case unix.SYS_RENAME, unix.SYS_LINK:
+		r.twoNames(c, c.args[0], c.args[1])
+	case unix.SYS_RENAMEAT, unix.SYS_RENAMEAT2, unix.SYS_LINKAT:
+		r.twoNames(c, c.args[1], c.args[3])
 	}
 }
 
@@ -280,6 +299,17 @@ func (r *recorder) leave(c *call, result int64) {
 			r.note(&event{kind: removed, name: c.path})
 			delete(r.names, c.path)
 		}
+	case unix.SYS_RENAME, unix.SYS_RENAMEAT, unix.SYS_RENAMEAT2:
+		if c.path != "" {
+			r.note(&event{kind: renamed, name: c.path, other: c.other})
+			r.names[c.other] = r.names[c.path]
+			delete(r.names, c.path)
+		}
+	case unix.SYS_LINK, unix.SYS_LINKAT:
+		if c.path != "" {
+			r.note(&event{kind: linked, name: c.path, other: c.other})
+			r.names[c.other] = r.names[c.path]
+		}
 	case unix.SYS_ACCEPT4:
 		if device := r.peer(c.args[1]); device != nil && device[1] == deviceNet {
 			r.voices++
@@ -299,9 +329,38 @@ func (r *recorder) opened(fd int, c *call) {
 			r.files++
 			r.names[c.path] = r.files
 			r.note(&event{kind: created, name: c.path, file: r.files})
+		} else if flags := c.openFlags(); flags&unix.O_TRUNC != 0 {
+			r.note(&event{kind: truncated, file: r.names[c.path], finished: len(r.events) + 1})
 		}
 		r.fds[fd] = target{file: r.names[c.path]}
 	}
+}
+
+func (c *call) openFlags() uint64 {
+	if c.number == unix.SYS_OPEN {
+		return c.args[1]
+	}
+	return c.args[2]
+}
+
+// position is where the next write without an offset goes.
+func (r *recorder) position(fd int) (at int64) {
+	link := fmt.Sprintf("/proc/%d/fd/%d", r.process, fd)
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%d", r.process, fd))
+	var flags int64
+	if err == nil {
+		_, err = fmt.Sscanf(string(text), "pos:\t%d\nflags:\t%o", &at, &flags)
+	}
+	if err == nil && flags&unix.O_APPEND != 0 {
+		var info os.FileInfo
+		if info, err = os.Stat(link); err == nil {
+			at = info.Size()
+		}
+	}
+	if err != nil {
+		r.fail("position in a file: %v", err)
+	}
+	return at
 }
 
 // add records the event of a call that is running.
@@ -315,6 +374,9 @@ func (r *recorder) note(e *event) {
 		e.known = r.known()
 	}
 	r.events = append(r.events, e)
+	if len(r.events) == r.killAt {
+		_ = syscall.Kill(r.process, syscall.SIGKILL) // what it is about to do, it does not
+	}
 }
 
 func (r *recorder) refuse(on target, what string) {
@@ -323,19 +385,33 @@ func (r *recorder) refuse(on target, what string) {
 	}
 }
 
-// name reads the path argument of a call and keeps it if it is a database file. The index of the write-ahead log
-// (-shm) is none: SQLite makes it anew after a power cut.
+// name reads the path argument of a call and keeps it if the file is recorded.
 func (r *recorder) name(c *call, at uint64) {
-	text := r.read(at, 256)
-	if end := bytes.IndexByte(text, 0); end >= 0 {
-		text = text[:end]
-	}
-	path := string(text)
-	if !strings.HasPrefix(path, filepath.Join(r.dir, "plantops.db")) || strings.HasSuffix(path, "-shm") {
+	path := r.text(at)
+	if !r.wanted(path) {
 		return
 	}
 	_, err := os.Lstat(path)
 	c.path, c.existed = path, err == nil
+}
+
+// twoNames is name of a call that gives a file another one.
+func (r *recorder) twoNames(c *call, at, otherAt uint64) {
+	r.name(c, at)
+	other := r.text(otherAt)
+	if (c.path != "") != r.wanted(other) {
+		r.fail("%s becomes %s: only one of them is recorded", r.text(at), other)
+	}
+	c.other = other
+}
+
+// text reads a string that ends with a zero.
+func (r *recorder) text(at uint64) string {
+	text := r.read(at, 256)
+	if end := bytes.IndexByte(text, 0); end >= 0 {
+		text = text[:end]
+	}
+	return string(text)
 }
 
 // read copies from the memory of the process, less than size where that ends.
