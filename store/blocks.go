@@ -14,10 +14,9 @@ const (
 	blockReadings = 1024              // a block that has so many does not grow any more
 	maxReadings   = 2 * blockReadings // in a block at most, unless a device has very many
 
-	// The last block of a device's month takes more readings when it has fewer than so many, which one page has room for, or at most so
-	// many times as those that come. So it grows by half at least each time that it is written, and few small ones stand behind a large one.
+	// The last block of a device's month takes more readings as long as it has fewer, which one page has room for. Larger ones become one
+	// when that does not grow any more.
 	smallBlock = 100
-	growth     = 2
 	// Behind this number blocks are filled as far as they can be: a month has room for 65,536 of a device.
 	scarceNumber = 1 << 15
 	scarceBlock  = block.MaxReadings - blockReadings
@@ -152,39 +151,60 @@ func (s *Store) putMonth(d *device, month int64, list []block.Reading) (left []b
 // growBlocks takes out the last blocks of a device's month that are to grow by a list. It returns the number of the block that comes
 // next, and the list with what was in them.
 func (s *Store) growBlocks(d *device, month int64, list []block.Reading) (number int, all []block.Reading, err error) {
-	for {
-		var last block.Meta
-		err := s.w.lastBlock.query(func(row []driver.Value) error {
-			last = block.Meta{Key: row[0].(int64), N: int(row[1].(int64)), First: row[2].(int64), Last: row[3].(int64)}
-			return nil
-		}, block.Key(month, d.id, 0), block.Key(month, d.id, maxBlockNumber))
-		if err != nil || last.N == 0 {
-			return 0, list, err
-		}
-		_, _, number = block.SplitKey(last.Key)
-		dec := &s.compaction.work.decoder
-		whole := false
-		if grows(last.N, len(list), number) {
-			if whole, err = s.decodeInto(dec, last); err != nil {
-				return 0, nil, err
-			}
-		}
-		if !whole {
-			return number + 1, list, nil
-		}
-		list = withBlock(dec, list)
-		if err := s.w.deleteBlock.run(last.Key); err != nil {
+	last, err := s.lastBlocks(d, month)
+	if err != nil || len(last) == 0 {
+		return 0, list, err
+	}
+	_, _, number = block.SplitKey(last[0].Key)
+	dec := &s.compaction.work.decoder
+	for _, m := range last[:growing(last, len(list), number)] {
+		whole, err := s.decodeInto(dec, m)
+		if err != nil {
 			return 0, nil, err
 		}
+		if !whole {
+			break
+		}
+		list = withBlock(dec, list)
+		if err := s.w.deleteBlock.run(m.Key); err != nil {
+			return 0, nil, err
+		}
+		_, _, number = block.SplitKey(m.Key)
+		number-- // the next has its number
 	}
+	return number + 1, list, nil
 }
 
-// grows reports whether a block of n readings takes more.
-func grows(n, more, number int) bool {
+// lastBlocks are the last blocks of a device's month, the last one first.
+func (s *Store) lastBlocks(d *device, month int64) (list []block.Meta, err error) {
+	err = s.w.lastBlocks.query(func(row []driver.Value) error {
+		list = append(list, block.Meta{Key: row[0].(int64), N: int(row[1].(int64)), First: row[2].(int64), Last: row[3].(int64)})
+		return nil
+	}, block.Key(month, d.id, 0), block.Key(month, d.id, maxBlockNumber), int64(blockReadings/smallBlock+2))
+	return list, err
+}
+
+// growing is how many of the last blocks become one with so many readings more. number is that of the last one.
+func growing(last []block.Meta, more, number int) int {
 	if number >= scarceNumber {
-		return n < scarceBlock
+		if last[0].N < scarceBlock {
+			return 1
+		}
+		return 0
 	}
-	return n+more <= maxReadings && (n < smallBlock || n < blockReadings && n <= growth*more)
+	sum := more
+	for i, m := range last {
+		if m.N >= blockReadings || m.N+sum > maxReadings {
+			break
+		}
+		if sum += m.N; sum >= blockReadings {
+			return i + 1
+		}
+	}
+	if last[0].N < smallBlock && last[0].N+more <= maxReadings {
+		return 1
+	}
+	return 0
 }
 
 // withBlock is a list with the readings of a block.

@@ -363,7 +363,7 @@ func (s *Store) cutJournal(cut int64) error {
 type compactStatements struct {
 	deleteRecords, rowsAfter, deleteRow *statement
 
-	lastBlock, writeBlock, deleteBlock, selectNewest, writeNewest, deleteNewest *statement
+	lastBlocks, writeBlock, deleteBlock, selectNewest, writeNewest, deleteNewest *statement
 }
 
 func (q *compactStatements) all() []compile {
@@ -373,7 +373,7 @@ func (q *compactStatements) all() []compile {
 			WHERE (device, time) > (?, ?) AND flags & 4 = 0 ORDER BY device, time LIMIT ?`},
 		{&q.deleteRow, `DELETE FROM reading WHERE device = ? AND time = ?`},
 
-		{&q.lastBlock, `SELECT key, n, t0, t1 FROM block WHERE key BETWEEN ? AND ? ORDER BY key DESC LIMIT 1`},
+		{&q.lastBlocks, `SELECT key, n, t0, t1 FROM block WHERE key BETWEEN ? AND ? ORDER BY key DESC LIMIT ?`},
 		{&q.writeBlock, `INSERT OR REPLACE INTO block (key, n, t0, t1, summary, body) VALUES (?, ?, ?, ?, ?, ?)`},
 		{&q.deleteBlock, `DELETE FROM block WHERE key = ?`},
 		{&q.selectNewest, `SELECT flushed, last, body FROM newest WHERE device = ?`},

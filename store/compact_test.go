@@ -14,6 +14,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/plantops/plantops/store/block"
 )
 
 // crash ends a store as a kill would: nothing of what is in memory is written.
@@ -262,21 +264,35 @@ func TestBlocksGrowWithLittleWrittenAgain(t *testing.T) {
 			}
 			var blocks, large int64
 			require.NoError(t, s.queryRow(t.Context(), `SELECT count(*), coalesce(sum(n) FILTER (WHERE n >= ?), 0) FROM block`, blockReadings).Scan(&blocks, &large))
-			assert.LessOrEqual(t, blocks, int64(10))
+			assert.LessOrEqual(t, blocks, int64(16))
 			assert.GreaterOrEqual(t, large, int64(readings-2*blockReadings))
-			assert.Less(t, written, 5*readings)
+			assert.Less(t, written, 4*readings)
 			assert.EqualValues(t, sent, countRows(t, s))
 			require.NoError(t, s.Check(t.Context()))
 		})
 	}
 }
 
-// Blocks that cannot be one, as together they have too many metrics, are not written again with each step.
-func TestABlockTakesNoMoreThanItsShare(t *testing.T) {
-	assert.True(t, grows(500, 250, 0))
-	assert.False(t, grows(501, 250, 0), "it would be written too often")
-	assert.True(t, grows(smallBlock-1, 1, 0), "it is on one page")
-	assert.False(t, grows(blockReadings, blockReadings, 0), "it is large")
-	assert.False(t, grows(blockReadings-1, blockReadings+2, 0), "both are large together")
-	assert.True(t, grows(blockReadings, 1, scarceNumber), "there are few numbers left")
+func TestWhichBlocksBecomeOne(t *testing.T) {
+	for name, c := range map[string]struct {
+		last         []int // the last one first
+		more, number int
+		want         int
+	}{
+		"a small one is on one page":               {[]int{smallBlock - 1, 500}, 1, 7, 1},
+		"they do not make a large one yet":         {[]int{300, 300}, 300, 7, 0},
+		"now they do":                              {[]int{300, 300, 300, 300}, 300, 7, 3},
+		"a large one does not grow":                {[]int{blockReadings}, blockReadings, 7, 0},
+		"one that is not large beside many":        {[]int{500}, blockReadings, 7, 1},
+		"together they are too many":               {[]int{smallBlock - 1}, maxReadings, 7, 0},
+		"what is behind a large one stays":         {[]int{300, blockReadings, 900}, 300, 7, 0},
+		"of numbers there are few left":            {[]int{blockReadings, 10}, 1, scarceNumber, 1},
+		"of numbers there are few, and it is full": {[]int{scarceBlock, 10}, 1, scarceNumber, 0},
+	} {
+		var last []block.Meta
+		for _, n := range c.last {
+			last = append(last, block.Meta{N: n})
+		}
+		assert.Equal(t, c.want, growing(last, c.more, c.number), name)
+	}
 }
