@@ -36,7 +36,7 @@ type disturbed struct {
 // store is (10).
 func BenchmarkHold(b *testing.B) {
 	path := copyOf(b, benchYear(b))
-	fleet := storetest.NewFleet(1000, yearEnd, yearEvery)
+	fleet := storetest.NewFleet(1000, yearPast, yearEvery)
 	s, err := store.Open(b.Context(), fleet.Options(path))
 	require.NoError(b, err)
 	d := disturbed{s, path}
