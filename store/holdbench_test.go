@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -20,10 +21,8 @@ import (
 	"github.com/plantops/plantops/store/storetest"
 )
 
-const (
-	holdTime  = 3 * time.Second // of what goes on beside a load, unless it is done before
-	holdAfter = time.Second     // what it leaves behind may hold up a commit too
-)
+// holdAfter is how long the load goes on: what is left behind may hold up a commit too.
+const holdAfter = time.Second
 
 // disturbed is a large store under full load.
 type disturbed struct {
@@ -36,7 +35,7 @@ type disturbed struct {
 // store is (10).
 func BenchmarkHold(b *testing.B) {
 	path := copyOf(b, benchYear(b))
-	fleet := storetest.NewFleet(1000, yearEnd, yearEvery)
+	fleet := storetest.NewFleet(1000, yearPast, yearEvery)
 	s, err := store.Open(b.Context(), fleet.Options(path))
 	require.NoError(b, err)
 	d := disturbed{s, path}
@@ -83,7 +82,9 @@ func BenchmarkHold(b *testing.B) {
 
 // holdUp reports the longest commit while something goes on, and after it.
 func holdUp(b *testing.B, d disturbed, fleet *storetest.Fleet, do func(context.Context) error) {
-	ctx, stop := context.WithTimeout(b.Context(), holdTime)
+	long, err := time.ParseDuration(cmp.Or(os.Getenv("PLANTOPS_BENCH_HOLD"), "3s"))
+	require.NoError(b, err, "PLANTOPS_BENCH_HOLD")
+	ctx, stop := context.WithTimeout(b.Context(), long)
 	defer stop()
 	done := make(chan error, 1)
 	go func() { done <- do(ctx) }()

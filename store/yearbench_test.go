@@ -26,6 +26,7 @@ const (
 var (
 	yearFrom = time.UnixMilli(1_735_689_600_000)
 	yearEnd  = yearFrom.AddDate(0, 0, yearDays)
+	yearPast = yearEnd.AddDate(0, 0, 10) // behind all readings: some are lost, so the last ones are later
 )
 
 // yearDevices is how many there are: PLANTOPS_BENCH_DEVICES, or 10.
