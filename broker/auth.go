@@ -27,7 +27,7 @@ func (h *hook) admit(l *clientLink, cl *mqtt.Client, pk packets.Packet) error {
 	asks := func(u packets.UserProperty) bool { return u.Key == h.name.Key }
 	l.asksName = h.name.Key != "" && slices.ContainsFunc(pk.Properties.User, asks)
 	if pk.Connect.WillFlag {
-		l.willBytes = pk.FixedHeader.Remaining
+		l.willBytes = int32(pk.FixedHeader.Remaining)
 	}
 	for {
 		evictions := h.sessions.evictionCount()
@@ -35,7 +35,7 @@ func (h *hook) admit(l *clientLink, cl *mqtt.Client, pk packets.Packet) error {
 		if err != nil {
 			return err
 		}
-		l.account, l.rights, l.since = account.Name, access.RightsOf(account, l.id), h.now()
+		l.account, l.rights, l.since = account.Name, access.RightsOf(account, l.id), h.now().UnixNano()
 		l.rights.Internal = h.isIngest(l)
 		if err := h.checkWill(l, pk); err != nil {
 			return err

@@ -28,27 +28,27 @@ type clientLink struct {
 	asked     asked
 	account   string
 	rights    *access.Rights // that of others of the account, where they are the same
-	since     time.Time
-	willBytes int  // of the CONNECT, if there is a will in it
-	throttled bool // its password was refused unseen, or answered late
-	asksName  bool // it wants to know Options.Name
+	since     int64          // Unix time, ns
+	willBytes int32          // of the CONNECT, if there is a will in it
+	throttled bool           // its password was refused unseen, or answered late
+	asksName  bool           // it wants to know Options.Name
 
-	peer            *peer                 // set by claim
 	attached        bool                  // to the session of peer
-	work            *work                 // of the round; nil between two
-	turn            *turn                 // its place in the queue for credits; nil: it has never waited there
 	present         bool                  // there was a session: for the CONNACK
 	lasting         bool                  // the session outlives the connection, on disk
 	goodbye         bool                  // the client sent DISCONNECT 0x00: no will
 	lost            bool                  // nothing more can be read
 	untaken         bool                  // it ended before a message was let into the store
-	now             time.Time             // of the last Read: a clock for what was read together
-	screen          validate.Screen       // what is read goes through it
-	wrong           *validate.PacketFault // with the packet after those that were read
 	emptyWill       bool                  // the will has no payload
 	noWill          bool                  // the will is that of a bridge, and ignored
 	stateSaid       bool                  // that is logged
 	bridge          validate.BridgeBit    // whether it is a bridge of Mosquitto's
+	peer            *peer                 // set by claim
+	work            *work                 // of the round; nil between two
+	turn            *turn                 // its place in the queue for credits; nil: it has never waited there
+	now             time.Time             // of the last Read: a clock for what was read together
+	screen          validate.Screen       // what is read goes through it
+	wrong           *validate.PacketFault // with the packet after those that were read
 	partial         partial               // of what was read last
 	aliases         *aliases              // nil: no topic has a number yet
 	lastTopic       string                // the topic that it published to last, judged and found right

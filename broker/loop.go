@@ -91,8 +91,8 @@ func (w *work) rest() {
 type partial struct {
 	began bool
 	first byte
-	shift int // of the length's next byte; negative: the length is known
-	left  int // the length, then what is missing of the body
+	shift int8  // of the length's next byte; negative: the length is known
+	left  int32 // the length, then what is missing of the body
 	body  []byte
 }
 
@@ -114,7 +114,7 @@ func (l *clientLink) take(p []byte, pk *packets.Packet) error {
 			p = p[1:]
 			continue
 		case u.shift >= 0:
-			u.left |= int(p[0]&0x7f) << u.shift
+			u.left |= int32(p[0]&0x7f) << u.shift
 			if u.shift += 7; p[0] < 0x80 {
 				u.shift = -1
 			}
@@ -122,8 +122,8 @@ func (l *clientLink) take(p []byte, pk *packets.Packet) error {
 				continue
 			}
 		default: // mochi's packets lie in the bytes that they are decoded from, and messages stay
-			n := min(u.left, len(p))
-			if u.body == nil && n < u.left {
+			n := min(int(u.left), len(p))
+			if u.body == nil && n < int(u.left) {
 				u.body = make([]byte, 0, u.left)
 			}
 			if u.body == nil {
@@ -132,7 +132,7 @@ func (l *clientLink) take(p []byte, pk *packets.Packet) error {
 				u.body = append(u.body, p[:n]...)
 			}
 			p = p[n:]
-			if u.left -= n; u.left > 0 {
+			if u.left -= int32(n); u.left > 0 {
 				continue
 			}
 		}

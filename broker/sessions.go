@@ -115,7 +115,7 @@ func (s *sessions) take(l *clientLink, p *peer, ingest bool) (tooMany *clientLin
 		if err := u.admit(p == nil, len(s.byID)); err != nil {
 			return nil, err
 		}
-		if err := u.admitWill(l.willBytes); err != nil {
+		if err := u.admitWill(int(l.willBytes)); err != nil {
 			return nil, err
 		}
 		if tooMany, err = s.makeRoom(u); err != nil {
@@ -158,7 +158,7 @@ func (s *sessions) makeRoom(u *usage) (tooMany *clientLink, err error) {
 	}
 	if u.connections < share(limit) && most.connections > share(limit) {
 		for _, p := range s.byID {
-			if p.usage == most && !p.ingest && !p.owner.hasEnded() && !p.owner.IsClosing() && (tooMany == nil || p.owner.since.After(tooMany.since)) {
+			if p.usage == most && !p.ingest && !p.owner.hasEnded() && !p.owner.IsClosing() && (tooMany == nil || p.owner.since > tooMany.since) {
 				tooMany = p.owner
 			}
 		}

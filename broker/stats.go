@@ -73,7 +73,7 @@ func (b *Broker) Stats() Stats {
 		s.ByListener[l.Kind()]++
 		holds := l.peer.stats()
 		s.Clients = append(s.Clients, ClientInfo{ID: l.id, User: l.account, Listener: l.Kind(),
-			Remote: l.RemoteAddr().String(), Version: l.asked.version, Since: l.since,
+			Remote: l.RemoteAddr().String(), Version: l.asked.version, Since: time.Unix(0, l.since),
 			QueuedBytes: l.QueuedBytes(), Waiting: holds.Queued, InFlight: holds.InFlight})
 	}
 	return s

@@ -104,7 +104,7 @@ func (f *file) bridgePassword(item *yaml.Node, path string, b *Bridge) {
 	b.Password = Secret(text)
 }
 
-var bridgeName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,32}$`)
+var bridgeName = regexp.MustCompile(`^[A-Za-z0-9_-]+$`) // a number in it would make it kilobytes larger
 
 // bridges checks each bridge by itself, and what they must not share.
 func (v *validator) bridges() {
@@ -116,7 +116,7 @@ func (v *validator) bridges() {
 		b := &list[i]
 		c := bridgeCheck{v, fmt.Sprintf("bridges[%d]", i)}
 		switch {
-		case !bridgeName.MatchString(b.Name):
+		case len(b.Name) > 32 || !bridgeName.MatchString(b.Name):
 			c.refuse("name", b.Name, "must be a name of at most 32 letters, digits, - and _")
 		case slices.ContainsFunc(list[:i], func(o Bridge) bool { return o.Name == b.Name }):
 			c.refuse("name", b.Name, "is the name of another bridge; give each its own")

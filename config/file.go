@@ -94,7 +94,7 @@ func (f *file) section(node *yaml.Node, path string) map[string]any {
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		key, value := node.Content[i], node.Content[i+1]
 		name := key.Value
-		if key.Kind != yaml.ScalarNode || !plainKey.MatchString(name) {
+		if key.Kind != yaml.ScalarNode || !isPlainKey(name) {
 			// Not repeated: it may be a secret whose colon was forgotten.
 			f.problem(key, path, "", "has something here that is not a key; write key: value")
 			continue
@@ -192,10 +192,12 @@ func (f *file) problem(node *yaml.Node, key, value, remedy string) {
 }
 
 var (
-	plainKey   = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]{0,63}$`)
+	plainKey   = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]*$`)
 	syntaxLine = regexp.MustCompile(`^line ([0-9]+): (.*)$`)
 	noAnchor   = regexp.MustCompile(`unknown anchor '(.*)' referenced`)
 )
+
+func isPlainKey(name string) bool { return len(name) <= 64 && plainKey.MatchString(name) }
 
 // syntax reports what the YAML parser says about the data.
 func (f *file) syntax(err error, data []byte) {

@@ -89,7 +89,7 @@ func (f *file) fill(node *yaml.Node, path string, into reflect.Value) {
 		key, value := node.Content[i], node.Content[i+1]
 		at := slices.Index(known, key.Value)
 		switch {
-		case key.Kind != yaml.ScalarNode || !plainKey.MatchString(key.Value):
+		case key.Kind != yaml.ScalarNode || !isPlainKey(key.Value):
 			f.problem(key, path, "", "has something here that is not a key; write key: value")
 		case at < 0:
 			remedy := fmt.Sprintf("an item has no %s; it may have %s", key.Value, strings.Join(known, ", "))

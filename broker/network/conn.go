@@ -43,9 +43,9 @@ type Conn struct {
 	readMu sync.Mutex // held by whoever reads from the socket: mochi, then linger
 	first  firstPacket
 	known  atomic.Bool                     // admitted
+	dirty  atomic.Bool                     // somebody has put something into the queue and will flush
 	user   atomic.Pointer[string]          // the account that has logged in; nil before
 	charge atomic.Pointer[func(units int)] // told of the queue; nil before ChargeTo
-	dirty  atomic.Bool                     // somebody has put something into the queue and will flush
 	writer
 }
 

@@ -37,10 +37,10 @@ type writer struct {
 	up      bool          // stream is set and may be used for the last words
 	dead    bool          // nothing more is written
 	broken  bool          // the client takes nothing any more; what is put into the queue is thrown away
+	drains  atomic.Bool   // drained is to be called
 	queued  atomic.Int64
-	drains  atomic.Bool // drained is to be called
-	drained func()      // called by writeAll when little is left in the queue
-	written []segment   // the emptied half of the double buffer; only writeAll uses it
+	drained func()    // called by writeAll when little is left in the queue
+	written []segment // the emptied half of the double buffer; only writeAll uses it
 }
 
 // QueuedBytes is what was given to Write and put and has not reached the kernel.

@@ -5,9 +5,9 @@ package validate
 type BridgeBit struct {
 	Found bool
 
-	at     int // bytes seen of the packet
-	header int // length of the fixed header; 0: not known yet
-	name   int // length of the protocol's name
+	at     uint8 // bytes seen of the packet
+	header uint8 // length of the fixed header; 0: not known yet
+	name   uint8 // length of the protocol's name
 	done   bool
 }
 
@@ -26,7 +26,7 @@ func (b *BridgeBit) Take(p []byte) {
 		case body == 0:
 			b.done = c != 0
 		case body == 1:
-			b.name = int(c)
+			b.name = c
 			b.done = c != 4 && c != 6
 		case body == 2+b.name:
 			if b.Found = b.name == 4 && c == 0x84 || b.name == 6 && c == 0x83; b.Found {

@@ -32,14 +32,14 @@ type Screen struct {
 	// Farewell is the reason code of the DISCONNECT that has passed.
 	Farewell byte
 
+	fresh bool   // the packet under way began in the last call of Pass
 	flags byte   // of the CONNECT's first byte
 	topic []byte // of the last PUBLISH, if it was short: need not be looked at again
 
-	held  []byte // the beginning of a packet that cannot be judged yet
-	need  int    // as many bytes of it say more
-	rest  int    // bytes of a packet that is in order
-	size  int    // of the packet under way, as far as it is known
-	fresh bool   // it began in the last call of Pass
+	held []byte // the beginning of a packet that cannot be judged yet
+	need int    // as many bytes of it say more
+	rest int    // bytes of a packet that is in order
+	size int    // of the packet under way, as far as it is known
 }
 
 // Pass takes the next bytes, and clears bits that a client of MQTT 3.1 may set. It returns how many of them belong to packets that are in order so far, and what is wrong
