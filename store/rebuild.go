@@ -239,8 +239,10 @@ func (c *carrier) remembers(table string) bool {
 	switch table {
 	case "device", "counter", "metric", "refusal", "account", "rule":
 		return true
-	case "zone", "plant", "threshold", "assignment", "api_token":
+	case "zone", "plant", "threshold", "assignment":
 		return c.memory.garden.Remembered() != nil
+	case "api_token":
+		return c.memory.people.Remembers()
 	case "journal":
 		return c.memory.doubt == nil // what is in doubt is in the file only
 	}

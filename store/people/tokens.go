@@ -201,6 +201,9 @@ func (k *Keeper) used(ctx context.Context, t *kept) {
 	}
 }
 
+// Remembers reports whether tokens were read.
+func (k *Keeper) Remembers() bool { return k.tokens.Load() != nil }
+
 // Remember writes the tokens that were read last into a new database, where it has lost them.
 func (k *Keeper) Remember(rows Rows) error {
 	list := k.tokens.Load()
