@@ -87,12 +87,13 @@ type deviceRequest struct {
 
 // userRequest is the body of requests about a user, or a device with topics of its own; what a request does not need is empty.
 type userRequest struct {
-	Name      string   `json:"name"`
-	Publish   []string `json:"publish,omitempty"`
-	Subscribe []string `json:"subscribe,omitempty"`
-	Admin     bool     `json:"admin,omitempty"`
-	Password  string   `json:"password,omitempty"`
-	Hash      string   `json:"hash,omitempty"`
+	Name      string        `json:"name"`
+	Publish   []string      `json:"publish,omitempty"`
+	Subscribe []string      `json:"subscribe,omitempty"`
+	Admin     bool          `json:"admin,omitempty"`
+	WebRole   store.WebRole `json:"web_role,omitempty"`
+	Password  string        `json:"password,omitempty"`
+	Hash      string        `json:"hash,omitempty"`
 }
 
 // sessionRequest is the body of requests about a session.

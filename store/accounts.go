@@ -16,6 +16,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/plantops/plantops/store/garden"
 )
 
 // Role says what kind of client an account is for.
@@ -33,8 +35,9 @@ type Account struct {
 	Name               string
 	Role               Role
 	Publish, Subscribe []string
-	Admin              bool  // may read $SYS
-	Created            int64 // UTC ms
+	Admin              bool    // may read $SYS
+	WebRole            WebRole // on the web page and in its API; "": none, as every device
+	Created            int64   // UTC ms
 }
 
 // What a device may do: speak and listen below its own topic.
@@ -82,14 +85,15 @@ func CheckID(id string) error {
 }
 
 type accountStatements struct {
-	insertAccount, insertRule, updateSecret, dropAccount *statement
+	insertAccount, insertRule, updateSecret, updateWebRole, dropAccount *statement
 }
 
 func (q *accountStatements) all() []compile {
 	return []compile{
-		{&q.insertAccount, `INSERT INTO account (name, role, algorithm, salt, hash, created, admin) VALUES (?, ?, ?, ?, ?, ?, ?)`},
+		{&q.insertAccount, `INSERT INTO account (name, role, algorithm, salt, hash, created, admin, web_role) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`},
 		{&q.insertRule, `INSERT OR IGNORE INTO rule (account, action, filter) VALUES (?, ?, ?)`},
 		{&q.updateSecret, `UPDATE account SET algorithm = ?, salt = ?, hash = ?, rotated = ? WHERE name = ?`},
+		{&q.updateWebRole, `UPDATE account SET web_role = ? WHERE name = ?`},
 		{&q.dropAccount, `DELETE FROM account WHERE name = ?`},
 	}
 }
@@ -118,29 +122,34 @@ func (s *Store) addDevice(ctx context.Context, id string, publish, subscribe []s
 	}
 	secret, c := newSecret(Account{Name: id, Role: RoleDevice, Publish: publish, Subscribe: subscribe,
 		Created: s.options.Now().UnixMilli()})
-	own := slices.Equal(publish, deviceTopics)
 	err = s.changeAccount(ctx, id, func(before *credential) (*credential, error) {
 		if before != nil {
 			return nil, before.inTheWayOf(RoleDevice)
 		}
-		if err := s.notBehind(id); err != nil {
-			return nil, err
-		}
-		if _, known := s.state.devices[id]; !known {
-			if _, err := s.createDevice(id); err != nil {
-				return nil, err
-			}
-		}
-		err := s.w.insertAccount.run(id, string(RoleDevice), algorithmSHA256, c.salt, c.hash, c.account.Created, int64(0))
-		if err != nil || own {
-			return c, err
-		}
-		return c, s.insertRules(c)
+		return c, s.insertDevice(c)
 	})
 	if err != nil {
 		return "", fmt.Errorf("add device: %w", err)
 	}
 	return secret, nil
+}
+
+// insertDevice writes the account of a device, which may have been heard of before.
+func (s *Store) insertDevice(c *credential) error {
+	id := c.account.Name
+	if err := s.notBehind(id); err != nil {
+		return err
+	}
+	if _, known := s.state.devices[id]; !known {
+		if _, err := s.createDevice(id); err != nil {
+			return err
+		}
+	}
+	err := s.w.insertAccount.run(id, string(RoleDevice), algorithmSHA256, c.salt, c.hash, c.account.Created, int64(0), "")
+	if err != nil || slices.Equal(c.account.Publish, deviceTopics) && slices.Equal(c.account.Subscribe, deviceTopics) {
+		return err
+	}
+	return s.insertRules(c)
 }
 
 // inTheWayOf is the error of adding an account whose name c has.
@@ -166,18 +175,27 @@ func (s *Store) RotateDevice(ctx context.Context, id string) (secret string, err
 	return secret, nil
 }
 
-// RemoveDevice deletes the account of a device; its readings and counters stay. The error wraps ErrNotFound.
+// RemoveDevice deletes the account of a device and ends what it serves; its readings and counters stay, and what was a plant's stays
+// that plant's. The error wraps ErrNotFound.
 func (s *Store) RemoveDevice(ctx context.Context, id string) error {
-	if err := s.removeAccount(ctx, id, RoleDevice); err != nil {
+	err := s.removeAccount(ctx, id, RoleDevice, func() error {
+		return garden.Forget(writing{s.w}, id, s.options.Now().UnixMilli())
+	})
+	if err != nil {
 		return fmt.Errorf("remove device: %w", err)
 	}
+	_ = s.garden.Reload(ctx) // readers are told
 	return nil
 }
 
-func (s *Store) removeAccount(ctx context.Context, name string, role Role) error {
-	return s.changeAccount(ctx, name, func(before *credential) (*credential, error) {
-		if before == nil || before.account.Role != role {
+// removeAccount deletes an account, after what is to be done with what is its.
+func (s *Store) removeAccount(ctx context.Context, name string, role Role, before func() error) error {
+	return s.changeAccount(ctx, name, func(c *credential) (*credential, error) {
+		if c == nil || c.account.Role != role {
 			return nil, ErrNotFound
+		}
+		if err := before(); err != nil {
+			return nil, err
 		}
 		return nil, s.w.dropAccount.run(name)
 	})
@@ -298,7 +316,7 @@ func (s *Store) loadAccounts(ctx context.Context) error {
 		var algorithm, publish, subscribe string
 		var c credential
 		a := &c.account
-		err := scan(&a.Name, &a.Role, &a.Created, &a.Admin, &algorithm, &c.salt, &c.hash, &publish, &subscribe)
+		err := scan(&a.Name, &a.Role, &a.Created, &a.Admin, &a.WebRole, &algorithm, &c.salt, &c.hash, &publish, &subscribe)
 		if err != nil {
 			return err
 		}
@@ -309,7 +327,7 @@ func (s *Store) loadAccounts(ctx context.Context) error {
 		}
 		accounts[a.Name] = c
 		return err
-	}, `SELECT name, role, created, admin, algorithm, salt, hash,
+	}, `SELECT name, role, created, admin, web_role, algorithm, salt, hash,
 		(SELECT json_group_array(filter) FROM rule WHERE account = name AND action = 'publish'),
 		(SELECT json_group_array(filter) FROM rule WHERE account = name AND action = 'subscribe')
 		FROM account WHERE algorithm IN (?, ?)`, algorithmSHA256, algorithmPassword)
@@ -317,7 +335,7 @@ func (s *Store) loadAccounts(ctx context.Context) error {
 		return fmt.Errorf("load accounts: %w", err)
 	}
 	s.accounts.Store(&accounts)
-	return s.changed(ctx)
+	return errors.Join(s.garden.Reload(ctx), s.people.Reload(ctx), s.changed(ctx))
 }
 
 // PurgeDevice removes every trace of a device that has no account any more: readings, quarantine entries, name and counters,
@@ -432,7 +450,7 @@ func (s *Store) forgetDevice(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	_ = s.changed(ctx) // readers are told
+	_ = errors.Join(s.changed(ctx), s.garden.Reload(ctx)) // readers are told
 	s.state.mu.Lock()
 	defer s.state.mu.Unlock()
 	s.state.bind(d, Behind{})
@@ -444,7 +462,7 @@ func (s *Store) forgetDevice(ctx context.Context, name string) error {
 
 // purgeStatements take a device out of every table, those that point to others first.
 type purgeStatements struct {
-	forget [20]*statement
+	forget [22]*statement
 }
 
 func (q *purgeStatements) all() (list []compile) {
@@ -456,6 +474,8 @@ func (q *purgeStatements) all() (list []compile) {
 		`DELETE FROM sql_due WHERE device = ?`,
 		`DELETE FROM calibration WHERE device = ?`,
 		`DELETE FROM void WHERE device = ?`,
+		`DELETE FROM assignment WHERE device = ?`,
+		`DELETE FROM registration WHERE device = ?`,
 		`DELETE FROM quarantine WHERE device = ?`,
 		`DELETE FROM quarantine_summary WHERE device = ?`,
 		`DELETE FROM boot WHERE device = ?`,

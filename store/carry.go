@@ -226,7 +226,7 @@ func (c *carrier) rest(f *salvage.File, w *salvage.Walk) error {
 		if t == nil {
 			return nil
 		}
-		if mayBeDeleted && (t.name == "account" || t.name == "rule") {
+		if mayBeDeleted && letsIn(t.name) {
 			if doubted++; hide {
 				return nil
 			}
@@ -362,7 +362,9 @@ func (t *carried) fits(row salvage.Row) bool {
 		ok := v == nil && (col.null || col.alias)
 		switch v.(type) {
 		case int64:
-			ok = col.kind == "INTEGER" && !col.alias
+			ok = col.kind == "INTEGER" && !col.alias || col.kind == "REAL" // which is kept as an integer where it is whole
+		case float64:
+			ok = col.kind == "REAL"
 		case string:
 			ok = col.kind == "TEXT"
 		case []byte:
@@ -445,7 +447,8 @@ func (c *carrier) insertNames(names map[string]int64) error {
 
 // ofDevices are the devices that something is known of.
 const ofDevices = `SELECT device FROM counter UNION SELECT device FROM metric UNION SELECT device FROM quarantine
-	UNION SELECT device FROM quarantine_summary UNION SELECT device FROM boot UNION SELECT device FROM skipped UNION SELECT device FROM original`
+	UNION SELECT device FROM quarantine_summary UNION SELECT device FROM boot UNION SELECT device FROM skipped UNION SELECT device FROM original
+	UNION SELECT device FROM assignment UNION SELECT device FROM registration`
 
 // complete makes what belongs together whole again and says what could not be found.
 func (c *carrier) complete(ctx context.Context) error {
@@ -470,8 +473,8 @@ func (c *carrier) complete(ctx context.Context) error {
 			c.lost = append(c.lost, fmt.Sprintf("%d %s", n, step.what))
 		}
 	}
-	if err := c.completeBroker(ctx); err != nil {
-		return fmt.Errorf("complete the broker's state in the new database: %w", err)
+	if err := errors.Join(c.completeBroker(ctx), c.completeGarden(ctx)); err != nil {
+		return fmt.Errorf("complete the broker's state and the garden in the new database: %w", err)
 	}
 	return c.setSequence(ctx)
 }

@@ -1,11 +1,13 @@
 package store
 
 import (
+	"context"
 	"database/sql/driver"
 	"fmt"
-	"hash/crc32"
+	"math"
 
 	"github.com/plantops/plantops/broker/journal"
+	"github.com/plantops/plantops/store/resume"
 )
 
 const (
@@ -65,7 +67,7 @@ func (s *Store) writeBatch(batch *journal.Batch) error {
 	}
 	for i := range batch.Sessions {
 		c := &batch.Sessions[i]
-		if err := s.w.upsertSession.run(int64(c.ID), c.Client, c.Account, checksum(c.State), blob(c.State)); err != nil {
+		if err := s.w.upsertSession.run(int64(c.ID), c.Client, c.Account, resume.Checksum(c.State), resume.Blob(c.State)); err != nil {
 			return fmt.Errorf("session of client %q: %w", c.Client, err)
 		}
 	}
@@ -122,14 +124,14 @@ func (s *Store) writeSubscription(c *journal.Subscription) error {
 	if c.Options == nil {
 		return s.w.deleteSubscription.run(int64(c.Session), c.Filter)
 	}
-	return s.w.upsertSubscription.run(int64(c.Session), c.Filter, checksum(c.Options), c.Options)
+	return s.w.upsertSubscription.run(int64(c.Session), c.Filter, resume.Checksum(c.Options), c.Options)
 }
 
 func (s *Store) writeRetained(c *journal.Retained) error {
 	if c.Message == nil {
 		return s.w.deleteRetained.run(c.Topic)
 	}
-	return s.w.upsertRetained.run(c.Topic, c.Message, c.Account, checksum(c.Message))
+	return s.w.upsertRetained.run(c.Topic, c.Message, c.Account, resume.Checksum(c.Message))
 }
 
 // writeQueues writes the messages once, and what each session has of them.
@@ -138,7 +140,7 @@ func (s *Store) writeQueues(batch *journal.Batch) error {
 	if n == 0 {
 		return nil
 	}
-	if err := s.w.insertPack.run(batch.Number, checksum(batch.Messages), blob(batch.Messages)); err != nil {
+	if err := s.w.insertPack.run(batch.Number, resume.Checksum(batch.Messages), resume.Blob(batch.Messages)); err != nil {
 		return err
 	}
 	if n > 1 {
@@ -149,7 +151,7 @@ func (s *Store) writeQueues(batch *journal.Batch) error {
 	for i := range batch.Queues {
 		q := &batch.Queues[i]
 		err := s.w.insertQueue.run(int64(q.Session), int64(q.Last), int64(q.First), batch.Number, int64(q.Messages), q.Bytes,
-			checksum(q.Entries), blob(q.Entries))
+			resume.Checksum(q.Entries), resume.Blob(q.Entries))
 		if err != nil {
 			return err
 		}
@@ -246,15 +248,209 @@ func (s *Store) deletePacks() error {
 	return nil
 }
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-// checksum tells whether a blob is as it was written: SQLite does not notice when its bytes have changed.
-func checksum(blob []byte) int64 { return int64(crc32.Checksum(blob, castagnoli)) }
-
-// blob is never NULL.
-func blob(b []byte) []byte {
-	if b == nil {
-		return []byte{}
+// Load implements journal.Storage. Rows whose blob is damaged are deleted and named in the log. An error of l ends it and is
+// returned.
+func (s *Store) Load(ctx context.Context, l journal.Loader) (journal.Next, error) {
+	if err := s.acquire(ctx); err != nil {
+		return journal.Next{}, fmt.Errorf("load the broker's state: %w", err)
 	}
-	return b
+	defer s.release()
+	state, err := s.loadBroker()
+	if isDamage(err) {
+		if mendErr := s.mend(ctx, err); mendErr != nil {
+			s.log.Error("the broker's state is damaged; what could be read of it is used", "err", err)
+		} else {
+			state, err = s.loadBroker()
+		}
+		if isDamage(err) { // readings are to be stored all the same
+			err = nil
+		}
+	}
+	if err == nil {
+		s.tidyBroker(state)
+		err = state.Give(l)
+	}
+	if err != nil {
+		return journal.Next{}, fmt.Errorf("load the broker's state: %w", s.explainWrite(err))
+	}
+	return state.Next, nil
+}
+
+// loadBroker reads everything before anybody is told of it: the file may turn out to be damaged. After an error there is
+// what could be read.
+func (s *Store) loadBroker() (*resume.State, error) {
+	l := resume.New()
+	if s.w == nil {
+		return l, nil
+	}
+	var first error
+	for _, part := range []struct {
+		query string
+		row   func(row []driver.Value)
+	}{
+		{`SELECT id, client, account, checksum, state FROM broker_session`,
+			func(row []driver.Value) { l.Session(row[0], row[1], row[2], row[3], row[4]) }},
+		{`SELECT session, filter, checksum, options FROM broker_subscription`,
+			func(row []driver.Value) { l.Subscription(row[0], row[1], row[2], row[3]) }},
+		{`SELECT session, min(first), max(last), CAST(total(messages) AS INTEGER), CAST(total(bytes) AS INTEGER), max(batch)
+			FROM broker_queue GROUP BY session`, func(row []driver.Value) { l.Queue(row[0], row[1], row[2], row[3], row[4], row[5]) }},
+		{`SELECT topic, message, account, checksum FROM broker_retained`,
+			func(row []driver.Value) { l.Retained(row[0], row[1], row[2], row[3]) }},
+		{`SELECT coalesce(max(batch), 0) FROM broker_pack`, func(row []driver.Value) { l.Used(nil, row[0]) }},
+		{`SELECT session - 1, batch - 1 FROM broker_next`, func(row []driver.Value) { l.Used(row[0], row[1]) }},
+	} {
+		if err := s.readBroker(part.query, part.row); err != nil && first == nil {
+			first = err
+		}
+	}
+	return l, first
+}
+
+func (s *Store) readBroker(text string, row func(row []driver.Value)) error {
+	q, err := s.w.statement(text)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = q.stmt.Close() }() // what Close could say, the query has said
+	return q.query(func(values []driver.Value) error {
+		row(values)
+		return nil
+	})
+}
+
+// tidyBroker deletes what is of no use and reserves numbers. On a full disk that has to wait for the first batch.
+func (s *Store) tidyBroker(l *resume.State) {
+	if n := len(l.BadSessions) + len(l.BadSubscriptions) + len(l.BadTopics); n > 0 {
+		s.log.Error("parts of the broker's state are damaged and lost; the rest is whole", "sessions", len(l.BadSessions),
+			"subscriptions", len(l.BadSubscriptions), "retained", l.BadTopics[:min(len(l.BadTopics), 10)], "count", n)
+	}
+	s.broker.next, s.broker.sweep = l.Next, l.Orphans
+	if s.w == nil {
+		return
+	}
+	reserved := journal.Next{Session: l.Next.Session + reservedNumbers, Batch: l.Next.Batch + reservedNumbers}
+	err := s.transact(func() error {
+		for _, id := range l.BadSessions {
+			if err := s.w.deleteSession.run(id); err != nil {
+				return err
+			}
+		}
+		for _, c := range l.BadSubscriptions {
+			if err := s.w.deleteSubscription.run(int64(c.Session), c.Filter); err != nil {
+				return err
+			}
+		}
+		for _, topic := range l.BadTopics {
+			if err := s.w.deleteRetained.run(topic); err != nil {
+				return err
+			}
+		}
+		if l.Strays {
+			const strays = `DELETE FROM broker_subscription WHERE session NOT IN (SELECT id FROM broker_session)`
+			if err := s.w.run(context.Background(), strays); err != nil {
+				return err
+			}
+		}
+		return s.w.writeNext.run(int64(reserved.Session), reserved.Batch)
+	})
+	if err != nil {
+		s.log.Warn("what is of no use of the broker's state stays", "err", err)
+		return
+	}
+	s.broker.next = reserved
+}
+
+// Read implements journal.Storage. A queue that is damaged, or whose messages are, is left out and named in the log.
+func (s *Store) Read(ctx context.Context, id journal.SessionID, after uint64, limit int, dst []journal.Stored) ([]journal.Stored, error) {
+	before := dst
+	rows, err := s.query(ctx, `SELECT q.first, q.last, q.messages, q.bytes, q.checksum, q.entries, p.checksum, p.messages
+		FROM broker_queue AS q LEFT JOIN broker_pack AS p ON p.batch = q.batch
+		WHERE q.session = ? AND q.last > ? ORDER BY q.last`, int64(id), int64(after))
+	if err != nil {
+		return before, fmt.Errorf("read queued messages: %w", s.suspect(explain(err)))
+	}
+	defer func() { _ = rows.Close() }() // Err has what matters
+	size, damaged := 0, 0
+	for size < limit || len(dst) == len(before) {
+		if !rows.Next() {
+			break
+		}
+		c := journal.Stored{Queue: journal.Queue{Session: id}}
+		var sum int64
+		var packSum *int64
+		if err := rows.Scan(&c.First, &c.Last, &c.Messages, &c.Bytes, &sum, &c.Entries, &packSum, &c.Pack); err != nil {
+			return before, fmt.Errorf("read queued messages: %w", err)
+		}
+		if sum != resume.Checksum(c.Entries) || packSum == nil || *packSum != resume.Checksum(c.Pack) {
+			damaged++
+			continue
+		}
+		size += len(c.Entries) + len(c.Pack)
+		dst = append(dst, c)
+	}
+	if err := rows.Err(); err != nil {
+		return before, fmt.Errorf("read queued messages: %w", s.suspect(explain(err)))
+	}
+	if damaged > 0 {
+		s.log.Error("queued messages are damaged and lost", "session", int64(id), "batches", damaged)
+	}
+	return dst, nil
+}
+
+// brokerPrefix begins the names of the broker's tables.
+const brokerPrefix = "broker_"
+
+// completeBroker makes what belongs together whole again after tables have lost rows, and says what could not be found.
+func (c *carrier) completeBroker(ctx context.Context) error {
+	const unread = `FROM broker_queue WHERE batch NOT IN (SELECT batch FROM broker_pack)`
+	n, err := c.to.w.number(`SELECT CAST(total(messages) AS INTEGER) ` + unread)
+	if err != nil {
+		return err
+	}
+	if n > 0 {
+		c.lost = append(c.lost, fmt.Sprintf("%d messages that waited for clients", n))
+	}
+	next := journal.Next{}
+	if c.memory != nil {
+		next = c.memory.broker.next
+	}
+	return c.to.w.run(ctx, fmt.Sprintf(`DELETE `+unread+`;
+		DELETE FROM broker_pack WHERE batch NOT IN (SELECT batch FROM broker_queue);
+		DELETE FROM broker_share;
+		INSERT INTO broker_share (batch, queues) SELECT batch, count(*) FROM broker_queue GROUP BY batch HAVING count(*) > 1;
+		INSERT OR IGNORE INTO broker_next (id, session, batch) SELECT 1, %[3]d + coalesce(max(session), 0),
+			%[3]d + coalesce(max(batch), 0) FROM (
+			SELECT id AS session, 0 AS batch FROM broker_session UNION ALL SELECT max(session), max(batch) FROM broker_queue)
+			WHERE session < %[4]d AND batch < %[4]d; -- what is more is damaged
+		UPDATE broker_next SET session = max(session, %[1]d), batch = max(batch, %[2]d)`,
+		next.Session, next.Batch, lostNumbers, int64(math.MaxInt64/2)))
+}
+
+// lostNumbers is how many numbers are left out when it is not known which were used.
+const lostNumbers = 1 << 24
+
+// checkBroker looks for rows of the broker's tables that are not as they were written.
+func (s *Store) checkBroker(ctx context.Context) error {
+	for _, table := range []struct{ name, blob string }{
+		{"broker_session", "state"}, {"broker_subscription", "options"}, {"broker_pack", "messages"}, {"broker_queue", "entries"},
+		{"broker_retained", "message"},
+	} {
+		damaged := 0
+		err := s.each(ctx, func(scan func(...any) error) error {
+			var sum int64
+			var content []byte
+			err := scan(&sum, &content)
+			if sum != resume.Checksum(content) {
+				damaged++
+			}
+			return err
+		}, fmt.Sprintf(`SELECT checksum, %s FROM %s`, table.blob, table.name))
+		if err == nil && damaged > 0 {
+			err = fmt.Errorf("%w: %d rows of table %s, which the next start leaves out", ErrDamaged, damaged, table.name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -153,10 +153,12 @@ func (s *Store) carryOver(ctx context.Context, old string, cause error) (lost st
 func (s *Store) beside(path string, log *slog.Logger) *Store {
 	o := Options{Path: path, Log: log, Now: s.options.Now}
 	o.defaults()
-	return &Store{
+	fresh := &Store{
 		options: o, log: log, writing: make(chan struct{}, 1),
 		reserved: time.Now(), // it needs no room in reserve
 	}
+	fresh.keep()
+	return fresh
 }
 
 // Names beside the database while it is made anew.
@@ -237,6 +239,10 @@ func (c *carrier) remembers(table string) bool {
 	switch table {
 	case "device", "counter", "metric", "refusal", "account", "rule":
 		return true
+	case "zone", "plant", "threshold", "assignment":
+		return c.memory.garden.Remembered() != nil
+	case "api_token":
+		return c.memory.people.Remembers()
 	case "journal":
 		return c.memory.doubt == nil // what is in doubt is in the file only
 	}
@@ -262,7 +268,7 @@ func (c *carrier) remember() error {
 	for name, credential := range *c.memory.accounts.Load() {
 		c.recallAccount(name, &credential)
 	}
-	if err := c.endRecall(); err != nil {
+	if err := errors.Join(c.endRecall(), c.rememberGarden()); err != nil {
 		return fmt.Errorf("what was in memory: %w", err)
 	}
 	return nil
@@ -314,8 +320,8 @@ func (c *carrier) recallAccount(name string, of *credential) {
 	if a.Admin {
 		admin = 1
 	}
-	c.recall(`INSERT OR IGNORE INTO account (name, role, algorithm, salt, hash, created, admin) VALUES (?, ?, ?, ?, ?, ?, ?)`,
-		name, string(a.Role), algorithm, salt, hash, a.Created, admin)
+	c.recall(`INSERT OR IGNORE INTO account (name, role, algorithm, salt, hash, created, admin, web_role) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+		name, string(a.Role), algorithm, salt, hash, a.Created, admin, string(a.WebRole))
 	if of.password == nil {
 		return // devices have no rules
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/plantops/plantops/store/aside"
+	"github.com/plantops/plantops/store/people"
 	"github.com/plantops/plantops/store/swap"
 )
 
@@ -29,7 +30,7 @@ func filledFile(t *testing.T) string {
 		name := fmt.Sprintf("bed-%d", d)
 		_, err := s.AddDevice(t.Context(), name)
 		require.NoError(t, err)
-		require.NoError(t, s.AddUser(t.Context(), NewUser{Name: fmt.Sprintf("person-%d", d), Password: "correct horse", Publish: []string{"a/b", "a/+/c"}, Subscribe: []string{"#"}}))
+		require.NoError(t, s.AddUser(t.Context(), NewUser{Name: fmt.Sprintf("person-%d", d), Password: "correct horse", WebRole: people.Operator, Publish: []string{"a/b", "a/+/c"}, Subscribe: []string{"#"}}))
 		var batch []Message
 		for i := range damageRows {
 			m := telemetry(name, noon+int64(i)*60_000, Value{fmt.Sprintf("metric_%d_%d", d, i%9), float64(i)}, Value{"temperature", 20 + float64(d)})
@@ -41,6 +42,9 @@ func filledFile(t *testing.T) string {
 		}
 		mustAppend(t, s, batch...)
 		s.AddRefused(name, "not allowed", 1)
+	}
+	for d := range damageDevices {
+		someGarden(t, s, d)
 	}
 	for d := 0; d < damageDevices; d += 3 { // the others: in the journal, and rows
 		flush(t, s, fmt.Sprintf("bed-%d", d))
@@ -141,6 +145,9 @@ func TestADamagedPageIsSurvivedWhereverItIs(t *testing.T) {
 	require.NoError(t, err)
 	wholeRows, wholeAccounts, wholeEntries := held(t, whole)
 	require.Len(t, wholeRows, damageDevices)
+	wholeGarden := gardenOf(t, whole)
+	require.Equal(t, map[string]int{"zones": damageDevices, "plants": damageDevices, "thresholds": 2 * damageDevices, "assignments": damageDevices, "note": damageDevices,
+		"registration": damageDevices, "web_session": damageDevices, "api_token": damageDevices}, wholeGarden)
 	random := rand.New(rand.NewPCG(1, 1))
 	for page := 1; page <= len(good)/pageBytes; page += pageStep() {
 		kind, fill := "noise", func(int) byte { return byte(random.Uint32()) }
@@ -198,6 +205,12 @@ func TestADamagedPageIsSurvivedWhereverItIs(t *testing.T) {
 			}
 			if accounts < wholeAccounts || quarantined < wholeEntries {
 				assert.NotEmpty(t, lost)
+			}
+			for what, n := range gardenOf(t, s) {
+				if n < wholeGarden[what] {
+					assert.NotEmpty(t, lost, what)
+				}
+				assert.GreaterOrEqual(t, n, wholeGarden[what]/12, "%s on one page", what)
 			}
 		})
 	}

@@ -21,7 +21,9 @@ import (
 	"time"
 
 	"github.com/plantops/plantops/store/aside"
+	"github.com/plantops/plantops/store/garden"
 	"github.com/plantops/plantops/store/history"
+	"github.com/plantops/plantops/store/people"
 	"github.com/plantops/plantops/store/tail"
 )
 
@@ -135,6 +137,8 @@ type Store struct {
 	compaction     compaction
 	accounts       atomic.Pointer[map[string]credential]
 	rules          atomic.Pointer[rules] // what is done to readings when they are read
+	garden         *garden.Keeper
+	people         *people.Keeper
 
 	entries atomic.Int64     // of the quarantine, plus one; zero: not counted yet
 	said    map[refusal]bool // what the log has said of the quarantine; for who writes
@@ -150,6 +154,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	o.defaults()
 	s := &Store{options: o, log: o.Log, writing: make(chan struct{}, 1), rebuilt: make(chan struct{}, 1), said: map[refusal]bool{}, markKey: random(sha256.Size), stamp: rand.Int64() / 2}
 	s.broker.wake, s.compaction.wake, s.views.open = make(chan struct{}, 1), make(chan struct{}, 1), map[*view]struct{}{}
+	s.keep()
 	if err := s.open(ctx); err != nil {
 		_ = s.disconnect() // the first error is the one that matters
 		return nil, fmt.Errorf("open store %s: %w", o.Path, err)

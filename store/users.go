@@ -18,6 +18,7 @@ import (
 
 	"github.com/plantops/plantops/broker/topic"
 	passwords "github.com/plantops/plantops/store/password"
+	"github.com/plantops/plantops/store/people"
 )
 
 // Bounds on passwords that people choose.
@@ -31,6 +32,7 @@ type NewUser struct {
 	Name               string   // as CheckID has it; devices and users share one name space
 	Publish, Subscribe []string // as CheckFilter has them; none allow nothing
 	Admin              bool     // may read $SYS; other rights come from the rules alone
+	WebRole            WebRole  // on the web page and in its API; "": none
 
 	// One of the two. Password is as CheckPassword has it; Hash is one of Mosquitto ($6$, $7$) or an argon2id hash in PHC
 	// format, which is verified as it is and replaced at the next login if new ones are made in another way.
@@ -39,7 +41,7 @@ type NewUser struct {
 }
 
 // AddUser creates an account with role RoleUser. The errors wrap ErrInvalidID, ErrInvalidFilter, ErrInvalidPassword,
-// ErrExists, or ErrOtherRole when a device has the name.
+// people.ErrInvalidRole, ErrExists, or ErrOtherRole when a device has the name.
 func (s *Store) AddUser(ctx context.Context, u NewUser) error {
 	if err := s.addUser(ctx, u); err != nil {
 		return fmt.Errorf("add user: %w", err)
@@ -48,14 +50,14 @@ func (s *Store) AddUser(ctx context.Context, u NewUser) error {
 }
 
 func (s *Store) addUser(ctx context.Context, u NewUser) error {
-	if err := errors.Join(CheckID(u.Name), checkRules(u.Publish, u.Subscribe)); err != nil {
+	if err := errors.Join(CheckID(u.Name), checkRules(u.Publish, u.Subscribe), checkWebRole(u.WebRole)); err != nil {
 		return err
 	}
 	hash, err := s.hashOf(u)
 	if err != nil {
 		return fmt.Errorf("%q: %w", u.Name, err)
 	}
-	c := &credential{password: &password{hash: hash}, account: Account{Name: u.Name, Role: RoleUser, Admin: u.Admin,
+	c := &credential{password: &password{hash: hash}, account: Account{Name: u.Name, Role: RoleUser, Admin: u.Admin, WebRole: u.WebRole,
 		Publish: sorted(u.Publish), Subscribe: sorted(u.Subscribe), Created: s.options.Now().UnixMilli()}}
 	return s.changeAccount(ctx, u.Name, func(before *credential) (*credential, error) {
 		if before != nil {
@@ -105,7 +107,7 @@ func (s *Store) insertUser(c *credential) error {
 	if a.Admin {
 		admin = 1
 	}
-	err := s.w.insertAccount.run(a.Name, string(a.Role), algorithmPassword, []byte{}, []byte(c.password.hash.String()), a.Created, admin)
+	err := s.w.insertAccount.run(a.Name, string(a.Role), algorithmPassword, []byte{}, []byte(c.password.hash.String()), a.Created, admin, string(a.WebRole))
 	if err != nil {
 		return err
 	}
@@ -148,7 +150,7 @@ func (c *credential) loadUser(publish, subscribe string) error {
 	return nil
 }
 
-// SetPassword gives a user another password; the old one ends at once. The errors wrap ErrNotFound or ErrInvalidPassword.
+// SetPassword gives a user another password; the old one ends at once, and so does every session on the web page. The errors wrap ErrNotFound or ErrInvalidPassword.
 func (s *Store) SetPassword(ctx context.Context, name, newPassword string) error {
 	hash, err := s.hashPassword(newPassword)
 	if err == nil {
@@ -156,7 +158,7 @@ func (s *Store) SetPassword(ctx context.Context, name, newPassword string) error
 			if before == nil || before.account.Role != RoleUser {
 				return nil, ErrNotFound
 			}
-			return &password{hash: hash}, nil
+			return &password{hash: hash}, s.logOut(name)
 		})
 	}
 	if err != nil {
@@ -178,10 +180,43 @@ func (s *Store) replaceHash(ctx context.Context, name string, next func(before *
 
 // RemoveUser deletes the account of a user. The error wraps ErrNotFound.
 func (s *Store) RemoveUser(ctx context.Context, name string) error {
-	if err := s.removeAccount(ctx, name, RoleUser); err != nil {
+	err := s.removeAccount(ctx, name, RoleUser, func() error { return s.logOut(name) })
+	if err != nil {
 		return fmt.Errorf("remove user: %w", err)
 	}
 	return nil
+}
+
+// logOut ends the sessions of an account on the web page, in the running transaction.
+func (s *Store) logOut(name string) error {
+	_, err := writing{s.w}.Run(`DELETE FROM web_session WHERE account = ?`, name)
+	return err
+}
+
+// SetWebRole says what a user may do on the web page and in its API; "" is nothing. The errors wrap ErrNotFound or people.ErrInvalidRole.
+func (s *Store) SetWebRole(ctx context.Context, name string, role WebRole) error {
+	err := checkWebRole(role)
+	if err == nil {
+		err = s.changeAccount(ctx, name, func(before *credential) (*credential, error) {
+			if before == nil || before.account.Role != RoleUser {
+				return nil, ErrNotFound
+			}
+			after := *before
+			after.account.WebRole = role
+			return &after, s.w.updateWebRole.run(string(role), name)
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("change role of user: %w", err)
+	}
+	return nil
+}
+
+func checkWebRole(role WebRole) error {
+	if role == "" {
+		return nil
+	}
+	return people.CheckRole(role)
 }
 
 // Users returns the accounts with role RoleUser in order of name.

@@ -76,6 +76,8 @@ Roles are presets, and rules can be added to them:
   operator  the same, and publish to devices/+/commands/#
   admin     everything, and read $SYS
 
+The role is also what the account may do on the web page; without one it cannot log in there.
+
 In a FILTER, + and # are MQTT's wildcards, %u is the name of the account and %c the client id. Clients
 choose their ids: %c keeps clients of one account apart, it does not protect them from each other.
 
@@ -97,7 +99,7 @@ The password is asked for on the terminal, or comes from a file or standard inpu
 			}
 			return a.operateExisting(cmd.Context(), func(cfg config.Config, o control.Operator) error {
 				err := o.AddUser(cmd.Context(), store.NewUser{Name: args[0], Publish: granted.Publish,
-					Subscribe: granted.Subscribe, Admin: granted.Admin, Password: password})
+					Subscribe: granted.Subscribe, Admin: granted.Admin, WebRole: store.WebRole(role), Password: password})
 				if err != nil {
 					return a.userHint(cmd.Context(), cfg, err, args[0])
 				}
@@ -200,6 +202,7 @@ func filters(list []string) string { return orDash(strings.Join(list, " ")) }
 type userStatus struct {
 	Name string `json:"name"`
 	rules
+	Role     store.WebRole            `json:"role"` // as it was added with; empty: none
 	Created  control.Moment           `json:"created"`
 	Refusals []control.AccountRefusal `json:"refusals"` // by the running server since it started
 }
@@ -218,9 +221,9 @@ func newUserList(a *app) *cobra.Command {
 				}
 				all, ofUsers := inMemory(cmd.Context(), a, cfg, (*control.Client).Refusals), control.Refusals{}
 				users := make([]userStatus, len(known))
-				rows := [][]string{{"USER", "PUBLISH", "SUBSCRIBE", "ADMIN", "CREATED"}}
+				rows := [][]string{{"USER", "ROLE", "PUBLISH", "SUBSCRIBE", "ADMIN", "CREATED"}}
 				for i, u := range known {
-					users[i] = userStatus{u.Name, rules{u.Publish, u.Subscribe, u.Admin}, control.Moment(u.Created), []control.AccountRefusal{}}
+					users[i] = userStatus{u.Name, rules{u.Publish, u.Subscribe, u.Admin}, u.WebRole, control.Moment(u.Created), []control.AccountRefusal{}}
 					if mine := all[u.Name]; mine != nil {
 						users[i].Refusals, ofUsers[u.Name] = mine, mine
 					}
@@ -228,7 +231,7 @@ func newUserList(a *app) *cobra.Command {
 					if u.Admin {
 						admin = "yes"
 					}
-					rows = append(rows, []string{u.Name, filters(u.Publish), filters(u.Subscribe), admin, local(control.Moment(u.Created))})
+					rows = append(rows, []string{u.Name, orDash(string(u.WebRole)), filters(u.Publish), filters(u.Subscribe), admin, local(control.Moment(u.Created))})
 				}
 				if asJSON {
 					return printJSON(a.stdout, users)
