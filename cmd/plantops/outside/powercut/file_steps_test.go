@@ -160,7 +160,7 @@ func scheduleOf(s *store.Store, dir string, now time.Time) *backup.Schedule {
 func TestStepsOfScheduledBackups(t *testing.T) {
 	t.Parallel()
 	trial{
-		few: 14, act: "schedule",
+		few: 16, act: "schedule",
 		begin: func(t *testing.T, dir string) { fill(t, dir, 1, 1) },
 		judge: func(t *testing.T, in *program.Installation, heard string) {
 			s := verify(t, in.Dir, heard, 1, 4, time.Time{})
