@@ -262,10 +262,10 @@ func TestSendersWaitForCredits(t *testing.T) {
 // A queue that is as long as the store is fast is no stall, whoever fills it.
 func TestAStoreThatIsSlowEndsNoConnection(t *testing.T) {
 	t.Parallel()
-	// All credits together would wait for 8 s. What is let in waits for 2 s, so a busy machine may lose 4 s now and then.
-	b := withIngest(t, 6*time.Second, brokertest.Device("bed-1"), brokertest.Device("bed-2"))
+	// What the flood has would wait for 13 s. What is let in waits for 4 s, so a busy machine may lose 8 s now and then.
+	b := withIngest(t, 12*time.Second, brokertest.Device("bed-1"), brokertest.Device("bed-2"))
 	subscriber := ingest(t, b, 5)
-	const flood, devices, each = 6000, 50, 100
+	const flood, devices, each = 6600, 50, 40
 	var all []*brokertest.Client
 	for range devices {
 		all = append(all, brokertest.Dial(t, b, brokertest.TCP, as("bed-1", 4)))
@@ -280,7 +280,7 @@ func TestAStoreThatIsSlowEndsNoConnection(t *testing.T) {
 	for i, device := range all {
 		device.SendBytes(readingsOf(t, 4, telemetry, byte(i%2), each))
 	}
-	tick := time.NewTicker(40 * time.Millisecond) // a store of 1000 messages a second
+	tick := time.NewTicker(80 * time.Millisecond) // a store of 500 messages a second
 	defer tick.Stop()
 	for range (flood + devices*each) / 40 {
 		<-tick.C

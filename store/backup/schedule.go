@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/plantops/plantops/store/swap"
 )
 
 // Entry is a backup that was made.
@@ -265,6 +267,11 @@ func (s *Schedule) rotate(made []Entry) []Entry {
 		oldest := here[0]
 		if err := os.Remove(oldest.Path); err != nil {
 			s.Log.Warn("an old backup cannot be removed", "err", err)
+			break
+		}
+		// Before it is forgotten: a power cut could bring it back, and nobody would know of it.
+		if err := swap.SyncDir(oldest.Path); err != nil {
+			s.Log.Warn("an old backup is removed, and may be back after a power cut", "err", err)
 			break
 		}
 		s.Log.Info("removed an old backup", "file", oldest.Path)
