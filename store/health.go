@@ -424,6 +424,7 @@ func (s *Store) giveReserve() bool {
 	if err := os.Remove(s.path + reserveSuffix); err != nil {
 		return false
 	}
+	s.allowLongLog(false)
 	s.log.Warn("the disk is full: the room held in reserve is used, so that old readings can be read and deleted; make room", "path", s.path)
 	return true
 }
@@ -436,6 +437,7 @@ func (s *Store) keepReserve() {
 	s.reserved = time.Now()
 	path := s.path + reserveSuffix
 	if info, err := os.Stat(path); err == nil && info.Size() == reserveBytes {
+		s.allowLongLog(true)
 		return
 	}
 	if space, err := s.Space(); err != nil || space.FreeBytes < reserveRoom {
@@ -453,5 +455,14 @@ func (s *Store) keepReserve() {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			s.log.Debug("remove the reserve", "err", err)
 		}
+		return
+	}
+	s.allowLongLog(true)
+}
+
+// allowLongLog says whether there is room for a long write-ahead log.
+func (s *Store) allowLongLog(long bool) {
+	if s.w != nil && s.w.copier != nil {
+		s.w.copier.long.Store(long)
 	}
 }

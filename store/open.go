@@ -34,6 +34,9 @@ const (
 
 	// The write-ahead log is copied into the database when it has so many pages, about 4 MB (store.go).
 	checkpointPages = 4096
+	// As long as room is held in reserve (health.go) it may have so many, about 12 MB: what changes often, or stands beside
+	// what changes, is then written to the database less often. With 4096 a tenth more is written for each reading.
+	longLogPages = 12_000
 
 	// After an unclean stop, up to this size the whole file is checked before it is used (about a second on a Pi).
 	maxCheckBytes = 64 << 20

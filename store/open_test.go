@@ -246,6 +246,7 @@ func TestHealth(t *testing.T) {
 
 func TestLogStaysBoundedUnderLoadAndIsCopiedWhenIdle(t *testing.T) {
 	s := openTest(t, Options{})
+	keepLogShort(s)
 	var batch []Message
 	for i := range 1000 {
 		batch = append(batch, telemetry(fmt.Sprint("device-", i), 0, Value{"ph", 6}))
@@ -277,9 +278,27 @@ func logIsCopied(t *testing.T, s *Store) {
 	}, 30*time.Second, 10*time.Millisecond)
 }
 
+// keepLogShort is as if no room could be held in reserve.
+func keepLogShort(s *Store) {
+	s.writing <- struct{}{}
+	defer s.release()
+	s.reserved = time.Now().Add(time.Hour) // it is not looked at again
+	s.allowLongLog(false)
+}
+
+func TestTheLogIsShortWithoutAReserve(t *testing.T) {
+	s := openTest(t, Options{})
+	require.NoError(t, s.acquire(t.Context()))
+	defer s.release()
+	assert.True(t, s.w.copier.long.Load())
+	require.True(t, s.giveReserve())
+	assert.False(t, s.w.copier.long.Load())
+}
+
 // A commit does not copy what a reader has held up for long; a later one finds it done.
 func TestLogThatAReaderHeldUpIsCopiedBesideCommits(t *testing.T) {
 	s := openTest(t, Options{})
+	keepLogShort(s)
 	var batch []Message
 	for i := range 1000 {
 		batch = append(batch, telemetry(fmt.Sprint("device-", i), 0, Value{"ph", 6}))

@@ -337,6 +337,7 @@ type copier struct {
 
 	unseen int         // bytes that were committed since the last look; for who writes
 	quiet  atomic.Bool // little is enough
+	long   atomic.Bool // the log may be long
 	rest   atomic.Bool // the next commit copies what is left
 	wake   chan struct{}
 	stop   chan struct{}
@@ -432,9 +433,13 @@ func (c *copier) copyLog() (held bool, err error) {
 	if err := c.connect(); err != nil {
 		return false, err
 	}
-	enough := int64(checkpointPages)
+	length, idle := int64(checkpointPages), int64(checkpointPages/4)
+	if c.long.Load() {
+		length, idle = longLogPages, longLogPages*3/4
+	}
+	enough := length
 	if c.quiet.Swap(false) {
-		enough /= 4
+		enough = idle
 	}
 	for round := 0; ; round++ {
 		pages, copied, err := checkpoint(c.seen)
@@ -442,7 +447,7 @@ func (c *copier) copyLog() (held bool, err error) {
 		switch {
 		case err != nil:
 			return false, err
-		case round == 0 && left < enough && (pages < 2*checkpointPages || left < enough/8): // a long one could not begin anew last time
+		case round == 0 && left < enough && (pages < 2*length || left < enough/8): // a long one could not begin anew last time
 			return false, nil
 		case round > 0 && (left <= copyRestPages || round == copyRounds):
 			c.rest.Store(left > 0)
