@@ -147,6 +147,8 @@ fuzz: ## every fuzz target in turn, each for FUZZTIME (30s), until one fails
 		go test -run '^$$' -fuzz "^$${function#func }$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s "$${file%/*}" || exit 1; \
 	done
 
+# The year of readings in the store is that of 10 devices, or of PLANTOPS_BENCH_DEVICES (1000: 105 million readings, 0.5 GB, and minutes
+# to write: PLANTOPS_BENCH_STORES is a directory in which it is kept). PLANTOPS_BENCH_HOLD (3s) is how long a load has company.
 bench: ## speed and memory, measured, beside mosquitto and FlashMQ (PLANTOPS_FLASHMQ): an hour
 	.ci/test-by-name Benchmark -- -benchmem ./...
 	PLANTOPS_BENCH=1 .ci/test-by-name TestSpeed TestSubscribersGet TestRestartWith TestMemoryOf -- -timeout 2h ./cmd/plantops/outside/bench

@@ -278,9 +278,13 @@ func decodeNewest(device int64, body []byte) (list []block.Reading, err error) {
 	if err := r.Reset(device, body); err != nil {
 		return nil, err
 	}
+	list = make([]block.Reading, 0, r.Len())
+	values := make([]block.Value, 0, 2*r.Len()+4) // most devices send all at once
 	for r.Next() {
 		one := r.Entry().Reading
-		one.Values = slices.Clone(one.Values)
+		from := len(values)
+		values = append(values, one.Values...)
+		one.Values = values[from:len(values):len(values)]
 		list = append(list, one)
 	}
 	for r.NextChange() {
@@ -310,9 +314,15 @@ func (s *Store) replaceNewest(d *device, n *newest) error {
 	return s.w.writeNewest.run(d.id, n.flushed, n.last, block.AppendCommit(nil, d.id, &block.Commit{Readings: entries}))
 }
 
-// latest leaves of each metric of two lists, both in order of time, only the latest value; of two of the same time that of the first.
+// latest leaves of each metric of two lists, both in order of time, only the latest value; of two of the same time that of the first, which
+// has each metric once. The values are theirs.
 func latest(a, b []block.Reading) (out []block.Reading) {
-	var seen []uint32
+	if len(b) == 0 {
+		return a
+	}
+	var few [16]uint32
+	seen := few[:0]
+	isSeen := func(v block.Value) bool { return slices.Contains(seen, v.Metric) }
 	for len(a) > 0 || len(b) > 0 {
 		var r *block.Reading
 		if len(b) == 0 || len(a) > 0 && a[len(a)-1].Time >= b[len(b)-1].Time {
@@ -320,16 +330,14 @@ func latest(a, b []block.Reading) (out []block.Reading) {
 		} else {
 			r, b = &b[len(b)-1], b[:len(b)-1]
 		}
-		var fresh []block.Value
-		for _, v := range r.Values {
-			if !slices.Contains(seen, v.Metric) {
-				seen = append(seen, v.Metric)
-				fresh = append(fresh, v)
-			}
+		one := *r
+		if slices.ContainsFunc(one.Values, isSeen) {
+			one.Values = slices.DeleteFunc(slices.Clone(one.Values), isSeen)
 		}
-		if len(fresh) > 0 {
-			one := *r
-			one.Values = fresh
+		for _, v := range one.Values {
+			seen = append(seen, v.Metric)
+		}
+		if len(one.Values) > 0 {
 			out = append(out, one)
 		}
 	}

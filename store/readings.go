@@ -421,6 +421,11 @@ func (v *view) latest(ctx context.Context, d named, list []block.Reading, whole 
 	if list, err = v.latestValues(ctx, d, list, whole); err != nil {
 		return nil, fmt.Errorf("latest readings: device %q: %w", d.name, err)
 	}
+	n := 0
+	for i := range list {
+		n += len(list[i].Values)
+	}
+	newest = make([]Reading, 0, n)
 	for _, r := range list {
 		for _, p := range r.Values {
 			name, err := v.metric(p.Metric)

@@ -184,16 +184,22 @@ func (s *Store) deleteFromBlock(b *storedBlock, before int64) (deleted int64, er
 	_, id, _ := block.SplitKey(b.Key)
 	d := s.state.byID[id]
 	whole := w.decoder.Decode(b.Meta, b.body) == nil
-	var keep []block.Reading
-	for i := range w.decoder.Len() {
-		if !whole {
-			break
+	keep := w.readings[:0]
+	if whole {
+		older, _ := slices.BinarySearch(w.decoder.Times(), before)
+		flags := w.decoder.Flags()
+		for i := range older {
+			if flags == nil || flags[i]&flagExtra == 0 {
+				deleted++
+			}
 		}
-		if r := w.decoder.Reading(i, nil); r.Time >= before {
+		w.values = slices.Grow(w.values[:0], (w.decoder.Len()-older)*len(w.decoder.Metrics()))
+		for i := older; i < w.decoder.Len(); i++ {
+			r := w.decoder.Reading(i, w.values)
+			w.values = w.values[:len(w.values)+len(r.Values)]
 			keep = append(keep, r)
-		} else if r.Flags&flagExtra == 0 {
-			deleted++
 		}
+		w.readings = keep
 	}
 	switch {
 	case !whole && b.Last >= before:

@@ -48,3 +48,24 @@ func benchJournal(b *testing.B) string {
 	require.NoError(b, s.Close())
 	return path
 }
+
+// BenchmarkRetention deletes a million readings of a thousand devices, or of a smaller store as many days: the oldest three and a half.
+func BenchmarkRetention(b *testing.B) {
+	s, err := store.Open(b.Context(), store.Options{Path: copyOf(b, benchYear(b))})
+	require.NoError(b, err)
+	_, err = s.DeleteBefore(b.Context(), yearFrom.AddDate(0, 0, 1))
+	require.NoError(b, err)
+	oldest, deleted := yearFrom.AddDate(0, 0, 1), int64(0)
+	cpu := cpuTime(b)
+	b.ResetTimer()
+	for range b.N {
+		oldest = oldest.Add(1000 * yearEvery)
+		n, err := s.DeleteBefore(b.Context(), oldest)
+		require.NoError(b, err)
+		deleted += n
+	}
+	b.StopTimer()
+	b.ReportMetric(b.Elapsed().Seconds()*1e9/float64(deleted), "ns/reading")
+	b.ReportMetric(float64(cpuTime(b)-cpu)/float64(deleted), "cpu-ns/reading")
+	require.NoError(b, s.Close())
+}

@@ -59,6 +59,7 @@ func benchYear(b *testing.B) string {
 	require.NoError(b, s.Flush(b.Context()))
 	require.NoError(b, s.Close())
 	require.NoError(b, os.Rename(part, path))
+	require.NoError(b, os.RemoveAll(part+".reserve"))
 	return path
 }
 
@@ -74,14 +75,4 @@ func copyOf(b *testing.B, path string) string {
 	require.NoError(b, to.Sync())
 	require.NoError(b, to.Close())
 	return to.Name()
-}
-
-// BenchmarkYearFill says only how large a year is.
-func BenchmarkYearFill(b *testing.B) {
-	path := benchYear(b)
-	file, err := os.Stat(path)
-	require.NoError(b, err)
-	for b.Loop() {
-	}
-	b.ReportMetric(float64(file.Size())/float64(yearDevices(b)*yearMessages), "B/reading")
 }

@@ -211,6 +211,30 @@ func BenchmarkText(b *testing.B) {
 	}
 }
 
+// BenchmarkRun exports a week of a hundred devices as CSV, from the store to a file, and reports lines a second.
+func BenchmarkRun(b *testing.B) {
+	const size, messages = 100, 100 * 7 * 288
+	from := time.UnixMilli(noon)
+	fleet := storetest.NewFleet(size, from, 5*time.Minute)
+	s := storetest.OpenWith(b, fleet.Options(""))
+	require.NoError(b, fleet.Fill(b.Context(), s, messages, 1000))
+	require.NoError(b, s.Flush(b.Context()))
+	names := make([]string, size)
+	for i := range names {
+		names[i] = storetest.DeviceName(i)
+	}
+	lines := int64(0)
+	for b.Loop() {
+		file, err := os.Create(filepath.Join(b.TempDir(), "export.csv"))
+		require.NoError(b, err)
+		r, err := Run(b.Context(), Options{From: history.Fresh(s.View), Query: history.Query{Devices: names}, Format: CSV, Path: file.Name(), To: file})
+		require.NoError(b, err)
+		require.NoError(b, file.Close())
+		lines += r.Readings
+	}
+	b.ReportMetric(float64(lines)/b.Elapsed().Seconds(), "lines/s")
+}
+
 // discard takes bytes and does nothing.
 type discard struct{}
 

@@ -5,6 +5,7 @@ package bench_test
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"text/tabwriter"
@@ -22,7 +23,9 @@ import (
 // TestSpeedOfTheWholePath measures the program as a whole, from the socket to the synced row, beside mosquitto when that
 // is installed, and checks that everything was stored. Clients and server share the machine: rates are lower bounds, CPU
 // time is the server's alone, and only ratios hold between machines. "make bench" runs it; PLANTOPS_BENCH_READINGS sets
-// how many readings each line is from, PLANTOPS_BENCH_ENV the server's environment ("GOGC=50 GOMEMLIMIT=30MiB").
+// how many readings each line is from, PLANTOPS_BENCH_ENV the server's environment ("GOGC=50 GOMEMLIMIT=30MiB"), and
+// PLANTOPS_BENCH_BEFORE is an earlier version of the program, to be measured in turn with this one. PLANTOPS_BENCH_LINES ("8,10") are
+// those that are wanted.
 func TestSpeedOfTheWholePath(t *testing.T) {
 	if os.Getenv("PLANTOPS_BENCH") == "" {
 		t.Skip(`takes a minute: "make bench" runs it`)
@@ -31,14 +34,23 @@ func TestSpeedOfTheWholePath(t *testing.T) {
 	var table strings.Builder
 	lines := tabwriter.NewWriter(&table, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(lines, "QoS\tdevices\tvia\tasked/s\tserver\treadings/s\tCPU µs each\tack p50 ms\tack p99 ms\tRSS MiB\tidle MiB\t")
-	compare := hasMosquitto()
-	for _, s := range scenarios(readings) {
+	compare, before := hasMosquitto(), os.Getenv("PLANTOPS_BENCH_BEFORE")
+	only := strings.Split(os.Getenv("PLANTOPS_BENCH_LINES"), ",")
+	for i, s := range scenarios(readings) {
+		if only[0] != "" && !slices.Contains(only, fmt.Sprint(i+1)) {
+			continue
+		}
 		ours := s.measure(t, plantopsServer)
 		ours.print(lines, s, "plantops")
 		if compare {
 			theirs := s.measure(t, mosquittoServer)
 			theirs.print(lines, s, "mosquitto")
-			fmt.Fprintf(lines, "\t\t\t\tratio\t%.2f\t%.2f\t\t\t\t\t\n", ours.perSecond/theirs.perSecond, ours.cpuMicros/theirs.cpuMicros)
+			ours.printRatio(lines, &theirs)
+		}
+		if before != "" {
+			theirs := s.measure(t, func(t *testing.T, s *scenario) *subject { return earlierServer(t, s, before) })
+			theirs.print(lines, s, "before")
+			ours.printRatio(lines, &theirs)
 		}
 	}
 	require.NoError(t, lines.Flush())
@@ -63,7 +75,7 @@ func scenarios(readings int) (list []scenario) {
 			}
 		}
 	}
-	for _, devices := range []int{10, 1000} { // what a farm asks for
+	for _, devices := range []int{10, 100, 1000} { // what a farm asks for
 		const perSecond, seconds = 1000, 5
 		list = append(list, scenario{overTLS: true,
 			Load: load.Load{QoS: 1, Devices: devices, Window: 100, Rate: perSecond, Readings: perSecond * seconds}})
@@ -146,6 +158,32 @@ func (f *figures) print(w *tabwriter.Writer, s scenario, server string) {
 	}
 	fmt.Fprintf(w, "%d\t%d\t%s\t%s\t%s\t%.0f\t%.1f\t%s\t%s\t%.1f\t%.1f\t\n", s.QoS, s.Devices, via, asked, server,
 		f.perSecond, f.cpuMicros, p50, p99, float64(f.memory)/(1<<20), float64(f.idle)/(1<<20))
+}
+
+// printRatio says how much faster f is than another, and how much of its CPU time it takes.
+func (f *figures) printRatio(w *tabwriter.Writer, other *figures) {
+	fmt.Fprintf(w, "\t\t\t\tratio\t%.2f\t%.2f\t\t\t\t\t\n", f.perSecond/other.perSecond, f.cpuMicros/other.cpuMicros)
+}
+
+// earlierServer starts an earlier version of the program, which makes its devices itself.
+func earlierServer(t *testing.T, s *scenario, path string) *subject {
+	t.Helper()
+	in := program.Install(t, t.TempDir())
+	in.Program = path
+	in.Start()
+	in.AwaitReady()
+	ids := make([]string, s.Devices)
+	for i := range ids {
+		ids[i] = load.DeviceID(i)
+	}
+	s.Secrets = in.Add(ids...)
+	if s.overTLS {
+		s.TLS = in.ClientTLS()
+	}
+	return &subject{pid: in.Server.Pid, plain: in.TCP, tls: in.TLS, stop: in.Stop,
+		stored:   func() int64 { return in.Counts().Stored },
+		complete: func(int64) { assert.Equal(t, int64(s.Readings), in.Counts().Stored) },
+	}
 }
 
 // plantopsServer starts the program with the devices of a scenario registered.
