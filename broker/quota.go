@@ -2,6 +2,7 @@ package broker
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -72,7 +73,6 @@ type usage struct {
 	// session.FreeBytes: what is on its way to a client that reads costs nothing here.
 	queued atomic.Int64
 	disk   diskUse
-	ending atomic.Bool // endLargest is to come
 }
 
 // sameRights returns rights, or the same of another of the account's connections: they are kept for each session. The caller holds
@@ -177,12 +177,13 @@ func (q *quotas) lookAround(pending int64) {
 // overQuota is a consequence of our own: too much waits for the account of the peer that it is from.
 const overQuota session.Kind = 255
 
-// checkQuota is called after each change of a session, with p.mu held.
+// checkQuota is called after each change of a session, with p.mu held. Who has made it too much sees to it himself, and not only the
+// first one: until that one has its turn, others would go on.
 func (w *work) checkQuota(p *peer) {
 	if p.tailBytes.Load() == 0 {
 		return
 	}
-	if _, is := p.usage.overfull(); is && p.usage.ending.CompareAndSwap(false, true) {
+	if _, is := p.usage.overfull(); is && !slices.ContainsFunc(w.after, func(c consequence) bool { return c.Kind == overQuota && c.from.usage == p.usage }) {
 		w.after = append(w.after, consequence{from: p, Effect: session.Effect{Kind: overQuota}})
 	}
 }
@@ -194,7 +195,6 @@ func (r *router) endLargest(w *work, p *peer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u := p.usage
-	u.ending.Store(false)
 	for rule, is := u.overfull(); is; rule, is = u.overfull() {
 		var largest *peer
 		for _, other := range s.byID {

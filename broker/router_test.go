@@ -2,6 +2,7 @@ package broker
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -371,6 +372,32 @@ func TestWhatIsSubscribedToAgainChangesNothing(t *testing.T) {
 	sub.QoS = 2
 	assert.True(t, changed())
 	r.ledger.storage = nil
+}
+
+// Another one may be about it, and not have its turn on a busy machine.
+func TestWhoHasMadeItTooMuchSeesToItHimself(t *testing.T) {
+	r, u := idle(t), newUsage("bed-1")
+	limit := u.quotas.limits.MaxQueuedBytesPerAccount
+	w, other := &work{r: r}, &work{r: r}
+	for i := range 4 {
+		p := newPeer(fmt.Sprint("s", i), u, false)
+		r.sessions.byID[p.id] = p
+		p.state.Connect(r.now(), session.Connection{Version: 4, Expiry: time.Hour}, nil)
+		p.state.Disconnect(r.now(), session.Lost, nil)
+		w.enter(p, session.Subscription{Filter: "devices/#", QoS: 1})
+	}
+	m := &session.Message{Topic: "devices/bed-1/light", Payload: make([]byte, limit/64), QoS: 1}
+	to := r.subscribersOf(m.Topic)
+	route := func(w *work) {
+		w.pub = publication{to: to, message: m, now: r.now()}
+		r.route(w)
+	}
+	for !slices.ContainsFunc(other.after, func(c consequence) bool { return c.Kind == overQuota }) {
+		route(other)
+	}
+	route(w)
+	w.settle()
+	assert.Less(t, u.queued.Load(), int64(limit))
 }
 
 func BenchmarkPublishStep(b *testing.B) {

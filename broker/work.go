@@ -326,6 +326,7 @@ func (w *work) settle() {
 		case mayTakeMore:
 			c.Token.(*shareGroup).ready(w, c.from)
 		case overQuota:
+			w.after[i-1] = consequence{} // it may become too much again
 			w.r.endLargest(w, c.from)
 		}
 	}

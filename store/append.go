@@ -47,7 +47,8 @@ func (s *Store) Append(ctx context.Context, batch []Message, outcomes []Outcome)
 	if err := ctx.Err(); err != nil {
 		return outcomes, fmt.Errorf("store %d messages: %w", len(batch), err)
 	}
-	if s.pace.May(len(batch) == 0 || len(batch) >= s.options.FullBatch || batch[0].Kind == History) {
+	atOnce := s.pace.May(len(batch) == 0 || len(batch) >= s.options.FullBatch || batch[0].Kind == History)
+	if atOnce {
 		select {
 		case s.writing <- struct{}{}:
 			defer s.release()
@@ -55,7 +56,7 @@ func (s *Store) Append(ctx context.Context, batch []Message, outcomes []Outcome)
 		default:
 		}
 	}
-	return s.appendLater(ctx, &waiting{batch: batch, outcomes: outcomes, done: make(chan struct{})})
+	return s.appendLater(ctx, &waiting{batch: batch, outcomes: outcomes, done: make(chan struct{})}, atOnce)
 }
 
 // Gather waits until it is time to store the next batch: so what comes meanwhile can be in it. busy tells that something came while

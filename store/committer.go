@@ -310,12 +310,15 @@ func (q *appendQueue) takeAll() []*waiting {
 	return list
 }
 
-// appendLater is Append while somebody writes, or no commit may begin yet.
-func (s *Store) appendLater(ctx context.Context, w *waiting) ([]Outcome, error) {
+// appendLater is Append while somebody writes, or no commit may begin yet: that is waited for unless the batch is to go at once.
+func (s *Store) appendLater(ctx context.Context, w *waiting, atOnce bool) ([]Outcome, error) {
 	s.appends.add(w)
-	s.pace.Wait(ctx, w.done)
-	if ctx.Err() != nil && s.appends.remove(w) { // and not a commit before its time
-		return w.outcomes, fmt.Errorf("store %d messages: %w", len(w.batch), ctx.Err())
+	if !atOnce {
+		s.pace.Wait(ctx, w.done)
+	}
+	writing := s.writing
+	if ctx.Err() != nil {
+		writing = nil // it is given up, and no reason for a commit
 	}
 	select {
 	case <-w.done:
@@ -324,7 +327,7 @@ func (s *Store) appendLater(ctx context.Context, w *waiting) ([]Outcome, error) 
 		if s.appends.remove(w) {
 			return w.outcomes, fmt.Errorf("store %d messages: %w", len(w.batch), ctx.Err())
 		}
-	case s.writing <- struct{}{}:
+	case writing <- struct{}{}:
 		if s.appends.remove(w) {
 			defer s.release()
 			return s.serve(w.batch, w.outcomes)

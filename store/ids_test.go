@@ -182,3 +182,40 @@ func TestAReadingThatComesAgainBeforeItIsBackIsCountedOnce(t *testing.T) {
 		})
 	}
 }
+
+// So is one whose metrics came one after the other.
+func TestAReadingInPartsThatIsBackIsCountedOnce(t *testing.T) {
+	for name, again := range map[string][]Message{
+		"nothing came meanwhile": nil,
+		"a part came again":      {telemetry("bed-1", noon+2, Value{"a", 1})},
+		"another one came":       {telemetry("bed-1", noon+1, Value{"a", 1})},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := openTest(t, Options{})
+			mustAppend(t, s, telemetry("bed-1", noon, Value{"a", 1}), telemetry("bed-1", noon+2, Value{"a", 1}))
+			flush(t, s)
+			mustAppend(t, s, telemetry("bed-1", noon, Value{"b", 1}), telemetry("bed-1", noon+2, Value{"b", 1}))
+			flush(t, s)
+			madeAnew(t, s)
+			if len(again) > 0 {
+				mustAppend(t, s, again...)
+			}
+			require.NoError(t, s.regainAll(t.Context()))
+			want := int64(2)
+			if name == "another one came" {
+				want++
+			}
+			e, err := s.Examine(t.Context(), nil)
+			require.NoError(t, err)
+			assert.Empty(t, e.Findings)
+			assert.Equal(t, want, e.Readings)
+			h, err := s.Health(t.Context())
+			require.NoError(t, err)
+			assert.EqualValues(t, want, h.Readings)
+			n, err := s.DeleteBefore(t.Context(), time.UnixMilli(noon+3))
+			require.NoError(t, err)
+			assert.EqualValues(t, want, n)
+			assert.Zero(t, countRows(t, s))
+		})
+	}
+}

@@ -89,6 +89,33 @@ func TestWhatComesBeforeTheNextCommitIsInIt(t *testing.T) {
 	}
 }
 
+// Somebody else may write when it comes: compaction, clean-up, a command.
+func TestAFullBatchWaitsForWhoWritesAndNotForTheNextCommit(t *testing.T) {
+	s := newSlow(t)
+	require.NoError(t, s.acquire(t.Context()))
+	go func() {
+		batch := make([]Message, 3)
+		for i := range batch {
+			batch[i] = telemetry("bed-2", noon+int64(i), Value{"ph", 6})
+		}
+		_, err := s.Append(context.Background(), batch, nil)
+		s.stored <- err
+	}()
+	require.Eventually(t, func() bool {
+		s.appends.mu.Lock()
+		defer s.appends.mu.Unlock()
+		return len(s.appends.list) == waiters+1
+	}, patience, time.Millisecond)
+	s.release()
+	s.all(t)
+	select {
+	case err := <-s.stored: // the sixth
+		require.NoError(t, err)
+	case <-time.After(patience):
+		require.Fail(t, "not stored")
+	}
+}
+
 // batchOf is how many readings began the commit.
 func batchOf(name string) int {
 	return map[string]int{"a full batch": 3, "what is imported": 1}[name]

@@ -120,7 +120,7 @@ func TestABatchThatAnotherOneTookIsNotStoredTwice(t *testing.T) {
 	returned := make(chan []Outcome)
 	w := &waiting{batch: []Message{telemetry("bed-1", noon, Value{"ph", 6})}, done: make(chan struct{})}
 	go func() {
-		outcomes, _ := s.appendLater(context.Background(), w)
+		outcomes, _ := s.appendLater(context.Background(), w, true)
 		returned <- outcomes
 	}()
 	require.Eventually(t, func() bool { return len(s.appends.takeAll()) == 1 }, patience, time.Millisecond)

@@ -20,7 +20,7 @@ type Rows = interface {
 type Database interface {
 	// Change runs do in a transaction, and has it on disk when it returns nil. It may run it twice, the second time as if the first had not been.
 	Change(ctx context.Context, do func(Rows) error) error
-	// Read runs do on what is stored at one moment.
+	// Read runs do on what is stored at one moment. It may run it again where it did not come to its end: the database was made anew.
 	Read(ctx context.Context, do func(Rows) error) error
 }
 

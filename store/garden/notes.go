@@ -56,8 +56,8 @@ func (k *Keeper) Notes(ctx context.Context, q NoteQuery) (list []Note, total int
 	if q.Limit <= 0 {
 		q.Limit = defaultNotes
 	}
-	list = []Note{}
 	err = k.db.Read(ctx, func(rows Rows) error {
+		list = []Note{}
 		n, err := count(rows, `SELECT count(*) FROM note`+where, values...)
 		if total = int(n); err != nil {
 			return err

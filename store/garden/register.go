@@ -104,6 +104,7 @@ func (k *Keeper) registration(ctx context.Context, where, value string) (Registr
 
 func (k *Keeper) registrations(ctx context.Context, where string, values ...any) (list []Registration, err error) {
 	err = k.db.Read(ctx, func(rows Rows) error {
+		list = nil
 		return rows.Each(func(v []any) error {
 			list = append(list, registrationOf(v))
 			return nil

@@ -63,7 +63,7 @@ type Database interface {
 	Change(ctx context.Context, do func(Rows) error) error
 	// ChangeSoon is Change without that: a power cut may take it back.
 	ChangeSoon(ctx context.Context, do func(Rows) error) error
-	// Read runs do on what is stored at one moment.
+	// Read runs do on what is stored at one moment. It may run it again where it did not come to its end: the database was made anew.
 	Read(ctx context.Context, do func(Rows) error) error
 }
 

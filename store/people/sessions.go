@@ -50,6 +50,7 @@ func (k *Keeper) MakeSession(ctx context.Context, account string, lifetime time.
 func (k *Keeper) Session(ctx context.Context, cookie string) (s Session, err error) {
 	found := false
 	err = k.db.Read(ctx, func(rows Rows) error {
+		found = false
 		return rows.Each(func(v []any) error {
 			s, found = sessionOf(v), true
 			return nil
@@ -92,6 +93,7 @@ func (k *Keeper) Sessions(ctx context.Context, account string) (list []Session, 
 		after = 0
 	}
 	err = k.db.Read(ctx, func(rows Rows) error {
+		list = nil
 		return rows.Each(func(v []any) error {
 			list = append(list, sessionOf(v))
 			return nil

@@ -63,6 +63,7 @@ func (k *Keeper) Reload(ctx context.Context) error {
 	defer k.loading.Unlock()
 	tokens := map[string]*kept{}
 	err := k.db.Read(ctx, func(rows Rows) error {
+		clear(tokens)
 		return rows.Each(func(v []any) error {
 			t := &kept{Token: Token{ID: text(v[0]), Name: text(v[1]), Role: Role(text(v[2])), Created: number(v[3])}, salt: blob(v[5]), hash: blob(v[6])}
 			t.used.Store(number(v[4]))
