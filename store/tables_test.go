@@ -241,6 +241,32 @@ func TestHoursFollowReadingsThatAreDatedAnew(t *testing.T) {
 	assert.Equal(t, []string{"1767805200 bed-1 temperature 20 20 20 1"}, asked(t, s.path, hours))
 }
 
+// A file that is made anew has no hours but those that can be computed, and says which ones it has not.
+func TestHoursThatADamagedFileTakesAlongAreNamed(t *testing.T) {
+	s := openTables(t)
+	keep := TableOptions{Hourly: true, Keep: 24 * time.Hour}
+	for i := range 4 {
+		s.send("bed-1", i*60, "temperature", float64(i))
+	}
+	s.write(241, keep)
+	_, err := s.DeleteBefore(t.Context(), tablesFrom.Add(2*time.Hour))
+	require.NoError(t, err)
+	require.Len(t, asked(t, s.path, hours), 4)
+	require.NoError(t, s.Close())
+	content, err := os.ReadFile(s.path)
+	require.NoError(t, err)
+	content[strings.Index(string(content), "hash      BLOB")] ^= 1 // of the schema
+	require.NoError(t, os.WriteFile(s.path, content, 0o600))
+	s.open()
+	list, err := s.Salvages(t.Context())
+	require.NoError(t, err)
+	require.Len(t, list, 1)
+	assert.Equal(t, "hourly values from 2026-01-07 to 2026-01-07 whose readings were deleted", list[0].Lost)
+	require.NoError(t, s.regainAll(t.Context()))
+	s.write(242, keep)
+	assert.Len(t, asked(t, s.path, hours), 2)
+}
+
 // The hours of the others must not be forgotten when a device is purged while they are computed.
 func TestHoursAreComputedBesideAPurge(t *testing.T) {
 	s := openTables(t)
