@@ -338,8 +338,9 @@ func (s *Store) cutFlushed(ctx context.Context) error {
 				next = s.toCut(true)
 			}
 			if next == nil {
-				return nil
+				return nil // with this one all are on disk
 			}
+			s.tx.lazy = true
 			return next.run()
 		})
 		if err != nil || next == nil {
