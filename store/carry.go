@@ -185,7 +185,7 @@ func (c *carrier) walk(f *salvage.File) error {
 			c.lost = append(c.lost, fmt.Sprintf("what stood on %d pages and in %d single rows of table %s", len(damage.Pages), damage.Rows, t.name))
 		}
 	}
-	if err := c.sequence(w, named); err != nil {
+	if err := errors.Join(c.sequence(w, named), c.loseHours(w, named)); err != nil {
 		return err
 	}
 	for _, index := range named { // also to know that their pages are no table's

@@ -21,8 +21,10 @@ const (
 	flushReadings = blockReadings
 	flushAge      = 72 * time.Hour
 
-	// Bounds on the journal, and so on the tail and on the time that a start takes.
-	maxJournalReadings = 250_000
+	// Bounds on the journal, and so on the tail and on the time that a start takes: 40 bytes of memory and 0.7 µs a reading. A journal
+	// twice as long makes the first blocks of many devices twice as large, which are written again later: it saves 14 bytes written for
+	// each reading of 1,000 devices.
+	maxJournalReadings = 500_000
 	maxJournalBytes    = 16 << 20
 	maxJournalRecords  = 100_000
 
@@ -336,8 +338,9 @@ func (s *Store) cutFlushed(ctx context.Context) error {
 				next = s.toCut(true)
 			}
 			if next == nil {
-				return nil
+				return nil // with this one all are on disk
 			}
+			s.tx.lazy = true
 			return next.run()
 		})
 		if err != nil || next == nil {

@@ -3,9 +3,13 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
+	"slices"
+	"time"
 
 	"github.com/plantops/plantops/store/hourly"
+	"github.com/plantops/plantops/store/salvage"
 )
 
 const tableHours = 20 // that are looked up at once when hours are deleted
@@ -150,6 +154,45 @@ func (s *Store) noteKept(before int64) error {
 		return s.writeTableState(s.tables.computed, kept)
 	}
 	return nil
+}
+
+// loseHours names the hours of a damaged file that cannot be made anew: their readings are deleted. No table for other programs is
+// carried over, as nothing would tell a damaged number of it from a right one.
+func (c *carrier) loseHours(w *salvage.Walk, named []salvage.Table) error {
+	each := func(table string, row func(salvage.Row) error) (bool, error) {
+		i := slices.IndexFunc(named, func(t salvage.Table) bool { return t.Name == table })
+		if i < 0 {
+			return false, nil
+		}
+		damage, err := w.Tree(named[i].Root, row)
+		return damage.Any(), err
+	}
+	kept, lost := int64(math.MinInt64), hourly.Span{}
+	unknown, err := each("sql_state", func(row salvage.Row) error {
+		if len(row.Values) > 2 {
+			kept, _ = row.Values[2].(int64)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if c.memory != nil && c.memory.state.devices != nil { // it was open
+		kept, unknown = c.memory.tables.kept, false
+	}
+	damaged, err := each("sql_hour", func(row salvage.Row) error {
+		if at := row.RowID; at < kept/1000 && at > -maxBlockTime/1000 {
+			lost = lost.With(hourly.Around(at*1000, at*1000))
+		}
+		return nil
+	})
+	switch day := func(ms int64) string { return time.UnixMilli(ms).UTC().Format(time.DateOnly) }; {
+	case !lost.Empty():
+		c.lost = append(c.lost, fmt.Sprintf("hourly values from %s to %s whose readings were deleted", day(lost.From), day(lost.To-1)))
+	case unknown || damaged && kept > math.MinInt64:
+		c.lost = append(c.lost, "hourly values whose readings were deleted, where there were any")
+	}
+	return err
 }
 
 // purgeHours deletes the hours of a device that is purged.

@@ -392,7 +392,7 @@ func (c *carrier) count() (list []*countedDevice, err error) {
 		for _, v := range row[1 : changes+1] {
 			change.Values = append(change.Values, v.(int64))
 		}
-		d.facts.change(&change, 0)
+		d.facts.set(&change, 0)
 		byID[d.id], list = d, append(list, d)
 		return nil
 	})
@@ -420,13 +420,9 @@ func (c *carrier) count() (list []*countedDevice, err error) {
 				metrics[v.Metric] = true
 			}
 		}
-		base := int64(0)
-		for r.NextChange() {
-			change := r.Change()
-			if change.Device == baseDevice {
-				base = change.Values[0]
-			} else if d := byID[change.Device]; d != nil {
-				d.facts.change(change, base)
+		for change := (recordChanges{CommitReader: &r}); change.next(); {
+			if d := byID[r.Change().Device]; d != nil {
+				change.change(&d.facts)
 			}
 		}
 		return r.Err()

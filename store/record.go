@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"fmt"
 	"math"
+	"math/bits"
 	"slices"
 
 	"github.com/plantops/plantops/store/block"
@@ -35,6 +36,13 @@ const (
 	changes
 )
 
+// What is told shorter where that can be. What it is compared with is in the same change: what the table has may be newer than the record.
+const (
+	changeRowsLess    = 12                  // rows, less those messages that are stored
+	changeSeenThen    = block.ValueBits     // lastSeen is when the reading of the change came
+	changeReadingThen = block.ValueBits + 1 // lastReading is when that was measured
+)
+
 // baseDevice is no device: its one change is the base of times.
 const baseDevice = -1
 
@@ -49,19 +57,95 @@ func (f *facts) list(base int64) [changes]int64 {
 	}
 }
 
-// change sets what a record says. What a later version may have added is passed over.
-func (f *facts) change(c *block.Change, base int64) {
+// changeOf is what the running transaction has changed of a device; its values are appended to numbers.
+func (t *transaction) changeOf(d *device, base int64) block.Change {
+	c := block.Change{Device: d.id, Of: d.pending}
+	before, after := d.facts.list(base), d.next.list(base)
+	for bit := range after {
+		if before[bit] != after[bit] {
+			c.Mask |= 1 << bit
+		}
+	}
+	instead := func(bit, other int) { c.Mask = c.Mask&^(1<<bit) | 1<<other }
+	if both := uint32(1<<changeStored | 1<<changeRows); c.Mask&both == both {
+		instead(changeRows, changeRowsLess)
+	}
+	if c.Of > 0 {
+		e := &t.entries[c.Of-1]
+		if c.Mask>>changeLastSeen&1 != 0 && d.next.lastSeen == e.Received {
+			instead(changeLastSeen, changeSeenThen)
+		}
+		if c.Mask>>changeLastReading&1 != 0 && d.next.lastReading == e.Time {
+			instead(changeLastReading, changeReadingThen)
+		}
+	}
+	for bit, v := range after {
+		if c.Mask>>bit&1 != 0 {
+			t.numbers = append(t.numbers, v)
+		}
+	}
+	if c.Mask>>changeRowsLess&1 != 0 {
+		t.numbers = append(t.numbers, d.next.rows-d.next.counts.Stored)
+	}
+	return c
+}
+
+// recordChanges reads the changes of a record.
+type recordChanges struct {
+	*block.CommitReader
+	base int64
+}
+
+// next goes to the next change of a device.
+func (r *recordChanges) next() bool {
+	for r.NextChange() {
+		c := r.Change()
+		if c.Device != baseDevice {
+			return true
+		}
+		if len(c.Values) > 0 {
+			r.base = c.Values[0]
+		}
+	}
+	return false
+}
+
+// change sets what a record says.
+func (r *recordChanges) change(f *facts) {
+	c := r.Change()
+	f.set(c, r.base)
+	if c.Of == 0 {
+		return
+	}
+	received, time := r.Sent(c.Of)
+	if c.Mask>>changeSeenThen&1 != 0 {
+		f.lastSeen = received
+	}
+	if c.Mask>>changeReadingThen&1 != 0 {
+		f.lastReading = time
+	}
+}
+
+// set takes the values of a change. What a later version may have added is passed over.
+func (f *facts) set(c *block.Change, base int64) {
 	to := [changes]*int64{
 		&f.counts.Stored, &f.counts.Duplicate, &f.counts.Quarantined, &f.counts.Refused, &f.rows,
 		&f.lastSeen, &f.lastReading, &f.dropped, &f.skipped, &f.leftAt, &f.unsureSeen, &f.unsureLine,
 	}
 	next := 0
-	for bit := range changes {
-		if c.Mask>>bit&1 == 0 || next == len(c.Values) {
+	for bit := range block.ValueBits {
+		if c.Mask>>bit&1 == 0 {
 			continue
 		}
-		if *to[bit] = c.Values[next]; bit == changeLastSeen || bit == changeLastReading {
-			*to[bit] += base
+		switch v := c.Values[next]; bit {
+		case changeLastSeen, changeLastReading:
+			*to[bit] = v + base
+		case changeRowsLess:
+			f.rows = f.counts.Stored + v
+		default:
+			if bit < changes {
+				*to[bit] = v
+			}
 		}
 		next++
 	}
@@ -122,21 +206,14 @@ func (s *Store) writeRecord() error {
 	t.numbers = append(t.numbers[:0], base)
 	t.changes = append(t.changes[:0], block.Change{Device: baseDevice, Mask: 1})
 	for _, d := range t.touched {
-		c := block.Change{Device: d.id}
-		before, after := d.facts.list(base), d.next.list(base)
-		for bit := range after {
-			if before[bit] != after[bit] {
-				c.Mask |= 1 << bit
-				t.numbers = append(t.numbers, after[bit])
-			}
-		}
+		c := t.changeOf(d, base)
 		if c.Mask != 0 {
 			t.changes = append(t.changes, c)
 		}
 	}
 	used := 0 // numbers may have moved while it grew
 	for i := range t.changes {
-		n := ones(t.changes[i].Mask)
+		n := bits.OnesCount32(t.changes[i].Mask & (1<<block.ValueBits - 1))
 		t.changes[i].Values = t.numbers[used : used+n]
 		used += n
 	}
@@ -145,13 +222,6 @@ func (s *Store) writeRecord() error {
 		return fmt.Errorf("write record %d of the journal: %w", t.seq, err)
 	}
 	return nil
-}
-
-func ones(mask uint32) (n int) {
-	for ; mask != 0; mask &= mask - 1 {
-		n++
-	}
-	return n
 }
 
 // applyRecord takes a record that is committed into memory. The caller holds the lock of the state.
@@ -291,17 +361,9 @@ func (l *onDisk) replayRecord(r *block.CommitReader, seq int64, body []byte) err
 	if err := r.Reset(seq, body); err != nil {
 		return err
 	}
-	base := int64(0)
-	for r.NextChange() {
-		c := r.Change()
-		if c.Device == baseDevice {
-			if len(c.Values) > 0 {
-				base = c.Values[0]
-			}
-			continue
-		}
-		if d := l.byID[c.Device]; d != nil {
-			if d.change(c, base); d.dirty == 0 {
+	for c := (recordChanges{CommitReader: r}); c.next(); {
+		if d := l.byID[r.Change().Device]; d != nil {
+			if c.change(&d.facts); d.dirty == 0 {
 				d.dirty = seq
 			}
 		}

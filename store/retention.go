@@ -24,13 +24,17 @@ const (
 
 // DeleteBefore deletes the readings whose time is before cutoff and returns how many times of devices that were, of whatever number
 // of metrics. What was counted stays counted. It works in small transactions, between which whoever waits to write comes first;
-// after an error or the end of ctx, what the finished ones deleted is gone, and the next call goes on. A block that has older and
-// newer readings is written anew. A reading that came while the clock was not to be trusted stays, until Redate has put it right.
-// The space is used again for new readings, the file does not shrink.
+// after an error or the end of ctx, what the finished ones deleted is gone, unless the power fails just then, and the next call goes
+// on. A block that has older and newer readings is written anew. A reading that came while the clock was not to be trusted stays, until
+// Redate has put it right. The space is used again for new readings, the file does not shrink.
 func (s *Store) DeleteBefore(ctx context.Context, cutoff time.Time) (deleted int64, err error) {
 	before := cutoff.UnixMilli()
 	var due []int64
-	if err = s.freeing(ctx, func() error { return s.noteKept(before) }); err == nil {
+	note := func() error {
+		s.tx.lazy = true // on disk with the first deletion
+		return s.noteKept(before)
+	}
+	if err = s.freeing(ctx, note); err == nil {
 		due, err = s.devicesBefore(ctx, before)
 	}
 	for err == nil && len(due) > 0 {
@@ -66,6 +70,7 @@ func (s *Store) flushBefore(ctx context.Context, before int64) error {
 					devices = append(devices, d)
 				}
 			}
+			s.tx.lazy = true // as in compaction
 			return s.flushDevices(devices)
 		})
 		if err != nil {
@@ -107,6 +112,7 @@ func (s *Store) deleteBlocks(ctx context.Context, of *device, before int64) (del
 		var more bool
 		err = s.freeing(ctx, func() (err error) {
 			n, last, more, err = s.deleteSomeBlocks(of, before, behind)
+			s.tx.lazy = more // with the last one all are on disk
 			return err
 		})
 		if err == nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/plantops/plantops/store/storetest"
 )
 
-// BenchmarkStart opens a store with a year of readings in blocks and as many in the journal as there may be, 250,000. PLANTOPS_BENCH_DEVICES
+// BenchmarkStart opens a store with a year of readings in blocks and as many in the journal as there may be, 500,000. PLANTOPS_BENCH_DEVICES
 // says how large the year is (10).
 func BenchmarkStart(b *testing.B) {
 	path := benchJournal(b)
@@ -39,7 +39,7 @@ func BenchmarkStart(b *testing.B) {
 
 // benchJournal is a copy of the year with a journal that is as long as it may be.
 func benchJournal(b *testing.B) string {
-	const devices, readings = 1000, 249_000 // fewer of each than become a block, and within a day
+	const devices, readings = 1000, 499_000 // fewer of each than become a block, and within a day
 	path := copyOf(b, benchYear(b))
 	fleet := storetest.NewFleet(devices, yearPast, yearEvery)
 	s, err := store.Open(b.Context(), fleet.Options(path))

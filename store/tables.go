@@ -293,12 +293,21 @@ func (p *tablePass) writeWindow() (more bool, err error) {
 	if err = p.takeWindow(&w); err != nil || len(w.devices) == 0 {
 		return true, err
 	}
+	err = p.writeHours(&w)
+	if errors.Is(err, ErrNotFound) { // a device was purged; the others are still due
+		return true, nil
+	}
+	return true, err
+}
+
+// writeHours computes and writes the hours of a window. After an error they are due again.
+func (p *tablePass) writeHours(w *hourWindow) (err error) {
 	var changes []hourly.Change
 	if p.series == nil {
 		_, err = p.readSeries()
 	}
 	if err == nil {
-		changes, err = p.compute(&w)
+		changes, err = p.compute(w)
 	}
 	for some := range slices.Chunk(changes, tableRows) {
 		if err == nil {
@@ -312,7 +321,7 @@ func (p *tablePass) writeWindow() (more bool, err error) {
 			}
 		}))
 	}
-	return true, err
+	return err
 }
 
 // nextHours is the first window of a span: from the first reading or hour in it.
@@ -401,9 +410,6 @@ func (p *tablePass) compute(w *hourWindow) ([]hourly.Change, error) {
 				}
 			}
 			continue
-		}
-		if errors.Is(err, ErrNotFound) { // it was purged
-			return nil, nil
 		}
 		if err != nil {
 			return nil, err

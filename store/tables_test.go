@@ -13,6 +13,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/plantops/plantops/store/hourly"
 )
 
 // asked are the rows of an answer to another program, which opens the file itself.
@@ -237,6 +239,50 @@ func TestHoursFollowReadingsThatAreDatedAnew(t *testing.T) {
 	require.NoError(t, err)
 	s.write(6*60+1, TableOptions{Hourly: true})
 	assert.Equal(t, []string{"1767805200 bed-1 temperature 20 20 20 1"}, asked(t, s.path, hours))
+}
+
+// A file that is made anew has no hours but those that can be computed, and says which ones it has not.
+func TestHoursThatADamagedFileTakesAlongAreNamed(t *testing.T) {
+	s := openTables(t)
+	keep := TableOptions{Hourly: true, Keep: 24 * time.Hour}
+	for i := range 4 {
+		s.send("bed-1", i*60, "temperature", float64(i))
+	}
+	s.write(241, keep)
+	_, err := s.DeleteBefore(t.Context(), tablesFrom.Add(2*time.Hour))
+	require.NoError(t, err)
+	require.Len(t, asked(t, s.path, hours), 4)
+	require.NoError(t, s.Close())
+	content, err := os.ReadFile(s.path)
+	require.NoError(t, err)
+	content[strings.Index(string(content), "hash      BLOB")] ^= 1 // of the schema
+	require.NoError(t, os.WriteFile(s.path, content, 0o600))
+	s.open()
+	list, err := s.Salvages(t.Context())
+	require.NoError(t, err)
+	require.Len(t, list, 1)
+	assert.Equal(t, "hourly values from 2026-01-07 to 2026-01-07 whose readings were deleted", list[0].Lost)
+	require.NoError(t, s.regainAll(t.Context()))
+	s.write(242, keep)
+	assert.Len(t, asked(t, s.path, hours), 2)
+}
+
+// The hours of the others must not be forgotten when a device is purged while they are computed.
+func TestHoursAreComputedBesideAPurge(t *testing.T) {
+	s := openTables(t)
+	s.send("bed-1", 1, "temperature", 20)
+	s.send("bed-2", 1, "temperature", 21)
+	s.now = tablesFrom.Add(61 * time.Minute)
+	pass := tablePass{s: s.Store, ctx: t.Context(), options: TableOptions{Hourly: true}, end: math.MaxInt64}
+	w := hourWindow{span: hourly.Around(tablesFrom.UnixMilli(), tablesFrom.UnixMilli())}
+	require.NoError(t, pass.takeWindow(&w))
+	require.Len(t, w.devices, 2)
+	_, err := s.PurgeDevice(t.Context(), "bed-1")
+	require.NoError(t, err)
+	require.ErrorIs(t, pass.writeHours(&w), ErrNotFound)
+	s.write(62, TableOptions{Hourly: true})
+	assert.Equal(t, []string{"1767787200 bed-2 temperature 21 21 21 1"}, asked(t, s.path, hours))
+	assert.Equal(t, []string{fmt.Sprint(tablesFrom.UnixMilli())}, asked(t, s.path, `SELECT computed FROM sql_state`))
 }
 
 // A panel of one device must not read the hours of all.

@@ -157,8 +157,8 @@ func TestAViewEndsWithItsStore(t *testing.T) {
 func TestAViewEndsWithItsContext(t *testing.T) {
 	s := openTest(t, Options{})
 	var batch []Message
-	for i := range int64(2 * pageRows) {
-		batch = append(batch, telemetry("a", noon+i, Value{"ph", 6}))
+	for i := range int64(pageRows) { // a chunk of each, be they in blocks by then or not
+		batch = append(batch, telemetry("a", noon+i, Value{"ph", 6}), telemetry("b", noon+i, Value{"ph", 6}))
 	}
 	mustAppend(t, s, batch...)
 	v := openView(t, s)

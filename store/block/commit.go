@@ -3,15 +3,19 @@ package block
 import (
 	"encoding/binary"
 	"math"
+	"math/bits"
 )
 
-// A record is: version, stamp, number of readings, the readings, number of changes, the changes, checksum. A reading is one byte
+// A record is: version, stamp, number of readings, number of changes, the readings, the changes, checksum. A reading is one byte
 // of shape and flags, the distance of its device from that of the reading before, that of its time of arrival likewise, how long
 // before that it was measured, flags and given time when there are any, and its values. Most readings of a commit have the
 // same few sets of metrics, so the metrics, and in how many decimals each is written, are a shape that is named once and then
-// referred to.
+// referred to. A change is how its mask differs from that of the change before, the distance of its reading from the one behind that of
+// the change before, its device when it has no reading, and its values: of a commit in which each device sent once, two bytes and the
+// values. Version 1, which is read too, has the number of changes behind the readings, and of each change the device, the mask, the
+// number of values, the values, and a text that was always empty.
 const (
-	commitVersion = 1
+	commitVersion = 2
 
 	shapes    = 32 // that are remembered; the next one takes the place of the oldest
 	shapeMask = shapes - 1
@@ -37,32 +41,40 @@ type Entry struct {
 // Change is what a commit changes in the counters of a device: numbers, whose meaning is the caller's, by their place in a mask.
 type Change struct {
 	Device int64
-	Mask   uint32
-	Values []int64 // one for each bit of Mask, lowest first
-	Text   string  // any
+	Of     int     // the reading of the device to which it belongs, counted from one; 0: none
+	Mask   uint32  // bits from ValueBits on have no value
+	Values []int64 // one for each other bit of Mask, lowest first
 }
 
+// ValueBits is how many bits of a mask have a value.
+const ValueBits = 16
+
+func valuesOf(mask uint32) int { return bits.OnesCount32(mask & (1<<ValueBits - 1)) }
+
 // AppendCommit appends the record of a commit to dst. The row's number is part of its checksum. Values must be finite, at most
-// MaxMetrics in a reading, and in order of metric.
+// MaxMetrics in a reading, and in order of metric; those of a change as many as its mask says.
 func AppendCommit(dst []byte, seq int64, c *Commit) []byte {
 	from := len(dst)
 	w := commitWriter{b: append(dst, commitVersion)}
 	w.b = binary.AppendVarint(w.b, c.Stamp)
 	w.b = binary.AppendUvarint(w.b, uint64(len(c.Readings)))
+	w.b = binary.AppendUvarint(w.b, uint64(len(c.Changes)))
 	for i := range c.Readings {
 		w.reading(&c.Readings[i])
 	}
-	b := binary.AppendUvarint(w.b, uint64(len(c.Changes)))
+	b, mask, of := w.b, uint32(0), 0
 	for i := range c.Changes {
 		ch := &c.Changes[i]
-		b = binary.AppendVarint(b, ch.Device)
-		b = binary.AppendUvarint(b, uint64(ch.Mask))
-		b = binary.AppendUvarint(b, uint64(len(ch.Values)))
+		b = binary.AppendUvarint(b, uint64(ch.Mask^mask))
+		b = binary.AppendVarint(b, int64(ch.Of-of-1))
+		if mask = ch.Mask; ch.Of == 0 {
+			b = binary.AppendVarint(b, ch.Device)
+		} else {
+			of = ch.Of
+		}
 		for _, v := range ch.Values {
 			b = binary.AppendVarint(b, v)
 		}
-		b = binary.AppendUvarint(b, uint64(len(ch.Text)))
-		b = append(b, ch.Text...)
 	}
 	return seal(b, from, seq)
 }
@@ -211,24 +223,31 @@ type CommitReader struct {
 	changes  int // left; -1: their number is not read yet
 	entry    Entry
 	change   Change
+	of       int         // that of the change before which had one
+	passed   []passed    // readings, when changes may belong to them
 	shapes   [shapes]int // where in body each stands
 	used     int
 }
+
+// passed is what is remembered of a reading.
+type passed struct{ device, received, time int64 }
 
 // Reset begins to read the record of row seq, or says ErrDamaged.
 func (r *CommitReader) Reset(seq int64, body []byte) error {
 	r.entry = Entry{Reading: Reading{Values: r.entry.Values[:0]}}
 	r.change = Change{Values: r.change.Values[:0]}
-	r.stamp, r.readings, r.left, r.changes, r.used = 0, 0, 0, -1, 0
+	r.stamp, r.readings, r.left, r.changes, r.used, r.of, r.passed = 0, 0, 0, -1, 0, 0, r.passed[:0]
 	b, ok := unseal(body, seq)
-	if !ok || len(b) == 0 || b[0] != commitVersion {
+	if !ok || len(b) == 0 || b[0] == 0 || b[0] > commitVersion {
 		r.in = scanner{bad: true}
 		return ErrDamaged
 	}
 	r.body, r.in = b, scanner{b: b[1:]}
 	r.stamp = r.in.signed()
 	r.readings = int(r.in.atMost(uint64(len(b))))
-	r.left = r.readings
+	if r.left = r.readings; b[0] > 1 {
+		r.changes = int(r.in.atMost(uint64(len(b))))
+	}
 	return r.Err()
 }
 
@@ -270,7 +289,9 @@ func (r *CommitReader) Next() bool {
 	if r.in.bad {
 		return false
 	}
-	r.values(r.shapes[slot])
+	if r.values(r.shapes[slot]); r.changes > 0 {
+		r.passed = append(r.passed, passed{e.Device, e.Received, e.Time})
+	}
 	return !r.in.bad
 }
 
@@ -327,14 +348,46 @@ func (r *CommitReader) NextChange() bool {
 	}
 	r.changes--
 	c := &r.change
+	if r.body[0] == 1 {
+		r.oldChange()
+		return !r.in.bad
+	}
+	c.Mask ^= uint32(r.in.atMost(math.MaxUint32))
+	c.Of = r.of + 1 + int(r.in.signed())
+	switch {
+	case c.Of < 0 || c.Of > len(r.passed):
+		r.in.bad, c.Of = true, 0
+	case c.Of == 0:
+		c.Device = r.in.signed()
+	default:
+		r.of, c.Device = c.Of, r.passed[c.Of-1].device
+	}
+	r.changeValues()
+	return !r.in.bad
+}
+
+// oldChange reads a change of version 1.
+func (r *CommitReader) oldChange() {
+	c := &r.change
 	c.Device = r.in.signed()
-	c.Mask = uint32(r.in.atMost(math.MaxUint32))
+	c.Mask = uint32(r.in.atMost(1<<ValueBits - 1))
+	r.in.bad = r.in.unsigned() != uint64(valuesOf(c.Mask)) || r.in.bad
+	r.changeValues()
+	_ = r.in.section()
+}
+
+func (r *CommitReader) changeValues() {
+	c := &r.change
 	c.Values = c.Values[:0]
-	for range r.in.atMost(uint64(len(r.in.b))) {
+	for range valuesOf(c.Mask) {
 		c.Values = append(c.Values, r.in.signed())
 	}
-	c.Text = string(r.in.section())
-	return !r.in.bad
+}
+
+// Sent tells when the reading to which a change belongs was received, and when it was measured.
+func (r *CommitReader) Sent(of int) (received, time int64) {
+	p := &r.passed[of-1]
+	return p.received, p.time
 }
 
 // Change is what NextChange went to, valid until the next call of it.

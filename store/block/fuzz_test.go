@@ -159,7 +159,7 @@ func requireCommit(t *testing.T, c *Commit, body []byte) {
 	n = 0
 	for ; r.NextChange(); n++ {
 		want, got := c.Changes[n], r.Change()
-		require.True(t, want.Device == got.Device && want.Mask == got.Mask && want.Text == got.Text && slices.Equal(want.Values, got.Values))
+		require.True(t, want.Device == got.Device && want.Of == got.Of && want.Mask == got.Mask && slices.Equal(want.Values, got.Values))
 	}
 	require.Equal(t, len(c.Changes), n)
 	require.NoError(t, r.Err())
@@ -183,7 +183,7 @@ func seeds(tb testing.TB, add func(m Meta, summary, body, commit []byte)) {
 				}
 				c.Readings = append(c.Readings, Entry{int64(i), readings[i]})
 			}
-			c.Changes = []Change{{Device: 3, Mask: 5, Values: []int64{1, march}, Text: "text"}}
+			c.Changes = []Change{{Device: 3, Mask: 5, Values: []int64{1, march}}, {Device: c.Readings[0].Device, Of: 1, Mask: 1<<20 | 1, Values: []int64{7}}}
 			m, summary, body, err := e.Encode(Key(Month(march), 3, 4), readings)
 			require.NoError(tb, err)
 			commit := AppendCommit(nil, 5, &c)
