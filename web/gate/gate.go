@@ -16,7 +16,10 @@ package gate
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
+	"net/netip"
+	"time"
 
 	"github.com/plantops/plantops/store/people"
 )
@@ -74,8 +77,57 @@ func Need(role Role, next http.Handler) http.Handler {
 	})
 }
 
-// Gate is one gate. Make it with New.
+// Account is somebody with a password.
+type Account struct {
+	Name string
+	Role Role // "": may not log in here
+}
+
+// Accounts are those who log in with a password. A device, or an account of bare rules, has no role.
+type Accounts interface {
+	// Authenticate returns the account if name and password are right; it may wait for a slow hash until gone is closed.
+	Authenticate(name, password string, gone <-chan struct{}) (Account, bool)
+	// Account returns the one of that name, from memory.
+	Account(name string) (Account, bool)
+}
+
+// People are the sessions and bearer tokens that are kept; *people.Keeper is one.
+type People interface {
+	Verify(ctx context.Context, secret string) (people.Token, bool)
+	Session(ctx context.Context, cookie string) (people.Session, error)
+	MakeSession(ctx context.Context, account string, lifetime time.Duration) (cookie string, s people.Session, err error)
+	Touch(ctx context.Context, cookie string, s people.Session, lifetime time.Duration) error
+	EndSession(ctx context.Context, cookie string) error
+}
+
+// Options say whom the gate knows.
+type Options struct {
+	People   People
+	Accounts Accounts
+	// Hosts are names and addresses by which this machine may be called beside those that it has by itself; *.example stands for one
+	// level more.
+	Hosts []string
+	// Proxies may say for whom they ask (X-Forwarded-For) and whether by HTTPS (X-Forwarded-Proto); what others say of that is taken away.
+	Proxies []netip.Prefix
+	// ProxiesOnly refuses all others but this machine itself: between them and the gate nothing is encrypted.
+	ProxiesOnly bool
+	BasePath    string // of the page, such as /plantops; "": none
+	Log         *slog.Logger
+}
+
+// Gate is one gate. Make it with New. It is safe for concurrent use.
 type Gate struct {
 	// Pairing is when devices may register without a token.
 	Pairing Window
+
+	options Options
+	names   ownNames
+	guesses guesses
+	links   links
+	origins http.CrossOriginProtection
+}
+
+// New returns a gate.
+func New(o Options) *Gate {
+	return &Gate{options: o}
 }
