@@ -118,10 +118,13 @@ func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 // Mount adds what is served, before Run: what needs parts that start later.
 func (s *Server) Mount(more ...Mount) { s.options.Mounts = append(s.options.Mounts, more...) }
 
-// Close gives the address up; for who does not call Run.
+// Close gives the address up; for who does not call Run. After Run it does nothing.
 func (s *Server) Close() error {
 	s.end()
-	return s.listener.Close()
+	if err := s.listener.Close(); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
 }
 
 // Run serves until ctx ends, and returns when nobody is served any more: what is being answered has a moment to end, streams are ended. It
