@@ -52,7 +52,10 @@ func open(t *testing.T) *box {
 	b.server = &fakeServer{Server: control.New(control.Options{Store: b.store, BackendUsername: "plantops_backend", OfflineAfter: offlineAfter, Version: "test",
 		Listeners: control.Contact{TLS: "0.0.0.0:8883"}}), store: b.store}
 	handler := New(Options{Store: b.store, Server: b.server, Version: "test", Now: time.Now, Log: slog.New(slog.DiscardHandler),
-		Who:     func(ctx context.Context) (string, people.Role, bool) { r, ok := ctx.Value(roleKey{}).(people.Role); return "anna", r, ok },
+		Who: func(ctx context.Context) (string, people.Role, bool) {
+			r, ok := ctx.Value(roleKey{}).(people.Role)
+			return "anna", r, ok
+		},
 		Pairing: b.pairing.Load, OfflineAfter: func() time.Duration { return offlineAfter }})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if role := r.Header.Get("Role"); role != "" {
