@@ -314,6 +314,9 @@ func (q *appendQueue) takeAll() []*waiting {
 func (s *Store) appendLater(ctx context.Context, w *waiting) ([]Outcome, error) {
 	s.appends.add(w)
 	s.pace.Wait(ctx, w.done)
+	if ctx.Err() != nil && s.appends.remove(w) { // and not a commit before its time
+		return w.outcomes, fmt.Errorf("store %d messages: %w", len(w.batch), ctx.Err())
+	}
 	select {
 	case <-w.done:
 		return w.outcomes, w.err
