@@ -49,6 +49,12 @@ func (a *Authority) ServerTLS(requireClient bool) *tls.Config {
 	}
 }
 
+// WebTLS is the configuration for a listener that asks for no certificate of clients, and negotiates the protocol (NextProtos), which
+// http.Server adds. Each handshake takes the certificates in use at that moment.
+func (a *Authority) WebTLS() *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS12, Time: a.judge, GetCertificate: a.certificateFor}
+}
+
 // LoadClient reads the certificate that a client shows, with those in between, and its key, with the checks and the words of Open.
 func LoadClient(certPath, keyPath string) (tls.Certificate, error) {
 	chain, err := readServerCertificates(certPath)

@@ -29,6 +29,7 @@ type Config struct {
 	Bridges   []Bridge  `mapstructure:"bridges"`
 	Store     Store     `mapstructure:"store"`
 	Backup    Backup    `mapstructure:"backup"`
+	HTTP      HTTP      `mapstructure:"http"`
 	Limits    Limits    `mapstructure:"limits"`
 	Log       Log       `mapstructure:"log"`
 }
@@ -185,6 +186,7 @@ func Default() Config {
 		},
 		Store:  Store{SQLHourly: true},
 		Backup: Backup{Keep: 7, Certs: true},
+		HTTP:   HTTP{Address: "127.0.0.1:8080", AllowedHosts: []string{}, TrustedProxies: []string{}},
 		Log:    Log{Level: "info", Format: "text"},
 	}
 }

@@ -110,6 +110,12 @@ var settings = []setting{
 	{path: "backup.after", field: func(c *Config) any { return &c.Backup.After }, meaning: "command that is run by a shell after each of them, with its path in PLANTOPS_BACKUP; empty means none"},
 	{path: "backup.certs", field: func(c *Config) any { return &c.Backup.Certs }, meaning: "put the certificates and their keys into those backups, without which devices do not know a restored server"},
 
+	{path: "http.address", field: func(c *Config) any { return &c.HTTP.Address }, meaning: "host:port of the web page and its API: on the loopback plain, else over TLS, or plain to trusted_proxies; off means none"},
+	{path: "http.base_path", field: func(c *Config) any { return &c.HTTP.BasePath }, meaning: "path below which a proxy serves them, such as /plantops"},
+	{path: "http.allowed_hosts", field: func(c *Config) any { return &c.HTTP.AllowedHosts }, meaning: "names by which browsers may call this machine, beside localhost, its own names and addresses, and certs.extra_names"},
+	{path: "http.trusted_proxies", field: func(c *Config) any { return &c.HTTP.TrustedProxies }, meaning: "addresses and networks of reverse proxies, which end TLS and say for whom they ask"},
+	{path: "http.registration_address", field: func(c *Config) any { return &c.HTTP.RegistrationAddress }, meaning: "host:port, such as :8000, where old firmware registers over plain HTTP while a pairing window is open (plantops pair); empty means none"},
+
 	{path: "limits.max_connections", field: func(c *Config) any { return &c.Limits.MaxConnections }, meaning: "most connections at a time"},
 	{path: "limits.max_unauthenticated", field: func(c *Config) any { return &c.Limits.MaxUnauthenticated }, meaning: "most connections at a time that have not logged in yet"},
 	{path: "limits.max_unauthenticated_per_address", field: func(c *Config) any { return &c.Limits.MaxUnauthenticatedPerAddress }, meaning: "the same, from one address"},

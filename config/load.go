@@ -175,6 +175,9 @@ func (l Loaded) portProblems(tcp, tls int) []problem {
 	return problems
 }
 
+// IsSet reports whether a setting comes from somewhere, and is not merely the default.
+func (l Loaded) IsSet(key string) bool { return l.value(key).Source != fromDefault }
+
 // source is where a setting, or what stands below one, comes from; what is not written stands where it is missing.
 func (l Loaded) source(key string) string {
 	for at := key; at != ""; at = at[:max(0, strings.LastIndexAny(at, ".["))] {

@@ -21,6 +21,7 @@ func (c Config) problems() []problem {
 	v := &validator{config: &c}
 	v.files()
 	v.listeners()
+	v.http()
 	v.certs()
 	v.mqtt()
 	v.ingest()

@@ -18,6 +18,7 @@
 //	lock.go       the lock of the data directory, whose holder owns the socket
 //	errors.go     kinds of failure, and remedies on their way to a person
 //	hints.go      the remedies that are known for a kind of error
+//	web.go        bearer tokens, the pairing window, one-time links of the web page
 //	moment.go     times and sizes as programs and people read them
 //
 // It prints nothing and knows no command line: cmd/plantops decides about exit codes and tables. What the configuration
@@ -26,6 +27,7 @@ package control
 
 import (
 	"context"
+	"time"
 
 	"github.com/plantops/plantops/store"
 	"github.com/plantops/plantops/store/backup"
@@ -102,6 +104,15 @@ type Operator interface {
 	Derive(ctx context.Context, formula string) (Derived, error)
 	// RemoveDerived takes it away.
 	RemoveDerived(ctx context.Context, name string) error
+	// AddToken makes a bearer token for the web page's API and returns its secret, which nobody can be told again. The errors wrap those of
+	// store/people: ErrInvalidName, ErrInvalidRole, ErrExists, ErrMany.
+	AddToken(ctx context.Context, name string, role store.WebRole) (secret string, err error)
+	// RemoveToken ends a token at once. The error wraps people.ErrNotFound.
+	RemoveToken(ctx context.Context, name string) error
+	// Pair opens the pairing window. This and OpenWeb fail with ErrNoWeb where no page is served.
+	Pair(ctx context.Context, d time.Duration) (Pairing, error)
+	// OpenWeb makes a one-time link to the page: for an account or, without one, for who owns this machine.
+	OpenWeb(ctx context.Context, account string) (WebLink, error)
 	// NoteBackup remembers a backup that a person made, for Status.
 	NoteBackup(ctx context.Context, e backup.Entry) error
 }

@@ -10,6 +10,8 @@ var (
 	ErrUnauthorized = errors.New("not authorised")
 	// ErrNoBroker: there is no broker in the server that could be asked.
 	ErrNoBroker = errors.New("the broker is another program")
+	// ErrNoWeb: no web page is served that could be opened.
+	ErrNoWeb = errors.New("the web page is not served")
 )
 
 // kindError is err with a kind; its text is that of err alone.

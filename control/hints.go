@@ -39,6 +39,8 @@ func kindHint(err error) string {
 		return "stop it, or give this one another data_dir (--data-dir)"
 	case errors.As(err, &locked):
 		return fmt.Sprintf("stop it, or give this one another data_dir (--data-dir); who it is: ps -p %d", locked.PID)
+	case errors.Is(err, ErrNoWeb):
+		return "set http.address, or find out in the log of the server why it is not served"
 	case errors.Is(err, store.ErrInDoubt): // also with what stands in the way of finding out
 		return "it may be stored: look whether it is before you do it again; the disk of the database fails, see the log of the kernel"
 	case errors.Is(err, store.ErrNewerSchema):

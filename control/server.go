@@ -58,6 +58,7 @@ type Running struct {
 	Retain func()
 	// Bridges tells how those to other brokers are. nil: there are none.
 	Bridges func() []bridge.Status
+	Web     Web      // nil: no page is served
 	Before  Baseline // what the database held before the broker let anybody in
 }
 

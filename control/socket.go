@@ -16,6 +16,7 @@ import (
 
 	"github.com/plantops/plantops/store"
 	"github.com/plantops/plantops/store/backup"
+	"github.com/plantops/plantops/store/people"
 )
 
 // MaxSocketPathBytes is what fits into a unix socket's address on Linux, see unix(7).
@@ -218,6 +219,7 @@ func handler(o Operator) http.Handler {
 		}
 		return struct{}{}, o.RemoveUser(r.Context(), user.Name)
 	})
+	handleWeb(o, handle)
 	handle("POST /certificates/reload", func(r *http.Request) (any, error) {
 		ended, err := o.ReloadCertificates(r.Context())
 		return countReply{ended}, err
@@ -292,7 +294,8 @@ func socketKinds() map[string]error {
 		"exists": store.ErrExists, "not_found": store.ErrNotFound, "other_role": store.ErrOtherRole, "invalid_id": store.ErrInvalidID,
 		"invalid_filter": store.ErrInvalidFilter, "invalid_password": store.ErrInvalidPassword,
 		"nothing_to_confirm": ErrNothingToConfirm, "full": store.ErrFull, "locked": store.ErrLocked, kindInDoubt: store.ErrInDoubt,
-		"no_broker": ErrNoBroker,
+		"no_broker": ErrNoBroker, "no_web": ErrNoWeb, "token_exists": people.ErrExists, "no_token": people.ErrNotFound,
+		"token_name": people.ErrInvalidName, "role": people.ErrInvalidRole, "many": people.ErrMany,
 	}
 }
 

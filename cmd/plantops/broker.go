@@ -13,20 +13,13 @@ import (
 	"golang.org/x/term"
 
 	"github.com/plantops/plantops/broker/topic"
+	"github.com/plantops/plantops/config"
 	"github.com/plantops/plantops/control"
 )
 
-// askServer is for commands about the broker, which only a running server has.
-func (a *app) askServer(ctx context.Context, do func(*control.Client) error) error {
-	loaded, err := a.load()
-	if err != nil {
-		return err
-	}
-	server, err := runningServer(ctx, loaded.Config)
-	if err != nil {
-		return err
-	}
-	err = do(server)
+// askBroker is for commands about the broker, which only a running server has.
+func (a *app) askBroker(ctx context.Context, do func(*control.Client) error) error {
+	err := a.askServer(ctx, func(_ config.Config, server *control.Client) error { return do(server) })
 	if errors.Is(err, control.ErrNoBroker) {
 		err = control.WithHint(err, "ask that one; plantops sub and plantops pub speak to any broker")
 	}
@@ -59,7 +52,7 @@ func newRetainedList(a *app) *cobra.Command {
 			if limit < 0 {
 				return usageError(cmd, fmt.Errorf("--limit %d: use a positive number, or 0 for all", limit))
 			}
-			return a.askServer(cmd.Context(), func(server *control.Client) error {
+			return a.askBroker(cmd.Context(), func(server *control.Client) error {
 				more := limit // one more than is shown tells whether there are more
 				if limit > 0 && limit < math.MaxInt {
 					more++
@@ -121,7 +114,7 @@ subscribers get that empty message. Without a terminal add --yes.`,
 			if err != nil {
 				return usageError(cmd, err)
 			}
-			return a.askServer(cmd.Context(), func(server *control.Client) error {
+			return a.askBroker(cmd.Context(), func(server *control.Client) error {
 				if !yes {
 					if err := a.askWhetherToClear(cmd, server, filter); err != nil {
 						return err
@@ -183,7 +176,7 @@ func newSessionList(a *app) *cobra.Command {
 		Short: "List the clients that are connected, and those that are away and may come back",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.askServer(cmd.Context(), func(server *control.Client) error {
+			return a.askBroker(cmd.Context(), func(server *control.Client) error {
 				list, err := server.Sessions(cmd.Context())
 				if err != nil {
 					return err
@@ -235,7 +228,7 @@ func newSessionEnd(a *app) *cobra.Command {
 		Short: "End a session: its connection, its subscriptions and what waits in it",
 		Args:  args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			return a.askServer(cmd.Context(), func(server *control.Client) error {
+			return a.askBroker(cmd.Context(), func(server *control.Client) error {
 				if err := server.EndSession(cmd.Context(), given[0]); err != nil {
 					return control.WithHint(err, `sessions: plantops session list`)
 				}

@@ -237,7 +237,7 @@ func printCertificate(w io.Writer, info certs.Info) error {
 // This file decides which certificates are shown and trusted, and by which clock they are judged.
 
 // needsAuthority reports whether this process shows certificates.
-func needsAuthority(cfg config.Config) bool { return cfg.Listeners.TLS.Enabled }
+func needsAuthority(cfg config.Config) bool { return cfg.Listeners.TLS.Enabled || cfg.HTTP.Encrypted() }
 
 // usesOwnCA reports whether the subscriber trusts the certificate authority that serve creates.
 func usesOwnCA(cfg config.Config) bool {

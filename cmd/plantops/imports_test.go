@@ -30,7 +30,7 @@ var arrows = map[string][]string{
 	"broker/topic/topictest":     {},
 	"broker/journal/journaltest": {"broker/journal"},
 	"certs":                      {},
-	"cmd/plantops":               {"bridge", "broker", "broker/topic", "certs", "cmd/plantops/clock", "cmd/plantops/doctor", "cmd/plantops/export", "cmd/plantops/histories", "cmd/plantops/intake", "cmd/plantops/listing", "cmd/plantops/mqttcli", "cmd/plantops/progress", "cmd/plantops/snippet", "config", "config/mosquitto", "control", "deploy/esp32", "ingest", "ingest/source", "store", "store/backup", "store/derive", "store/history", "store/sqldoor"},
+	"cmd/plantops":               {"bridge", "broker", "broker/topic", "certs", "cmd/plantops/clock", "cmd/plantops/doctor", "cmd/plantops/export", "cmd/plantops/histories", "cmd/plantops/intake", "cmd/plantops/listing", "cmd/plantops/mqttcli", "cmd/plantops/progress", "cmd/plantops/snippet", "config", "config/mosquitto", "control", "deploy/esp32", "ingest", "ingest/source", "store", "store/backup", "store/derive", "store/history", "store/people", "store/sqldoor", "web", "web/gate", "web/qr"},
 	"cmd/plantops/clock":         {},
 	"cmd/plantops/doctor":        {"control", "store"},
 	"cmd/plantops/export":        {"cmd/plantops/listing", "cmd/plantops/progress", "store/foreign", "store/history"},
@@ -42,7 +42,7 @@ var arrows = map[string][]string{
 	"cmd/plantops/snippet":       {},
 	"config":                     {"broker/topic"},
 	"config/mosquitto":           {"broker/topic"},
-	"control":                    {"bridge", "broker", "certs", "ingest", "ingest/source", "store", "store/backup", "store/derive"},
+	"control":                    {"bridge", "broker", "certs", "ingest", "ingest/source", "store", "store/backup", "store/derive", "store/people"},
 	"deploy/esp32":               {},
 	"ingest":                     {"ingest/payload", "ingest/source", "store"},
 	"ingest/source":              {"broker/topic", "ingest/payload"},
@@ -66,6 +66,9 @@ var arrows = map[string][]string{
 	"store/swap":                 {},
 	"store/tail":                 {"store/block", "store/pack"},
 	"store/salvage":              {},
+	"web":                        {"web/gate"},
+	"web/gate":                   {"store/people"},
+	"web/qr":                     {},
 	"store/storetest":            {"store", "store/block/blocktest"},
 	"store/block/blocktest":      {"store/block"},
 
@@ -117,6 +120,8 @@ var homes = map[string][]string{
 	"modernc.org/sqlite":               {"store", "store/backup", "store/foreign", "store/sqldoor"},
 	"database/sql":                     {"store", "store/backup", "store/foreign", "store/sqldoor"},
 	"golang.org/x/crypto":              {"store/password"},
+	"golang.org/x/time":                {"web/gate"},
+	"rsc.io/qr":                        {"web/qr"},
 	"github.com/spf13/cobra":           {"cmd/plantops"},
 	"github.com/coreos/go-systemd":     {"cmd/plantops"},
 	"github.com/lmittmann/tint":        {"cmd/plantops"},
@@ -216,7 +221,7 @@ func libraryOf(imported string) (found string) {
 // No exported signature may show a library that has one home: its users would need the library too. What stands below
 // broker is for broker alone, and may show mochi's packets.
 func TestNoLibraryInExportedSignatures(t *testing.T) {
-	for _, name := range []string{"bridge", "broker", "certs", "config", "control", "ingest", "store"} {
+	for _, name := range []string{"bridge", "broker", "certs", "config", "control", "ingest", "store", "web", "web/gate"} {
 		out, err := exec.Command("go", "doc", "-all", "-short", module+"/"+name).Output()
 		require.NoError(t, err)
 		code := slices.DeleteFunc(strings.Split(string(out), "\n"), func(line string) bool {

@@ -53,7 +53,7 @@ func startBox(t *testing.T) *inProcess {
 	t.Helper()
 	b := &inProcess{t: t, dir: t.TempDir(), log: &told{}}
 	b.environ = []string{"PLANTOPS_DATA_DIR=" + b.dir, "PLANTOPS_LISTENERS_TCP_ADDRESS=127.0.0.1:0", "PLANTOPS_LISTENERS_TLS_ADDRESS=127.0.0.1:0",
-		"PLANTOPS_LISTENERS_WEBSOCKET_ADDRESS=127.0.0.1:0", "MQTT_USE_TLS=true"}
+		"PLANTOPS_LISTENERS_WEBSOCKET_ADDRESS=127.0.0.1:0", "PLANTOPS_HTTP_ADDRESS=off", "MQTT_USE_TLS=true"}
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan int, 1)
 	go func() { ended <- run(ctx, []string{"serve"}, b.app(io.Discard, b.log)) }()

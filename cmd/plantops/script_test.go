@@ -42,6 +42,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("PLANTOPS_LISTENERS_TCP_ADDRESS", "127.0.0.1:0")
 			env.Setenv("PLANTOPS_LISTENERS_TLS_ADDRESS", "127.0.0.1:0")
 			env.Setenv("PLANTOPS_LISTENERS_WEBSOCKET_ADDRESS", "127.0.0.1:0")
+			env.Setenv("PLANTOPS_HTTP_ADDRESS", "127.0.0.1:0")
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

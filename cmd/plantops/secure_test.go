@@ -119,7 +119,8 @@ func TestNoCommandTakesASecretAsAnArgument(t *testing.T) {
 	secret := regexp.MustCompile(`(?i)pass|secret|token|credential|psk|key`)
 	var look func(cmd *cobra.Command)
 	look = func(cmd *cobra.Command) {
-		assert.NotRegexp(t, secret, strings.TrimPrefix(cmd.Use, "passwd"), "argument of %s", cmd.CommandPath())
+		_, arguments, _ := strings.Cut(cmd.Use, " ")
+		assert.NotRegexp(t, secret, arguments, "argument of %s", cmd.CommandPath())
 		check := func(f *pflag.Flag) {
 			if !strings.HasSuffix(f.Name, "-file") && !strings.HasPrefix(f.Usage, "file with ") {
 				assert.NotRegexp(t, secret, f.Name, "flag of %s", cmd.CommandPath())

@@ -70,6 +70,7 @@ type service struct {
 	proof   *endToEnd
 	running *control.Running
 	server  *control.Server
+	page    *page // nil: none is served
 	// bridges changes the bridges, and bridgeStatus tells how they are; nil when the broker is another program.
 	bridges      func(before, now config.Config) error
 	bridgeStatus func() []bridge.Status
@@ -154,6 +155,13 @@ func (s *service) serve(ctx context.Context) (err error) {
 		life.watch("broker", br.Died())
 	}
 
+	if s.page, err = listenWeb(w); err != nil {
+		return err
+	}
+	if s.page != nil {
+		life.onStop("web listener", func(context.Context) error { return s.page.Close() })
+	}
+
 	if w.port, err = s.loaded.SubscriberPort(boundPort(bound.TCP), boundPort(bound.TLS)); err != nil {
 		return control.KindOf(errConfig, err)
 	}
@@ -213,6 +221,9 @@ func (s *service) serve(ctx context.Context) (err error) {
 	if s.authority != nil {
 		s.running.CertificatesChanged = func() { w.clock.learn(s.authority) }
 	}
+	if s.page != nil {
+		s.running.Web = s.page
+	}
 	s.server = control.New(told)
 	if cfg.Store.Retention > 0 {
 		life.start("retention", retain(s.server, confirmed, log))
@@ -234,6 +245,10 @@ func (s *service) serve(ctx context.Context) (err error) {
 				}
 			})
 		})
+	}
+	if s.page != nil {
+		life.start("web page", s.page.Run)
+		life.start("sessions of the web page", expireSessions(db, log))
 	}
 	socket, err := control.Listen(cfg.SocketPath(), s.server, log)
 	if err != nil {
@@ -288,6 +303,9 @@ func (s *service) ready(bound broker.Addrs) {
 		if l.address != "" {
 			attrs = append(attrs, l.name, l.address)
 		}
+	}
+	if s.page != nil {
+		attrs = append(attrs, "http", s.page.Addr().String())
 	}
 	if !s.loaded.Config.Embedded() {
 		attrs = append(attrs, "broker", s.running.BrokerAddress)

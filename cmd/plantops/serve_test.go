@@ -60,7 +60,7 @@ func startServer(t *testing.T, settings ...string) *running {
 func newServer(t *testing.T, dir string, a *app, settings ...string) *running {
 	t.Helper()
 	environ := append([]string{"PLANTOPS_DATA_DIR=" + dir, "PLANTOPS_LISTENERS_TCP_ADDRESS=127.0.0.1:0",
-		"PLANTOPS_LISTENERS_TLS_ADDRESS=127.0.0.1:0", "PLANTOPS_LISTENERS_WEBSOCKET_ADDRESS=127.0.0.1:0"}, settings...)
+		"PLANTOPS_LISTENERS_TLS_ADDRESS=127.0.0.1:0", "PLANTOPS_LISTENERS_WEBSOCKET_ADDRESS=127.0.0.1:0", "PLANTOPS_HTTP_ADDRESS=127.0.0.1:0"}, settings...)
 	loaded, err := config.Load("", environ, nil)
 	require.NoError(t, err)
 
@@ -240,7 +240,7 @@ func TestReadingFromAnotherBrokerIsStored(t *testing.T) {
 	_, port, err := net.SplitHostPort(other.Addrs().TCP.String())
 	require.NoError(t, err)
 	r := startServer(t, "PLANTOPS_LISTENERS_TCP_ENABLED=false", "PLANTOPS_LISTENERS_TLS_ENABLED=false",
-		"PLANTOPS_LISTENERS_WEBSOCKET_ENABLED=false", "MQTT_HOST=127.0.0.1", "MQTT_PORT="+port,
+		"PLANTOPS_LISTENERS_WEBSOCKET_ENABLED=false", "PLANTOPS_HTTP_ADDRESS=off", "MQTT_HOST=127.0.0.1", "MQTT_PORT="+port,
 		"MQTT_BACKEND_PASSWORD="+other.Backend.Password)
 	require.Eventually(t, func() bool {
 		s, err := r.control.Status(context.Background())

@@ -13,6 +13,7 @@ import (
 	"github.com/plantops/plantops/config"
 	"github.com/plantops/plantops/control"
 	"github.com/plantops/plantops/store"
+	"github.com/plantops/plantops/store/people"
 )
 
 func newUser(a *app) *cobra.Command {
@@ -259,6 +260,146 @@ func completeUsers(a *app) cobra.CompletionFunc {
 			for _, u := range users {
 				if strings.HasPrefix(u.Name, prefix) && len(given) == 0 {
 					names = append(names, u.Name)
+				}
+			}
+			return err
+		})
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+func newToken(a *app) *cobra.Command {
+	return group(&cobra.Command{Use: "token", Short: "Add, list and remove bearer tokens for the web page's API"},
+		newTokenAdd(a), newTokenList(a), newTokenRemove(a))
+}
+
+// addedToken is what token add prints for programs.
+type addedToken struct {
+	Name  string        `json:"name"`
+	Role  store.WebRole `json:"role"`
+	Token string        `json:"token"`
+}
+
+func newTokenAdd(a *app) *cobra.Command {
+	var asJSON bool
+	var role string
+	cmd := &cobra.Command{
+		Use:   "add NAME",
+		Short: "Make a token with which a program may use the API",
+		Long: `Make a token with which a program may use the API: it sends "Authorization: Bearer TOKEN". The token is shown only once.
+
+  viewer    may read
+  operator  may also change plants, devices and notes
+  admin     may do everything`,
+		Example: `  plantops token add grafana --role viewer`,
+		Args:    args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if _, known := presets()[role]; !known {
+				return usageError(cmd, fmt.Errorf("--role %q: give viewer, operator or admin", role))
+			}
+			return a.operateExisting(cmd.Context(), func(_ config.Config, o control.Operator) error {
+				secret, err := o.AddToken(cmd.Context(), args[0], store.WebRole(role))
+				if err != nil {
+					return tokenHint(err, args[0])
+				}
+				if asJSON {
+					return printJSON(a.stdout, addedToken{args[0], store.WebRole(role), secret})
+				}
+				a.warn("token %s may do what a %s may; it is shown only this once", args[0], role)
+				_, err = fmt.Fprintln(a.stdout, secret)
+				return err
+			})
+		},
+	}
+	cmd.Flags().StringVar(&role, "role", "", "viewer, operator or admin")
+	addJSONFlag(cmd, &asJSON)
+	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions(slices.Sorted(maps.Keys(presets())), cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+// tokenHint adds to err what a person can do about it.
+func tokenHint(err error, name string) error {
+	switch {
+	case errors.Is(err, people.ErrInvalidName), errors.Is(err, people.ErrInvalidRole):
+		return control.KindOf(errUsage, err)
+	case errors.Is(err, people.ErrExists):
+		return control.WithHint(err, "another one in its place: plantops token remove "+name+" first; or choose another name")
+	case errors.Is(err, people.ErrNotFound):
+		return control.WithHint(err, "tokens: plantops token list")
+	}
+	return err
+}
+
+func newTokenRemove(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:               "remove NAME",
+		Short:             "End a token at once",
+		Args:              args(cobra.ExactArgs(1)),
+		ValidArgsFunction: completeTokens(a),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.operateExisting(cmd.Context(), func(_ config.Config, o control.Operator) error {
+				if err := o.RemoveToken(cmd.Context(), args[0]); err != nil {
+					return tokenHint(err, args[0])
+				}
+				_, err := fmt.Fprintf(a.stdout, "Token %s is good for nothing any more.\n", args[0])
+				return err
+			})
+		},
+	}
+}
+
+// tokenStatus is a token as commands print it.
+type tokenStatus struct {
+	Name    string         `json:"name"`
+	Role    store.WebRole  `json:"role"`
+	Created control.Moment `json:"created"`
+	Used    control.Moment `json:"used"` // last, to the minute; null: never
+}
+
+func newTokenList(a *app) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List tokens with their role and when they were used last",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.read(cmd.Context(), func(_ config.Config, db *store.Store) error {
+				known, err := db.People().Tokens(cmd.Context())
+				if err != nil {
+					return err
+				}
+				tokens := make([]tokenStatus, len(known))
+				rows := [][]string{{"TOKEN", "ROLE", "CREATED", "LAST USED"}}
+				for i, t := range known {
+					tokens[i] = tokenStatus{t.Name, t.Role, control.Moment(t.Created), control.Moment(t.Used)}
+					rows = append(rows, []string{t.Name, string(t.Role), local(tokens[i].Created), local(tokens[i].Used)})
+				}
+				if asJSON {
+					return printJSON(a.stdout, tokens)
+				}
+				if len(tokens) == 0 {
+					a.warn("no token yet; make one with: plantops token add NAME --role viewer")
+				}
+				return table(a.stdout, rows)
+			})
+		},
+	}
+	addJSONFlag(cmd, &asJSON)
+	return cmd
+}
+
+// completeTokens completes names of tokens on the command line.
+func completeTokens(a *app) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, given []string, prefix string) ([]string, cobra.ShellCompDirective) {
+		var names []string
+		err := a.read(cmd.Context(), func(_ config.Config, db *store.Store) error {
+			tokens, err := db.People().Tokens(cmd.Context())
+			for _, t := range tokens {
+				if strings.HasPrefix(t.Name, prefix) && len(given) == 0 {
+					names = append(names, t.Name)
 				}
 			}
 			return err

@@ -399,6 +399,8 @@ func listenSettings(cfg config.Config) map[string]string {
 		{l.TCP.Enabled, l.TCP.Address, "listeners.tcp.address"},
 		{l.TLS.Enabled, l.TLS.Address, "listeners.tls.address"},
 		{l.WebSocket.Enabled, l.WebSocket.Address, "listeners.websocket.address"},
+		{true, cfg.HTTP.ListenAddress(), "http.address"},
+		{true, cfg.HTTP.RegistersAt(), "http.registration_address"},
 	} {
 		if _, port, err := net.SplitHostPort(at.address); err == nil && at.enabled {
 			settings[port] = at.key

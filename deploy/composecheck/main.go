@@ -11,6 +11,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"net"
 	"os"
 	"slices"
 
@@ -65,6 +66,26 @@ func check(project *types.Project) error {
 	if !slices.Equal(published, []string{"8883:8883/tcp"}) {
 		return fmt.Errorf("published ports are %q, wanted exactly 8883:8883/tcp", published)
 	}
+	for name, service := range project.Services {
+		if err := checkWeb(name, service); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkWeb: other containers must not reach the web page either, nor the registration of old firmware.
+func checkWeb(name string, service types.ServiceConfig) error {
+	for _, key := range []string{"PLANTOPS_HTTP_ADDRESS", "PLANTOPS_HTTP_REGISTRATION_ADDRESS"} {
+		value := service.Environment[key]
+		if value == nil || *value == "" || *value == "off" {
+			continue
+		}
+		host, _, err := net.SplitHostPort(*value)
+		if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsLoopback() {
+			return fmt.Errorf("service %s sets %s to %s, wanted a loopback address or off", name, key, *value)
+		}
+	}
 	return nil
 }
 
@@ -82,6 +103,9 @@ func checkBackend(project *types.Project) error {
 			if value := service.Environment[key]; value == nil || *value != "false" {
 				return fmt.Errorf("service %s does not set %s to false", name, key)
 			}
+		}
+		if err := checkWeb(name, service); err != nil {
+			return err
 		}
 		for network := range service.Networks {
 			if !project.Networks[network].External {

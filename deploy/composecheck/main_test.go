@@ -24,6 +24,9 @@ func TestForgottenOverrideIsNoticed(t *testing.T) {
 		"ports appended":   "services: {plantops: {ports: [\"8883:8883\"]}}",
 		"host network":     "services: {plantops: {network_mode: host, ports: !reset []}}",
 		"nothing":          "services: {plantops: {ports: !reset []}}",
+		"the web page":     "services: {plantops: {ports: !override [\"8883:8883\", \"8080:8080\"]}}",
+		"open to others":   "services: {plantops: {ports: !override [\"8883:8883\"]}}", // PLANTOPS_HTTP_ADDRESS stays :8080
+		"old firmware":     "services: {plantops: {ports: !override [\"8883:8883\"], environment: {PLANTOPS_HTTP_ADDRESS: off, PLANTOPS_HTTP_REGISTRATION_ADDRESS: \":8000\"}}}",
 		"a second service": "services: {plantops: {ports: !override [\"8883:8883\"]}, other: {image: x, ports: [\"80:80\"]}}",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -94,6 +97,9 @@ func TestBackendAloneListensNowhere(t *testing.T) {
 		"a port":           "services: {plantops: {ports: [\"8883:8883\"]}}",
 		"a listener":       "services: {plantops: {environment: {PLANTOPS_LISTENERS_TLS_ENABLED: \"true\"}}}",
 		"host network":     "services: {plantops: {network_mode: host, networks: !reset []}}",
+		"the web page":     "services: {plantops: {ports: !override [\"8883:8883\", \"8080:8080\"]}}",
+		"open to others":   "services: {plantops: {ports: !override [\"8883:8883\"]}}", // PLANTOPS_HTTP_ADDRESS stays :8080
+		"old firmware":     "services: {plantops: {ports: !override [\"8883:8883\"], environment: {PLANTOPS_HTTP_ADDRESS: off, PLANTOPS_HTTP_REGISTRATION_ADDRESS: \":8000\"}}}",
 		"a second service": "services: {other: {image: x}}",
 		"own network":      "networks: {broker: {external: !reset false}}",
 		"no certificate":   "services: {plantops: {volumes: !reset []}}",

@@ -13,7 +13,7 @@ mkdir -p "$work/deploy" "$work/bin"
 cp "$top/deploy/background.sh" "$work/deploy/"
 ln -s "$plantops" "$work/bin/plantops"
 export PLANTOPS_LISTENERS_TCP_ADDRESS=127.0.0.1:0 PLANTOPS_LISTENERS_TLS_ADDRESS=127.0.0.1:0 \
-  PLANTOPS_LISTENERS_WEBSOCKET_ADDRESS=127.0.0.1:0
+  PLANTOPS_LISTENERS_WEBSOCKET_ADDRESS=127.0.0.1:0 PLANTOPS_HTTP_ADDRESS=off
 up() { "$work/deploy/background.sh" up -c "$top/deploy/plantops.yaml"; }
 down() { "$work/deploy/background.sh" down; }
 

@@ -35,7 +35,7 @@ start_broker
 
 export PLANTOPS_DATA_DIR=$work/data
 cd "$work" || exit 1
-env PLANTOPS_LISTENERS_TCP_ENABLED=false PLANTOPS_LISTENERS_TLS_ENABLED=false PLANTOPS_LISTENERS_WEBSOCKET_ENABLED=false \
+env PLANTOPS_LISTENERS_TCP_ENABLED=false PLANTOPS_LISTENERS_TLS_ENABLED=false PLANTOPS_LISTENERS_WEBSOCKET_ENABLED=false PLANTOPS_HTTP_ADDRESS=off \
   MQTT_HOST=localhost MQTT_USE_TLS=true MQTT_TLS_PORT="$port" MQTT_CA_CERT="$certs/ca.crt" MQTT_BACKEND_PASSWORD=external-password \
   "$plantops" serve >serve.log 2>&1 &
 server_pid=$!

@@ -30,7 +30,7 @@ start_server() {
   cd "$work" || exit 1
   : >serve.log
   env PLANTOPS_LISTENERS_TCP_ADDRESS=127.0.0.1:0 PLANTOPS_LISTENERS_TLS_ADDRESS=:0 \
-    PLANTOPS_LISTENERS_WEBSOCKET_ADDRESS=127.0.0.1:0 MQTT_USE_TLS=true "$@" \
+    PLANTOPS_LISTENERS_WEBSOCKET_ADDRESS=127.0.0.1:0 PLANTOPS_HTTP_ADDRESS=off MQTT_USE_TLS=true "$@" \
     "$plantops" serve >>serve.log 2>&1 &
   server_pid=$!
   if ! await 20 grep -q 'PlantOps is ready' serve.log; then

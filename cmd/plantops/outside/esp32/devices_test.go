@@ -122,6 +122,7 @@ func (f *field) install(rig string) {
 		"PLANTOPS_LISTENERS_TCP_ADDRESS=" + in.TCP,
 		"PLANTOPS_LISTENERS_TLS_ADDRESS=" + in.TLS,
 		"PLANTOPS_LISTENERS_WEBSOCKET_ENABLED=false",
+		"PLANTOPS_HTTP_ADDRESS=off",
 		"MQTT_USE_TLS=true",
 	}
 	f.Cleanup(func() {

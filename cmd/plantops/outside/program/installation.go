@@ -60,6 +60,7 @@ func Install(t *testing.T, dir string, settings ...string) *Installation {
 		"PLANTOPS_LISTENERS_TCP_ADDRESS=" + in.TCP,
 		"PLANTOPS_LISTENERS_TLS_ADDRESS=" + in.TLS,
 		"PLANTOPS_LISTENERS_WEBSOCKET_ENABLED=false",
+		"PLANTOPS_HTTP_ADDRESS=off",
 		"MQTT_USE_TLS=true",
 	}, settings...)
 	t.Cleanup(func() {
