@@ -107,6 +107,9 @@ func New(o Options) *Server {
 // SetOfflineAfter changes Options.OfflineAfter from now on.
 func (s *Server) SetOfflineAfter(d time.Duration) { s.offlineAfter.Store(int64(d)) }
 
+// OfflineAfter is how long a device counts as online after it was last seen.
+func (s *Server) OfflineAfter() time.Duration { return time.Duration(s.offlineAfter.Load()) }
+
 // broker is nil where none runs in this process.
 func (s *Server) broker() *broker.Broker {
 	if s.running == nil {

@@ -41,6 +41,7 @@ type Server interface {
 	Status(ctx context.Context) (control.Status, error)
 	Contact(ctx context.Context) (control.Contact, error)
 	Parts(ctx context.Context) (database, mqtt error)
+	OfflineAfter() time.Duration
 	RegisterDevice(ctx context.Context, r garden.Registration) (device, secret string, err error)
 	AddDevice(ctx context.Context, id string) (secret string, err error)
 	RotateDevice(ctx context.Context, id string) (secret string, err error)
@@ -66,8 +67,6 @@ type Options struct {
 	Who func(context.Context) (name string, role people.Role, known bool)
 	// Pairing reports whether devices may register by themselves now.
 	Pairing func() bool
-	// OfflineAfter is how long a device counts as online after it was last seen.
-	OfflineAfter func() time.Duration
 	Version      string
 	Now          func() time.Time
 	Log          *slog.Logger

@@ -56,7 +56,7 @@ func open(t *testing.T) *box {
 			r, ok := ctx.Value(roleKey{}).(people.Role)
 			return "anna", r, ok
 		},
-		Pairing: b.pairing.Load, OfflineAfter: func() time.Duration { return offlineAfter }})
+		Pairing: b.pairing.Load})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if role := r.Header.Get("Role"); role != "" {
 			r = r.WithContext(context.WithValue(r.Context(), roleKey{}, people.Role(role)))

@@ -150,7 +150,7 @@ func (c *call) seen() (*seen, error) {
 }
 
 func (s *seen) device(d *store.Device) device {
-	state := control.NewDeviceStatus(*d, s.c.OfflineAfter(), s.c.Now())
+	state := control.NewDeviceStatus(*d, s.c.Server.OfflineAfter(), s.c.Now())
 	out := device{ID: d.ID, Username: cmp.Or(d.Behind.Account, d.ID), Plant: servedBy(s.plan, d.ID, s.c.now()), Status: word(&state),
 		Seen: state.LastSeen, Created: control.Moment(d.Created)}
 	if r, told := s.registrations[d.ID]; told {
@@ -239,7 +239,7 @@ func (c *call) device() (any, error) {
 		return nil, err
 	}
 	skipped, err := c.Store.SkippedFields(c, d.ID)
-	return oneDevice{s.device(&d), control.NewDeviceStatus(d, c.OfflineAfter(), c.Now()), control.SkippedFields(skipped)}, err
+	return oneDevice{s.device(&d), control.NewDeviceStatus(d, c.Server.OfflineAfter(), c.Now()), control.SkippedFields(skipped)}, err
 }
 
 func (c *call) deleteDevice() (any, error) {
@@ -270,7 +270,7 @@ func (c *call) provision() (any, error) {
 	if _, err := c.Store.Garden().MoveDevice(c, d.ID, plant); err != nil {
 		return nil, err
 	}
-	state := control.NewDeviceStatus(d, c.OfflineAfter(), c.Now())
+	state := control.NewDeviceStatus(d, c.Server.OfflineAfter(), c.Now())
 	return provisioned{d.ID, plant, word(&state), "The device serves the plant from now on"}, nil
 }
 

@@ -41,7 +41,7 @@ func (a *API) build() *routes {
 			Description: "Times are RFC 3339 in UTC. Errors are application/problem+json, whose detail is text for people. Fields that are not known are ignored."},
 		Components: &huma.Components{Schemas: registry, SecuritySchemes: map[string]*huma.SecurityScheme{
 			"token":   {Type: "http", Scheme: "bearer", Description: "plantops token add NAME --role ROLE"},
-			"session": {Type: "apiKey", In: "cookie", Name: "plantops_session", Description: "of who is logged in to the page"},
+			"session": {Type: "apiKey", In: "cookie", Name: "plantops", Description: "of who is logged in to the page; over HTTPS its name begins with __Host- or __Secure-"},
 		}},
 	}}
 	config.AllowAdditionalPropertiesByDefault = true
