@@ -67,9 +67,9 @@ type Options struct {
 	Who func(context.Context) (name string, role people.Role, known bool)
 	// Pairing reports whether devices may register by themselves now.
 	Pairing func() bool
-	Version      string
-	Now          func() time.Time
-	Log          *slog.Logger
+	Version string
+	Now     func() time.Time
+	Log     *slog.Logger
 }
 
 // API answers requests below Prefix. It is safe for concurrent use.
