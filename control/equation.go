@@ -144,7 +144,7 @@ func (s *Server) rebase(device string, seen broker.DeviceStats) {
 }
 
 func (s *Server) accountDevices(devices []store.Device, in broker.IngestStats, moving bool) []DeviceStatus {
-	now, offlineAfter := s.now(), time.Duration(s.offlineAfter.Load())
+	now, offlineAfter := s.now(), s.OfflineAfter()
 	list := make([]DeviceStatus, 0, len(devices))
 	for _, d := range devices {
 		one := NewDeviceStatus(d, offlineAfter, now)

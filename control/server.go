@@ -16,6 +16,7 @@ import (
 	"github.com/plantops/plantops/ingest"
 	"github.com/plantops/plantops/ingest/source"
 	"github.com/plantops/plantops/store"
+	"github.com/plantops/plantops/store/garden"
 )
 
 // Options are what a Server is made of. The caller closes what is in them, after the last call.
@@ -105,6 +106,9 @@ func New(o Options) *Server {
 
 // SetOfflineAfter changes Options.OfflineAfter from now on.
 func (s *Server) SetOfflineAfter(d time.Duration) { s.offlineAfter.Store(int64(d)) }
+
+// OfflineAfter is how long a device counts as online after it was last seen.
+func (s *Server) OfflineAfter() time.Duration { return time.Duration(s.offlineAfter.Load()) }
 
 // broker is nil where none runs in this process.
 func (s *Server) broker() *broker.Broker {
@@ -210,6 +214,19 @@ func (s *Server) checkName(name string) error {
 		return fmt.Errorf("%w %q: it is mqtt.backend_username", store.ErrInvalidID, name)
 	}
 	return nil
+}
+
+// RegisterDevice lets a device register by itself (store.RegisterDevice): when it returns, the broker knows the new secret, and who came with
+// the old one is cut off. ErrNoBroker: the broker is another program, which knows nothing of our accounts.
+func (s *Server) RegisterDevice(ctx context.Context, r garden.Registration) (device, secret string, err error) {
+	if s.broker() == nil {
+		return "", "", fmt.Errorf("register device: %w", ErrNoBroker)
+	}
+	device, secret, err = s.store.RegisterDevice(ctx, r)
+	if err == nil {
+		s.disconnect(device, "it registered anew")
+	}
+	return device, secret, err
 }
 
 // RotateDevice implements Operator.

@@ -360,3 +360,24 @@ func (s *Server) Alive(ctx context.Context) error {
 		return errors.New("the store or the broker does not answer")
 	}
 }
+
+// Parts tells of the two that nobody can do without how they are: whether what comes in is stored, and whether it comes in. Both are nil while
+// that is so. It costs little, so it may be asked often.
+func (s *Server) Parts(ctx context.Context) (database, mqtt error) {
+	if s.running == nil {
+		err := errors.New("no server runs in this process")
+		return err, err
+	}
+	in := s.running.Subscriber.Stats()
+	if !in.Connected {
+		mqtt = fmt.Errorf("the subscriber is not connected to the broker at %s", s.running.BrokerAddress)
+	}
+	if in.CommitErr != nil {
+		return fmt.Errorf("readings cannot be stored: %w", in.CommitErr), mqtt
+	}
+	if mqtt == nil {
+		mqtt = s.running.Fault()
+	}
+	_, database = s.store.Setting(ctx, "ready") // reads the file
+	return database, mqtt
+}

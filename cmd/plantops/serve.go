@@ -247,6 +247,7 @@ func (s *service) serve(ctx context.Context) (err error) {
 		})
 	}
 	if s.page != nil {
+		s.page.mountAPI(s, db)
 		life.start("web page", s.page.Run)
 		life.start("sessions of the web page", expireSessions(db, log))
 	}

@@ -17,7 +17,9 @@ import (
 	"github.com/plantops/plantops/config"
 	"github.com/plantops/plantops/control"
 	"github.com/plantops/plantops/store"
+	"github.com/plantops/plantops/store/people"
 	"github.com/plantops/plantops/web"
+	"github.com/plantops/plantops/web/api"
 	"github.com/plantops/plantops/web/gate"
 	"github.com/plantops/plantops/web/qr"
 )
@@ -84,6 +86,16 @@ func webAccount(a store.Account) gate.Account {
 		return gate.Account{Name: a.Name}
 	}
 	return gate.Account{Name: a.Name, Role: a.WebRole}
+}
+
+// mountAPI puts the API below the page.
+func (p *page) mountAPI(s *service, db *store.Store) {
+	who := func(ctx context.Context) (string, people.Role, bool) {
+		asks, known := gate.Of(ctx)
+		return asks.Name, asks.Role, known
+	}
+	p.Mount(web.Mount{Prefix: api.Prefix, Handler: api.New(api.Options{Store: db, Server: s.server, Who: who, Pairing: p.gate.Pairing.IsOpen,
+		Version: s.app.build.Version, Now: s.app.now, Log: s.log})})
 }
 
 // Pair implements control.Web.
