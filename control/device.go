@@ -69,3 +69,20 @@ func (d DeviceStatus) WithRefusals(all Refusals) DeviceStatus {
 	}
 	return d
 }
+
+// LastMessage is the last message of a device since the server started, as it came.
+type LastMessage struct {
+	Topic    string
+	Payload  []byte // the beginning of it
+	Size     int    // of the whole payload, in bytes
+	Received Moment
+}
+
+// LastMessage returns that of a device; false: none has come, or no server runs in this process.
+func (s *Server) LastMessage(device string) (LastMessage, bool) {
+	if s.running == nil {
+		return LastMessage{}, false
+	}
+	last, there := s.running.Subscriber.LastMessage(device)
+	return LastMessage{last.Topic, last.Payload, last.Size, Moment(last.Received)}, there
+}

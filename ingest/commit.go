@@ -42,6 +42,7 @@ func (s *Subscriber) commitUntilDrained(ctx context.Context) error {
 		s.count.received.Add(int64(len(fresh) - len(items))) // what comes again was counted when it came first
 		if len(fresh) > 0 {
 			batch := decoder.decodeAll(fresh)
+			s.last.note(batch)
 			var err error
 			if outcomes, err = s.append(ctx, batch, outcomes[:0]); err != nil {
 				return fmt.Errorf("store the last %d messages: %w", s.Stats().Pending, err)

@@ -96,6 +96,7 @@ type Subscriber struct {
 	queue   *queue
 	retry   retry
 	count   counters
+	last    lastMessages
 
 	ready     chan struct{}
 	readyOnce sync.Once

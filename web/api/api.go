@@ -42,6 +42,7 @@ type Server interface {
 	Contact(ctx context.Context) (control.Contact, error)
 	Parts(ctx context.Context) (database, mqtt error)
 	OfflineAfter() time.Duration
+	LastMessage(device string) (control.LastMessage, bool)
 	RegisterDevice(ctx context.Context, r garden.Registration) (device, secret string, err error)
 	AddDevice(ctx context.Context, id string) (secret string, err error)
 	RotateDevice(ctx context.Context, id string) (secret string, err error)

@@ -42,6 +42,9 @@ type fakeServer struct {
 func (f *fakeServer) RegisterDevice(ctx context.Context, r garden.Registration) (string, string, error) {
 	return f.store.RegisterDevice(ctx, r)
 }
+func (f *fakeServer) LastMessage(device string) (control.LastMessage, bool) {
+	return control.LastMessage{Topic: "devices/" + device + "/telemetry", Payload: []byte("<i>\xff"), Size: 900, Received: 1_700_000_000_000}, true
+}
 func (f *fakeServer) Parts(context.Context) (database, mqtt error) { return f.database, f.mqtt }
 
 const offlineAfter = 3 * time.Minute

@@ -67,10 +67,11 @@ type original struct {
 	Payload string         `json:"payload" doc:"as text, what is no UTF-8 replaced"`
 	Binary  bool           `json:"binary,omitempty" doc:"it is no UTF-8"`
 	Size    int64          `json:"size" doc:"in bytes, of the whole"`
-	Why     string         `json:"why" doc:"quarantine: with the reason; skipped: a field of it could not be read"`
+	Why     string         `json:"why,omitempty" doc:"it was not understood. quarantine: with the reason; skipped: a field of it could not be read"`
 }
 
 type originals struct {
+	Last     *original  `json:"last" doc:"that came last since the server started, understood or not; null: none has"`
 	Messages []original `json:"messages"`
 }
 
@@ -123,8 +124,8 @@ func deviceOperations() []operation {
 			params: []*huma.Param{id}, answer: message{}, errors: missing, do: (*call).unassign},
 		{method: http.MethodGet, path: Prefix + "/devices/{id}/telemetry/latest", tag: tagDevices, needs: people.Viewer, summary: "The newest record of a device",
 			about: "By its own time. One message is one record: what it did not bring is null.", params: []*huma.Param{id}, answer: record{}, errors: missing, do: (*call).latest},
-		{method: http.MethodGet, path: Prefix + "/devices/{id}/messages", tag: tagDevices, needs: people.Viewer, summary: "The last messages of a device that were not understood, as they came",
-			about:  "Those in quarantine, and those of which a field was skipped; newest first. What was understood is kept as readings only.",
+		{method: http.MethodGet, path: Prefix + "/devices/{id}/messages", tag: tagDevices, needs: people.Viewer, summary: "The last message of a device, and the last that were not understood, as they came",
+			about:  "Not understood are those in quarantine, and those of which a field was skipped; newest first.",
 			params: []*huma.Param{id, query("limit", "at most so many", integer(1, 256, 20))}, answer: originals{}, errors: missing, do: (*call).messages},
 	}
 }
@@ -286,7 +287,11 @@ func (c *call) messages() (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := originals{[]original{}}
+	out := originals{Messages: []original{}}
+	if last, there := c.Server.LastMessage(d.ID); there {
+		one := originalOf(last.Topic, int64(last.Received), last.Payload, int64(last.Size), "")
+		out.Last = &one
+	}
 	skipped, err := c.Store.Originals(c, d.ID)
 	if err != nil {
 		return nil, err

@@ -275,7 +275,9 @@ func TestQuarantineIsShownReadAgainAndPurged(t *testing.T) {
 	assert.Equal(t, "no JSON", b.must(200, people.Viewer, "GET", "/api/quarantine/"+id, nil).at("reason"))
 	b.must(404, people.Viewer, "GET", "/api/quarantine/999", nil)
 	b.must(422, people.Viewer, "GET", "/api/quarantine/x", nil)
-	assert.Equal(t, "quarantine: no JSON", b.must(200, people.Viewer, "GET", "/api/devices/"+device+"/messages", nil).at("messages.0.why"))
+	messages := b.must(200, people.Viewer, "GET", "/api/devices/"+device+"/messages", nil)
+	assert.Equal(t, "quarantine: no JSON", messages.at("messages.0.why"))
+	assert.Equal(t, m{"topic": "devices/" + device + "/telemetry", "time": "2023-11-14T22:13:20.000Z", "payload": "<i>\uFFFD", "binary": true, "size": 900.0}, messages.at("last"))
 	assert.EqualValues(t, 1, b.must(200, people.Admin, "POST", "/api/quarantine/replay", m{"ids": []any{list.at("entries.0.id")}}).at("remaining"))
 	for _, path := range []string{"/api/quarantine/replay", "/api/quarantine/purge"} {
 		for _, bad := range []any{m{}, m{"ids": []int{}}, m{"ids": []int{1}, "all": true}, m{"ids": "all"}, m{"ids": []any{"x"}}} {
