@@ -1,7 +1,7 @@
 package api
 
 import (
-	"bytes"
+	"bufio"
 	_ "embed" // the style sheet
 	"encoding/json"
 	"fmt"
@@ -18,40 +18,69 @@ import (
 //go:embed assets/docs.css
 var styleSheet []byte
 
-// documents are the description for programs, and the page for people. Both are made anew each time: they are seldom asked for.
+// documents are the description for programs, and the page for people. Both are written anew each time, piece by piece: they are seldom
+// asked for, and whole they would be what takes the most memory here.
 func (b *routes) documents() []operation {
 	return []operation{
 		{method: http.MethodGet, path: Prefix + "/openapi.json", tag: tagSystem, needs: people.Viewer, summary: "This description, as OpenAPI 3.1",
-			stream: "application/openapi+json", do: func(c *call) (any, error) {
-				text, err := json.Marshal(b.huma.OpenAPI())
-				if err != nil {
-					return nil, err
-				}
-				c.send("application/openapi+json", text)
-				return streamed{}, nil
-			}},
+			stream: "application/openapi+json", do: func(c *call) (any, error) { return c.send("application/openapi+json", b.describe) }},
 		{method: http.MethodGet, path: Prefix + "/docs", tag: tagSystem, needs: people.Viewer, summary: "This description, for people", stream: "text/html",
-			do: func(c *call) (any, error) {
-				c.send("text/html; charset=utf-8", b.page())
-				return streamed{}, nil
-			}},
+			do: func(c *call) (any, error) { return c.send("text/html; charset=utf-8", b.page) }},
 		{method: http.MethodGet, path: Prefix + "/docs/style.css", tag: tagSystem, summary: "The style sheet of that page", stream: "text/css",
 			do: func(c *call) (any, error) {
-				c.send("text/css; charset=utf-8", styleSheet)
-				return streamed{}, nil
+				return c.send("text/css; charset=utf-8", func(w *bufio.Writer) { _, _ = w.Write(styleSheet) })
 			}},
 	}
 }
 
-func (c *call) send(kind string, body []byte) {
+// send writes what write writes.
+func (c *call) send(kind string, write func(*bufio.Writer)) (any, error) {
 	c.w.Header().Set("Content-Type", kind)
-	_, _ = c.w.Write(body) // who asked may have gone
+	w := bufio.NewWriter(c.w)
+	write(w)
+	_ = w.Flush() // who asked may have gone
+	return streamed{}, nil
+}
+
+// describe writes what OpenAPI.MarshalJSON would make: that copies every part once for each level above it, four megabytes in all.
+func (b *routes) describe(w *bufio.Writer) {
+	d := b.huma.OpenAPI()
+	piece := func(before string, of any) {
+		text, err := json.Marshal(of)
+		if err != nil {
+			panic(err) // the description is ours
+		}
+		_, _ = w.WriteString(before)
+		_, _ = w.Write(text)
+	}
+	piece(`{"openapi":`, d.OpenAPI)
+	piece(`,"info":`, d.Info)
+	piece(`,"components":{"securitySchemes":`, d.Components.SecuritySchemes)
+	schemas := d.Components.Schemas.Map()
+	before := `,"schemas":{`
+	for _, name := range sortedNames(schemas) {
+		piece(before, name)
+		piece(":", schemas[name])
+		before = ","
+	}
+	before = `}},"paths":{`
+	for _, at := range paths(d) {
+		piece(before, at)
+		before = ":{"
+		for _, o := range operationsOf(d.Paths[at]) {
+			piece(before, strings.ToLower(o.Method))
+			piece(":", o)
+			before = ","
+		}
+		before = "},"
+	}
+	_, _ = w.WriteString("}}}")
 }
 
 // page is the description as HTML that needs nothing from elsewhere, and no script.
-func (b *routes) page() []byte {
+func (b *routes) page(w *bufio.Writer) {
 	d := b.huma.OpenAPI()
-	p := &htmlPage{}
+	p := &htmlPage{w}
 	p.put(`<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>PlantOps API</title><link rel="stylesheet" href="docs/style.css"></head><body><main><h1>PlantOps API</h1><p>%s</p>
@@ -74,11 +103,10 @@ func (b *routes) page() []byte {
 		p.put("</details>\n")
 	}
 	p.put("</main></body></html>\n")
-	return p.Bytes()
 }
 
 // htmlPage is written piece by piece. Every text in it is escaped.
-type htmlPage struct{ bytes.Buffer }
+type htmlPage struct{ *bufio.Writer }
 
 func (p *htmlPage) put(format string, texts ...string) {
 	escaped := make([]any, len(texts))
