@@ -25,6 +25,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/plantops/plantops/control"
@@ -78,6 +79,7 @@ type API struct {
 	Options
 	heavy  chan struct{} // one for each answer that reads much
 	routes func() *routes
+	given  atomic.Int64 // UTC ms, when memory was given back behind a description
 }
 
 // maxHeavy is how many answers read much at once. More wait.

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"html"
 	"net/http"
+	"runtime/debug"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -23,7 +25,10 @@ var styleSheet []byte
 func (b *routes) documents() []operation {
 	return []operation{
 		{method: http.MethodGet, path: Prefix + "/openapi.json", tag: tagSystem, needs: people.Viewer, summary: "This description, as OpenAPI 3.1",
-			stream: "application/openapi+json", do: func(c *call) (any, error) { return c.send("application/openapi+json", b.describe) }},
+			stream: "application/openapi+json", do: func(c *call) (any, error) {
+				defer c.giveBack()
+				return c.send("application/openapi+json", b.describe)
+			}},
 		{method: http.MethodGet, path: Prefix + "/docs", tag: tagSystem, needs: people.Viewer, summary: "This description, for people", stream: "text/html",
 			do: func(c *call) (any, error) { return c.send("text/html; charset=utf-8", b.page) }},
 		{method: http.MethodGet, path: Prefix + "/docs/style.css", tag: tagSystem, summary: "The style sheet of that page", stream: "text/css",
@@ -75,6 +80,17 @@ func (b *routes) describe(w *bufio.Writer) {
 		before = "},"
 	}
 	_, _ = w.WriteString("}}}")
+}
+
+// giveBackEvery is how often memory is given back behind a description at most.
+const giveBackEvery = time.Minute
+
+// giveBack lets go of the three megabytes that a description takes for a moment: the collector would come for them when there are many more.
+func (c *call) giveBack() {
+	last, now := c.given.Load(), c.now()
+	if now-last >= giveBackEvery.Milliseconds() && c.given.CompareAndSwap(last, now) {
+		debug.FreeOSMemory()
+	}
 }
 
 // page is the description as HTML that needs nothing from elsewhere, and no script.
