@@ -86,9 +86,9 @@ func (b *routes) describe(w *bufio.Writer) {
 const giveBackEvery = time.Minute
 
 // giveBack lets go of the three megabytes that a description takes for a moment: the collector would come for them when there are many more.
-func (c *call) giveBack() {
-	last, now := c.given.Load(), c.now()
-	if now-last >= giveBackEvery.Milliseconds() && c.given.CompareAndSwap(last, now) {
+func (a *API) giveBack() {
+	last, now := a.given.Load(), a.now()
+	if now-last >= giveBackEvery.Milliseconds() && a.given.CompareAndSwap(last, now) {
 		debug.FreeOSMemory()
 	}
 }
