@@ -85,6 +85,7 @@ func TestEveryKeyIsReadFromItsFirstVariable(t *testing.T) {
 		"ingest.stall_timeout": "11s", "ingest.offline_after": "12m", "limits.connect_timeout": "13s", "limits.max_packet_bytes": "2048",
 		"limits.max_queued_bytes_per_account": "100000", "limits.max_queued_bytes": "200000",
 		"limits.max_disk_messages_per_account": "2000", "limits.max_disk_bytes_per_account": "2000000",
+		"http.address": ":4", "http.registration_address": ":5", "http.base_path": "/plants", "http.trusted_proxies": "10.0.0.0/8",
 	}
 	var environ []string
 	want := map[string]string{}

@@ -75,7 +75,8 @@ func reserve[K comparable](all *map[K]*rate.Limiter, key K, now time.Time, every
 	return wait
 }
 
-// forget makes room: who has all attempts left again is as good as new. Where all are guessing, some begin anew.
+// forget makes room: who has all attempts left again is as good as new. Where all are guessing, some begin anew: so many that this is not done
+// at each attempt.
 func forget[K comparable](all map[K]*rate.Limiter, now time.Time, burst int) {
 	for key, l := range all {
 		if l.TokensAt(now) >= float64(burst) {
@@ -83,7 +84,7 @@ func forget[K comparable](all map[K]*rate.Limiter, now time.Time, burst int) {
 		}
 	}
 	for key := range all {
-		if len(all) < maxGuessers {
+		if len(all) <= maxGuessers/2 {
 			return
 		}
 		delete(all, key)

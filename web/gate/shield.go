@@ -54,7 +54,7 @@ func Paths(next http.Handler) http.Handler {
 
 func plainPath(path string) bool {
 	parts := strings.Split(path, "/")
-	if parts[0] != "" || strings.ContainsAny(path, "\\\x00") {
+	if parts[0] != "" || path == "" || strings.ContainsAny(path, "\\\x00") {
 		return false
 	}
 	return !slices.ContainsFunc(parts, func(part string) bool { return part == "." || part == ".." }) && !strings.Contains(path, "//")
