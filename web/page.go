@@ -28,7 +28,7 @@ const loginForm = `<form method="post" action="BASE/login">
 `
 
 const front = `<p>You are logged in as NAME (ROLE).
-<p>There is no dashboard here yet. What there is: the API at <a href="BASE/api">BASE/api</a>, for programs with a token
+<p>There is no dashboard here yet. What there is: the API at <a href="BASE/api/docs">BASE/api</a>, for programs with a token
 (<code>plantops token add NAME --role viewer</code>), and on the machine <code>plantops status</code> and <code>plantops readings</code>.
 <form method="post" action="BASE/logout"><button>Log out</button></form>
 `
