@@ -234,11 +234,7 @@ func (s *Store) toFlush() (devices []*device) {
 func (s *Store) dueDevices() []tail.About {
 	c := &s.compaction
 	if c.goal == 0 && s.journal.long() {
-		c.goal = s.journal.records[len(s.journal.records)/4].seq
-		for readings, i := 0, 0; i < len(s.journal.records) && readings <= maxJournalReadings/4; i++ {
-			readings += int(s.journal.records[i].readings)
-			c.goal = max(c.goal, s.journal.records[i].seq)
-		}
+		c.goal = s.journal.seq // all: neighbours share pages, and what is freed lies together
 	}
 	now := s.options.Elapsed()
 	c.looked = now

@@ -129,7 +129,7 @@ func (r *recorder) run(program string, args []string, dir string, env []string, 
 	defer runtime.UnlockOSThread()
 	pid, err := syscall.ForkExec(program, args, &syscall.ProcAttr{
 		Dir: dir, Env: env, Files: []uintptr{0, out.Fd(), out.Fd()},
-		Sys: &syscall.SysProcAttr{Ptrace: true, Pdeathsig: syscall.SIGKILL},
+		Sys: &syscall.SysProcAttr{Ptrace: true, Setpgid: true, Pdeathsig: syscall.SIGKILL},
 	})
 	begun(pid, err)
 	if err != nil {
@@ -158,8 +158,8 @@ func (r *recorder) trace(pid int) (code int) {
 	_ = syscall.PtraceSyscall(pid, 0)
 	known := map[int]bool{pid: true}
 	for {
-		// Only children of this thread: others belong to other tests.
-		thread, err := syscall.Wait4(-1, &status, syscall.WALL|syscall.WNOTHREAD, nil)
+		// Only what is of this process: other children, of this thread too, belong to other tests.
+		thread, err := syscall.Wait4(-pid, &status, syscall.WALL|syscall.WNOTHREAD, nil)
 		switch {
 		case err == syscall.EINTR:
 			continue
