@@ -151,13 +151,13 @@ func (c *lag) look(l *clientLink) (progress bool) {
 
 // waitForReaders makes a publisher wait until no subscriber that gets its next messages is behind: at QoS 0, or with pace at QoS 1
 // and 2. It is called by the publisher's reader.
-func (w *work) waitForReaders(l *clientLink, to *subscribers, qos byte, messages int) {
+func (w *work) waitForReaders(l *clientLink, to *subscribers, qos byte, brings amount) {
 	if w.r.waited.Load() > 0 && !l.peer.ingest && (qos == 0 || !to.ingest) {
-		w.waitForEach(l, to, qos, messages)
+		w.waitForEach(l, to, qos, brings)
 	}
 }
 
-func (w *work) waitForEach(l *clientLink, to *subscribers, qos byte, messages int) {
+func (w *work) waitForEach(l *clientLink, to *subscribers, qos byte, brings amount) {
 	var until time.Time // zero: as long as it takes
 	if to.ingest {
 		until = time.Now().Add(readingsWait)
@@ -190,7 +190,7 @@ func (w *work) waitForEach(l *clientLink, to *subscribers, qos byte, messages in
 	s.mu.Unlock()
 	for i, p := range behind {
 		if i < paced {
-			w.keepPace(l.peer, p, messages)
+			w.keepPace(l.peer, p, brings)
 		} else if !w.waitForReader(l, p, until) {
 			return
 		}
@@ -228,13 +228,13 @@ func (w *work) waitForReader(l *clientLink, p *peer, until time.Time) bool {
 // pace is where publishers of QoS 1 and 2 wait for a session whose client reads fast: so what they send need not go to the disk and
 // come back. Who reads slower than paceMessages in each paceLook is not waited for, and its tail takes what comes, until it has
 // caught up. Nor does anybody wait who is waited for: two that wait for each other would read nothing. A peer's mu guards it,
-// except shut.
+// except shut and coming.
 type pace struct {
 	shut    atomic.Bool // publishers wait
+	coming  coming      // what was let through and is not routed yet
 	slow    bool        // its client was too slow
 	watched bool
 	waiting []*pass // in the order of their coming
-	coming  int     // messages that were let through and have not come yet
 	taken   uint64  // by its client, when it was looked at last
 	proven  uint64  // what that must be for it to be given paceLooks
 	owed    int     // messages that it is behind that pace
@@ -242,9 +242,18 @@ type pace struct {
 
 // pass is a publisher that waits, with the messages that it has read.
 type pass struct {
-	by       *peer
-	messages int
-	granted  chan struct{} // has room for one
+	by      *peer
+	brings  amount // the bytes are of payloads
+	pace    *pace
+	granted chan struct{} // has room for one
+}
+
+// coming is an amount that any goroutine may change.
+type coming struct{ messages, bytes atomic.Int64 }
+
+func (c *coming) add(sign int, a amount) {
+	c.messages.Add(int64(sign * a.messages))
+	c.bytes.Add(int64(sign * a.bytes))
 }
 
 const (
@@ -253,6 +262,9 @@ const (
 	// paceLooks is how long a client may take nothing, on a machine where others want the processor too, when it has shown that it is
 	// fast: it has taken behindMessages since it was too slow. Others get firstLooks.
 	paceLooks, firstLooks = 30, 10
+	// Who has taken a few had the time to take more, as who has taken nothing may not have had: fewMessages in a paceLook count for
+	// so many looks.
+	fewMessages, fewLooks = paceMessages / 10, 4
 )
 
 // isPaced reports whether publishers of QoS 1 and 2 wait for the session. Any goroutine may ask.
@@ -281,7 +293,7 @@ func (w *work) checkPace(p *peer) {
 		if c.slow = !p.state.TailEmpty(); c.slow {
 			return
 		}
-		c.coming, c.taken, c.owed = 0, p.state.Taken(), 0
+		c.taken, c.owed = p.state.Taken(), 0
 		c.shut.Store(true)
 		w.r.waited.Add(1)
 		if !c.watched {
@@ -294,31 +306,33 @@ func (w *work) checkPace(p *peer) {
 // grant lets publishers go on, in their order, as far as the session has room, and all when it has enough. The caller holds the mu of
 // the peer.
 func (r *router) grant(p *peer, c *pace, messages, bytes int) {
-	if messages <= roomyMessages {
-		c.coming = 0 // who was let through has ended, or its messages have gone another way
+	for len(c.waiting) > 0 && c.hasRoom(messages, bytes) {
+		c.let(1)
 	}
-	n := 0
-	for n < len(c.waiting) && messages+c.coming <= enoughMessages && bytes <= enoughBytes {
-		c.coming += c.waiting[n].messages
-		n++
-	}
-	c.let(n)
-	if p.link == nil || len(c.waiting) == 0 && messages+c.coming <= enoughMessages && bytes <= enoughBytes {
+	if p.link == nil || len(c.waiting) == 0 && c.hasRoom(messages, bytes) {
 		r.openPace(c)
 	}
 }
 
+// hasRoom reports whether the session, which has so much, has room for more than what is coming.
+func (c *pace) hasRoom(messages, bytes int) bool {
+	return messages+int(c.coming.messages.Load()) <= enoughMessages && bytes+int(c.coming.bytes.Load()) <= enoughBytes
+}
+
 // let lets the first n publishers go on.
 func (c *pace) let(n int) {
-	if n == 0 {
-		return
-	}
 	for _, q := range c.waiting[:n] {
-		q.granted <- struct{}{}
+		c.letOne(q)
 	}
-	rest := copy(c.waiting, c.waiting[n:])
-	clear(c.waiting[rest:])
-	c.waiting = c.waiting[:rest]
+	clear(c.waiting[:n])
+	if c.waiting = c.waiting[n:]; len(c.waiting) == 0 {
+		c.waiting = nil
+	}
+}
+
+func (c *pace) letOne(q *pass) {
+	c.coming.add(1, q.brings)
+	q.granted <- struct{}{}
 }
 
 // letPaced lets those go on that are waited for by now.
@@ -326,7 +340,7 @@ func (c *pace) letPaced() {
 	c.waiting = slices.DeleteFunc(c.waiting, func(q *pass) bool {
 		paced := q.by.isPaced()
 		if paced {
-			q.granted <- struct{}{}
+			c.letOne(q)
 		}
 		return paced
 	})
@@ -337,7 +351,6 @@ func (r *router) openPace(c *pace) {
 	if c.shut.Swap(false) {
 		r.waited.Add(-1)
 		c.let(len(c.waiting))
-		c.waiting = nil
 	}
 }
 
@@ -357,7 +370,10 @@ func (r *router) watchPace(p *peer, c *pace) {
 		if c.taken >= c.proven+behindMessages || len(c.waiting) == 0 {
 			looks = paceLooks
 		}
-		if c.owed = max(0, c.owed+paceMessages-took); len(c.waiting) == 0 && took > 0 {
+		if c.owed = max(0, c.owed+paceMessages-took); took > 0 && took <= fewMessages {
+			c.owed += (fewLooks - 1) * paceMessages
+		}
+		if len(c.waiting) == 0 && took > 0 {
 			c.owed = 0
 		}
 		if c.owed > looks*paceMessages {
@@ -373,7 +389,7 @@ func (r *router) watchPace(p *peer, c *pace) {
 }
 
 // keepPace has a publisher wait for one subscriber that reads fast.
-func (w *work) keepPace(by, p *peer, messages int) {
+func (w *work) keepPace(by, p *peer, brings amount) {
 	if by == p || !p.isPaced() || by.isPaced() {
 		return
 	}
@@ -384,15 +400,18 @@ func (w *work) keepPace(by, p *peer, messages int) {
 		p.mu.Unlock()
 		return
 	}
-	q := &pass{by: by, messages: messages, granted: make(chan struct{}, 1)}
+	q := &pass{by: by, brings: brings, pace: c, granted: make(chan struct{}, 1)}
 	c.waiting = append(c.waiting, q)
 	p.mu.Unlock()
 	<-q.granted // soon: watchPace sees to that
+	w.passed = append(w.passed, q)
 }
 
-// arrived takes notice that messages have come into the session. The caller holds its mu.
-func (p *peer) arrived(messages int) {
-	if c := p.pace.Load(); c != nil {
-		c.coming = max(0, c.coming-messages)
+// arrived takes notice that what the publisher was let through with is routed.
+func (w *work) arrived() {
+	for i, q := range w.passed {
+		q.pace.coming.add(-1, q.brings)
+		w.passed[i] = nil
 	}
+	w.passed = w.passed[:0]
 }

@@ -18,7 +18,7 @@ import (
 )
 
 // roundBytes are read at most before what came of them is sent.
-const roundBytes = 4 << 10
+const roundBytes = 16 << 10
 
 // round is what a reader has while it has something to do. An idle connection has none.
 type round struct {

@@ -25,7 +25,7 @@ func (r *router) receive(l *clientLink, pk *packets.Packet) error {
 		r.abandon(w, p, ticket)
 		return packets.ErrRejectPacket
 	}
-	w.waitForReaders(l, to, pk.FixedHeader.Qos, 1)
+	w.waitForReaders(l, to, pk.FixedHeader.Qos, amount{1, len(pk.Payload)})
 	w.pub = publication{to: to, from: p, account: p.usage, ticket: ticket, now: now, storeOnly: verdict == session.StoreOnly}
 	if pk.FixedHeader.Qos > 0 {
 		w.pub.link = l
@@ -139,7 +139,7 @@ func (r *router) receiveBundle(l *clientLink) error {
 	w, p, now := l.work, l.peer, l.now
 	b := &w.bundle
 	if b.qos > 0 {
-		w.waitForReaders(l, b.to, b.qos, len(b.messages))
+		w.waitForReaders(l, b.to, b.qos, amount{len(b.messages), b.bytes})
 	}
 	r.received.Add(int64(len(b.messages)))
 	r.traffic.payloadIn.Add(int64(b.bytes))

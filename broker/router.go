@@ -104,6 +104,7 @@ func (r *router) route(w *work) (done outcome) {
 	if w.routing = false; pub.receipt != nil {
 		pub.pledge = pub.receipt
 	}
+	w.arrived()
 	return done
 }
 
@@ -239,6 +240,7 @@ func (r *router) routeBundle(w *work) (unread *subscribers) {
 	defer r.ledger.step.RUnlock()
 	w.routing = true
 	defer func() { w.routing = false }()
+	defer w.arrived()
 	s := pub.to.shard
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -279,12 +281,12 @@ func (w *work) deliverBundle(p *peer, o session.Offer, now time.Time) {
 		return
 	}
 	if !p.narrowed || p.rights.MayRead(w.bundle.to.topic) {
+		o.Awaited = p.isPaced()
 		out := w.out[:0]
 		for i := range messages {
 			out = p.state.Deliver(now, messages[i].message, o, out)
 		}
 		w.out = out
-		p.arrived(len(messages))
 		w.apply(p)
 	}
 	p.mu.Unlock()
@@ -301,8 +303,8 @@ func (w *work) deliver(p *peer, m *session.Message, o session.Offer, now time.Ti
 		o.Scarce = true
 		w.pause(p)
 	}
+	o.Awaited = p.isPaced()
 	w.out = p.state.Deliver(now, m, o, w.out[:0])
-	p.arrived(1)
 	w.apply(p)
 	p.mu.Unlock()
 }

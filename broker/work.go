@@ -36,6 +36,7 @@ type work struct {
 	behind  int    // bytes that were read behind the packet that is dealt with
 	granted amount // credits beside the one that was waited for, see turn
 
+	passed    []*pass     // of sessions that the publisher has waited for, see keepPace
 	slowGroup *shareGroup // that publishers should wait for, see waitForGroup; nil: none
 	urgent    bool        // before the next message of the round
 }

@@ -11,6 +11,7 @@ type Offer struct {
 	RetainAsPublished bool
 	Retained          bool     // sent because of a new subscription
 	Scarce            bool     // the account holds as much memory as it may: the session may hold FreeBytes
+	Awaited           bool     // publishers wait for the session: it may hold awaitedShare times as much for those who are on their way
 	SubscriptionIDs   []uint32 // of all matching subscriptions; not changed afterwards
 	// Token, when not nil, comes back exactly once, in a Delivered or a
 	// Dropped. Use a pointer: then nothing is allocated. What went into
@@ -91,7 +92,7 @@ func (s *Session) Deliver(now time.Time, m *Message, o Offer, out []Effect) []Ef
 	case !s.exists || s.ghost:
 		return s.drop(&e, DropEnded, 0, out)
 	case e.qos == 0:
-		return s.deliverAtMostOnce(now, &e, o.Scarce, out)
+		return s.deliverAtMostOnce(now, &e, &o, out)
 	}
 	b := &s.outgoing
 	b.seq++
@@ -102,12 +103,12 @@ func (s *Session) Deliver(now time.Time, m *Message, o Offer, out []Effect) []Ef
 	ready := s.connected && !s.paused && s.isWindowOpen()
 	switch {
 	case b.loaded+1 != e.seq || s.lasting && !s.connected: // what is away needs no memory
-	case ready && s.fits(&e, o.Scarce): // so nothing waits before it
+	case ready && s.fits(&e, &o): // so nothing waits before it
 		b.loaded = e.seq
 		return s.send(now, &e, out)
 	default:
 		var room bool
-		if room, out = s.room(now, &e, o.Scarce, out); room {
+		if room, out = s.room(now, &e, &o, out); room {
 			b.loaded = e.seq
 			s.push(&e)
 			return out
@@ -148,18 +149,18 @@ func (b *outgoing) trim() {
 	}
 }
 
-func (s *Session) deliverAtMostOnce(now time.Time, e *entry, scarce bool, out []Effect) []Effect {
+func (s *Session) deliverAtMostOnce(now time.Time, e *entry, o *Offer, out []Effect) []Effect {
 	b := &s.outgoing
 	switch {
 	case !s.connected:
 		return s.drop(e, DropOffline, 0, out)
-	case scarce && !s.fits(e, true):
+	case o.Scarce && !s.fits(e, o):
 		return s.drop(e, DropQueueFull, 0, out)
 	case !s.paused:
 		return s.send(now, e, out)
 	}
 	var room bool
-	if room, out = s.room(now, e, false, out); !room {
+	if room, out = s.room(now, e, &Offer{}, out); !room {
 		return s.drop(e, DropQueueFull, 0, out)
 	}
 	b.begin()
@@ -173,20 +174,26 @@ func (s *Session) deliverAtMostOnce(now time.Time, e *entry, scarce bool, out []
 // that reads is not cut off by others that do not.
 const FreeBytes = 4096
 
+// awaitedShare of the bound of bytes is for all who publish at the same moment, before they wait.
+const awaitedShare = 4
+
 // fits reports whether the bytes of e may be held. What is larger than the
 // limit by itself fits when nothing else is held, unless memory is scarce.
-func (s *Session) fits(e *entry, scarce bool) bool {
-	b := &s.outgoing
-	if scarce {
-		return b.bytes+e.costBytes() <= FreeBytes
+func (s *Session) fits(e *entry, o *Offer) bool {
+	before, limit := s.outgoing.bytes, s.options.MaxQueuedBytes
+	switch {
+	case o.Scarce:
+		return before+e.costBytes() <= FreeBytes
+	case o.Awaited:
+		limit *= awaitedShare
 	}
-	return b.bytes == 0 || b.bytes+e.costBytes() <= s.options.MaxQueuedBytes
+	return before == 0 || before+e.costBytes() <= limit
 }
 
 // room reports whether e may wait in memory, when what has expired there has made room.
-func (s *Session) room(now time.Time, e *entry, scarce bool, out []Effect) (bool, []Effect) {
+func (s *Session) room(now time.Time, e *entry, o *Offer, out []Effect) (bool, []Effect) {
 	b := &s.outgoing
-	has := func() bool { return b.queue.n+b.queue0.n < s.options.MaxQueued && s.fits(e, scarce) }
+	has := func() bool { return b.queue.n+b.queue0.n < s.options.MaxQueued && s.fits(e, o) }
 	if !has() && !b.expires.IsZero() && !now.Before(b.expires) {
 		out = s.purge(now, out)
 	}

@@ -394,3 +394,17 @@ func TestTheTableShrinksAfterABurst(t *testing.T) {
 		})
 	}
 }
+
+// Publishers that wait for a session have read something each by then: it is in memory for a moment, and not on disk.
+func TestASessionThatPublishersWaitForHoldsWhatIsOnItsWay(t *testing.T) {
+	s := New(Options{Window: 1, MaxQueuedBytes: 1000})
+	_, out := s.Connect(time.Now(), Connection{Version: 4, Clean: true}, nil)
+	s.Resume(time.Now(), 1<<20, out)
+	m := &Message{Topic: "a", QoS: 1, Payload: make([]byte, 999-overheadBytes)} // and the topic
+	for range awaitedShare {
+		s.Deliver(time.Now(), m, Offer{QoS: 1, Awaited: true}, nil)
+	}
+	assert.True(t, s.TailEmpty())
+	s.Deliver(time.Now(), m, Offer{QoS: 1, Awaited: true}, nil)
+	assert.False(t, s.TailEmpty())
+}

@@ -98,9 +98,9 @@ func (s *Session) Takes(now time.Time, m *Message, o Offer) Taking {
 		return TakesLater
 	case e.qos == 0:
 		return TakesNow
-	case !s.isWindowOpen() || b.loaded != b.seq || !s.fits(&e, false):
+	case !s.isWindowOpen() || b.loaded != b.seq || !s.fits(&e, &Offer{}):
 		return TakesLater
-	case o.Scarce && b.bytes > 0 && !s.fits(&e, true):
+	case o.Scarce && b.bytes > 0 && !s.fits(&e, &o):
 		return TakesLater // what it has unacknowledged makes room
 	}
 	return TakesNow

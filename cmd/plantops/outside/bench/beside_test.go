@@ -29,16 +29,19 @@ type rival struct {
 
 const benchPassword = "measures the broker"
 
-// plantopsRival is ours, with an account that may do everything.
-func plantopsRival(t *testing.T) *rival {
+// plantopsRival is ours, with an account that may do everything. path is the program, if it is another one than is tested.
+func plantopsRival(t *testing.T, name, path string) *rival {
 	t.Helper()
 	in := program.Install(t, t.TempDir(), strings.Fields(os.Getenv("PLANTOPS_BENCH_ENV"))...)
+	if path != "" {
+		in.Program = path
+	}
 	in.Start()
 	in.AwaitReady()
 	password := filepath.Join(t.TempDir(), "password")
 	require.NoError(t, os.WriteFile(password, []byte(benchPassword), 0o600))
 	in.Run("user", "add", "house", "--publish", "#", "--subscribe", "#", "--password-file", password)
-	return &rival{"plantops", in.TCP, in.Server.Pid, load.Account{User: "house", Secret: benchPassword}}
+	return &rival{name, in.TCP, in.Server.Pid, load.Account{User: "house", Secret: benchPassword}}
 }
 
 // mosquittoRival has queues without a limit, and keeps its state in a file now and then, as it does by default.
@@ -83,6 +86,15 @@ type contest struct {
 	durable             bool // the readers keep their sessions
 }
 
+// String is what PLANTOPS_BENCH_ONLY has of the contests that are wanted: publishers, readers, QoS and bytes, as in 1000-1-1-64, with -durable.
+func (c contest) String() string {
+	name := fmt.Sprintf("%d-%d-%d-%d", c.publishers, c.readers, c.qos, c.size)
+	if c.durable {
+		name += "-durable"
+	}
+	return name
+}
+
 func (c contest) traffic(r *rival) *load.Traffic {
 	topics := make([]string, c.publishers)
 	for i := range topics {
@@ -106,21 +118,26 @@ func (c contest) traffic(r *rival) *load.Traffic {
 // score is what a rival did in one contest.
 type score struct {
 	perSecond, cpuMicros float64 // deliveries
+	switches             float64 // of context, for each delivery
 	lost                 int
 	p50, p99             time.Duration
 }
 
 func (c contest) run(t *testing.T, r *rival) score {
 	t.Helper()
-	busy := program.CPUTime(t, r.pid)
-	seen, err := c.traffic(r).Go()
-	used := program.CPUTime(t, r.pid) - busy
+	var used time.Duration
+	var switches int64
+	traffic := c.traffic(r)
+	traffic.Begins = func() { used, switches = program.CPUTime(t, r.pid), program.Switches(t, r.pid) }
+	traffic.Ends = func() { used, switches = program.CPUTime(t, r.pid)-used, program.Switches(t, r.pid)-switches }
+	seen, err := traffic.Go()
 	if err != nil {
-		t.Logf("%s, %+v: %v", r.name, c, err)
+		t.Logf("%s, %s: %v", r.name, c, err)
 		return score{lost: c.messages * c.readers}
 	}
 	count, took := seen.Delivered()
-	return score{float64(count) / took.Seconds(), float64(used.Microseconds()) / float64(max(count, 1)), seen.Sent*c.readers - count,
+	each := float64(max(count, 1))
+	return score{float64(count) / took.Seconds(), float64(used.Microseconds()) / each, float64(switches) / each, seen.Sent*c.readers - count,
 		seen.Quantile(0.5), seen.Quantile(0.99)}
 }
 
@@ -141,14 +158,18 @@ func contests(messages int) (all []contest) {
 }
 
 // TestSpeedBesideOthers measures the broker beside mosquitto with queues without limit, and beside FlashMQ if
-// PLANTOPS_FLASHMQ says where that is: rates of delivery, CPU time of the broker for each, in turn, round after round, and the
-// median. Clients and brokers share the machine: only ratios hold. "make bench" runs it.
+// PLANTOPS_FLASHMQ says where that is: rates of delivery, CPU time of the broker for each once all are connected, in turn, round after
+// round, and the median. Clients and brokers share the machine: only ratios hold. "make bench" runs it. PLANTOPS_BENCH_BEFORE is
+// another build of ours to be measured with them, PLANTOPS_BENCH_PROGRAM one to be measured in place of what is tested.
 func TestSpeedBesideOthers(t *testing.T) {
 	if os.Getenv("PLANTOPS_BENCH") == "" {
 		t.Skip(`takes many minutes: "make bench" runs it`)
 	}
-	rivals := []*rival{plantopsRival(t)}
-	if hasMosquitto() {
+	rivals := []*rival{plantopsRival(t, "plantops", os.Getenv("PLANTOPS_BENCH_PROGRAM"))}
+	if path := os.Getenv("PLANTOPS_BENCH_BEFORE"); path != "" {
+		rivals = append(rivals, plantopsRival(t, "before", path))
+	}
+	if hasMosquitto() && os.Getenv("PLANTOPS_BENCH_MOSQUITTO") != "false" {
 		rivals = append(rivals, mosquittoRival(t))
 	}
 	if path := os.Getenv("PLANTOPS_FLASHMQ"); path != "" {
@@ -157,9 +178,9 @@ func TestSpeedBesideOthers(t *testing.T) {
 	rounds := setting.Int(t, "PLANTOPS_BENCH_ROUNDS", 3)
 	var table strings.Builder
 	lines := tabwriter.NewWriter(&table, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(lines, "pub\tsub\tQoS\tbytes\tdurable\tbroker\tdeliveries/s\tCPU µs each\tlost\tack p50 ms\tack p99 ms\tours/theirs\tCPU\t")
+	fmt.Fprintln(lines, "pub\tsub\tQoS\tbytes\tdurable\tbroker\tdeliveries/s\tCPU µs each\tswitches each\tlost\tack p50 ms\tack p99 ms\tours/theirs\tCPU\t")
 	for _, c := range contests(setting.Int(t, "PLANTOPS_BENCH_MESSAGES", 100_000)) {
-		if only := os.Getenv("PLANTOPS_BENCH_DURABLE"); only != "" && only != fmt.Sprint(c.durable) {
+		if only := os.Getenv("PLANTOPS_BENCH_ONLY"); only != "" && !slices.Contains(strings.Fields(only), c.String()) {
 			continue
 		}
 		scores := make([][]score, len(rivals))
@@ -177,8 +198,8 @@ func TestSpeedBesideOthers(t *testing.T) {
 			} else {
 				ratio = "\t"
 			}
-			fmt.Fprintf(lines, "%d\t%d\t%d\t%d\t%t\t%s\t%.0f\t%.2f\t%d\t%s\t%s\t%s\t\n", c.publishers, c.readers, c.qos, c.size, c.durable, r.name,
-				s.perSecond, s.cpuMicros, s.lost, load.Milliseconds(s.p50), load.Milliseconds(s.p99), ratio)
+			fmt.Fprintf(lines, "%d\t%d\t%d\t%d\t%t\t%s\t%.0f\t%.2f\t%.3f\t%d\t%s\t%s\t%s\t\n", c.publishers, c.readers, c.qos, c.size, c.durable, r.name,
+				s.perSecond, s.cpuMicros, s.switches, s.lost, load.Milliseconds(s.p50), load.Milliseconds(s.p99), ratio)
 		}
 	}
 	require.NoError(t, lines.Flush())

@@ -36,6 +36,8 @@ type Traffic struct {
 	Topic      func(i, n int) string // of message n, from 1, of publisher i
 	Readers    []Reader
 	Silence    time.Duration // so long nothing comes when nothing comes any more; 0: 5 s
+	Begins     func()        // called when all are connected and nothing is sent yet; nil: not
+	Ends       func()        // called when nothing comes any more and all are connected still; nil: not
 }
 
 // Reader is a subscriber.
@@ -86,6 +88,9 @@ func (t *Traffic) Go() (*Seen, error) {
 	}); err != nil {
 		return nil, err
 	}
+	if t.Begins != nil {
+		t.Begins()
+	}
 	began, done := time.Now(), make(chan struct{})
 	for _, r := range readers {
 		if r.Away {
@@ -113,11 +118,16 @@ func (t *Traffic) Go() (*Seen, error) {
 	close(done)
 	for _, p := range all {
 		s.latencies = append(s.latencies, p.latencies...)
-		p.conn.Close()
 	}
 	s.Acknowledged = len(s.latencies)
 	slices.Sort(s.latencies)
 	t.await(readers, s.Sent)
+	if t.Ends != nil {
+		t.Ends()
+	}
+	for _, p := range all {
+		p.conn.Close()
+	}
 	for _, r := range readers {
 		s.Received = append(s.Received, int(r.count.Load()))
 		s.Late = append(s.Late, int(r.count.Load()-r.early))

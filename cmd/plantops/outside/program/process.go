@@ -54,6 +54,24 @@ func CPUTime(t *testing.T, pid int) time.Duration {
 	return time.Duration(ticks) * 10 * time.Millisecond // USER_HZ is 100 everywhere
 }
 
+// Switches is how often the threads of a process that there are have waited or had to.
+func Switches(t *testing.T, pid int) (n int64) {
+	t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	require.NoError(t, err)
+	for _, file := range files {
+		text, _ := os.ReadFile(file) // a thread may have ended meanwhile
+		for line := range strings.Lines(string(text)) {
+			if name, value, _ := strings.Cut(line, ":"); strings.HasSuffix(name, "ctxt_switches") {
+				count, err := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
+				require.NoError(t, err)
+				n += count
+			}
+		}
+	}
+	return n
+}
+
 // Descriptors is how many files and sockets the server has open.
 func (in *Installation) Descriptors() int {
 	in.T.Helper()
