@@ -35,6 +35,7 @@ type intake struct {
 	mu      sync.Mutex
 	ready   bool                // ingest is subscribed
 	shut    bool                // the credits are used up
+	told    func()              // when that becomes so; may be nil
 	stored  [creditTicks]amount // what came back during the last ticks of the clock, this one first
 	count   int                 // open receipts
 	bytes   int                 // of them
@@ -126,6 +127,9 @@ func (t *intake) give(r *receipt) bool {
 	count, bytes := t.count+t.granted.messages, t.bytes+t.granted.bytes
 	if c := t.credits(); count >= c.messages || count > 0 && bytes+r.bytes > c.bytes {
 		t.shut = true
+		if t.told != nil {
+			t.told()
+		}
 		return false
 	}
 	t.open(r)

@@ -37,7 +37,10 @@ type Options struct {
 	// backend is told which account published it, in a user property before all others, AccountProperty.
 	SourceTopics []string
 	StallTimeout time.Duration
-	Limits       Limits // must be complete
+	// Exhausted is called when no more messages for the backend are let in until it has acknowledged some. It must not block. May be
+	// nil.
+	Exhausted func()
+	Limits    Limits // must be complete
 	// Name is told to clients that ask for it.
 	Name Name
 	// Refused is called for every message that is refused, with the account that sent it. It must not block. May be nil.

@@ -51,6 +51,7 @@ func newRouter(h *hook, o Options) *router {
 	if r.unsure == nil {
 		r.unsure = func() bool { return false }
 	}
+	r.intake.told = o.Exhausted
 	r.ledger = ledger{r: r, storage: o.Storage, next: 1, wake: make(chan struct{}, 1)}
 	r.loader.wake = make(chan struct{}, 1)
 	r.quotas.onDisk, r.quotas.space = o.Storage != nil, o.FreeBytes

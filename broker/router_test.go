@@ -224,11 +224,15 @@ func TestCreditsFollowTheStore(t *testing.T) {
 	r := idle(t)
 	in := &r.intake
 	in.setReady(true)
+	told := 0
+	in.told = func() { told++ }
 	var open []*receipt
 	fill := func() int {
+		told = 0
 		for {
 			c := &receipt{tally: new(tally), bytes: 1000}
 			if !in.take(new(work), c) {
+				assert.LessOrEqual(t, told, 1, "once, not for each that waits")
 				return len(open)
 			}
 			open = append(open, c)
@@ -241,6 +245,7 @@ func TestCreditsFollowTheStore(t *testing.T) {
 		open = nil
 	}
 	assert.Equal(t, leastMessages, fill())
+	assert.Equal(t, 1, told)
 	commits := 0
 	for before := 0; len(open) > before; commits++ {
 		before = len(open)

@@ -100,6 +100,9 @@ type Store struct {
 	Retention time.Duration `mapstructure:"retention"` // 0 means for ever
 	MaxSize   Size          `mapstructure:"max_size"`  // of the database, what is in use of it; 0 means any
 
+	// MinCommitInterval is the least time between two commits; 0 means that they follow what comes.
+	MinCommitInterval time.Duration `mapstructure:"min_commit_interval"`
+
 	SQLHourly     bool          `mapstructure:"sql_hourly"`      // tables of hours for other programs
 	SQLHourlyKeep time.Duration `mapstructure:"sql_hourly_keep"` // of hours whose readings are deleted; 0 means as long as readings
 }

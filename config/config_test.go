@@ -81,7 +81,7 @@ func TestEveryKeyIsReadFromItsFirstVariable(t *testing.T) {
 	values := map[string]string{
 		"data_dir": "d", "listeners.tcp.address": ":1", "listeners.tls.address": ":2", "listeners.websocket.address": ":3",
 		"listeners.websocket.allowed_origins": "*", "certs.extra_names": "pi.lan", "mqtt.host": "127.0.0.1", "mqtt.port": "1", "mqtt.tls_port": "2",
-		"ingest.topics": "a", "store.retention": "12h", "store.max_size": "20GB", "store.sql_hourly_keep": "3650d", "backup.every": "1d", "log.level": "debug", "log.format": "json",
+		"ingest.topics": "a", "store.retention": "12h", "store.min_commit_interval": "1s", "store.max_size": "20GB", "store.sql_hourly_keep": "3650d", "backup.every": "1d", "log.level": "debug", "log.format": "json",
 		"ingest.stall_timeout": "11s", "ingest.offline_after": "12m", "limits.connect_timeout": "13s", "limits.max_packet_bytes": "2048",
 		"limits.max_queued_bytes_per_account": "100000", "limits.max_queued_bytes": "200000",
 		"limits.max_disk_messages_per_account": "2000", "limits.max_disk_bytes_per_account": "2000000",

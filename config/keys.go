@@ -100,6 +100,7 @@ var settings = []setting{
 	{path: "store.path", field: func(c *Config) any { return &c.Store.Path }, meaning: "database file; empty means plantops.db in data_dir"},
 	{path: "store.retention", field: func(c *Config) any { return &c.Store.Retention }, meaning: "how long readings are kept, such as 365d; 0 means for ever"},
 	{path: "store.max_size", field: func(c *Config) any { return &c.Store.MaxSize }, meaning: "how large the database may become, such as 20GB: above it the oldest readings go; 0 means as large as the disk"},
+	{path: "store.min_commit_interval", field: func(c *Config) any { return &c.Store.MinCommitInterval }, meaning: "least time between two commits, such as 1s: spares the card, and acknowledgements come so much later; 0 means as soon as the disk can"},
 	{path: "store.sql_hourly", field: func(c *Config) any { return &c.Store.SQLHourly }, meaning: "keep minimum, mean and maximum of each hour in a plain table for other programs, see docs/sql.md"},
 	{path: "store.sql_hourly_keep", field: func(c *Config) any { return &c.Store.SQLHourlyKeep }, meaning: "how long those hours are kept when their readings are deleted, such as 3650d; 0 means no longer than the readings"},
 

@@ -214,6 +214,13 @@ func (v *validator) numbers() {
 	if v.config.Store.Retention != 0 {
 		v.within("store.retention", time.Hour, 100*365*day)
 	}
+	if least := v.config.Store.MinCommitInterval; least != 0 {
+		v.within("store.min_commit_interval", time.Millisecond, time.Minute)
+		if stall := v.config.Ingest.StallTimeout; least <= time.Minute && least > stall/commitShare {
+			v.refuse("store.min_commit_interval", "must be a quarter of ingest.stall_timeout (%s) at most, or devices are disconnected before their messages are stored: "+
+				"lower it, or raise ingest.stall_timeout to %s", formatDuration(stall), formatDuration(commitShare*least))
+		}
+	}
 	if v.config.Store.SQLHourlyKeep != 0 {
 		v.within("store.sql_hourly_keep", time.Hour, 100*365*day)
 	}
@@ -244,6 +251,10 @@ func (v *validator) numbers() {
 	v.between("limits.max_disk_bytes_per_account", 1<<20, 1<<30)
 }
 
+// commitShare is the share of ingest.stall_timeout, one in so many, that store.min_commit_interval is at most: a message may wait for
+// two commits, and those take time too.
+const commitShare = 4
+
 // leastSize is what a database needs to be of use: the journal and the broker's state have some 30 MB of it at times.
 const leastSize Size = 100e6
 
@@ -263,6 +274,8 @@ func (v *validator) within(key string, least, most time.Duration) {
 			zero = "0 (for ever) or "
 		case "store.sql_hourly_keep":
 			zero = "0 (as long as readings) or "
+		case "store.min_commit_interval":
+			zero = "0 (as soon as the disk can) or "
 		case "backup.every":
 			zero = "0 (never) or "
 		}

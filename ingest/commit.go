@@ -10,8 +10,8 @@ import (
 )
 
 // commitUntilDrained stores what is queued, batch by batch, and acknowledges each batch when it is committed. A batch
-// is what arrived while the last commit ran: an idle box commits at once, a busy one commits hundreds together. It
-// returns nil when the queue is closed and empty, an error when ctx ended before the batch in hand could be stored.
+// is what arrived while the last commit ran, and while Options.Gather waited: an idle box commits at once, a busy one commits
+// hundreds together. It returns nil when the queue is closed and empty, an error when ctx ended before the batch in hand could be stored.
 func (s *Subscriber) commitUntilDrained(ctx context.Context) error {
 	var (
 		decoder  = newDecoder(s.o.ProbeTopic, s.o.Sources)
@@ -21,10 +21,14 @@ func (s *Subscriber) commitUntilDrained(ctx context.Context) error {
 		fresh    []item // of them, not stored yet
 		outcomes []store.Outcome
 		ids      []uint16
+		busy     bool
 	)
 	for {
 		clear(items) // let go of the payloads before the wait
 		clear(fresh)
+		if s.queue.await() {
+			s.o.Gather(ctx, busy, s.queue.usual, s.queue.whole)
+		}
 		items = s.queue.take(items[:0], s.o.MaxBatch)
 		if len(items) == 0 {
 			return nil
@@ -45,6 +49,7 @@ func (s *Subscriber) commitUntilDrained(ctx context.Context) error {
 			s.count.committed(outcomes, s.o.Now())
 			unread.committed(batch, outcomes, s.o.Now())
 		}
+		busy = s.queue.waits() // and not what comes as an answer to this
 		ids = acknowledge(items, ids)
 	}
 }

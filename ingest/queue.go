@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
@@ -38,12 +39,17 @@ type queue struct {
 	items    []item
 	bytes    int
 	capacity int
+	batch    int           // so many are taken at once
+	last     [8]int        // sizes of the last batches, a ring
+	next     int           // in it
+	whole    chan struct{} // has room for one: there is a whole batch, or there will be no more
+	usual    chan struct{} // has room for one: there is as much as the largest of the last batches had
 	closed   bool
 	look     func() (at time.Time, unsure bool, line int64) // at our clock
 }
 
-func newQueue(capacity int) *queue {
-	q := &queue{capacity: capacity, look: func() (time.Time, bool, int64) { return time.Now(), false, 0 }}
+func newQueue(capacity, batch int) *queue {
+	q := &queue{capacity: capacity, batch: min(batch, capacity), whole: make(chan struct{}, 1), usual: make(chan struct{}, 1), look: func() (time.Time, bool, int64) { return time.Now(), false, 0 }}
 	q.arrived.L, q.space.L = &q.mu, &q.mu
 	return q
 }
@@ -66,7 +72,49 @@ func (q *queue) put(it item) bool {
 	q.items = append(q.items, it)
 	q.bytes += len(it.payload)
 	q.arrived.Signal()
+	q.tell()
 	return true
+}
+
+// tell says how much there is.
+func (q *queue) tell() {
+	if len(q.items) >= slices.Max(q.last[:]) {
+		signal(q.usual)
+	}
+	if q.closed || len(q.items) >= q.batch || q.bytes >= maxBatchBytes {
+		signal(q.whole)
+	}
+}
+
+func signal(to chan struct{}) {
+	select {
+	case to <- struct{}{}:
+	default:
+	}
+}
+
+// await waits until there is something to take; some is false when the queue is closed and empty.
+func (q *queue) await() (some bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.items) == 0 && !q.closed {
+		q.arrived.Wait()
+	}
+	for _, stale := range []chan struct{}{q.whole, q.usual} { // they may be of a batch that is taken
+		select {
+		case <-stale:
+		default:
+		}
+	}
+	q.tell()
+	return len(q.items) > 0
+}
+
+// waits tells whether there is something now.
+func (q *queue) waits() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.items) > 0
 }
 
 func (q *queue) full() bool {
@@ -86,6 +134,8 @@ func (q *queue) take(batch []item, limit int) []item {
 		size += len(q.items[n].payload)
 		q.bytes -= len(q.items[n].payload)
 	}
+	q.last[q.next] = n
+	q.next = (q.next + 1) % len(q.last)
 	batch = append(batch, q.items[:n]...)
 	rest := copy(q.items, q.items[n:])
 	clear(q.items[rest:])
@@ -99,6 +149,7 @@ func (q *queue) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.closed = true
+	q.tell()
 	q.arrived.Broadcast()
 	q.space.Broadcast()
 }

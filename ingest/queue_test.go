@@ -15,7 +15,7 @@ import (
 )
 
 func TestQueueGivesBatchesInOrder(t *testing.T) {
-	q, c := newQueue(10), &conn{}
+	q, c := newQueue(10, 1000), &conn{}
 	for id := range uint16(5) {
 		require.True(t, q.put(item{id: id, payload: []byte("xx"), from: c}))
 	}
@@ -35,7 +35,7 @@ func TestQueueGivesBatchesInOrder(t *testing.T) {
 }
 
 func TestABatchIsBoundedInBytes(t *testing.T) {
-	q, c := newQueue(10), &conn{}
+	q, c := newQueue(10, 1000), &conn{}
 	for id := range uint16(4) {
 		require.True(t, q.put(item{id: id, payload: make([]byte, maxBatchBytes*2/3), from: c}))
 	}
@@ -65,7 +65,7 @@ func TestAFullQueueHoldsTheReaderUp(t *testing.T) {
 				if len(tt.full.payload) > 0 {
 					capacity = 100
 				}
-				q, c := newQueue(capacity), &conn{}
+				q, c := newQueue(capacity, 1000), &conn{}
 				require.True(t, q.put(tt.full))
 				taken := make(chan bool, 1)
 				go func() { taken <- q.put(item{id: tt.full.id, from: c}) }()
@@ -100,4 +100,60 @@ func TestAFaultIsLoggedWhenItBeginsOnceAMinuteAndWhenItEnds(t *testing.T) {
 		assert.Equal(t, 3, strings.Count(out.String(), "cannot store messages"), "%s", out)
 		assert.Equal(t, 1, strings.Count(out.String(), "storing again"))
 	})
+}
+
+func TestABatchIsGatheredUntilItIsFull(t *testing.T) {
+	for name, c := range map[string]struct {
+		put   func(q *queue)
+		whole bool
+	}{
+		"one message":       {func(q *queue) { q.put(item{from: &conn{}}) }, false},
+		"so many":           {func(q *queue) { q.put(item{from: &conn{}}); q.put(item{from: &conn{}}) }, true},
+		"so large":          {func(q *queue) { q.put(item{from: &conn{}, payload: make([]byte, maxBatchBytes)}) }, true},
+		"there are no more": {func(q *queue) { q.put(item{from: &conn{}}); q.close() }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, before := range []bool{false, true} { // it came before who gathers, or while he does
+				q := newQueue(10, 2)
+				if before {
+					c.put(q)
+				} else {
+					q.put(item{from: &conn{}})
+					q.take(nil, 1)
+					go c.put(q)
+				}
+				assert.True(t, q.await())
+				if c.whole {
+					<-q.whole
+				} else {
+					assert.Empty(t, q.whole)
+				}
+			}
+		})
+	}
+	q := newQueue(10, 1)
+	q.close()
+	assert.False(t, q.await(), "closed and empty")
+}
+
+func TestAsMuchAsTheLastBatchesHadIsUsual(t *testing.T) {
+	q := newQueue(100, 100)
+	put := func(n int) {
+		for range n {
+			q.put(item{from: &conn{}})
+		}
+	}
+	for _, n := range []int{5, 3, 3} {
+		put(n)
+		require.Len(t, q.take(nil, 100), n)
+	}
+	put(4)
+	require.True(t, q.await())
+	assert.True(t, q.waits())
+	assert.Empty(t, q.usual)
+	put(1)
+	assert.Len(t, q.usual, 1, "as many as in the largest")
+	q.take(nil, 1)
+	require.True(t, q.await())
+	assert.Empty(t, q.usual, "that was another batch")
 }

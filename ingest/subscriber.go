@@ -49,6 +49,10 @@ type Options struct {
 	Sources    *source.Set
 	ProbeTopic string // subscribed too; what comes there is committed and not counted; empty: none
 	MaxBatch   int    // messages in one commit
+	// Gather is called before each batch is taken, when there is something for it, and may wait for more. busy tells that some of it
+	// came while the last batch was stored. A value comes from usual when there is as much as the last batches had, and from full when
+	// no more can be taken. nil: nothing is waited for.
+	Gather func(ctx context.Context, busy bool, usual, full <-chan struct{})
 	// ReceiveMaximum is announced to the broker: how many QoS 1 messages may be on their way into the store;
 	// default 4096.
 	ReceiveMaximum uint16
@@ -126,6 +130,9 @@ func New(o Options, sink Sink) (*Subscriber, error) {
 		o.ReceiveMaximum = 4096
 	}
 	o.MaxPacketBytes = max(o.MaxPacketBytes, leastPacketBytes)
+	if o.Gather == nil {
+		o.Gather = func(context.Context, bool, <-chan struct{}, <-chan struct{}) {}
+	}
 	if o.ClockUnsure == nil {
 		o.ClockUnsure = func() bool { return false }
 	}
@@ -142,7 +149,7 @@ func New(o Options, sink Sink) (*Subscriber, error) {
 		o:       o,
 		address: net.JoinHostPort(o.Host, strconv.Itoa(o.Port)),
 		sink:    sink,
-		queue:   newQueue(int(o.ReceiveMaximum)),
+		queue:   newQueue(int(o.ReceiveMaximum), o.MaxBatch),
 		retry:   newRetry(o.Embedded),
 		ready:   make(chan struct{}),
 	}

@@ -47,14 +47,29 @@ func (s *Store) Append(ctx context.Context, batch []Message, outcomes []Outcome)
 	if err := ctx.Err(); err != nil {
 		return outcomes, fmt.Errorf("store %d messages: %w", len(batch), err)
 	}
-	select {
-	case s.writing <- struct{}{}:
-		defer s.release()
-		return s.serve(batch, outcomes)
-	default:
-		return s.appendLater(ctx, &waiting{batch: batch, outcomes: outcomes, done: make(chan struct{})})
+	if s.pace.May(len(batch) == 0 || len(batch) >= s.options.FullBatch || batch[0].Kind == History) {
+		select {
+		case s.writing <- struct{}{}:
+			defer s.release()
+			return s.serve(batch, outcomes)
+		default:
+		}
 	}
+	return s.appendLater(ctx, &waiting{batch: batch, outcomes: outcomes, done: make(chan struct{})})
 }
+
+// Gather waits until it is time to store the next batch: so what comes meanwhile can be in it. busy tells that something came while
+// the last one was stored; on an idle box it returns at once. It also does at a value from full, when Hasten or Hurry is called, and
+// when ctx ends; without Options.MinCommitInterval at one from usual too: more may not come before something is acknowledged.
+func (s *Store) Gather(ctx context.Context, busy bool, usual, full <-chan struct{}) {
+	s.pace.Gather(ctx, busy, usual, full)
+}
+
+// Hasten makes the next commit begin at once, for who knows that nothing more will come before it.
+func (s *Store) Hasten() { s.pace.Hasten() }
+
+// Hurry makes all commits from now on begin at once: the program stops.
+func (s *Store) Hurry() { s.pace.Hurry() }
 
 // appendHere stores a batch as Append says. The caller has the right to write.
 func (s *Store) appendHere(batch []Message, outcomes []Outcome) ([]Outcome, error) {

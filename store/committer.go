@@ -155,16 +155,26 @@ func (b *brokerSide) pause() time.Duration {
 	return time.Hour
 }
 
-// acquireForBroker waits for the writing token, and answers for who has it meanwhile.
+// acquireForBroker waits until a commit may begin and for the writing token, and answers for who has it meanwhile.
 func (s *Store) acquireForBroker() bool {
 	for {
+		left, sooner := s.pace.Left()
+		var due <-chan time.Time
+		token := s.writing
+		if left > 0 {
+			due, token = time.After(left), nil
+		} else {
+			sooner = nil
+		}
 		select {
 		case <-s.broker.stop:
 			return false
 		case <-s.broker.hand:
 			s.answerBroker()
 			<-s.writing
-		case s.writing <- struct{}{}:
+		case <-due:
+		case <-sooner:
+		case token <- struct{}{}:
 			return true
 		}
 	}
@@ -174,8 +184,12 @@ func (s *Store) acquireForBroker() bool {
 func (s *Store) serveBroker() {
 	b := &s.broker
 	if list := s.appends.takeAll(); len(list) > 0 {
+		s.pace.Begin()
 		s.serveAll(list)
+		s.pace.End()
 	} else if b.announced.Load() && s.brokerDue() {
+		s.pace.Begin()
+		defer s.pace.End()
 		err := s.ready()
 		if err == nil {
 			err = s.transact(nil)
@@ -296,9 +310,10 @@ func (q *appendQueue) takeAll() []*waiting {
 	return list
 }
 
-// appendLater is Append while somebody writes.
+// appendLater is Append while somebody writes, or no commit may begin yet.
 func (s *Store) appendLater(ctx context.Context, w *waiting) ([]Outcome, error) {
 	s.appends.add(w)
+	s.pace.Wait(ctx, w.done)
 	select {
 	case <-w.done:
 		return w.outcomes, w.err
@@ -319,6 +334,8 @@ func (s *Store) appendLater(ctx context.Context, w *waiting) ([]Outcome, error) 
 
 // serve stores a batch and those that wait. The caller has the right to write.
 func (s *Store) serve(batch []Message, outcomes []Outcome) ([]Outcome, error) {
+	s.pace.Begin()
+	defer s.pace.End()
 	others := s.appends.takeAll()
 	if len(others) == 0 {
 		return s.appendHere(batch, outcomes)

@@ -23,6 +23,7 @@ import (
 	"github.com/plantops/plantops/store/aside"
 	"github.com/plantops/plantops/store/garden"
 	"github.com/plantops/plantops/store/history"
+	"github.com/plantops/plantops/store/pace"
 	"github.com/plantops/plantops/store/people"
 	"github.com/plantops/plantops/store/tail"
 )
@@ -63,6 +64,11 @@ type Options struct {
 	Path     string // the database; its directory must exist
 	ReadOnly bool   // the file must exist with the current schema; nothing is written
 
+	// MinCommitInterval is the least time between the beginnings of two commits of readings and of the broker's state; 0: what comes
+	// is committed at once, or gathered by who calls Gather. A batch of FullBatch messages, by default 1000, does not wait.
+	MinCommitInterval time.Duration
+	FullBatch         int
+
 	QuarantineBytes int64         // bound on the entries, payloads and overhead; zero means 64 MiB
 	QuarantineAge   time.Duration // older entries are summarised, at most a day of them per day of uptime; zero means 90 days
 
@@ -73,6 +79,9 @@ type Options struct {
 }
 
 func (o *Options) defaults() {
+	if o.FullBatch == 0 {
+		o.FullBatch = 1000
+	}
 	if o.QuarantineBytes == 0 {
 		o.QuarantineBytes = 64 << 20
 	}
@@ -110,6 +119,7 @@ type Store struct {
 	doubt   *doubt   // nil: none
 	answers []answer // of what was in doubt and is stored
 	appends appendQueue
+	pace    *pace.Pace
 	broker  brokerSide
 	closed  bool
 	idle    *time.Timer
@@ -152,7 +162,7 @@ type Store struct {
 // log of an unclean stop may be copied into it.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	o.defaults()
-	s := &Store{options: o, log: o.Log, writing: make(chan struct{}, 1), rebuilt: make(chan struct{}, 1), said: map[refusal]bool{}, markKey: random(sha256.Size), stamp: rand.Int64() / 2}
+	s := &Store{options: o, log: o.Log, pace: pace.New(o.MinCommitInterval), writing: make(chan struct{}, 1), rebuilt: make(chan struct{}, 1), said: map[refusal]bool{}, markKey: random(sha256.Size), stamp: rand.Int64() / 2}
 	s.broker.wake, s.compaction.wake, s.views.open = make(chan struct{}, 1), make(chan struct{}, 1), map[*view]struct{}{}
 	s.keep()
 	if err := s.open(ctx); err != nil {
@@ -169,6 +179,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 // Close commits the refused counts and closes the file. Calls that are running finish first, later ones fail with
 // ErrClosed; a second Close does nothing.
 func (s *Store) Close() error {
+	s.Hurry()
 	s.stopCompaction()
 	s.writing <- struct{}{}
 	defer s.leaveBroker()

@@ -177,6 +177,7 @@ func (s *service) serve(ctx context.Context) (err error) {
 		}
 		life.onStop("messages on their way", func(ctx context.Context) error { return drain(ctx, br) })
 		life.onStop("devices", br.DisconnectDevices)
+		life.onStop("gathering for commits", func(context.Context) error { db.Hurry(); return nil })
 		br.AdmitDevices()
 	}
 	if br != nil {

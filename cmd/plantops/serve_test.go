@@ -263,3 +263,28 @@ func TestPartThatEndsByItselfEndsTheProgram(t *testing.T) {
 	assert.Equal(t, exitFailed, exitCode(err))
 	assert.Contains(t, log.String(), "stopping because a part ended by itself")
 }
+
+func TestCommitsKeepTheirDistance(t *testing.T) {
+	const least, messages = 500 * time.Millisecond, 3
+	r := startServer(t, "PLANTOPS_STORE_MIN_COMMIT_INTERVAL=500ms")
+	device := brokertest.Dial(t, &brokertest.Broker{Broker: r.running.Broker}, brokertest.TCP,
+		brokertest.Login{User: "bed-1", Password: r.addDevice(t, "bed-1")})
+	began := time.Now()
+	send := func(i int, qos byte) {
+		device.SendPublish("devices/bed-1/telemetry", fmt.Sprintf(`{"timestamp":%d,"temperature":20}`, 1767787200+i), qos)
+	}
+	for i := range messages {
+		send(i, 1)
+		device.Await(4) // PUBACK
+	}
+	assert.GreaterOrEqual(t, time.Since(began), (messages-1)*least, "each was in a commit of its own")
+	for i := range 100 {
+		send(messages+i, byte(i%2))
+	}
+	for range 50 {
+		device.Await(4)
+	}
+	require.NoError(t, r.stop())
+	assert.NotContains(t, r.log.String(), " ERR ")
+	assert.Len(t, r.readings(t, store.Query{Devices: []string{"bed-1"}}), messages+100, "a stop stores what waits")
+}

@@ -34,7 +34,7 @@ import (
 const ingestClientID = "plantops-ingest"
 
 func storeOptions(cfg config.Config, now func() time.Time, log *slog.Logger) store.Options {
-	return store.Options{Path: cfg.StorePath(), Now: now, Log: log}
+	return store.Options{Path: cfg.StorePath(), MinCommitInterval: cfg.Store.MinCommitInterval, FullBatch: cfg.Ingest.MaxBatch, Now: now, Log: log}
 }
 
 func certsOptions(cfg config.Config, now func() time.Time, built time.Time, log *slog.Logger) certs.Options {
@@ -84,6 +84,7 @@ func brokerOptions(w wiring) broker.Options {
 		Name:         broker.Name{Key: bridge.HopProperty, Value: w.box},
 		Refused:      func(device, reason string) { w.store.AddRefused(device, reason, 1) },
 		Storage:      w.store,
+		Exhausted:    w.store.Hasten,
 		FreeBytes:    freeBytes(w),
 		Log:          w.log,
 		Now:          w.now,
@@ -128,6 +129,7 @@ func ingestOptions(w wiring) ingest.Options {
 		Sources:    w.sources,
 		ProbeTopic: probeTopic(cfg),
 		MaxBatch:   cfg.Ingest.MaxBatch,
+		Gather:     w.store.Gather,
 		// What the embedded broker takes from a device comes with a few bytes more.
 		MaxPacketBytes: 2 * cfg.Limits.MaxPacketBytes,
 		StallTimeout:   cfg.Ingest.StallTimeout,
