@@ -336,6 +336,36 @@ func (t *intake) drain(ctx context.Context) error {
 	}
 }
 
+// patience is that of the senders of a round with messages for ingest.
+type patience int8
+
+const (
+	nobodys   patience = iota
+	patient            // none waits for an acknowledgement before it sends more
+	impatient          // one may
+)
+
+const (
+	// Messages for ingest follow each other at least so far apart, see network.Gathering, when nobody is impatient: to hand each over
+	// by itself, and to have it committed alone, costs several times what the message does.
+	gatherPause = 10 * time.Millisecond
+	gatherBytes = 8 << 10
+	// impatientAfter: who sends again within so long may do so because it got an acknowledgement.
+	impatientAfter = 2 * gatherPause
+)
+
+// notePatience takes notice of a message of l for ingest.
+func (w *work) notePatience(l *clientLink, qos byte) {
+	if at := l.now.Sub(w.r.started); at != l.sentAt {
+		l.impatient, l.sentAt = at-l.sentAt < impatientAfter, at
+	}
+	if l.impatient && qos > 0 {
+		w.patience = impatient
+	} else {
+		w.patience = max(w.patience, patient)
+	}
+}
+
 // ProbeTopic is where Probe publishes. The backend's subscriber subscribes to it; nobody else may, and nobody publishes.
 const ProbeTopic = topic.InternalPrefix + "/probe"
 

@@ -38,6 +38,7 @@ type clientLink struct {
 	lasting         bool                  // the session outlives the connection, on disk
 	goodbye         bool                  // the client sent DISCONNECT 0x00: no will
 	lost            bool                  // nothing more can be read
+	impatient       bool                  // it sent what ingest stores soon after the last time
 	untaken         bool                  // it ended before a message was let into the store
 	emptyWill       bool                  // the will has no payload
 	noWill          bool                  // the will is that of a bridge, and ignored
@@ -51,6 +52,7 @@ type clientLink struct {
 	wrong           *validate.PacketFault // with the packet after those that were read
 	partial         partial               // of what was read last
 	aliases         *aliases              // nil: no topic has a number yet
+	sentAt          time.Duration         // when that was, since the start
 	lastTopic       string                // the topic that it published to last, judged and found right
 	lastSubscribers *subscribers          // of that topic
 

@@ -366,6 +366,7 @@ func (r *router) receiveForIngest(l *clientLink, pk *packets.Packet) error {
 	}
 	c.tally.received.Add(1)
 	pub.message, pub.receipt = &c.message, c
+	w.notePatience(l, pk.FixedHeader.Qos)
 	if done := r.route(w); done.refused { // what its acknowledgement promises is that it is stored
 		r.refused(l, done.why, pk.TopicName)
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/plantops/plantops/broker/journal"
+	"github.com/plantops/plantops/broker/network"
 	"github.com/plantops/plantops/broker/refusal"
 	"github.com/plantops/plantops/broker/session"
 )
@@ -21,9 +22,10 @@ type router struct {
 	stall        time.Duration
 	started      time.Time
 
-	intake  intake
-	tallies tallies
-	routes  routes
+	intake    intake
+	gathering *network.Gathering // of what ingest gets
+	tallies   tallies
+	routes    routes
 
 	shares   shares
 	retained retained
@@ -52,6 +54,7 @@ func newRouter(h *hook, o Options) *router {
 		r.unsure = func() bool { return false }
 	}
 	r.intake.told = o.Exhausted
+	r.gathering = network.NewGathering(gatherPause, gatherBytes)
 	r.ledger = ledger{r: r, storage: o.Storage, next: 1, wake: make(chan struct{}, 1)}
 	r.loader.wake = make(chan struct{}, 1)
 	r.quotas.onDisk, r.quotas.space = o.Storage != nil, o.FreeBytes

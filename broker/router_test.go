@@ -437,3 +437,28 @@ func TestNobodyWaitsForAGroupThatHasADisk(t *testing.T) {
 		}
 	}
 }
+
+// The messages of those who send now and then are gathered for ingest. Who sends again soon may do so because it was acknowledged: it
+// does not wait, nor does what was gathered before.
+func TestMessagesForIngestAreGatheredWhileNobodyIsImpatient(t *testing.T) {
+	r := idle(t)
+	l := newLink(r.hook, new(network.Conn))
+	l.now = r.started.Add(time.Minute)
+	w := &work{r: r}
+	after := func(pause time.Duration, qos byte) patience {
+		l.now, w.patience = l.now.Add(pause), nobodys
+		w.notePatience(l, qos)
+		return w.patience
+	}
+	assert.Equal(t, patient, after(time.Second, 1), "the first one")
+	assert.Equal(t, patient, after(0, 1), "read with it")
+	assert.Equal(t, impatient, after(impatientAfter/2, 1))
+	assert.Equal(t, impatient, after(0, 1), "read with it")
+	assert.Equal(t, patient, after(impatientAfter, 1))
+	assert.Equal(t, patient, after(time.Microsecond, 0), "without acknowledgements")
+
+	w.patience = impatient
+	l.now = l.now.Add(time.Minute)
+	w.notePatience(l, 1)
+	assert.Equal(t, impatient, w.patience, "another one of the same round was")
+}

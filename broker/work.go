@@ -33,6 +33,9 @@ type work struct {
 	routing bool
 	kept    []*receipt // one thing that each of them waited for has come
 
+	toIngest *network.Conn // dirty
+	patience patience      // of who has sent what is for ingest
+
 	behind  int    // bytes that were read behind the packet that is dealt with
 	granted amount // credits beside the one that was waited for, see turn
 
@@ -293,7 +296,9 @@ func (w *work) write(l *clientLink, p, tail []byte) {
 // put gives packets to the connection.
 func (w *work) put(l *clientLink, p, tail []byte) {
 	if idle, _ := l.Put(p, tail); idle { // what cannot be queued, the connection's end tells its reader
-		w.markDirty(l.Conn)
+		if w.markDirty(l.Conn); l.peer.ingest {
+			w.toIngest = l.Conn
+		}
 	}
 }
 
@@ -347,14 +352,19 @@ func (w *work) flushFor(l *clientLink) {
 		return
 	}
 	for i, c := range w.dirty {
-		if l != nil && c == l.Conn {
+		switch {
+		case l != nil && c == l.Conn:
 			c.FlushOwn()
-		} else {
+		case c == w.toIngest && w.patience == patient:
+			w.r.gathering.FlushLater(c)
+		case c == w.toIngest:
+			w.r.gathering.Flush(c)
+		default:
 			c.Flush()
 		}
 		w.dirty[i] = nil
 	}
-	w.dirty = w.dirty[:0]
+	w.dirty, w.toIngest, w.patience = w.dirty[:0], nil, nobodys
 }
 
 // resume sends what waits for a client, as far as its connection has room.

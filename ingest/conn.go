@@ -25,6 +25,7 @@ type conn struct {
 	timed    bool          // reading has a deadline; the reader's
 	patience time.Duration // with a write, and with a packet that has begun
 	onEnd    func()        // called when the connection has ended
+	before   func()        // called before more is read, for which it may have to wait; nil: nobody is to know
 	session  int           // of the broker, counted from 1; set before anything is taken from it
 
 	mu  sync.Mutex
@@ -41,6 +42,7 @@ type dialOptions struct {
 	patience time.Duration  // with a write, and with a packet that has begun
 	limit    int            // the largest packet, without its head
 	dialed   func(net.Addr) // nil, or told our end of the TCP connection before anything is sent
+	before   func()         // called before more is read, for which it may have to wait; may be nil
 	onEnd    func()         // called when the connection has ended
 }
 
@@ -57,7 +59,7 @@ func dial(ctx context.Context, o dialOptions) (*conn, error) {
 	if o.dialed != nil {
 		o.dialed(socket.LocalAddr())
 	}
-	c := &conn{Conn: socket, socket: socket, patience: o.patience, frame: frame{limit: o.limit}, onEnd: o.onEnd}
+	c := &conn{Conn: socket, socket: socket, patience: o.patience, frame: frame{limit: o.limit}, before: o.before, onEnd: o.onEnd}
 	if o.config != nil {
 		secure := tls.Client(socket, o.config)
 		if err := secure.HandshakeContext(ctx); err != nil {
@@ -74,6 +76,9 @@ func dial(ctx context.Context, o dialOptions) (*conn, error) {
 // not go on; while none has, the keepalive finds a broker that is silent.
 func (c *conn) Read(p []byte) (int, error) {
 	if c.in.Buffered() == 0 {
+		if c.before != nil {
+			c.before()
+		}
 		c.time(c.frame.underWay())
 	}
 	n, err := c.in.Read(p)

@@ -29,6 +29,7 @@ type link struct {
 	manager *autopaho.ConnectionManager
 	end     context.CancelFunc   // of all that is under way
 	current atomic.Pointer[conn] // of the latest attempt
+	came    []item               // in what was read last; the reader's, and between two connections down's
 	lost    chan error           // why the connection that was up has ended
 	working sync.WaitGroup       // subscribe
 }
@@ -36,7 +37,7 @@ type link struct {
 // stayConnected begins to connect, and goes on until disconnect is called.
 func (s *Subscriber) stayConnected(ctx context.Context) (*link, error) {
 	l := &link{Subscriber: s, lost: make(chan error, 1)}
-	l.inbound.take = l.take
+	l.inbound.take = l.hold
 	ctx, l.end = context.WithCancel(ctx)
 	var err error
 	l.manager, err = autopaho.NewConnection(ctx, autopaho.ClientConfig{
@@ -79,6 +80,7 @@ func (l *link) disconnect() {
 	}
 	l.end()
 	l.working.Wait()
+	l.handOver()
 	l.count.connected.Store(false)
 }
 
@@ -97,7 +99,7 @@ func (l *link) attempt(ctx context.Context, _ autopaho.ClientConfig, _ *url.URL)
 		l.o.Log.Info("Connecting to MQTT broker at " + l.address)
 	}
 	c, err := dial(ctx, dialOptions{address: l.address, config: l.o.tls(), patience: l.o.StallTimeout,
-		limit: l.o.MaxPacketBytes, dialed: l.o.Dialed, onEnd: l.queue.release})
+		limit: l.o.MaxPacketBytes, dialed: l.o.Dialed, before: l.handOver, onEnd: l.queue.release})
 	if err != nil {
 		return nil, err
 	}
@@ -141,21 +143,37 @@ func (l *link) subscribe(ctx context.Context, manager *autopaho.ConnectionManage
 	l.o.Log.Info("subscribed to MQTT broker", "remote", l.address, "topic", l.o.Topics)
 }
 
-// take puts a message in the queue. paho's reader calls it. Only what the embedded broker says of the account is true: another
-// one passes on what anybody claims.
-func (l *link) take(it item) {
+// hold keeps a message until all is known that was read with it: to have each committed by itself costs more than the message does.
+func (l *link) hold(it item) {
+	l.count.received.Add(1)
+	l.came = append(l.came, l.checked(it))
+}
+
+// handOver puts in the queue what was read.
+func (l *link) handOver() {
+	if len(l.came) == 0 {
+		return
+	}
+	left := len(l.came) - l.queue.put(l.came...)
+	l.count.received.Add(-int64(left)) // not taken: the broker keeps them
+	clear(l.came)
+	l.came = l.came[:0]
+}
+
+// checked is an item whose account is to be believed: another broker than the embedded one passes on what anybody claims.
+func (l *link) checked(it item) item {
 	if !l.o.Embedded {
 		it.account = ""
 	}
-	l.count.received.Add(1)
-	if !l.queue.put(it) {
-		l.count.received.Add(-1) // not taken: the broker keeps it
-	}
+	return it
 }
 
 // unacknowledged takes a message of QoS 0, which paho does not show to the session.
 func (l *link) unacknowledged(p paho.PublishReceived) (bool, error) {
-	l.take(item{topic: p.Packet.Topic, payload: p.Packet.Payload, retained: p.Packet.Retain, from: l.inbound.conn.Load()})
+	l.count.received.Add(1)
+	if l.queue.put(item{topic: p.Packet.Topic, payload: p.Packet.Payload, retained: p.Packet.Retain, from: l.inbound.conn.Load()}) == 0 {
+		l.count.received.Add(-1)
+	}
 	return true, nil
 }
 
@@ -170,6 +188,7 @@ func (l *link) ended(err error) {
 // down is called when a connection that was up is over, before the next attempt.
 func (l *link) down() bool {
 	l.working.Wait() // a subscribe under way fails with the connection
+	l.handOver()
 	l.count.connected.Store(false)
 	err := <-l.lost
 	if cause := l.current.Load().cause.Load(); cause != nil {

@@ -54,26 +54,37 @@ func newQueue(capacity, batch int) *queue {
 	return q
 }
 
-// put dates an item that has no date yet, adds it and reports whether it did: a closed queue takes nothing more, and one that is full waits only
-// while the item's connection lives, except for QoS 0, which no broker sends again.
-func (q *queue) put(it item) bool {
-	at, unsure, line := q.look() // now: a time server may be reached while it waits
-	if it.clockUnsure, it.clockLine = unsure, line; it.received == 0 {
-		it.received = at.UnixMilli()
-	}
+// put dates the items that have no date yet, adds them and returns how many it has taken: a closed queue takes nothing more, and one
+// that is full waits only while an item's connection lives, except for QoS 0, which no broker sends again.
+func (q *queue) put(items ...item) (taken int) {
+	at, unsure, line := q.look() // now: a time server may be reached while they wait
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for q.full() && !q.closed && (it.id == 0 || !it.from.ended()) {
-		q.space.Wait()
+	for _, it := range items {
+		if it.clockUnsure, it.clockLine = unsure, line; it.received == 0 {
+			it.received = at.UnixMilli()
+		}
+		for q.full() && !q.closed && (it.id == 0 || !it.from.ended()) {
+			q.came()
+			q.space.Wait()
+		}
+		if q.closed || q.full() {
+			continue
+		}
+		q.items = append(q.items, it)
+		q.bytes += len(it.payload)
+		taken++
 	}
-	if q.closed || q.full() {
-		return false
+	q.came()
+	return taken
+}
+
+// came tells those who wait for items.
+func (q *queue) came() {
+	if len(q.items) > 0 {
+		q.arrived.Signal()
+		q.tell()
 	}
-	q.items = append(q.items, it)
-	q.bytes += len(it.payload)
-	q.arrived.Signal()
-	q.tell()
-	return true
 }
 
 // tell says how much there is.

@@ -1,8 +1,10 @@
 package ingest
 
 import (
+	"bufio"
 	"errors"
 	"log/slog"
+	"net"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -17,7 +19,7 @@ import (
 func TestQueueGivesBatchesInOrder(t *testing.T) {
 	q, c := newQueue(10, 1000), &conn{}
 	for id := range uint16(5) {
-		require.True(t, q.put(item{id: id, payload: []byte("xx"), from: c}))
+		require.Equal(t, 1, q.put(item{id: id, payload: []byte("xx"), from: c}))
 	}
 	var ids [][]uint16
 	for range 3 {
@@ -31,15 +33,15 @@ func TestQueueGivesBatchesInOrder(t *testing.T) {
 	assert.Zero(t, q.bytes)
 	q.close()
 	assert.Empty(t, q.take(nil, 2))
-	assert.False(t, q.put(item{from: c}), "a closed queue takes nothing")
+	assert.Zero(t, q.put(item{from: c}), "a closed queue takes nothing")
 }
 
 func TestABatchIsBoundedInBytes(t *testing.T) {
 	q, c := newQueue(10, 1000), &conn{}
 	for id := range uint16(4) {
-		require.True(t, q.put(item{id: id, payload: make([]byte, maxBatchBytes*2/3), from: c}))
+		require.Equal(t, 1, q.put(item{id: id, payload: make([]byte, maxBatchBytes*2/3), from: c}))
 	}
-	require.True(t, q.put(item{id: 4, payload: make([]byte, 2*maxBatchBytes), from: c}))
+	require.Equal(t, 1, q.put(item{id: 4, payload: make([]byte, 2*maxBatchBytes), from: c}))
 	assert.Len(t, q.take(nil, 10), 2)
 	assert.Len(t, q.take(nil, 10), 2)
 	assert.Len(t, q.take(nil, 10), 1, "a large one by itself")
@@ -66,9 +68,9 @@ func TestAFullQueueHoldsTheReaderUp(t *testing.T) {
 					capacity = 100
 				}
 				q, c := newQueue(capacity, 1000), &conn{}
-				require.True(t, q.put(tt.full))
+				require.Equal(t, 1, q.put(tt.full))
 				taken := make(chan bool, 1)
-				go func() { taken <- q.put(item{id: tt.full.id, from: c}) }()
+				go func() { taken <- q.put(item{id: tt.full.id, from: c}) == 1 }()
 				synctest.Wait()
 				require.Empty(t, taken, "put returned")
 				tt.release(q, c)
@@ -156,4 +158,46 @@ func TestAsMuchAsTheLastBatchesHadIsUsual(t *testing.T) {
 	q.take(nil, 1)
 	require.True(t, q.await())
 	assert.Empty(t, q.usual, "that was another batch")
+}
+
+// What was read together is committed together: who commits hears of it when there is nothing more to take apart.
+func TestWhatIsReadTogetherComesTogether(t *testing.T) {
+	s, err := New(to("h", 1, "a"), newGate())
+	require.NoError(t, err)
+	l := &link{Subscriber: s}
+	c := &conn{}
+	for id := range uint16(3) {
+		l.hold(item{id: id + 1, from: c})
+	}
+	assert.False(t, s.queue.waits())
+	assert.EqualValues(t, 3, s.Stats().Pending)
+	l.handOver()
+	assert.Len(t, s.queue.take(nil, 10), 3)
+
+	s.queue.close()
+	l.hold(item{id: 4, from: c})
+	l.handOver()
+	assert.EqualValues(t, 3, s.Stats().Received, "the broker keeps what is not taken")
+	l.handOver()
+	assert.EqualValues(t, 3, s.Stats().Received)
+}
+
+func TestAConnectionTellsBeforeItWaits(t *testing.T) {
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	told := 0
+	c := &conn{Conn: ours, socket: ours, in: bufio.NewReader(ours), frame: frame{limit: 100}, onEnd: func() {}, before: func() { told++ }}
+	go func() {
+		for range 2 {
+			_, _ = theirs.Write([]byte{0xd0, 0, 0xd0, 0}) // PINGRESP
+		}
+		theirs.Close()
+	}()
+	var when []int
+	for range 8 {
+		_, err := c.Read(make([]byte, 1))
+		require.NoError(t, err)
+		when = append(when, told)
+	}
+	assert.Equal(t, []int{1, 1, 1, 1, 2, 2, 2, 2}, when)
 }

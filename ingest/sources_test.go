@@ -138,7 +138,8 @@ func TestOnlyTheEmbeddedBrokerSaysWhoSentAMessage(t *testing.T) {
 			Embedded: embedded, Sources: everyPreset(t)}, &open{})
 		require.NoError(t, err)
 		l := link{Subscriber: s}
-		l.take(item{topic: "tele/kitchen/LWT", payload: []byte("Online"), account: "gate"})
+		l.hold(item{topic: "tele/kitchen/LWT", payload: []byte("Online"), account: "gate"})
+		l.handOver()
 		m := newDecoder("", s.o.Sources).decode(s.queue.take(nil, 1)[0])
 		assert.Equal(t, embedded, m.Behind.Account == "gate")
 		assert.Equal(t, "kitchen", m.Behind.Raw)

@@ -76,7 +76,7 @@ func TestWhetherTheClockIsSureIsJudgedAtArrival(t *testing.T) {
 	go func() { done <- s.commitUntilDrained(t.Context()) }()
 	put := func(payload string) {
 		s.count.received.Add(1)
-		require.True(t, s.queue.put(item{topic: telemetryTopic, payload: []byte(payload), received: now.UnixMilli()}))
+		require.Equal(t, 1, s.queue.put(item{topic: telemetryTopic, payload: []byte(payload), received: now.UnixMilli()}))
 	}
 	put(`{"ph":1}`)
 	<-offered

@@ -29,6 +29,7 @@ const (
 	tablesDevices = 64
 	tablesPasses  = 12
 
+	manySeries  = 8    // so large a part of all, and all rows of an hour are read at once
 	tableRows   = 1000 // of one transaction: commits of readings wait for it
 	settleEvery = 16   // windows
 
@@ -442,21 +443,30 @@ func (p *tablePass) rowsThere(w *hourWindow, ids map[string]int64) (list []hourl
 	for _, id := range ids {
 		of[id] = true
 	}
+	wanted := map[int64]bool{}
 	for key, series := range p.series {
-		if err != nil {
-			break
+		if of[key[0]] {
+			wanted[series] = true
 		}
-		if !of[key[0]] {
-			continue
-		}
-		err = p.s.each(p.ctx, func(scan func(...any) error) error {
-			r := hourly.Row{Key: hourly.Key{Series: series}}
-			err := scan(&r.Hour, &r.Min, &r.Avg, &r.Max, &r.Count)
+	}
+	take := func(scan func(...any) error) error {
+		var r hourly.Row
+		err := scan(&r.Series, &r.Hour, &r.Min, &r.Avg, &r.Max, &r.Count)
+		if wanted[r.Series] {
 			list = append(list, r)
-			return err
-		}, `SELECT sql_hourly.hour, min, avg, max, count FROM sql_hour CROSS JOIN sql_hourly
-			ON sql_hourly.hour = sql_hour.hour AND series = ? WHERE sql_hour.hour >= ? AND sql_hour.hour < ?`,
-			series, seconds(w.span.From), seconds(w.span.To))
+		}
+		return err
+	}
+	const rows = `SELECT series, sql_hourly.hour, min, avg, max, count FROM sql_hour CROSS JOIN sql_hourly ON sql_hourly.hour = sql_hour.hour`
+	from, to := seconds(w.span.From), seconds(w.span.To)
+	if len(wanted) > len(p.series)/manySeries { // a query for each would be compiled for each
+		err = p.s.each(p.ctx, take, rows+` WHERE sql_hour.hour >= ? AND sql_hour.hour < ?`, from, to)
+		return list, err
+	}
+	for series := range wanted {
+		if err == nil {
+			err = p.s.each(p.ctx, take, rows+` AND series = ? WHERE sql_hour.hour >= ? AND sql_hour.hour < ?`, series, from, to)
+		}
 	}
 	return list, err
 }

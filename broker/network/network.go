@@ -9,6 +9,7 @@
 //	hello.go      the first record of a TLS client, in pieces
 //	parking.go    connections that are quiet wait without a goroutine; poller_linux.go watches them, poller_other.go does not
 //	writer.go     the outgoing queue; whoever writes never waits for the socket
+//	gathering.go  writes the queue of one connection every so often
 //	segment.go    a piece of that queue
 //	websocket.go  MQTT in the binary messages of a websocket
 //	words.go      why a connection failed before MQTT began, without a byte of what the client sent
