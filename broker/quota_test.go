@@ -299,7 +299,7 @@ func TestWhatWaitsForAnAccountIsBounded(t *testing.T) {
 		}
 		charged := b.Charged()["bed-1"]
 		assert.LessOrEqual(t, charged().Queued, limit+(sessions/2+1)*len(payload)*3/2, "each connection may have one on its way: %s", rule)
-		assert.Greater(t, charged().Queued, limit/2)
+		assert.Greater(t, charged().Queued, limit/4, "what was on its way may have gone, and is not what waits")
 		assert.Eventually(t, func() bool { return charged().Queued <= limit+len(payload)+2000 }, brokertest.Patience, time.Millisecond, rule)
 		assert.Greater(t, b.Stats().Dropped, int64(sessions))
 		assert.NotEmpty(t, b.Log.Lines("session ended", `reason="too much waits for the account"`, "user=bed-1", "rule="+rule))

@@ -198,6 +198,7 @@ func (s *Store) keepOriginal(d *device, m *Message) error {
 	if err != nil {
 		return err
 	}
+	s.tx.payloads += len(payload) + len(m.Topic) + entryOverheadBytes
 	size.next += int64(len(payload) + len(m.Topic) + entryOverheadBytes)
 	gone := func(row []driver.Value) error {
 		size.next -= row[0].(int64) + entryOverheadBytes

@@ -282,7 +282,11 @@ func (s *Store) prepareWriter(ctx context.Context, unclean bool) error {
 	if err := s.w.openLog(s.path); err != nil {
 		return err
 	}
-	s.w.copier = newCopier(s.dsn("rw", "synchronous(normal)", "cache_size(-100)"), func(err error) { _ = s.suspect(err) })
+	s.w.copier = newCopier(s.dsn("rw", "synchronous(normal)", "cache_size(-100)"), func(err error, first bool) {
+		if err = s.explainWrite(s.suspect(err)); first {
+			s.log.Warn("cannot copy the write-ahead log into the database: it grows until that works again", "path", s.path, "err", err)
+		}
+	})
 	return nil
 }
 

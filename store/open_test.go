@@ -383,3 +383,33 @@ func TestFileThatAnotherProcessMigratesIsOurs(t *testing.T) {
 		require.NoError(t, err, "after question %d", after)
 	}
 }
+
+// What cannot be read is not in the record of the journal, and takes room in the log all the same.
+func TestWhatIsKeptAsItCameIsKnownToTakeRoomInTheLog(t *testing.T) {
+	s := openTest(t, Options{})
+	bad := Message{Device: "a", Kind: Bad, Topic: "devices/a/telemetry", Payload: make([]byte, 100_000), Reason: "test", Received: noon}
+	require.NoError(t, s.acquire(t.Context()))
+	defer s.release()
+	for range 2 { // of each transaction its own
+		require.NoError(t, s.transact(func() error {
+			_, err := s.appendBatch([]Message{bad, bad}, nil)
+			assert.Greater(t, s.weight(), 200_000)
+			assert.Less(t, s.weight(), 250_000)
+			return err
+		}))
+	}
+}
+
+func TestALogThatCannotBeCopiedIsSaidOnce(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "none")
+	said := make(chan bool, 100)
+	c := newCopier("file:"+filepath.Join(dir, "x.db")+"?mode=rw&_error_rc=1", func(_ error, first bool) { said <- first })
+	for _, first := range []bool{true, false} {
+		c.look(false)
+		assert.Equal(t, first, <-said)
+	}
+	c.fails.Store(false) // as when it has worked
+	c.look(false)
+	assert.True(t, <-said)
+	require.NoError(t, c.close())
+}

@@ -93,6 +93,7 @@ func (s *Store) addEntry(d *device, m *Message, reason string, outcome Outcome) 
 	if err := s.w.insertEntry.run(m.Received, d.id, flags, size, m.Topic, reason, payload); err != nil {
 		return fmt.Errorf("quarantine a message of device %q: %w", d.name, err)
 	}
+	s.tx.payloads += int(size)
 	s.tx.quarantine.next += size
 	s.tx.quarantine.nextEntries++
 	s.sayFirst(d.name, m, reason)

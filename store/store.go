@@ -344,12 +344,13 @@ const (
 // do it inside a commit, and after a reader let the log grow for an hour that one would take seconds.
 type copier struct {
 	dsn    string
-	report func(error)
+	report func(err error, first bool) // first: it has worked before
 
 	unseen int         // bytes that were committed since the last look; for who writes
 	quiet  atomic.Bool // little is enough
 	long   atomic.Bool // the log may be long
 	rest   atomic.Bool // the next commit copies what is left
+	fails  atomic.Bool
 	wake   chan struct{}
 	stop   chan struct{}
 	ended  chan error
@@ -358,7 +359,7 @@ type copier struct {
 	seen, copy *statement
 }
 
-func newCopier(dsn string, report func(error)) *copier {
+func newCopier(dsn string, report func(err error, first bool)) *copier {
 	c := &copier{dsn: dsn, report: report, wake: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan error, 1)}
 	go c.run()
 	return c
@@ -399,7 +400,9 @@ func (c *copier) run() {
 		case <-c.wake:
 			held, err := c.copyLog()
 			if err != nil {
-				c.report(err)
+				c.failed(err)
+			} else {
+				c.fails.Store(false)
 			}
 			if held || err != nil {
 				pause = copyHeldPause
@@ -411,6 +414,8 @@ func (c *copier) run() {
 		}
 	}
 }
+
+func (c *copier) failed(err error) { c.report(err, !c.fails.Swap(true)) }
 
 func (c *copier) disconnect() error {
 	if c.seen == nil {
@@ -452,7 +457,7 @@ func (c *copier) copyLog() (held bool, err error) {
 	if c.quiet.Swap(false) {
 		enough = idle
 	}
-	for round := 0; ; round++ {
+	for round, before := 0, int64(math.MaxInt64); ; round++ {
 		pages, copied, err := checkpoint(c.seen)
 		left := pages - copied
 		switch {
@@ -460,10 +465,11 @@ func (c *copier) copyLog() (held bool, err error) {
 			return false, err
 		case round == 0 && left < enough && (pages < 2*length || left < enough/8): // a long one could not begin anew last time
 			return false, nil
-		case round > 0 && (left <= copyRestPages || round == copyRounds):
+		case round > 0 && (left <= copyRestPages || left >= before || round == copyRounds):
 			c.rest.Store(left > 0)
 			return false, nil
 		}
+		before = left
 		if pages, copied, err = checkpoint(c.copy); err != nil || copied < pages {
 			return true, err
 		}
@@ -481,30 +487,4 @@ func checkpoint(q *statement) (pages, copied int64, err error) {
 		return nil
 	})
 	return pages, copied, err
-}
-
-// copyRest copies what the copier has left to a commit.
-func (w *writer) copyRest() {
-	if w.copier == nil || !w.copier.rest.Swap(false) {
-		return
-	}
-	if err := w.checkpointAll(); err != nil && !errors.Is(err, errHeld) {
-		w.copier.report(err)
-	}
-}
-
-var errHeld = errors.New("a reader holds up the copy of the write-ahead log into the database")
-
-// checkpointAll copies the whole write-ahead log into the database. It is an error when a reader, or another writer, holds that up.
-func (w *writer) checkpointAll() error {
-	q, err := w.statement(`PRAGMA wal_checkpoint(PASSIVE)`)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = q.stmt.Close() }() // what Close could say, the query has said
-	pages, copied, err := checkpoint(q)
-	if err == nil && copied < pages {
-		err = errHeld
-	}
-	return err
 }

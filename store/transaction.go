@@ -45,6 +45,8 @@ type transaction struct {
 
 	cut int64 // the first record of the journal that is left; 0: nothing was cut off
 
+	payloads int // bytes of messages that are kept as they came
+
 	// Kept between messages only to save allocations.
 	pairs, old, values []block.Value
 	body, record       []byte
@@ -126,7 +128,7 @@ func (s *Store) commit(change func() error, withBroker bool) error {
 
 // weight is about how many bytes of the log the running transaction takes.
 func (s *Store) weight() int {
-	n := len(s.tx.record) + pageBytes*(4+8*len(s.tx.flushed))
+	n := len(s.tx.record) + s.tx.payloads + pageBytes*(4+8*len(s.tx.flushed))
 	if b := s.broker.taken; b != nil {
 		n += len(b.Messages) + pageBytes*len(b.Queues)
 	}
@@ -296,7 +298,7 @@ func (t *transaction) forget() {
 	clear(t.late)
 	t.tables = nil
 	t.boots = t.boots[:0]
-	t.seq, t.indexed, t.cut, t.lazy = 0, 0, 0, false
+	t.seq, t.indexed, t.cut, t.lazy, t.payloads = 0, 0, 0, false, 0
 	t.entries, t.values, t.flushed, t.counted = t.entries[:0], t.values[:0], t.flushed[:0], t.counted[:0]
 	t.touched, t.devices, t.metrics, t.bound = t.touched[:0], t.devices[:0], t.metrics[:0], t.bound[:0]
 }

@@ -157,6 +157,32 @@ func (w *writer) commitSynced() error {
 	return nil
 }
 
+// copyRest copies what the copier has left to a commit.
+func (w *writer) copyRest() {
+	if w.copier == nil || !w.copier.rest.Swap(false) {
+		return
+	}
+	if err := w.checkpointAll(); err != nil && !errors.Is(err, errHeld) {
+		w.copier.failed(err)
+	}
+}
+
+var errHeld = errors.New("a reader holds up the copy of the write-ahead log into the database")
+
+// checkpointAll copies the whole write-ahead log into the database. It is an error when a reader, or another writer, holds that up.
+func (w *writer) checkpointAll() error {
+	q, err := w.statement(`PRAGMA wal_checkpoint(PASSIVE)`)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = q.stmt.Close() }() // what Close could say, the query has said
+	pages, copied, err := checkpoint(q)
+	if err == nil && copied < pages {
+		err = errHeld
+	}
+	return err
+}
+
 // close closes the log too. It is not the database: to close that would end SQLite's locks.
 func (w *writer) close() error {
 	var err error

@@ -155,6 +155,9 @@ func (k *Keeper) RemoveToken(ctx context.Context, name string) error {
 		if err == nil && n == 0 {
 			err = ErrNotFound
 		}
+		if err == nil {
+			k.tokens.Store(nil) // at once: a database that is made anew now is not given it back
+		}
 		return err
 	})
 	if err == nil && k.Reload(context.WithoutCancel(ctx)) != nil {
