@@ -114,7 +114,7 @@ func (v *validator) bridges() {
 	}
 	for i := range list {
 		b := &list[i]
-		c := bridgeCheck{v, fmt.Sprintf("bridges[%d]", i)}
+		c := itemCheck{v, fmt.Sprintf("bridges[%d]", i)}
 		switch {
 		case len(b.Name) > 32 || !bridgeName.MatchString(b.Name):
 			c.refuse("name", b.Name, "must be a name of at most 32 letters, digits, - and _")
@@ -132,7 +132,7 @@ func (v *validator) bridges() {
 			c.refuse("topics", "", "must have at least one item, for example {filter: devices/#, direction: out}")
 		}
 		for j, t := range b.Topics {
-			inner := bridgeCheck{v, fmt.Sprintf("%s.topics[%d]", c.path, j)}
+			inner := itemCheck{v, fmt.Sprintf("%s.topics[%d]", c.path, j)}
 			inner.topic(t)
 			if slices.ContainsFunc(b.Topics[:j], func(o BridgeTopic) bool { return o == t }) {
 				inner.refuse("filter", t.Filter, "is there twice; remove one")
@@ -141,20 +141,20 @@ func (v *validator) bridges() {
 	}
 }
 
-// bridgeCheck checks what stands below a path.
-type bridgeCheck struct {
+// itemCheck checks what stands below a path, in an item of a list.
+type itemCheck struct {
 	*validator
 	path string
 }
 
-func (c bridgeCheck) refuse(key, value, remedy string, args ...any) {
+func (c itemCheck) refuse(key, value, remedy string, args ...any) {
 	if value != "" {
 		value = shown(value)
 	}
 	c.problems = append(c.problems, problem{key: c.path + "." + key, value: value, remedy: fmt.Sprintf(remedy, args...)})
 }
 
-func (c bridgeCheck) connection(b *Bridge) {
+func (c itemCheck) connection(b *Bridge) {
 	host, port, err := net.SplitHostPort(b.Address)
 	number, _ := strconv.Atoi(port)
 	l := c.config.Listeners
@@ -191,7 +191,7 @@ func (c bridgeCheck) connection(b *Bridge) {
 	}
 }
 
-func (c bridgeCheck) login(b *Bridge) {
+func (c itemCheck) login(b *Bridge) {
 	for _, key := range [][2]string{{"username", b.Username}, {"client_id", b.ClientID}} {
 		if len(key[1]) > 65535 {
 			c.refuse(key[0], key[1], "must be at most 65535 bytes")
@@ -202,7 +202,7 @@ func (c bridgeCheck) login(b *Bridge) {
 	}
 }
 
-func (c bridgeCheck) topic(t BridgeTopic) {
+func (c itemCheck) topic(t BridgeTopic) {
 	if t.Direction != "out" && t.Direction != "in" && t.Direction != "both" {
 		c.refuse("direction", t.Direction, "must be out (from here to the other broker), in, or both")
 		return

@@ -99,7 +99,10 @@ type Ingest struct {
 type Store struct {
 	Path      string        `mapstructure:"path"`      // "" means plantops.db in the data directory, see Config.StorePath
 	Retention time.Duration `mapstructure:"retention"` // 0 means for ever
-	MaxSize   Size          `mapstructure:"max_size"`  // of the database, what is in use of it; 0 means any
+	// RetentionRules are for some devices in place of Retention: the first that fits counts.
+	RetentionRules []RetentionRule `mapstructure:"retention_rules"`
+
+	MaxSize Size `mapstructure:"max_size"` // of the database, what is in use of it; 0 means any
 
 	// MinCommitInterval is the least time between two commits; 0 means that they follow what comes.
 	MinCommitInterval time.Duration `mapstructure:"min_commit_interval"`
@@ -184,7 +187,7 @@ func Default() Config {
 			MaxDiskMessagesPerAccount:    1_000_000,
 			MaxDiskBytesPerAccount:       256 << 20,
 		},
-		Store:  Store{SQLHourly: true},
+		Store:  Store{SQLHourly: true, RetentionRules: []RetentionRule{}},
 		Backup: Backup{Keep: 7, Certs: true},
 		HTTP:   HTTP{Address: "127.0.0.1:8080", AllowedHosts: []string{}, TrustedProxies: []string{}},
 		Log:    Log{Level: "info", Format: "text"},

@@ -133,12 +133,13 @@ func (f *file) setting(key, node *yaml.Node, s setting) (any, bool) {
 	_, list := s.field(new(Config)).(*[]string)
 	_, programs := s.field(new(Config)).(*[]Source)
 	_, bridges := s.field(new(Config)).(*[]Bridge)
+	_, rules := s.field(new(Config)).(*[]RetentionRule)
 	switch {
 	case node.Kind == yaml.AliasNode:
 		return refuse("", "is an alias; write the value itself, in quotes if it begins with *")
 	case isNull(node):
 		return refuse("", `has no value; write one ("" for none) or remove the line`)
-	case (list || programs || bridges) && node.Kind != yaml.SequenceNode:
+	case (list || programs || bridges || rules) && node.Kind != yaml.SequenceNode:
 		return refuse("", "must be a list, for example [one, two]; [] for none")
 	case list:
 		return f.list(key, node, s)
@@ -146,6 +147,8 @@ func (f *file) setting(key, node *yaml.Node, s setting) (any, bool) {
 		return f.programs(key, node, s)
 	case bridges:
 		return f.bridges(key, node, s)
+	case rules:
+		return f.retentionRules(key, node, s)
 	case node.Kind != yaml.ScalarNode:
 		return refuse("", "must be a single value")
 	case strings.HasPrefix(node.ShortTag(), "!") && !strings.HasPrefix(node.ShortTag(), "!!"):

@@ -99,6 +99,7 @@ var settings = []setting{
 
 	{path: "store.path", field: func(c *Config) any { return &c.Store.Path }, meaning: "database file; empty means plantops.db in data_dir"},
 	{path: "store.retention", field: func(c *Config) any { return &c.Store.Retention }, meaning: "how long readings are kept, such as 365d; 0 means for ever"},
+	{path: "store.retention_rules", field: func(c *Config) any { return &c.Store.RetentionRules }, meaning: "how long readings of some devices are kept, in place of store.retention, see below; in the file only"},
 	{path: "store.max_size", field: func(c *Config) any { return &c.Store.MaxSize }, meaning: "how large the database may become, such as 20GB: above it the oldest readings go; 0 means as large as the disk"},
 	{path: "store.min_commit_interval", field: func(c *Config) any { return &c.Store.MinCommitInterval }, meaning: "least time between two commits, such as 1s: spares the card, and acknowledgements come so much later; 0 means as soon as the disk can"},
 	{path: "store.sql_hourly", field: func(c *Config) any { return &c.Store.SQLHourly }, meaning: "keep minimum, mean and maximum of each hour in a plain table for other programs, see docs/sql.md"},
@@ -148,7 +149,8 @@ func find(path string) (setting, bool) {
 
 // variables returns the environment variables that hold the value, ours first.
 func (s setting) variables() []string {
-	if _, list := s.field(new(Config)).(*[]Bridge); list {
+	switch s.field(new(Config)).(type) {
+	case *[]Bridge, *[]RetentionRule:
 		return nil // there is too much in one for a line
 	}
 	old := strings.ToUpper(strings.ReplaceAll(s.path, ".", "_"))
@@ -185,7 +187,7 @@ func (s setting) unit() string {
 		return "duration"
 	case *Size:
 		return "size"
-	case *[]string, *[]Source, *[]Bridge:
+	case *[]string, *[]Source, *[]Bridge, *[]RetentionRule:
 		return "list"
 	case *int:
 		switch {
@@ -222,6 +224,8 @@ func (s setting) text(c *Config) string {
 		return sourceNames(v)
 	case []Bridge:
 		return bridgeNames(v)
+	case []RetentionRule:
+		return retentionText(v)
 	case Secret:
 		if v == "" {
 			return ""

@@ -215,6 +215,7 @@ func (v *validator) numbers() {
 	if v.config.Store.Retention != 0 {
 		v.within("store.retention", time.Hour, 100*365*day)
 	}
+	v.retentionRules()
 	if least := v.config.Store.MinCommitInterval; least != 0 {
 		v.within("store.min_commit_interval", time.Millisecond, time.Minute)
 		if stall := v.config.Ingest.StallTimeout; least <= time.Minute && least > stall/commitShare {

@@ -167,8 +167,8 @@ func (c *Client) Retention(ctx context.Context) (WaitingRetention, error) {
 }
 
 // ConfirmRetention implements Operator.
-func (c *Client) ConfirmRetention(ctx context.Context, before Moment) error {
-	_, err := ask[struct{}](ctx, c, http.MethodPost, "/retention/confirm", confirmRequest{before})
+func (c *Client) ConfirmRetention(ctx context.Context, seen Retention) error {
+	_, err := ask[struct{}](ctx, c, http.MethodPost, "/retention/confirm", seen)
 	return err
 }
 

@@ -90,9 +90,9 @@ type Operator interface {
 	HistoryPlace(ctx context.Context, key string) (string, error)
 	// Retention tells what deleting by age has done and what waits. It reads all that waits.
 	Retention(ctx context.Context) (WaitingRetention, error)
-	// ConfirmRetention lets everything before a time go at once, as far as it is due; before is the Due that a person has seen.
+	// ConfirmRetention lets everything before the Due times go at once that a person has seen.
 	// A running server begins now, otherwise the next one does. The error wraps ErrNothingToConfirm.
-	ConfirmRetention(ctx context.Context, before Moment) error
+	ConfirmRetention(ctx context.Context, seen Retention) error
 	// Calibrate corrects a metric of a device from a time on, and returns it with its version. Only From, Points, Note and what it is
 	// of are read.
 	Calibrate(ctx context.Context, c Calibration) (Calibration, error)

@@ -17,6 +17,7 @@ import (
 	"github.com/plantops/plantops/ingest/source"
 	"github.com/plantops/plantops/store"
 	"github.com/plantops/plantops/store/garden"
+	"github.com/plantops/plantops/store/keep"
 )
 
 // Options are what a Server is made of. The caller closes what is in them, after the last call.
@@ -31,6 +32,8 @@ type Options struct {
 	OfflineAfter time.Duration
 	// Keep is how long readings are kept; 0: for ever.
 	Keep time.Duration
+	// Rules are for some devices in place of Keep.
+	Rules keep.Rules
 	// MaxBytes is how much the database may have in use; 0: any.
 	MaxBytes int64
 	Backup   BackupPlan
@@ -73,6 +76,7 @@ type Server struct {
 	now             func() time.Time
 	running         *Running
 	keep            time.Duration
+	rules           keep.Rules
 	doubt           func() string
 	maxBytes        int64
 	backup          BackupPlan
@@ -98,7 +102,7 @@ func New(o Options) *Server {
 	if o.Doubt == nil {
 		o.Doubt = func() string { return "" }
 	}
-	s := &Server{keep: o.Keep, maxBytes: o.MaxBytes, backup: o.Backup, doubt: o.Doubt, store: o.Store, authority: o.Authority, listeners: o.Listeners, backendUsername: o.BackendUsername,
+	s := &Server{keep: o.Keep, rules: o.Rules, maxBytes: o.MaxBytes, backup: o.Backup, doubt: o.Doubt, store: o.Store, authority: o.Authority, listeners: o.Listeners, backendUsername: o.BackendUsername,
 		version: o.Version, now: o.Now, running: o.Running, sources: o.Sources}
 	s.SetOfflineAfter(o.OfflineAfter)
 	return s

@@ -108,11 +108,6 @@ type retainedRequest struct {
 	Limit  int    `json:"limit,omitempty"`
 }
 
-// confirmRequest is the body of the request that confirms a deletion by age.
-type confirmRequest struct {
-	Before Moment `json:"before"`
-}
-
 type secretReply struct {
 	Secret string `json:"secret"`
 }
@@ -256,11 +251,11 @@ func handler(o Operator) http.Handler {
 	})
 	handle("GET /retention", func(r *http.Request) (any, error) { return o.Retention(r.Context()) })
 	handle("POST /retention/confirm", func(r *http.Request) (any, error) {
-		confirmed, err := body[confirmRequest](r)
+		seen, err := body[Retention](r)
 		if err != nil {
 			return nil, err
 		}
-		return struct{}{}, o.ConfirmRetention(r.Context(), confirmed.Before)
+		return struct{}{}, o.ConfirmRetention(r.Context(), seen)
 	})
 	handle("POST /backup/note", func(r *http.Request) (any, error) {
 		made, err := body[backup.Entry](r)

@@ -462,7 +462,7 @@ func (s *Store) forgetDevice(ctx context.Context, name string) error {
 
 // purgeStatements take a device out of every table, those that point to others first.
 type purgeStatements struct {
-	forget [22]*statement
+	forget [23]*statement
 }
 
 func (q *purgeStatements) all() (list []compile) {
@@ -472,6 +472,7 @@ func (q *purgeStatements) all() (list []compile) {
 		`DELETE FROM sql_series WHERE device = ?`,
 		`DELETE FROM sql_device WHERE device = ?`,
 		`DELETE FROM sql_due WHERE device = ?`,
+		`DELETE FROM sql_kept WHERE device = ?`,
 		`DELETE FROM calibration WHERE device = ?`,
 		`DELETE FROM void WHERE device = ?`,
 		`DELETE FROM assignment WHERE device = ?`,

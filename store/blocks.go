@@ -1,7 +1,9 @@
 package store
 
 import (
+	"context"
 	"database/sql/driver"
+	"maps"
 	"math"
 	"slices"
 
@@ -129,6 +131,7 @@ func (s *Store) putBlocks(d *device, list []block.Reading) (left []block.Reading
 }
 
 func (s *Store) putMonth(d *device, month int64, list []block.Reading) (left []block.Reading, err error) {
+	s.mayHaveBlocks(d, month)
 	number, list, err := s.growBlocks(d, month, list)
 	if err != nil {
 		return nil, err
@@ -343,4 +346,65 @@ func latest(a, b []block.Reading) (out []block.Reading) {
 	}
 	slices.Reverse(out)
 	return out
+}
+
+// eachMonth calls each with the months of which there are blocks, from one to another, for as long as it says so.
+func (v *view) eachMonth(ctx context.Context, month, last int64, each func(month int64) (more bool, err error)) error {
+	for more := true; more; month++ {
+		next, there := int64(0), false
+		err := v.query(ctx, func(row []driver.Value) error {
+			next, there = row[0].(int64)
+			return nil
+		}, `SELECT min(key) FROM block WHERE key >= ?`, block.Key(month, 0, 0))
+		if err != nil || !there {
+			return err
+		}
+		if month, _, _ = block.SplitKey(next); month > last {
+			return nil
+		}
+		if more, err = each(month); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// spans are the keys of the blocks of a month, from one to another, which is not included: of each device, or nil for all.
+func spans(month int64, devices []int64) [][2]int64 {
+	if devices == nil {
+		return [][2]int64{{block.Key(month, 0, 0), block.Key(month+1, 0, 0)}}
+	}
+	list := make([][2]int64, len(devices))
+	for i, id := range devices {
+		list[i] = [2]int64{block.Key(month, id, 0), block.Key(month, id+1, 0)}
+	}
+	return list
+}
+
+// blocksBefore returns the keys of blocks that have readings before a time, of devices from a month on each.
+func (s *Store) blocksBefore(ctx context.Context, from map[int64]int64, before int64) (keys []int64, err error) {
+	if len(from) == 0 {
+		return nil, nil
+	}
+	v, err := s.view(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = v.Close() }() // it only reads
+	devices := slices.Sorted(maps.Keys(from))
+	start := slices.Min(slices.Collect(maps.Values(from)))
+	err = v.eachMonth(ctx, max(start, blockMonth(math.MinInt64)), blockMonth(before), func(month int64) (bool, error) {
+		some := slices.DeleteFunc(slices.Clone(devices), func(id int64) bool { return from[id] > month })
+		for _, of := range spans(month, some) {
+			err := v.query(ctx, func(row []driver.Value) error {
+				keys = append(keys, row[0].(int64))
+				return nil
+			}, `SELECT key FROM block WHERE key >= ? AND key < ? AND t0 < ?`, of[0], of[1], before)
+			if err != nil {
+				return false, err
+			}
+		}
+		return true, nil
+	})
+	return keys, err
 }

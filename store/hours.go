@@ -2,8 +2,10 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -12,7 +14,11 @@ import (
 	"github.com/plantops/plantops/store/salvage"
 )
 
-const tableHours = 20 // that are looked up at once when hours are deleted
+const (
+	// What is looked up at once when hours are deleted.
+	tableHours   = 20
+	hoursDevices = 50 // of a rule of their own
+)
 
 type tableStatements struct {
 	writeDue, deleteDue, writeState *statement
@@ -21,6 +27,7 @@ type tableStatements struct {
 	writeSeen, writeHour, writeRow  *statement
 	deleteHourRow, deleteHour       *statement
 	deleteRowsOf, deleteDeviceRows  *statement
+	writeKept, deleteDeviceHours    *statement
 }
 
 func (q *tableStatements) all() []compile {
@@ -42,6 +49,10 @@ func (q *tableStatements) all() []compile {
 		{&q.deleteRowsOf, `DELETE FROM sql_hourly WHERE hour = ?`},
 		{&q.deleteDeviceRows, `DELETE FROM sql_hourly WHERE (hour, series) IN (SELECT sql_hourly.hour, series FROM sql_series
 			CROSS JOIN sql_hour CROSS JOIN sql_hourly ON sql_hourly.hour = sql_hour.hour AND series = sql_series.id WHERE device = ? LIMIT ?)`},
+		{&q.writeKept, `INSERT OR REPLACE INTO sql_kept (device, kept, gone) VALUES (?, ?, ?)`},
+		{&q.deleteDeviceHours, `DELETE FROM sql_hourly WHERE (hour, series) IN (SELECT sql_hourly.hour, series FROM sql_series
+			CROSS JOIN sql_hour CROSS JOIN sql_hourly ON sql_hourly.hour = sql_hour.hour AND series = sql_series.id
+			WHERE device = ? AND sql_hour.hour >= ? AND sql_hour.hour < ?)`},
 	}
 }
 
@@ -54,6 +65,19 @@ func (s *Store) loadTables(ctx context.Context, q querier, l *onDisk) error {
 	}
 	for _, d := range l.devices {
 		d.hours = hourly.Pending{Due: hourly.Span{From: l.tables.computed, To: math.MaxInt64}, Stale: true}
+		d.outlived = hoursKept{math.MinInt64, math.MinInt64}
+	}
+	err = s.eachIn(ctx, q, func(scan func(...any) error) error {
+		var id int64
+		var h hoursKept
+		err := scan(&id, &h.kept, &h.gone)
+		if d := l.byID[id]; d != nil {
+			d.outlived = h
+		}
+		return err
+	}, `SELECT device, kept, gone FROM sql_kept`)
+	if err != nil {
+		return err
 	}
 	return s.eachIn(ctx, q, func(scan func(...any) error) error {
 		var id int64
@@ -98,6 +122,9 @@ func (s *Store) noteLate(d *device, late hourly.Span) {
 func (s *Store) applyTables() {
 	for d, late := range s.tx.late {
 		d.hours.Late = late
+	}
+	for d, h := range s.tx.outlived {
+		d.outlived = h
 	}
 	if t := s.tx.tables; t != nil {
 		s.tables.computed, s.tables.kept = t.computed, t.kept
@@ -167,7 +194,7 @@ func (c *carrier) loseHours(w *salvage.Walk, named []salvage.Table) error {
 		damage, err := w.Tree(named[i].Root, row)
 		return damage.Any(), err
 	}
-	kept, lost := int64(math.MinInt64), hourly.Span{}
+	kept, ofSome, lost := int64(math.MinInt64), int64(math.MinInt64), hourly.Span{}
 	unknown, err := each("sql_state", func(row salvage.Row) error {
 		if len(row.Values) > 2 {
 			kept, _ = row.Values[2].(int64)
@@ -177,8 +204,21 @@ func (c *carrier) loseHours(w *salvage.Walk, named []salvage.Table) error {
 	if err != nil {
 		return err
 	}
+	damagedKept, err := each("sql_kept", func(row salvage.Row) error {
+		if len(row.Values) > 1 {
+			n, _ := row.Values[1].(int64)
+			ofSome = max(ofSome, n)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
 	if c.memory != nil && c.memory.state.devices != nil { // it was open
-		kept, unknown = c.memory.tables.kept, false
+		kept, ofSome, unknown, damagedKept = c.memory.tables.kept, math.MinInt64, false, false
+		for _, d := range c.memory.state.byID {
+			ofSome = max(ofSome, d.outlived.kept)
+		}
 	}
 	damaged, err := each("sql_hour", func(row salvage.Row) error {
 		if at := row.RowID; at < kept/1000 && at > -maxBlockTime/1000 {
@@ -192,7 +232,39 @@ func (c *carrier) loseHours(w *salvage.Walk, named []salvage.Table) error {
 	case unknown || damaged && kept > math.MinInt64:
 		c.lost = append(c.lost, "hourly values whose readings were deleted, where there were any")
 	}
+	if ofSome > max(kept, -maxBlockTime) || damagedKept {
+		c.lost = append(c.lost, "hourly values of single devices whose readings were deleted, where there were any")
+	}
 	return err
+}
+
+// hoursKept is what table sql_kept has of a device.
+type hoursKept struct {
+	kept int64 // its readings before may be deleted, their hours stay
+	gone int64 // its hours before are deleted
+}
+
+// noteKeptOf is noteKept of one device, inside the transaction that deletes. Where readings of all are deleted nothing is to be noted,
+// nor where a device is purged.
+func (s *Store) noteKeptOf(d *device, before int64) error {
+	h, there := s.tx.outlived[d]
+	if !there {
+		h = d.outlived
+	}
+	kept := hourly.Floor(saturated(before, hourMS-1))
+	if kept <= max(h.kept, s.tables.kept) || before == math.MaxInt64 {
+		return nil
+	}
+	h.kept = kept
+	return s.writeKept(d, h)
+}
+
+func (s *Store) writeKept(d *device, h hoursKept) error {
+	if s.tx.outlived == nil {
+		s.tx.outlived = map[*device]hoursKept{}
+	}
+	s.tx.outlived[d] = h
+	return s.w.writeKept.run(d.id, h.kept, h.gone)
 }
 
 // purgeHours deletes the hours of a device that is purged.
@@ -216,18 +288,79 @@ func (s *Store) purgeHours(ctx context.Context, id int64) error {
 
 // deleteHours deletes hours whose readings are deleted when they are not to be kept any longer.
 func (p *tablePass) deleteHours(now int64) error {
-	before := int64(math.MinInt64)
+	until := int64(math.MaxInt64)
+	switch {
+	case p.options.Keep > 0 && p.s.options.Unsure():
+		return nil
+	case p.options.Keep > 0:
+		until = now - p.options.Keep.Milliseconds()
+	}
+	ofAll := int64(math.MinInt64)
+	due := map[int64]hourly.Span{} // by device
 	err := p.alone(func() {
-		if before = p.s.tables.kept; p.options.Keep > 0 && !p.s.options.Unsure() {
-			before = min(before, now-p.options.Keep.Milliseconds())
-		} else if p.options.Keep > 0 {
-			before = math.MinInt64
+		ofAll = min(p.s.tables.kept, until)
+		for id, d := range p.s.state.byID {
+			if span := (hourly.Span{From: d.outlived.gone, To: hourly.Floor(min(d.outlived.kept, until))}); span.To > ofAll && !span.Empty() {
+				due[id] = span
+			}
 		}
 	})
-	if err != nil || before == math.MinInt64 {
+	if err == nil && ofAll > math.MinInt64 {
+		err = p.deleteBefore(ofAll)
+	}
+	if err != nil {
 		return err
 	}
-	return p.deleteBefore(before)
+	return p.deleteHoursOf(due)
+}
+
+// deleteHoursOf deletes hours of some devices, some hours of some of them at once.
+func (p *tablePass) deleteHoursOf(due map[int64]hourly.Span) error {
+	at, end := int64(math.MaxInt64), int64(math.MinInt64)
+	for _, span := range due {
+		at, end = min(at, span.From), max(end, span.To)
+	}
+	devices := slices.Sorted(maps.Keys(due))
+	for at < end {
+		var hour sql.NullInt64
+		err := p.s.each(p.ctx, func(scan func(...any) error) error { return scan(&hour) },
+			`SELECT hour FROM sql_hour WHERE hour >= ? AND hour < ? ORDER BY hour LIMIT 1 OFFSET ?`, seconds(at), seconds(end), tableHours)
+		if err != nil {
+			return err
+		}
+		to := end
+		if hour.Valid {
+			to = hour.Int64 * 1000
+		}
+		for some := range slices.Chunk(devices, hoursDevices) {
+			if err := p.chunk(func() error { return p.deleteSomeHours(some, due, to) }); err != nil {
+				return err
+			}
+		}
+		at = to
+	}
+	return nil
+}
+
+// deleteSomeHours deletes hours of some devices up to a time, inside the running transaction.
+func (p *tablePass) deleteSomeHours(devices []int64, due map[int64]hourly.Span, to int64) error {
+	w := p.s.w
+	for _, id := range devices {
+		d := p.s.state.byID[id]
+		if d == nil {
+			continue
+		}
+		h := d.outlived
+		span := due[id].Before(to).Behind(h.gone)
+		if span.Empty() {
+			continue
+		}
+		h.gone = span.To
+		if err := errors.Join(w.deleteDeviceHours.run(id, seconds(span.From), seconds(span.To)), p.s.writeKept(d, h)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (p *tablePass) deleteBefore(before int64) error {

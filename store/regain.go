@@ -258,6 +258,7 @@ func (r *regain) insertBlock(s *Store, row salvage.Row) error {
 	} else if err := s.w.writeBlock.run(m.Key, n, first, last, summary, body); err != nil {
 		return err
 	}
+	s.mayHaveBlocks(d, block.Month(first))
 	delete(s.lookups, d.id)
 	d.blockEnd = max(d.blockEnd, last) // at once: what this transaction takes next is compared with it, and too much does no harm
 	d.next.rows += times

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql/driver"
 	"fmt"
-	"maps"
 	"math"
 	"slices"
 	"time"
@@ -28,14 +27,26 @@ const (
 // on. A block that has older and newer readings is written anew. A reading that came while the clock was not to be trusted stays, until
 // Redate has put it right. The space is used again for new readings, the file does not shrink.
 func (s *Store) DeleteBefore(ctx context.Context, cutoff time.Time) (deleted int64, err error) {
+	return s.DeleteBeforeOf(ctx, nil, cutoff)
+}
+
+// Devices says which devices are meant, by their names. nil: all.
+type Devices func(name string) bool
+
+func (d Devices) has(name string) bool { return d == nil || d(name) }
+
+// DeleteBeforeOf is DeleteBefore of some devices. It finds their blocks beside the writer.
+func (s *Store) DeleteBeforeOf(ctx context.Context, of Devices, cutoff time.Time) (deleted int64, err error) {
 	before := cutoff.UnixMilli()
 	var due []int64
-	note := func() error {
-		s.tx.lazy = true // on disk with the first deletion
-		return s.noteKept(before)
+	if of == nil {
+		err = s.freeing(ctx, func() error {
+			s.tx.lazy = true // on disk with the first deletion
+			return s.noteKept(before)
+		})
 	}
-	if err = s.freeing(ctx, note); err == nil {
-		due, err = s.devicesBefore(ctx, before)
+	if err == nil {
+		due, err = s.devicesBefore(ctx, of, before)
 	}
 	for err == nil && len(due) > 0 {
 		var rows int64
@@ -43,11 +54,15 @@ func (s *Store) DeleteBefore(ctx context.Context, cutoff time.Time) (deleted int
 		deleted += rows
 	}
 	if err == nil {
-		err = s.flushBefore(ctx, before)
+		err = s.flushBefore(ctx, of, before)
 	}
 	if err == nil {
 		var rows int64
-		rows, err = s.deleteBlocks(ctx, nil, before)
+		if of == nil {
+			rows, err = s.deleteBlocks(ctx, nil, before)
+		} else {
+			rows, err = s.deleteBlocksOf(ctx, of, before)
+		}
 		deleted += rows
 	}
 	if err == nil && deleted > 0 {
@@ -60,13 +75,13 @@ func (s *Store) DeleteBefore(ctx context.Context, cutoff time.Time) (deleted int
 }
 
 // flushBefore puts the readings of devices that have some before a time in the tail into blocks, from which they can be deleted.
-func (s *Store) flushBefore(ctx context.Context, before int64) error {
+func (s *Store) flushBefore(ctx context.Context, of Devices, before int64) error {
 	for more := true; more; {
 		var devices []*device
 		err := s.freeing(ctx, func() error {
 			devices = devices[:0]
 			for _, a := range s.tail.Load().All() {
-				if d := s.state.byID[a.Device]; d != nil && a.Oldest < before && len(devices) < stepDevices {
+				if d := s.state.byID[a.Device]; d != nil && a.Oldest < before && of.has(d.name) && len(devices) < stepDevices {
 					devices = append(devices, d)
 				}
 			}
@@ -122,10 +137,87 @@ func (s *Store) deleteBlocks(ctx context.Context, of *device, before int64) (del
 	return deleted, err
 }
 
+// deleteBlocksOf deletes what is before a time from blocks of some devices. A device is looked through from the first month that may
+// have any: a start does not know which that is.
+func (s *Store) deleteBlocksOf(ctx context.Context, of Devices, before int64) (deleted int64, err error) {
+	from, end := map[int64]int64{}, blockMonth(before)
+	if err := s.acquire(ctx); err != nil {
+		return 0, err
+	}
+	for id, d := range s.state.byID {
+		if d.firstMonth <= end && of(d.name) {
+			from[id] = d.firstMonth
+			d.firstMonth = end // what comes meanwhile makes it earlier again
+		}
+	}
+	s.release()
+	defer func() {
+		if err != nil && s.acquire(context.WithoutCancel(ctx)) == nil {
+			for id, month := range from {
+				s.mayHaveBlocks(s.state.byID[id], month)
+			}
+			s.release()
+		}
+	}()
+	keys, err := s.blocksBefore(ctx, from, before)
+	for len(keys) > 0 && err == nil {
+		var n int64
+		some := keys[:min(len(keys), retentionBlocks)]
+		keys = keys[len(some):]
+		err = s.freeing(ctx, func() (err error) {
+			s.tx.lazy = len(keys) > 0 // with the last one all are on disk
+			n, err = s.deleteFromBlocks(some, before)
+			return err
+		})
+		if err == nil {
+			deleted += n
+		}
+	}
+	return deleted, err
+}
+
+// blockMonth is the month of a time, or the first or the last that a block can be of.
+func blockMonth(ms int64) int64 { return block.Month(max(min(ms, maxBlockTime), -maxBlockTime)) }
+
+// mayHaveBlocks says that a device, nil for none, may have blocks in a month. Who writes calls it.
+func (s *Store) mayHaveBlocks(d *device, month int64) {
+	if d != nil {
+		d.firstMonth = min(d.firstMonth, month)
+	}
+}
+
+// deleteFromBlocks is deleteFromBlock of those that are still there.
+func (s *Store) deleteFromBlocks(keys []int64, before int64) (deleted int64, err error) {
+	for _, key := range keys {
+		var b storedBlock
+		err := s.w.blockAt.query(func(row []driver.Value) error {
+			b.take(row)
+			return nil
+		}, key)
+		if err != nil {
+			return 0, err
+		}
+		if b.N == 0 || b.First >= before {
+			continue // it has grown together with another one
+		}
+		n, err := s.deleteFromBlock(&b, before)
+		if err != nil {
+			return 0, err
+		}
+		deleted += n
+	}
+	return deleted, nil
+}
+
 // storedBlock is a row of table block.
 type storedBlock struct {
 	block.Meta
 	body []byte
+}
+
+func (b *storedBlock) take(row []driver.Value) {
+	b.Meta = block.Meta{Key: row[0].(int64), N: int(row[1].(int64)), First: row[2].(int64), Last: row[3].(int64)}
+	b.body, _ = row[4].([]byte)
 }
 
 // deleteSomeBlocks looks at some blocks behind a key, inside the running transaction.
@@ -137,8 +229,8 @@ func (s *Store) deleteSomeBlocks(of *device, before, behind int64) (deleted, las
 	}
 	var list []storedBlock
 	take := func(row []driver.Value) error {
-		b := storedBlock{Meta: block.Meta{Key: row[0].(int64), N: int(row[1].(int64)), First: row[2].(int64), Last: row[3].(int64)}}
-		b.body, _ = row[4].([]byte)
+		var b storedBlock
+		b.take(row)
 		list = append(list, b)
 		return nil
 	}
@@ -225,6 +317,9 @@ func (s *Store) deleteFromBlock(b *storedBlock, before int64) (deleted int64, er
 	if err != nil || d == nil { // that the blocks have a device is not the schema's rule
 		return deleted, err
 	}
+	if err := s.noteKeptOf(d, before); err != nil {
+		return deleted, err
+	}
 	s.touch(d)
 	d.next.rows = max(d.next.rows-deleted, 0)
 	delete(s.lookups, d.id)
@@ -241,89 +336,21 @@ func (s *Store) deleteFromBlock(b *storedBlock, before int64) (deleted int64, er
 	return deleted, s.replaceNewest(d, &n)
 }
 
-// OldestReading returns the time of the oldest reading from a time on, leaving out those that came while the clock was not to
-// be trusted; ok is false when there is none. It looks at the blocks of one month.
-func (s *Store) OldestReading(ctx context.Context, from time.Time) (oldest time.Time, ok bool, err error) {
-	at, err := s.oldestReading(ctx, from.UnixMilli())
-	if err != nil {
-		return time.Time{}, false, fmt.Errorf("look for the oldest reading: %w", explain(err))
-	}
-	return time.UnixMilli(at), at != math.MaxInt64, nil
-}
-
-func (s *Store) oldestReading(ctx context.Context, from int64) (at int64, err error) {
-	v, err := s.view(ctx)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = v.Close() }() // it only reads
-	at = math.MaxInt64
-	for _, id := range s.ids() {
-		if list := v.tail.Slice(id, from, math.MaxInt64); list.Len() > 0 {
-			at = min(at, list.Time(0))
-		}
-	}
-	err = v.query(ctx, func(row []driver.Value) error {
-		if first, there := row[0].(int64); there {
-			at = min(at, first)
-		}
-		return nil
-	}, `SELECT min(first) FROM (SELECT (SELECT time FROM reading
-		WHERE reading.device = device.id AND time >= ? AND flags & 4 = 0 ORDER BY time LIMIT 1) AS first FROM device)`, from)
-	first := int64(math.MaxInt64)
-	if err == nil {
-		first, err = v.oldestInBlocks(ctx, from)
-	}
-	return min(at, first), err
-}
-
-// ids are those of all devices.
-func (s *Store) ids() []int64 {
-	s.state.mu.RLock()
-	defer s.state.mu.RUnlock()
-	return slices.Collect(maps.Keys(s.state.byID))
-}
-
-// oldestInBlocks is the first time in a block from a time on; math.MaxInt64: there is none. Blocks that cannot be read do not count.
-func (v *view) oldestInBlocks(ctx context.Context, from int64) (first int64, err error) {
-	behind := block.Key(block.Month(max(min(from, maxBlockTime), -maxBlockTime)), 0, 0)
-	var dec block.Decoder
-	for first = math.MaxInt64; err == nil && first == math.MaxInt64; {
-		next, there := int64(0), false
-		err = v.query(ctx, func(row []driver.Value) error {
-			next, there = row[0].(int64)
-			return nil
-		}, `SELECT min(key) FROM block WHERE key >= ?`, behind)
-		if err != nil || !there {
-			break
-		}
-		month, _, _ := block.SplitKey(next)
-		behind = block.Key(month+1, 0, 0)
-		err = v.query(ctx, func(row []driver.Value) error {
-			m, err := metaOf(row)
-			body, _ := row[4].([]byte)
-			if err == nil && m.First >= from {
-				first = min(first, m.First)
-			} else if err == nil && dec.Decode(m, body) == nil {
-				i, _ := slices.BinarySearch(dec.Times(), from)
-				first = min(first, dec.Times()[i])
-			}
-			return err
-		}, `SELECT key, n, t0, t1, CASE WHEN t0 < ?3 THEN body END FROM block WHERE key >= ?1 AND key < ?2 AND t1 >= ?3`, next, behind, from)
-	}
-	return first, err
-}
-
 // CountBefore returns how many times of devices DeleteBefore would delete, and the newest of them. It reads them all.
 func (s *Store) CountBefore(ctx context.Context, cutoff time.Time) (rows int64, newest time.Time, err error) {
-	rows, last, err := s.countBefore(ctx, cutoff.UnixMilli())
+	return s.CountBeforeOf(ctx, nil, cutoff)
+}
+
+// CountBeforeOf is CountBefore of some devices.
+func (s *Store) CountBeforeOf(ctx context.Context, of Devices, cutoff time.Time) (rows int64, newest time.Time, err error) {
+	rows, last, err := s.countBefore(ctx, of, cutoff.UnixMilli())
 	if err != nil {
 		return 0, time.Time{}, fmt.Errorf("count readings before %s: %w", cutoff.UTC().Format(time.RFC3339), explain(err))
 	}
 	return rows, time.UnixMilli(last), nil
 }
 
-func (s *Store) countBefore(ctx context.Context, before int64) (rows, newest int64, err error) {
+func (s *Store) countBefore(ctx context.Context, of Devices, before int64) (rows, newest int64, err error) {
 	v, err := s.view(ctx)
 	if err != nil {
 		return 0, 0, err
@@ -337,17 +364,19 @@ func (s *Store) countBefore(ctx context.Context, before int64) (rows, newest int
 		}
 	}
 	err = v.query(ctx, func(row []driver.Value) error {
-		rows, _ = row[0].(int64)
-		if last, there := row[1].(int64); there {
-			newest = last
+		if name, _ := row[0].(string); of.has(name) {
+			rows += row[1].(int64)
+			newest = max(newest, row[2].(int64))
 		}
 		return nil
-	}, `SELECT count(time), max(time) FROM device JOIN reading ON reading.device = device.id AND time < ? AND flags & 4 = 0`, before)
+	}, `SELECT name, count(time), max(time) FROM device JOIN reading ON reading.device = device.id AND time < ? AND flags & 4 = 0
+		GROUP BY device.id`, before)
 	if err != nil {
 		return 0, 0, err
 	}
 	var r block.Reading
-	for _, id := range s.ids() {
+	ids := s.ids(of)
+	for _, id := range ids {
 		list := v.tail.Slice(id, math.MinInt64, before)
 		for i := range list.Len() {
 			r.Values = r.Values[:0]
@@ -356,7 +385,7 @@ func (s *Store) countBefore(ctx context.Context, before int64) (rows, newest int
 		}
 	}
 	var dec block.Decoder
-	err = v.query(ctx, func(row []driver.Value) error {
+	take := func(row []driver.Value) error {
 		m, err := metaOf(row)
 		body, _ := row[4].([]byte)
 		if err != nil || dec.Decode(m, body) != nil {
@@ -371,18 +400,35 @@ func (s *Store) countBefore(ctx context.Context, before int64) (rows, newest int
 			}
 		}
 		return nil
-	}, `SELECT key, n, t0, t1, body FROM block WHERE t0 < ?`, before)
+	}
+	if of == nil {
+		ids = nil
+	}
+	err = v.eachMonth(ctx, blockMonth(math.MinInt64), blockMonth(before), func(month int64) (bool, error) {
+		for _, keys := range spans(month, ids) {
+			err := v.query(ctx, take, `SELECT key, n, t0, t1, body FROM block WHERE key >= ? AND key < ? AND t0 < ?`, keys[0], keys[1], before)
+			if err != nil {
+				return false, err
+			}
+		}
+		return true, nil
+	})
 	return rows, max(newest, 0), err
 }
 
 // devicesBefore returns the devices that have rows in table reading before a time. It reads beside the writer.
-func (s *Store) devicesBefore(ctx context.Context, before int64) (ids []int64, err error) {
+func (s *Store) devicesBefore(ctx context.Context, of Devices, before int64) (ids []int64, err error) {
 	err = s.each(ctx, func(scan func(...any) error) error {
 		var id int64
-		err := scan(&id)
-		ids = append(ids, id)
-		return err
-	}, `SELECT id FROM device WHERE EXISTS (SELECT 1 FROM reading WHERE reading.device = device.id AND time < ? AND flags & 4 = 0)`, before)
+		var name string
+		if err := scan(&id, &name); err != nil {
+			return err
+		}
+		if of.has(name) {
+			ids = append(ids, id)
+		}
+		return nil
+	}, `SELECT id, name FROM device WHERE EXISTS (SELECT 1 FROM reading WHERE reading.device = device.id AND time < ? AND flags & 4 = 0)`, before)
 	return ids, err
 }
 
@@ -410,7 +456,7 @@ func (s *Store) deleteChunk(ctx context.Context, due []int64, before int64) (del
 }
 
 type retentionStatements struct {
-	oldestReadings, deleteReadings, oldBlocks, blocksBetween, nextBlock *statement
+	oldestReadings, deleteReadings, oldBlocks, blocksBetween, nextBlock, blockAt *statement
 }
 
 func (q *retentionStatements) all() []compile {
@@ -420,6 +466,7 @@ func (q *retentionStatements) all() []compile {
 		{&q.deleteReadings, `DELETE FROM reading WHERE device = ? AND time <= ? AND flags & 4 = 0`},
 		{&q.oldBlocks, `SELECT key, n, t0, t1, body FROM block WHERE key > ? AND key < ? AND t0 < ? ORDER BY key LIMIT ?`},
 		{&q.blocksBetween, `SELECT key, n, t0, t1, body FROM block WHERE key > ? AND key < ? ORDER BY key LIMIT ?`},
+		{&q.blockAt, `SELECT key, n, t0, t1, body FROM block WHERE key = ?`},
 		{&q.nextBlock, `SELECT coalesce(min(key), -1 << 63) FROM block WHERE key > ?`},
 	}
 }
@@ -442,6 +489,7 @@ func (s *Store) deleteOldest(id, before, limit int64) (deleted int64, err error)
 		s.touch(d)
 		d.next.rows = max(d.next.rows-deleted, 0)
 		d.hours.Stale = true
+		return deleted, s.noteKeptOf(d, before)
 	}
 	return deleted, nil
 }

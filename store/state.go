@@ -49,9 +49,11 @@ type device struct {
 	pendingEnd int64          // the newest time of those
 	flushed    int64          // the last record of the journal whose readings of it are in blocks
 	blockEnd   int64          // the newest time that is in a block; math.MinInt64: none
+	firstMonth int64          // block.Month: in those before it has no block
 	hours      hourly.Pending // of the tables for other programs
 	shown      seenTimes
 	written    int64 // the pass that wrote its latest value
+	outlived   hoursKept
 
 	dirty int64 // the first record of the journal with counters that table counter does not have; 0: none
 }
@@ -309,7 +311,7 @@ func (s *Store) loadFrom(ctx context.Context, db *sql.DB, l *onDisk) error {
 func (s *Store) loadDevices(ctx context.Context, q querier, l *onDisk) error {
 	l.devices, l.byID = make(map[string]*device), make(map[int64]*device)
 	err := s.eachIn(ctx, q, func(scan func(...any) error) error {
-		d := &device{blockEnd: math.MinInt64}
+		d := &device{blockEnd: math.MinInt64, firstMonth: math.MinInt64}
 		err := scan(&d.id, &d.name, &d.created, &d.counts.Stored, &d.counts.Duplicate, &d.counts.Quarantined,
 			&d.counts.Refused, &d.rows, &d.lastSeen, &d.lastReading, &d.dropped, &d.skipped, &d.leftAt,
 			&d.unsureSeen, &d.unsureLine, &d.metrics)

@@ -380,7 +380,6 @@ func (p *tablePass) takeWindow(w *hourWindow) error {
 func (p *tablePass) compute(w *hourWindow) ([]hourly.Change, error) {
 	s := p.s
 	ids := make(map[string]int64, len(w.devices))
-	kept := int64(0)
 	metrics := map[string]uint32{}
 	err := p.alone(func() {
 		for _, d := range w.devices {
@@ -389,7 +388,6 @@ func (p *tablePass) compute(w *hourWindow) ([]hourly.Change, error) {
 		for name, id := range s.state.metrics {
 			metrics[name] = id
 		}
-		kept = s.tables.kept
 	})
 	if err != nil {
 		return nil, err
@@ -430,8 +428,20 @@ func (p *tablePass) compute(w *hourWindow) ([]hourly.Change, error) {
 	if err != nil {
 		return nil, err
 	}
+	outlived := map[int64]hoursKept{} // by series
+	err = p.alone(func() {            // after the view: what it lacks is noted by now
+		for key, series := range p.series {
+			if d := s.state.byID[key[0]]; d != nil {
+				outlived[series] = hoursKept{max(s.tables.kept, d.outlived.kept), d.outlived.gone}
+			}
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	rows = slices.DeleteFunc(rows, func(r hourly.Row) bool { return r.Hour*1000 < outlived[r.Series].gone })
 	return hourly.Changes(there, rows, func(k hourly.Key) bool {
-		return k.Hour*1000 < kept || slices.ContainsFunc(damaged[k.Series], func(d *DamagedError) bool {
+		return k.Hour*1000 < outlived[k.Series].kept || slices.ContainsFunc(damaged[k.Series], func(d *DamagedError) bool {
 			return d.From < k.Hour*1000+hourMS && k.Hour*1000 < d.To
 		})
 	}), nil

@@ -43,6 +43,8 @@ type transaction struct {
 	late    map[*device]hourly.Span // as in table sql_due now
 	tables  *keptTables             // as in table sql_state now; nil: as before
 
+	outlived map[*device]hoursKept // as in table sql_kept now
+
 	cut int64 // the first record of the journal that is left; 0: nothing was cut off
 
 	payloads int // bytes of messages that are kept as they came

@@ -2,12 +2,14 @@ package store
 
 import (
 	"context"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"iter"
 	"math"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/plantops/plantops/store/block"
 	"github.com/plantops/plantops/store/history"
@@ -360,4 +362,92 @@ func (w *walk) summarized(m block.Meta) (done bool, err error) {
 		}
 	}
 	return true, nil
+}
+
+// OldestReading returns the time of the oldest reading from a time on, leaving out those that came while the clock was not to
+// be trusted; ok is false when there is none. It looks at the blocks of one month.
+func (s *Store) OldestReading(ctx context.Context, from time.Time) (oldest time.Time, ok bool, err error) {
+	return s.OldestReadingOf(ctx, nil, from)
+}
+
+// OldestReadingOf is OldestReading of some devices.
+func (s *Store) OldestReadingOf(ctx context.Context, of Devices, from time.Time) (oldest time.Time, ok bool, err error) {
+	at, err := s.oldestReading(ctx, of, from.UnixMilli())
+	if err != nil {
+		return time.Time{}, false, fmt.Errorf("look for the oldest reading: %w", explain(err))
+	}
+	return time.UnixMilli(at), at != math.MaxInt64, nil
+}
+
+func (s *Store) oldestReading(ctx context.Context, of Devices, from int64) (at int64, err error) {
+	v, err := s.view(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = v.Close() }() // it only reads
+	at = math.MaxInt64
+	ids := s.ids(of)
+	for _, id := range ids {
+		if list := v.tail.Slice(id, from, math.MaxInt64); list.Len() > 0 {
+			at = min(at, list.Time(0))
+		}
+	}
+	err = v.query(ctx, func(row []driver.Value) error {
+		name, _ := row[0].(string)
+		if first, there := row[1].(int64); there && of.has(name) {
+			at = min(at, first)
+		}
+		return nil
+	}, `SELECT name, (SELECT time FROM reading WHERE reading.device = device.id AND time >= ? AND flags & 4 = 0 ORDER BY time LIMIT 1) FROM device`, from)
+	if err != nil {
+		return 0, err
+	}
+	if of == nil {
+		ids = nil
+	}
+	first, err := v.oldestInBlocks(ctx, ids, from)
+	return min(at, first), err
+}
+
+// ids are those of some devices, in order.
+func (s *Store) ids(of Devices) (list []int64) {
+	s.state.mu.RLock()
+	defer s.state.mu.RUnlock()
+	list = []int64{} // nil is all
+	for id, d := range s.state.byID {
+		if of.has(d.name) {
+			list = append(list, id)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// oldestInBlocks is the first time in a block of some devices, or nil for all, from a time on; math.MaxInt64: there is none. Blocks
+// that cannot be read do not count.
+func (v *view) oldestInBlocks(ctx context.Context, devices []int64, from int64) (first int64, err error) {
+	var dec block.Decoder
+	first = math.MaxInt64
+	take := func(row []driver.Value) error {
+		m, err := metaOf(row)
+		body, _ := row[4].([]byte)
+		if err == nil && m.First >= from {
+			first = min(first, m.First)
+		} else if err == nil && dec.Decode(m, body) == nil {
+			i, _ := slices.BinarySearch(dec.Times(), from)
+			first = min(first, dec.Times()[i])
+		}
+		return err
+	}
+	err = v.eachMonth(ctx, blockMonth(from), math.MaxInt64, func(month int64) (bool, error) {
+		for _, keys := range spans(month, devices) {
+			err := v.query(ctx, take,
+				`SELECT key, n, t0, t1, CASE WHEN t0 < ?3 THEN body END FROM block WHERE key >= ?1 AND key < ?2 AND t1 >= ?3`, keys[0], keys[1], from)
+			if err != nil {
+				return false, err
+			}
+		}
+		return first == math.MaxInt64, nil
+	})
+	return first, err
 }

@@ -397,7 +397,14 @@ func (a *app) importReadings(ctx context.Context, in intake.Options, o readingsO
 	if err != nil {
 		return err
 	}
-	in.Now, in.Keep, in.Known = a.now(), loaded.Config.Store.Retention, map[string]struct{}{}
+	rules := retentionRules(loaded.Config)
+	in.Now, in.Known = a.now(), map[string]struct{}{}
+	in.Keep = func(device string) time.Duration {
+		if i := rules.Of(device); i < len(rules) {
+			return rules[i].Keep
+		}
+		return loaded.Config.Store.Retention
+	}
 	if exists(loaded.Config.StorePath()) {
 		err = a.read(ctx, func(_ config.Config, db *store.Store) error {
 			devices, err := db.Devices(ctx)

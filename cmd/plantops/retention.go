@@ -21,7 +21,8 @@ func newRetention(a *app) *cobra.Command {
 		Short: "Show what store.retention deletes, and confirm a large deletion",
 		Long: `Readings that are older than store.retention are deleted by and by: never more per day of uptime than a day of
 readings, because the clock may be wrong or the setting a mistake. After store.retention was lowered, or set for the first time,
-more may wait: "retention show" says how much, and "retention confirm" lets it go at once.`,
+more may wait: "retention show" says how much, and "retention confirm" lets it go at once. Each rule of store.retention_rules has a day per
+day of its own; when the rules are changed, what was confirmed is forgotten.`,
 	}, newRetentionShow(a), newRetentionConfirm(a))
 }
 
@@ -48,23 +49,37 @@ func newRetentionShow(a *app) *cobra.Command {
 	return cmd
 }
 
-func retentionRows(w control.WaitingRetention) [][]string {
-	if w.KeepSeconds == 0 {
+// retentionRows are a few for each rule, the devices before their colon, and for the devices of none.
+func retentionRows(w control.WaitingRetention) (rows [][]string) {
+	others := ""
+	for _, r := range w.Rules {
+		rows = append(rows, laneRows(r.Device+": ", r.LaneRetention, r.Messages, r.Newest)...)
+		others = "others: "
+	}
+	if len(w.Rules) == 0 && w.KeepSeconds == 0 {
 		return [][]string{{"kept", "for ever (store.retention is 0)"}}
 	}
-	rows := [][]string{
-		{"kept", control.Span(time.Duration(w.KeepSeconds) * time.Second)},
-		{"deleted", "what is older than " + local(w.Gone)},
-		{"waiting", "nothing"},
-	}
-	if w.Gone == 0 {
-		rows[1][1] = "nothing yet"
-	}
-	if w.Messages > 0 {
-		rows[2][1] = fmt.Sprintf("%s, from %s to %s", count(w.Messages, "message"), local(w.Oldest), local(w.Newest))
-	}
+	rows = append(rows, laneRows(others, w.LaneRetention, w.Messages, w.Newest)...)
 	if w.Doubt != "" {
 		rows = append(rows, []string{"clock", "not to be trusted, so nothing is deleted: " + w.Doubt})
+	}
+	return rows
+}
+
+func laneRows(of string, r control.LaneRetention, messages int64, newest control.Moment) [][]string {
+	if r.KeepSeconds == 0 {
+		return [][]string{{of + "kept", "for ever"}}
+	}
+	rows := [][]string{
+		{of + "kept", control.Span(time.Duration(r.KeepSeconds) * time.Second)},
+		{of + "deleted", "what is older than " + local(r.Gone)},
+		{of + "waiting", "nothing"},
+	}
+	if r.Gone == 0 {
+		rows[1][1] = "nothing yet"
+	}
+	if messages > 0 {
+		rows[2][1] = fmt.Sprintf("%s, from %s to %s", count(messages, "message"), local(r.Oldest), local(newest))
 	}
 	return rows
 }
@@ -80,28 +95,28 @@ runs the next one deletes it.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.operate(cmd.Context(), func(_ config.Config, o control.Operator) error {
 				w, err := o.Retention(cmd.Context())
+				messages, _, _ := w.All()
 				switch {
 				case err != nil:
 					return err
-				case w.KeepSeconds == 0:
+				case !w.Deletes():
 					return fmt.Errorf("%w: store.retention is 0, readings are kept for ever", control.ErrNothingToConfirm)
 				case w.Doubt != "":
 					return fmt.Errorf("the clock is not to be trusted: %s", w.Doubt)
-				case w.Messages == 0:
+				case messages == 0:
 					return fmt.Errorf("%w: no reading is older than store.retention", control.ErrNothingToConfirm)
 				case !yes:
 					if err := a.askWhetherToDelete(cmd, w); err != nil {
 						return err
 					}
 				}
-				if err := o.ConfirmRetention(cmd.Context(), w.Due); err != nil {
+				if err := o.ConfirmRetention(cmd.Context(), w.Retention); err != nil {
 					return err
 				}
 				if asJSON {
 					return printJSON(a.stdout, w)
 				}
-				_, err = fmt.Fprintf(a.stdout, "Confirmed: the running server, or the next one, deletes %s before %s.\n",
-					count(w.Messages, "message"), local(w.Due))
+				_, err = fmt.Fprintf(a.stdout, "Confirmed: the running server, or the next one, deletes %s.\n", waitingText(w))
 				return err
 			})
 		},
@@ -111,13 +126,33 @@ runs the next one deletes it.`,
 	return cmd
 }
 
+// waitingText is for people: "12 messages before …", or with rules "12 messages of greenhouse-* before …, 3 of other devices before …".
+func waitingText(w control.WaitingRetention) string {
+	var parts []string
+	add := func(messages int64, of string, due control.Moment) {
+		if messages > 0 {
+			parts = append(parts, fmt.Sprintf("%s%s before %s", count(messages, "message"), of, local(due)))
+		}
+	}
+	for _, r := range w.Rules {
+		add(r.Messages, " of "+r.Device, r.Due)
+	}
+	others := ""
+	if len(w.Rules) > 0 {
+		others = " of other devices"
+	}
+	add(w.Messages, others, w.Due)
+	return strings.Join(parts, ", ")
+}
+
 // askWhetherToDelete returns nil when a person at a terminal types yes.
 func (a *app) askWhetherToDelete(cmd *cobra.Command, w control.WaitingRetention) error {
+	_, oldest, newest := w.All()
+	what := fmt.Sprintf("This deletes %s, from %s to %s, for good", waitingText(w), local(oldest), local(newest))
 	if a.stdin == nil || !term.IsTerminal(int(a.stdin.Fd())) {
-		return usageError(cmd, fmt.Errorf("this deletes %s, from %s to %s, for good: add --yes if you mean it",
-			count(w.Messages, "message"), local(w.Oldest), local(w.Newest)))
+		return usageError(cmd, fmt.Errorf("%s: add --yes if you mean it", strings.Replace(what, "This", "this", 1)))
 	}
-	fmt.Fprintf(a.stderr, "This deletes %s, from %s to %s, for good. Type yes to go on: ", count(w.Messages, "message"), local(w.Oldest), local(w.Newest))
+	fmt.Fprintf(a.stderr, "%s. Type yes to go on: ", what)
 	answer, err := readLine(cmd.Context(), a)
 	if err != nil {
 		return err

@@ -225,7 +225,7 @@ func (s *service) serve(ctx context.Context) (err error) {
 		s.running.Web = s.page
 	}
 	s.server = control.New(told)
-	if cfg.Store.Retention > 0 {
+	if told.Keep > 0 || len(told.Rules) > 0 {
 		life.start("retention", retain(s.server, confirmed, log))
 	}
 	life.start("size", keepSize(s.server, log))

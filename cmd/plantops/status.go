@@ -187,10 +187,16 @@ func statusRows(s control.Status, now time.Time) [][]string {
 	if s.Rollover != nil {
 		rows = append(rows, []string{"CA roll-over", s.Rollover.Text()})
 	}
-	if s.Retention.Waits {
-		rows = append(rows, []string{"retention", fmt.Sprintf("readings from %s to %s wait to be deleted, a day of them per day; see plantops retention show",
-			local(s.Retention.Oldest), local(s.Retention.Due))})
+	waits := func(of string, r control.LaneRetention) {
+		if r.Waits {
+			rows = append(rows, []string{"retention", fmt.Sprintf("readings%s from %s to %s wait to be deleted, a day of them per day; see plantops retention show",
+				of, local(r.Oldest), local(r.Due))})
+		}
 	}
+	for _, r := range s.Retention.Rules {
+		waits(" of "+r.Device, r.LaneRetention)
+	}
+	waits("", s.Retention.LaneRetention)
 	if s.ClockDoubt != "" {
 		rows = append(rows, []string{"clock", "not to be trusted: " + s.ClockDoubt})
 	}

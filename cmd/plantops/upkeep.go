@@ -108,9 +108,10 @@ func reportRetention(ctx context.Context, r retainer, log *slog.Logger) {
 	case ctx.Err() != nil:
 	case err != nil:
 		log.Warn("cannot tell how many readings are too old", "err", err)
-	case w.Waits && w.Doubt == "":
+	case w.AnyWaits() && w.Doubt == "":
+		messages, oldest, newest := w.All()
 		log.Warn("many readings are older than store.retention; a day of them goes per day, and all at once after: plantops retention confirm",
-			"count", w.Messages, "from", w.Oldest.String(), "to", w.Newest.String())
+			"count", messages, "from", oldest.String(), "to", newest.String())
 	}
 }
 

@@ -72,7 +72,7 @@ func TestOldReadingsAreDeletedEveryHourAndWhenAPersonConfirms(t *testing.T) {
 func TestWhatWaitsToBeDeletedIsSaidAtTheStartAndOnceADay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeRetainer{began: time.Now(), results: make([]error, 100)}
-		f.waiting = control.WaitingRetention{Messages: 7, Newest: 90_000_000, Retention: control.Retention{Waits: true, Oldest: 1000}}
+		f.waiting = control.WaitingRetention{Messages: 7, Newest: 90_000_000, Retention: control.Retention{LaneRetention: control.LaneRetention{Waits: true, Oldest: 1000}}}
 		lines, err := inTime(t, 50*time.Hour, func(log *slog.Logger) func(context.Context) error { return retain(f, nil, log) })
 		require.NoError(t, err)
 		var said []string

@@ -25,6 +25,7 @@ import (
 	"github.com/plantops/plantops/ingest"
 	"github.com/plantops/plantops/ingest/source"
 	"github.com/plantops/plantops/store"
+	"github.com/plantops/plantops/store/keep"
 )
 
 // This file turns the configuration into the options of the other packages, and checks what none of
@@ -300,6 +301,15 @@ func checkTopics(loaded config.Loaded) error {
 	return errors.Join(errs...)
 }
 
+// retentionRules are those of the configuration, which knows no other package.
+func retentionRules(cfg config.Config) keep.Rules {
+	rules := make(keep.Rules, len(cfg.Store.RetentionRules))
+	for i, r := range cfg.Store.RetentionRules {
+		rules[i] = keep.Rule{Device: r.Device, Keep: r.Keep}
+	}
+	return rules
+}
+
 // controlOptions are those without a server, and without the authority: whoever has it open adds it.
 func (a *app) controlOptions(cfg config.Config, db *store.Store) control.Options {
 	o := control.Options{
@@ -307,6 +317,7 @@ func (a *app) controlOptions(cfg config.Config, db *store.Store) control.Options
 		BackendUsername: cfg.MQTT.BackendUsername,
 		OfflineAfter:    cfg.Ingest.OfflineAfter,
 		Keep:            cfg.Store.Retention,
+		Rules:           retentionRules(cfg),
 		MaxBytes:        int64(cfg.Store.MaxSize),
 		Backup:          control.BackupPlan{Every: cfg.Backup.Every, Dir: cfg.BackupDir()},
 		Version:         a.build.Version,

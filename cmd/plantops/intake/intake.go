@@ -31,9 +31,9 @@ type Options struct {
 	FromStart bool   // not from where an earlier import of the file stopped
 
 	Now       time.Time
-	Keep      time.Duration       // what is older is refused; 0: nothing is too old
-	Known     map[string]struct{} // the devices that there are
-	OnlyKnown bool                // leaves out those of other devices
+	Keep      func(device string) time.Duration // what is older is refused; 0: nothing is too old. nil: nothing ever is
+	Known     map[string]struct{}               // the devices that there are
+	OnlyKnown bool                              // leaves out those of other devices
 
 	Rejects  io.Writer     // gets every line that was rejected, as CSV; nil: nobody does
 	Progress *progress.Bar // may be nil
@@ -70,9 +70,6 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	defer src.close()
 	run := &run{o: o, source: src, report: newReport(o, src.format), seen: map[*histories.Series]*SeriesReport{}, rejects: newRejects(o.Rejects)}
 	run.oldest, run.newest = firstTime, o.Now.Add(ahead).UnixMilli()
-	if o.Keep > 0 {
-		run.kept = o.Now.Add(-o.Keep).UnixMilli()
-	}
 	err = run.all(ctx)
 	if run.reader != nil {
 		run.report.Lines = run.reader.Place().Line
@@ -88,11 +85,26 @@ type run struct {
 	reader histories.Reader
 	report *Report
 
-	oldest, kept, newest int64 // UTC ms
-	seen                 map[*histories.Series]*SeriesReport
-	values               []histories.Value
-	rejects              *rejects
-	storer               *storer // nil: a dry run
+	oldest, newest int64 // UTC ms
+
+	keepOf string
+	keeps  time.Duration
+
+	seen    map[*histories.Series]*SeriesReport
+	values  []histories.Value
+	rejects *rejects
+	storer  *storer // nil: a dry run
+}
+
+// keep is Options.Keep of a device; most values are of the same one as the one before.
+func (r *run) keep(device string) time.Duration {
+	if r.o.Keep == nil {
+		return 0
+	}
+	if device != r.keepOf || device == "" {
+		r.keepOf, r.keeps = device, r.o.Keep(device)
+	}
+	return r.keeps
 }
 
 // mark is what is remembered of an import that is not finished.
@@ -188,8 +200,9 @@ func (r *run) Value(v histories.Value) {
 	case v.Time > r.newest:
 		r.rejectValue(v, "in the future")
 		return
-	case v.Time < r.kept:
-		r.rejectValue(v, "older than store.retention keeps ("+control.Span(r.o.Keep)+")")
+	}
+	if keep := r.keep(v.Series.Device); keep > 0 && v.Time < r.o.Now.Add(-keep).UnixMilli() {
+		r.rejectValue(v, "older than store.retention keeps ("+control.Span(keep)+")")
 		return
 	}
 	s := r.seen[v.Series]

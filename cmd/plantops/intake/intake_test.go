@@ -182,7 +182,7 @@ func TestConflictsAreRejectedByLine(t *testing.T) {
 
 func TestTimesThatCannotBeAreRejectedAndStrangersLeftOut(t *testing.T) {
 	path := write(t, "a.csv", "time,device,metric,value\n5,a,ph,6\n2001-01-01T00:00:00Z,a,ph,6\n2024-06-30T00:00:00Z,a,ph,6\n2024-06-30T00:00:00Z,b,ph,6\n2024-07-01T00:00:59Z,a,ph,6\n2024-07-01T00:02:00Z,a,ph,6\n")
-	report := run2(t, Options{Path: path, Keep: 365 * 24 * time.Hour, Known: map[string]struct{}{"a": {}}, OnlyKnown: true})
+	report := run2(t, Options{Path: path, Keep: func(string) time.Duration { return 365 * 24 * time.Hour }, Known: map[string]struct{}{"a": {}}, OnlyKnown: true})
 	assert.Equal(t, int64(2), report.Readings)
 	assert.Equal(t, []Left{{"b ph", "there is no device b", 1}}, report.LeftOut)
 	var why []string
