@@ -24,11 +24,12 @@ var functions = map[string]func(string) string{
 // values are what the forms are filled in with, by name.
 func (f Facts) values() map[string]string {
 	values := map[string]string{"Device": f.Device, "Password": f.Password, "Host": f.Host, "Port": strconv.Itoa(f.Port), "Topic": f.Topic,
-		"CA": f.CA, "NoTLS": "", "HostName": f.HostName(), "Prefix": f.Prefix(), "TasmotaRSA": "", "TasmotaECDSA": ""}
+		"CA": f.CA, "CAOption": "", "NoTLS": "", "HostName": f.HostName(), "Prefix": f.Prefix(), "TasmotaRSA": "", "TasmotaECDSA": ""}
 	if !f.TLS() {
 		values["NoTLS"] = "true"
 		return values
 	}
+	values["CAOption"] = " --cafile plantops-ca.crt"
 	keys, _ := f.Tasmota() // Check has told those who need it what is wrong
 	if values["TasmotaRSA"] = keys.RSA; keys.RSA == "" {
 		values["TasmotaECDSA"] = keys.ECDSA
