@@ -286,6 +286,19 @@ func (s *Store) purgeHours(ctx context.Context, id int64) error {
 	return nil
 }
 
+// outlived is up to when the readings and the hours of each series are deleted.
+func (p *tablePass) outlived() (map[int64]hoursKept, error) {
+	s, by := p.s, map[int64]hoursKept{}
+	err := p.alone(func() {
+		for key, series := range p.series {
+			if d := s.state.byID[key[0]]; d != nil {
+				by[series] = hoursKept{max(s.tables.kept, d.outlived.kept), d.outlived.gone}
+			}
+		}
+	})
+	return by, err
+}
+
 // deleteHours deletes hours whose readings are deleted when they are not to be kept any longer.
 func (p *tablePass) deleteHours(now int64) error {
 	until := int64(math.MaxInt64)

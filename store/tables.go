@@ -428,14 +428,7 @@ func (p *tablePass) compute(w *hourWindow) ([]hourly.Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	outlived := map[int64]hoursKept{} // by series
-	err = p.alone(func() {            // after the view: what it lacks is noted by now
-		for key, series := range p.series {
-			if d := s.state.byID[key[0]]; d != nil {
-				outlived[series] = hoursKept{max(s.tables.kept, d.outlived.kept), d.outlived.gone}
-			}
-		}
-	})
+	outlived, err := p.outlived() // after the view: what it lacks is noted by now
 	if err != nil {
 		return nil, err
 	}
