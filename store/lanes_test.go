@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -285,4 +287,25 @@ func TestHoursOfManyDevicesGoWithTheirReadings(t *testing.T) {
 		assert.Len(t, asked(t, s.path, `SELECT 1 FROM hourly WHERE device <> 'bed-0'`), (devices-1)*(count-cut))
 		assert.Len(t, asked(t, s.path, `SELECT 1 FROM hourly WHERE device = 'bed-0'`), count)
 	}
+}
+
+// A file that is made anew has lost the hours of such devices too.
+func TestHoursOfADeviceThatADamagedFileTakesAlongAreNamed(t *testing.T) {
+	s := openTables(t)
+	for i := range 4 {
+		s.send("bed-1", i*60, "temperature", float64(i))
+	}
+	s.write(241, TableOptions{Hourly: true, Keep: 24 * time.Hour})
+	_, err := s.DeleteBeforeOf(t.Context(), only("bed-1"), tablesFrom.Add(2*time.Hour))
+	require.NoError(t, err)
+	require.NoError(t, s.Close())
+	content, err := os.ReadFile(s.path)
+	require.NoError(t, err)
+	content[strings.Index(string(content), "hash      BLOB")] ^= 1 // of the schema
+	require.NoError(t, os.WriteFile(s.path, content, 0o600))
+	s.open()
+	list, err := s.Salvages(t.Context())
+	require.NoError(t, err)
+	require.Len(t, list, 1)
+	assert.Equal(t, "hourly values of single devices whose readings were deleted, where there were any", list[0].Lost)
 }
