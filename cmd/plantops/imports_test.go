@@ -15,6 +15,9 @@ const module = "github.com/plantops/plantops"
 
 // arrows are the packages of ours that a package may know. Nobody knows cmd.
 var arrows = map[string][]string{
+	"alert":             {"store/garden", "store/history"},
+	"alert/notify":      {"alert", "store/outbox"},
+	"alert/watch":       {"alert", "alert/notify", "store/garden", "store/history", "store/outbox"},
 	"bridge":            {"broker/topic"},
 	"broker":            {"broker/access", "broker/journal", "broker/network", "broker/refusal", "broker/route", "broker/session", "broker/topic", "broker/validate"},
 	"broker/access":     {"broker/topic"},
@@ -47,7 +50,7 @@ var arrows = map[string][]string{
 	"ingest":                     {"ingest/payload", "ingest/source", "store"},
 	"ingest/source":              {"broker/topic", "ingest/payload"},
 	"ingest/payload":             {"store"},
-	"store":                      {"broker/journal", "broker/topic", "store/aside", "store/block", "store/derive", "store/garden", "store/history", "store/hourly", "store/numbered", "store/pace", "store/pack", "store/password", "store/people", "store/resume", "store/salvage", "store/swap", "store/tail"},
+	"store":                      {"broker/journal", "broker/topic", "store/aside", "store/block", "store/derive", "store/garden", "store/history", "store/hourly", "store/numbered", "store/outbox", "store/pace", "store/pack", "store/password", "store/people", "store/resume", "store/salvage", "store/swap", "store/tail"},
 	"store/aside":                {"store/swap"},
 	"store/numbered":             {},
 	"store/hourly":               {"store/history"},
@@ -62,6 +65,7 @@ var arrows = map[string][]string{
 	"store/pace":                 {},
 	"store/pack":                 {"store/block", "store/history"},
 	"store/password":             {},
+	"store/outbox":               {},
 	"store/people":               {},
 	"store/resume":               {"broker/journal"},
 	"store/swap":                 {},
