@@ -225,6 +225,12 @@ func (s *service) serve(ctx context.Context) (err error) {
 		s.running.Web = s.page
 	}
 	s.server = control.New(told)
+	alerts, err := s.openAlerts(ctx, w, br)
+	if err != nil {
+		return err
+	}
+	s.running.Alerts = alerts
+	life.start("alerts", alerts.Run)
 	if told.Keep > 0 || len(told.Rules) > 0 {
 		life.start("retention", retain(s.server, confirmed, log))
 	}
