@@ -42,7 +42,7 @@ func NewNtfy(address, token, page string, zone *time.Location) (*Ntfy, error) {
 }
 
 // ActPath is where on our web page a button's key goes; POST only.
-const ActPath = "/alerts/act/"
+const ActPath = "/alerts/act"
 
 type ntfyAction struct {
 	Action string `json:"action"`
@@ -82,7 +82,7 @@ func (n *Ntfy) actions(e *Envelope) (list []ntfyAction) {
 	}
 	labels := map[string]string{Acknowledge: "Acknowledge", Snooze: "Snooze 2 h"}
 	for _, k := range e.Keys {
-		list = append(list, ntfyAction{"http", labels[k.Action], n.page + ActPath + k.Text, http.MethodPost, true})
+		list = append(list, ntfyAction{"http", labels[k.Action], n.page + ActPath + "/" + k.Text, http.MethodPost, true})
 	}
 	return list
 }

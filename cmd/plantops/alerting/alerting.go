@@ -38,6 +38,9 @@ type Alerting struct {
 	heartbeat *notify.Heartbeat // nil: none
 }
 
+// ActPath is where on the web page the buttons of messages go. Whoever has a key need not be logged in.
+const ActPath = notify.ActPath
+
 // sender is named so that Run of both can be in one.
 type sender struct{ *notify.Sender }
 
