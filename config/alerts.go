@@ -142,7 +142,7 @@ func (v *validator) alerts() {
 		}
 	}
 	for i := range a.Channels {
-		c := channelCheck{bridgeCheck{v, fmt.Sprintf("alerts.channels[%d]", i)}, &a.Channels[i]}
+		c := channelCheck{itemCheck{v, fmt.Sprintf("alerts.channels[%d]", i)}, &a.Channels[i]}
 		c.name(a.Channels[:i])
 		c.kind()
 	}
@@ -155,7 +155,7 @@ func webAddress(text string) bool {
 }
 
 type channelCheck struct {
-	bridgeCheck
+	itemCheck
 	channel *AlertChannel
 }
 

@@ -84,7 +84,6 @@ func TestEveryKeyIsReadFromItsFirstVariable(t *testing.T) {
 		"ingest.topics": "a", "store.retention": "12h", "store.min_commit_interval": "1s", "store.max_size": "20GB", "store.sql_hourly_keep": "3650d", "backup.every": "1d", "log.level": "debug", "log.format": "json",
 		"alerts.discord_webhook_url": "https://discord.example/1", "alerts.quiet_hours": "22:00-07:00", "alerts.after": "1m", "alerts.cooldown": "2h",
 		"alerts.repeat": "1d", "alerts.page_url": "https://plants.example", "alerts.heartbeat_url": "https://beat.example/2",
-		"http.address": ":4", "http.base_path": "/p", "http.allowed_hosts": "plants.lan", "http.trusted_proxies": "192.168.1.5", "http.registration_address": ":5",
 		"ingest.stall_timeout": "11s", "ingest.offline_after": "12m", "limits.connect_timeout": "13s", "limits.max_packet_bytes": "2048",
 		"limits.max_queued_bytes_per_account": "100000", "limits.max_queued_bytes": "200000",
 		"limits.max_disk_messages_per_account": "2000", "limits.max_disk_bytes_per_account": "2000000",
