@@ -30,6 +30,7 @@ type Config struct {
 	Store     Store     `mapstructure:"store"`
 	Backup    Backup    `mapstructure:"backup"`
 	HTTP      HTTP      `mapstructure:"http"`
+	Alerts    Alerts    `mapstructure:"alerts"`
 	Limits    Limits    `mapstructure:"limits"`
 	Log       Log       `mapstructure:"log"`
 }
@@ -190,6 +191,7 @@ func Default() Config {
 		Store:  Store{SQLHourly: true, RetentionRules: []RetentionRule{}},
 		Backup: Backup{Keep: 7, Certs: true},
 		HTTP:   HTTP{Address: "127.0.0.1:8080", AllowedHosts: []string{}, TrustedProxies: []string{}},
+		Alerts: Alerts{Channels: []AlertChannel{}, After: 5 * time.Minute, Cooldown: time.Hour, Offline: true, Silent: true, Stuck: true},
 		Log:    Log{Level: "info", Format: "text"},
 	}
 }

@@ -65,7 +65,7 @@ func TestTheTableNamesEveryFieldOnce(t *testing.T) {
 		paths = append(paths, k.Path)
 		variables = append(variables, k.Env...)
 		assert.NotEmpty(t, k.Meaning, k.Path)
-		if k.Path == "bridges" || k.Path == "store.retention_rules" {
+		if k.Path == "bridges" || k.Path == "store.retention_rules" || k.Path == "alerts.channels" {
 			assert.Empty(t, k.Env, "it stands in the file only")
 			continue
 		}
@@ -82,6 +82,8 @@ func TestEveryKeyIsReadFromItsFirstVariable(t *testing.T) {
 		"data_dir": "d", "listeners.tcp.address": ":1", "listeners.tls.address": ":2", "listeners.websocket.address": ":3",
 		"listeners.websocket.allowed_origins": "*", "certs.extra_names": "pi.lan", "mqtt.host": "127.0.0.1", "mqtt.port": "1", "mqtt.tls_port": "2",
 		"ingest.topics": "a", "store.retention": "12h", "store.min_commit_interval": "1s", "store.max_size": "20GB", "store.sql_hourly_keep": "3650d", "backup.every": "1d", "log.level": "debug", "log.format": "json",
+		"alerts.discord_webhook_url": "https://discord.example/1", "alerts.quiet_hours": "22:00-07:00", "alerts.after": "1m", "alerts.cooldown": "2h",
+		"alerts.repeat": "1d", "alerts.page_url": "https://plants.example", "alerts.heartbeat_url": "https://beat.example/2",
 		"ingest.stall_timeout": "11s", "ingest.offline_after": "12m", "limits.connect_timeout": "13s", "limits.max_packet_bytes": "2048",
 		"limits.max_queued_bytes_per_account": "100000", "limits.max_queued_bytes": "200000",
 		"limits.max_disk_messages_per_account": "2000", "limits.max_disk_bytes_per_account": "2000000",
@@ -106,7 +108,9 @@ func TestEveryKeyIsReadFromItsFirstVariable(t *testing.T) {
 			}
 			want[s.path] = text
 		case Secret:
-			text, want[s.path] = "words", redacted
+			if want[s.path] = redacted; !ok {
+				text = "words"
+			}
 		default:
 			if !ok {
 				text = s.path

@@ -134,12 +134,13 @@ func (f *file) setting(key, node *yaml.Node, s setting) (any, bool) {
 	_, programs := s.field(new(Config)).(*[]Source)
 	_, bridges := s.field(new(Config)).(*[]Bridge)
 	_, rules := s.field(new(Config)).(*[]RetentionRule)
+	_, channels := s.field(new(Config)).(*[]AlertChannel)
 	switch {
 	case node.Kind == yaml.AliasNode:
 		return refuse("", "is an alias; write the value itself, in quotes if it begins with *")
 	case isNull(node):
 		return refuse("", `has no value; write one ("" for none) or remove the line`)
-	case (list || programs || bridges || rules) && node.Kind != yaml.SequenceNode:
+	case (list || programs || bridges || rules || channels) && node.Kind != yaml.SequenceNode:
 		return refuse("", "must be a list, for example [one, two]; [] for none")
 	case list:
 		return f.list(key, node, s)
@@ -149,6 +150,8 @@ func (f *file) setting(key, node *yaml.Node, s setting) (any, bool) {
 		return f.bridges(key, node, s)
 	case rules:
 		return f.retentionRules(key, node, s)
+	case channels:
+		return f.channels(key, node, s)
 	case node.Kind != yaml.ScalarNode:
 		return refuse("", "must be a single value")
 	case strings.HasPrefix(node.ShortTag(), "!") && !strings.HasPrefix(node.ShortTag(), "!!"):

@@ -56,8 +56,9 @@ type setting struct {
 	path    string
 	field   func(*Config) any // pointer to the field; its type says how text is parsed
 	meaning string
-	legacy  bool // the old system had it too: mqtt.host is also MQTT_HOST
-	live    bool // can change while the process runs
+	legacy  bool   // the old system had it too: mqtt.host is also MQTT_HOST
+	old     string // what the old system called it, where that is another name
+	live    bool   // can change while the process runs
 }
 
 var settings = []setting{
@@ -117,6 +118,18 @@ var settings = []setting{
 	{path: "http.trusted_proxies", field: func(c *Config) any { return &c.HTTP.TrustedProxies }, meaning: "addresses and networks of reverse proxies, which end TLS and say for whom they ask"},
 	{path: "http.registration_address", field: func(c *Config) any { return &c.HTTP.RegistrationAddress }, meaning: "host:port, such as :8000, where old firmware registers over plain HTTP while a pairing window is open (plantops pair); empty means none"},
 
+	{path: "alerts.channels", field: func(c *Config) any { return &c.Alerts.Channels }, meaning: "where alerts go: ntfy, Discord, Telegram, webhooks, e-mail, MQTT topics, see docs/alerts.md; in the file only"},
+	{path: "alerts.discord_webhook_url", field: func(c *Config) any { return &c.Alerts.DiscordWebhook }, old: "DISCORD_WEBHOOK_URL", meaning: "webhook of a Discord channel to which alerts go too; empty means none"},
+	{path: "alerts.quiet_hours", field: func(c *Config) any { return &c.Alerts.QuietHours }, meaning: "when nothing is said, such as 22:00-07:00 by the clock of this machine; it is told afterwards in one message. Empty means never"},
+	{path: "alerts.after", field: func(c *Config) any { return &c.Alerts.After }, meaning: "how long a threshold must be passed before that is an alert, and kept before it is over"},
+	{path: "alerts.cooldown", field: func(c *Config) any { return &c.Alerts.Cooldown }, meaning: "how long after an alert began the next one of the same kind and plant, or device, waits"},
+	{path: "alerts.repeat", field: func(c *Config) any { return &c.Alerts.Repeat }, meaning: "how often an alert that nobody acknowledged is said again; 0 means never"},
+	{path: "alerts.offline", field: func(c *Config) any { return &c.Alerts.Offline }, meaning: "alert when a device is offline: after ingest.offline_after, and twice its usual interval"},
+	{path: "alerts.silent", field: func(c *Config) any { return &c.Alerts.Silent }, meaning: "alert when a device is heard of, and one of its metrics is late by twice its usual interval"},
+	{path: "alerts.stuck", field: func(c *Config) any { return &c.Alerts.Stuck }, meaning: "alert when a sensor has had one value for a day or more, while others vary"},
+	{path: "alerts.page_url", field: func(c *Config) any { return &c.Alerts.PageURL }, meaning: "address of the web page as a phone reaches it, for the buttons of ntfy; empty means no buttons"},
+	{path: "alerts.heartbeat_url", field: func(c *Config) any { return &c.Alerts.HeartbeatURL }, meaning: "address that is called every minute while all is well, so that somebody notices when this machine is gone; empty means none"},
+
 	{path: "limits.max_connections", field: func(c *Config) any { return &c.Limits.MaxConnections }, meaning: "most connections at a time"},
 	{path: "limits.max_unauthenticated", field: func(c *Config) any { return &c.Limits.MaxUnauthenticated }, meaning: "most connections at a time that have not logged in yet"},
 	{path: "limits.max_unauthenticated_per_address", field: func(c *Config) any { return &c.Limits.MaxUnauthenticatedPerAddress }, meaning: "the same, from one address"},
@@ -150,12 +163,15 @@ func find(path string) (setting, bool) {
 // variables returns the environment variables that hold the value, ours first.
 func (s setting) variables() []string {
 	switch s.field(new(Config)).(type) {
-	case *[]Bridge, *[]RetentionRule:
+	case *[]Bridge, *[]RetentionRule, *[]AlertChannel:
 		return nil // there is too much in one for a line
 	}
 	old := strings.ToUpper(strings.ReplaceAll(s.path, ".", "_"))
 	if s.legacy {
 		return []string{prefix + old, old}
+	}
+	if s.old != "" {
+		return []string{prefix + old, s.old}
 	}
 	return []string{prefix + old}
 }
@@ -187,7 +203,7 @@ func (s setting) unit() string {
 		return "duration"
 	case *Size:
 		return "size"
-	case *[]string, *[]Source, *[]Bridge, *[]RetentionRule:
+	case *[]string, *[]Source, *[]Bridge, *[]RetentionRule, *[]AlertChannel:
 		return "list"
 	case *int:
 		switch {
@@ -226,6 +242,8 @@ func (s setting) text(c *Config) string {
 		return bridgeNames(v)
 	case []RetentionRule:
 		return retentionText(v)
+	case []AlertChannel:
+		return channelNames(v)
 	case Secret:
 		if v == "" {
 			return ""

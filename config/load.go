@@ -69,6 +69,10 @@ func Load(path string, environ []string, flags map[string]string) (Loaded, error
 			"chmod 640 %s", path, path))
 	}
 
+	if cfg.Alerts.secretInFile() && readableByOthers(path) {
+		loaded.Warnings = append(loaded.Warnings, fmt.Sprintf("%s holds secrets of alerts.channels and every user can read it; chmod 640 %s", path, path))
+	}
+
 	problems := slices.Concat(file.problems, env.problems, flag.problems)
 	if err := join(append(problems, loaded.invalid(problems)...)); err != nil {
 		return Loaded{}, err

@@ -30,7 +30,7 @@ func (s setting) parse(text string) (any, error) {
 		return parseList(text)
 	case *[]Source:
 		return parseSources(text)
-	case *[]Bridge, *[]RetentionRule:
+	case *[]Bridge, *[]RetentionRule, *[]AlertChannel:
 		return nil, errors.New("can be written in the file only")
 	}
 	return text, nil

@@ -26,6 +26,7 @@ func (c Config) problems() []problem {
 	v.mqtt()
 	v.ingest()
 	v.bridges()
+	v.alerts()
 	v.numbers()
 	v.oneOf("log.level", "debug", "info", "warn", "error")
 	v.oneOf("log.format", "text", "json")
@@ -278,7 +279,7 @@ func (v *validator) within(key string, least, most time.Duration) {
 			zero = "0 (as long as readings) or "
 		case "store.min_commit_interval":
 			zero = "0 (as soon as the disk can) or "
-		case "backup.every":
+		case "backup.every", "alerts.repeat":
 			zero = "0 (never) or "
 		}
 		v.refuse(key, "must be %sfrom %s to %s", zero, formatDuration(least), formatDuration(most))

@@ -11,6 +11,7 @@
 //	corrections.go  calibrations, voided ranges, derived metrics
 //	device.go     a device as people and programs are shown it
 //	refusals.go   what each account was refused
+//	alerts.go     alerts, their channels, what is wrong with the box
 //	broker.go     sessions and retained messages of the embedded broker
 //	unread.go     what could not be read of a device's messages, and topics that nobody reads
 //	socket.go     the control socket, through which other processes reach the Server
@@ -113,6 +114,15 @@ type Operator interface {
 	Pair(ctx context.Context, d time.Duration) (Pairing, error)
 	// OpenWeb makes a one-time link to the page: for an account or, without one, for who owns this machine.
 	OpenWeb(ctx context.Context, account string) (WebLink, error)
+	// Alerts are at most limit of them, the newest first, with their channels. This and what follows up to TestAlerts fails with
+	// ErrUnreachable where no server runs.
+	Alerts(ctx context.Context, limit int) (Alerts, error)
+	// AcknowledgeAlert notes that somebody knows of it. The error wraps alert.ErrNotFound.
+	AcknowledgeAlert(ctx context.Context, id int64, by string) error
+	// SnoozeAlert has nothing said of it for a time. The error wraps alert.ErrNotFound.
+	SnoozeAlert(ctx context.Context, id int64, length time.Duration) error
+	// TestAlerts sends a test to a channel. The error wraps notify.ErrNoChannel.
+	TestAlerts(ctx context.Context, channel string) error
 	// NoteBackup remembers a backup that a person made, for Status.
 	NoteBackup(ctx context.Context, e backup.Entry) error
 }

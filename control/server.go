@@ -61,8 +61,10 @@ type Running struct {
 	Retain func()
 	// Bridges tells how those to other brokers are. nil: there are none.
 	Bridges func() []bridge.Status
-	Web     Web      // nil: no page is served
-	Before  Baseline // what the database held before the broker let anybody in
+	Web     Web // nil: no page is served
+	// Alerts judges and tells. nil: nobody does.
+	Alerts Alerting
+	Before Baseline // what the database held before the broker let anybody in
 }
 
 // Server is one data directory with what is open of it: the server that runs in this process or, without Options.Running,
@@ -86,7 +88,8 @@ type Server struct {
 
 	offlineAfter atomic.Int64 // nanoseconds; can change while the server runs
 
-	imports imports // since the start
+	imports imports     // since the start
+	wasLow  atomic.Bool // the disk, when Faults looked last
 
 	mu     sync.Mutex
 	purged map[string]int64 // takes the place of Baseline.devices

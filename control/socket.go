@@ -14,6 +14,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/plantops/plantops/alert"
+	"github.com/plantops/plantops/alert/notify"
 	"github.com/plantops/plantops/store"
 	"github.com/plantops/plantops/store/backup"
 	"github.com/plantops/plantops/store/people"
@@ -257,6 +259,7 @@ func handler(o Operator) http.Handler {
 		}
 		return struct{}{}, o.ConfirmRetention(r.Context(), seen)
 	})
+	handleAlerts(o, handle)
 	handle("POST /backup/note", func(r *http.Request) (any, error) {
 		made, err := body[backup.Entry](r)
 		if err != nil {
@@ -291,6 +294,7 @@ func socketKinds() map[string]error {
 		"nothing_to_confirm": ErrNothingToConfirm, "full": store.ErrFull, "locked": store.ErrLocked, kindInDoubt: store.ErrInDoubt,
 		"no_broker": ErrNoBroker, "no_web": ErrNoWeb, "token_exists": people.ErrExists, "no_token": people.ErrNotFound,
 		"token_name": people.ErrInvalidName, "role": people.ErrInvalidRole, "many": people.ErrMany,
+		"no_alert": alert.ErrNotFound, "no_channel": notify.ErrNoChannel,
 	}
 }
 

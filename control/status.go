@@ -33,6 +33,7 @@ type Status struct {
 	Rollover      *Rollover      `json:"ca_rollover,omitempty"` // while one authority follows another
 	Retention     Retention      `json:"retention"`
 	Backups       Backups        `json:"backup"`
+	Alerts        *AlertStatus   `json:"alerts,omitempty"`
 	ClockDoubt    string         `json:"clock_doubt,omitempty"` // why the clock is not to be trusted
 }
 
@@ -310,6 +311,7 @@ func (st *Status) addRunning(r *Running, now time.Time) (failing bool) {
 	if !in.LastCommit.IsZero() {
 		st.Subscriber.LastCommit = Moment(in.LastCommit.UnixMilli())
 	}
+	st.addAlerts(r.Alerts)
 	before := len(st.Problems)
 	if !in.Connected {
 		st.problem("the subscriber is not connected to the broker at %s", r.BrokerAddress)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"github.com/plantops/plantops/store/garden"
+	"github.com/plantops/plantops/store/outbox"
 	"github.com/plantops/plantops/store/people"
 )
 
@@ -23,6 +24,9 @@ func (s *Store) Garden() *garden.Keeper { return s.garden }
 // People keeps bearer tokens and sessions of the web page.
 func (s *Store) People() *people.Keeper { return s.people }
 
+// Outbox keeps alerts, and what is to be told of them.
+func (s *Store) Outbox() *outbox.Keeper { return outbox.NewKeeper(lent{s}, s.options.Now) }
+
 func (s *Store) keep() {
 	o := &s.options
 	s.garden = garden.NewKeeper(lent{s}, garden.Options{Now: o.Now, ReadOnly: o.ReadOnly})
@@ -32,12 +36,12 @@ func (s *Store) keep() {
 // lent is the database as it is lent.
 type lent struct{ s *Store }
 
-// Change implements garden.Database and people.Database.
+// Change implements garden.Database, outbox.Database and people.Database.
 func (l lent) Change(ctx context.Context, do func(garden.Rows) error) error {
 	return l.s.lend(ctx, do, false)
 }
 
-// ChangeSoon implements people.Database.
+// ChangeSoon implements outbox.Database and people.Database.
 func (l lent) ChangeSoon(ctx context.Context, do func(people.Rows) error) error {
 	return l.s.lend(ctx, do, true)
 }
@@ -53,7 +57,7 @@ func (s *Store) lend(ctx context.Context, do func(garden.Rows) error, lazy bool)
 	})
 }
 
-// Read implements garden.Database and people.Database.
+// Read implements garden.Database, outbox.Database and people.Database.
 func (l lent) Read(ctx context.Context, do func(garden.Rows) error) error {
 	for {
 		db := l.s.db.Load()

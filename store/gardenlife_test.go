@@ -388,7 +388,8 @@ func TestAnOlderFileGetsAGarden(t *testing.T) {
 	db, err := sql.Open("sqlite", "file:"+p.path)
 	require.NoError(t, err)
 	_, err = db.ExecContext(t.Context(), `DROP VIEW plants; DROP VIEW zones; DROP VIEW assignments; DROP TABLE note; DROP TABLE assignment; DROP TABLE threshold; DROP TABLE plant;
-		DROP TABLE zone; DROP TABLE registration; DROP TABLE api_token; DROP TABLE web_session; ALTER TABLE account DROP COLUMN web_role; DROP TABLE sql_kept; PRAGMA user_version = 10`)
+		DROP TABLE zone; DROP TABLE registration; DROP TABLE api_token; DROP TABLE web_session; DROP TABLE alert; DROP TABLE outbox; DROP TABLE alert_key;
+		ALTER TABLE account DROP COLUMN web_role; DROP TABLE sql_kept; PRAGMA user_version = 10`)
 	require.NoError(t, err)
 	require.NoError(t, db.Close())
 

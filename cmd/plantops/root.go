@@ -72,7 +72,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 bad configuration, 4 unreachable,
 
 	for _, cmd := range []*cobra.Command{
 		newServe(a), newStatus(a), newDoctor(a), newHealthcheck(a), newDevice(a), newUser(a), newToken(a), newPair(a), newOpen(a), newImport(a), newReadings(a), newSQL(a), newExport(a), newQuarantine(a), newIngest(a),
-		newCalibrate(a), newVoid(a), newDerive(a), newRetention(a), newBackup(a), newRestore(a), newCheck(a), newPub(a), newSub(a), newRetained(a), newSession(a),
+		newCalibrate(a), newVoid(a), newDerive(a), newRetention(a), newAlert(a), newBackup(a), newRestore(a), newCheck(a), newPub(a), newSub(a), newRetained(a), newSession(a),
 		newCerts(a), newConfig(a), newSimulate(a), newVersion(a),
 	} {
 		root.AddCommand(cmd)

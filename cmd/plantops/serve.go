@@ -18,10 +18,12 @@ import (
 	"github.com/plantops/plantops/bridge"
 	"github.com/plantops/plantops/broker"
 	"github.com/plantops/plantops/certs"
+	"github.com/plantops/plantops/cmd/plantops/alerting"
 	"github.com/plantops/plantops/config"
 	"github.com/plantops/plantops/control"
 	"github.com/plantops/plantops/ingest"
 	"github.com/plantops/plantops/store"
+	"github.com/plantops/plantops/web"
 )
 
 const (
@@ -225,6 +227,12 @@ func (s *service) serve(ctx context.Context) (err error) {
 		s.running.Web = s.page
 	}
 	s.server = control.New(told)
+	alerts, err := s.openAlerts(ctx, w, br)
+	if err != nil {
+		return err
+	}
+	s.running.Alerts = alerts
+	life.start("alerts", alerts.Run)
 	if told.Keep > 0 || len(told.Rules) > 0 {
 		life.start("retention", retain(s.server, confirmed, log))
 	}
@@ -248,6 +256,7 @@ func (s *service) serve(ctx context.Context) (err error) {
 	}
 	if s.page != nil {
 		s.page.mountAPI(s, db)
+		s.page.Mount(web.Mount{Prefix: alerting.ActPath, Handler: alerts})
 		life.start("web page", s.page.Run)
 		life.start("sessions of the web page", expireSessions(db, log))
 	}

@@ -197,10 +197,28 @@ func statusRows(s control.Status, now time.Time) [][]string {
 		waits(" of "+r.Device, r.LaneRetention)
 	}
 	waits("", s.Retention.LaneRetention)
+	if al := s.Alerts; al != nil {
+		rows = append(rows, []string{"alerts", alertsText(*al)})
+	}
 	if s.ClockDoubt != "" {
 		rows = append(rows, []string{"clock", "not to be trusted: " + s.ClockDoubt})
 	}
 	return rows
+}
+
+func alertsText(s control.AlertStatus) string {
+	text := "none"
+	if s.Open > 0 {
+		text = fmt.Sprintf("%d, %d of them acknowledged; see plantops alert list", s.Open, s.Acknowledged)
+	}
+	if len(s.Channels) == 0 {
+		return text + "; no channel"
+	}
+	names := make([]string, len(s.Channels))
+	for i, c := range s.Channels {
+		names[i] = c.Name
+	}
+	return text + "; to " + strings.Join(names, ", ")
 }
 
 // reachRows say how far back readings go and how long the disk lasts.

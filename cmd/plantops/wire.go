@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"errors"
@@ -20,6 +21,7 @@ import (
 	"github.com/plantops/plantops/broker"
 	"github.com/plantops/plantops/broker/topic"
 	"github.com/plantops/plantops/certs"
+	"github.com/plantops/plantops/cmd/plantops/alerting"
 	"github.com/plantops/plantops/config"
 	"github.com/plantops/plantops/control"
 	"github.com/plantops/plantops/ingest"
@@ -311,6 +313,13 @@ func retentionRules(cfg config.Config) keep.Rules {
 }
 
 // controlOptions are those without a server, and without the authority: whoever has it open adds it.
+// openAlerts takes up alerts where an earlier process left them.
+func (s *service) openAlerts(ctx context.Context, w wiring, br *broker.Broker) (*alerting.Alerting, error) {
+	cfg := w.loaded.Config
+	return alerting.Open(ctx, alerting.Options{Config: cfg, Store: w.store, Faults: s.server.Faults, Well: s.server.Alive, Now: w.now, Doubt: w.clock.Doubt, Log: w.log,
+		Publisher: publisher{broker: br, address: s.running.BrokerAddress, tls: w.tls, user: cfg.MQTT.BackendUsername, password: w.password}})
+}
+
 func (a *app) controlOptions(cfg config.Config, db *store.Store) control.Options {
 	o := control.Options{
 		Store:           db,
