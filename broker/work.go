@@ -348,9 +348,6 @@ func (w *work) flushFor(l *clientLink) {
 	if w.granted.messages > 0 {
 		w.r.intake.takeBack(w)
 	}
-	if len(w.dirty) == 0 {
-		return
-	}
 	for i, c := range w.dirty {
 		switch {
 		case l != nil && c == l.Conn:

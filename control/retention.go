@@ -192,6 +192,9 @@ func (s *Server) DeleteOld(ctx context.Context, budget time.Duration) (deleted i
 	}
 	was := slices.Clone(states)
 	for i, l := range s.lanes() {
+		if s.doubt() != "" {
+			break // it began while another lane was at work
+		}
 		if l.keep <= 0 {
 			states[i] = retentionState{} // who keeps for ever has let nothing go when that ends
 			continue

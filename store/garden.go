@@ -204,6 +204,9 @@ func (s *Store) register(ctx context.Context, r garden.Registration) (secret str
 		case owner != "" && owner != r.Device, owner == "" && before != nil:
 			return nil, errChanged
 		case before == nil:
+			if err := garden.RoomToRegister(rows); err != nil {
+				return nil, err
+			}
 			secret, after = newSecret(Account{Name: r.Device, Role: RoleDevice, Publish: deviceTopics, Subscribe: deviceTopics, Created: now})
 			err = s.insertDevice(after)
 		default:

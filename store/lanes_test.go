@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -308,4 +309,23 @@ func TestHoursOfADeviceThatADamagedFileTakesAlongAreNamed(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, list, 1)
 	assert.Equal(t, "hourly values of single devices whose readings were deleted, where there were any", list[0].Lost)
+}
+
+// A transaction that was rolled back has noted nothing, so the next one notes it again.
+func TestWhatARolledBackDeletionNotedIsNotedAgain(t *testing.T) {
+	s := openTables(t)
+	for i := range 6 {
+		s.send("bed-1", i*30, "temperature", float64(i))
+	}
+	s.write(181, TableOptions{Hourly: true, Keep: 24 * time.Hour})
+	require.NoError(t, s.acquire(t.Context()))
+	broken := errors.New("broken")
+	assert.ErrorIs(t, s.transact(func() error {
+		require.NoError(t, s.noteKeptOf(s.state.devices["bed-1"], tablesFrom.Add(2*time.Hour).UnixMilli()))
+		return broken
+	}), broken)
+	s.release()
+	_, err := s.DeleteBeforeOf(t.Context(), only("bed-1"), tablesFrom.Add(2*time.Hour))
+	require.NoError(t, err)
+	assert.Len(t, asked(t, s.path, `SELECT * FROM sql_kept`), 1)
 }

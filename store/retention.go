@@ -300,8 +300,12 @@ func (s *Store) deleteFromBlock(b *storedBlock, before int64) (deleted int64, er
 		w.readings = keep
 	}
 	switch {
-	case !whole && b.Last >= before:
-		return 0, nil // it may have newer ones, which somebody may want to look for
+	case !whole && b.Last >= before: // it may have newer ones, which somebody may want to look for
+		if d != nil {
+			month, _, _ := block.SplitKey(b.Key)
+			s.mayHaveBlocks(d, month)
+		}
+		return 0, nil
 	case !whole:
 		deleted = int64(b.N)
 	}

@@ -298,6 +298,7 @@ func (t *transaction) forget() {
 	clear(t.flushed)
 	clear(t.counted)
 	clear(t.late)
+	clear(t.outlived)
 	t.tables = nil
 	t.boots = t.boots[:0]
 	t.seq, t.indexed, t.cut, t.lazy, t.payloads = 0, 0, 0, false, 0

@@ -99,6 +99,7 @@ func TestASessionOfBeforeIsNotThatOfAfter(t *testing.T) {
 	answer, _ := first.do(http.MethodPost, "/logout", "")
 	assert.Equal(t, http.StatusSeeOther, answer.StatusCode)
 	assert.Contains(t, s.browser().who("Cookie: plantops="+old), "nobody", "logged out is logged out")
+	assert.Contains(t, s.browser().who("Authorization: Basic YTpi"), "nobody", "a proxy passes on what is its own")
 }
 
 // Clickjacking, and markup that a stranger got into a page.
@@ -176,6 +177,7 @@ func TestLargeAndSlowBodiesAreEnded(t *testing.T) {
 	require.ErrorIs(t, <-read, os.ErrDeadlineExceeded)
 	s.raw(head + "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
 	require.ErrorIs(t, <-read, os.ErrDeadlineExceeded)
+	s.raw("POST /api/x HTTP/1.1\r\nHost: evil\r\nContent-Length: 10\r\n\r\nx") // refused before anybody reads it: it ends all the same
 	s.raw("POST /api/x HTTP/1.1\r\nHost: local") // and returns: the connection is closed
 	assert.Contains(t, s.raw("GET / HTTP/1.1\r\nHost: localhost\r\nX: "+strings.Repeat("x", 64<<10)+"\r\n\r\n"), " 431 ")
 	assert.Empty(t, read)

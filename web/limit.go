@@ -83,6 +83,14 @@ type counted struct {
 	leave func()
 }
 
+// CloseWrite is what net/http ends a connection with whose request it did not read to the end, so that the answer gets through.
+func (c *counted) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}
+
 // Close implements net.Conn.
 func (c *counted) Close() error {
 	defer c.leave()

@@ -113,5 +113,5 @@ func (s *Server) guardedRegistration(next http.Handler) http.Handler {
 	g, mux := s.options.Gate, http.NewServeMux()
 	mux.Handle("POST "+registrationPath, gate.Bodies(maxRegistrationBytes, s.options.bodyTimeout, next))
 	mux.HandleFunc("/", notFound)
-	return s.recovering(gate.Headers(g.Direct(g.Hosts(gate.Paths(g.Origins(mux))))))
+	return s.recovering(gate.Headers(gate.Bodies(maxRegistrationBytes, s.options.bodyTimeout, g.Direct(g.Hosts(gate.Paths(g.Origins(mux)))))))
 }

@@ -11,7 +11,16 @@ import (
 // guarded puts before everything what judges requests: by where they come from and what they call, before it is asked who sends them.
 func (s *Server) guarded(next http.Handler) http.Handler {
 	g := s.options.Gate
-	return s.recovering(gate.Headers(g.Callers(g.Hosts(gate.Paths(s.based(g.Origins(g.Identify(next))))))))
+	// The outermost bound is for what is refused before it finds one of its own: its body is read to its end too.
+	return s.recovering(gate.Headers(gate.Bodies(s.largestBody(), s.options.bodyTimeout, g.Callers(g.Hosts(gate.Paths(s.based(g.Origins(g.Identify(next)))))))))
+}
+
+func (s *Server) largestBody() int64 {
+	largest := int64(maxBodyBytes)
+	for _, m := range s.options.Mounts {
+		largest = max(largest, m.MaxBodyBytes)
+	}
+	return largest
 }
 
 // paths is everything that is answered.
@@ -22,8 +31,9 @@ func (s *Server) paths() http.Handler {
 	}
 	g := s.options.Gate
 	own("GET /login", http.HandlerFunc(s.loginPage))
-	own("POST /login", g.Login(s.refusedPage))
-	own("POST /logout", g.Logout())
+	// Nobody is known yet who sends them.
+	mux.Handle("POST /login", gate.Bodies(maxLoginBytes, s.options.bodyTimeout, g.Login(s.refusedPage)))
+	mux.Handle("POST /logout", gate.Bodies(maxLoginBytes, s.options.bodyTimeout, g.Logout()))
 	own("GET "+gate.LinkPath, g.Once(s.refusedPage))
 	if s.options.CA != nil {
 		own("GET /ca.crt", http.HandlerFunc(s.authority))
@@ -79,6 +89,7 @@ func (s *Server) based(next http.Handler) http.Handler {
 // recovering ends a request that hits a fault of this program, and nothing else.
 func (s *Server) recovering(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answer := &answered{ResponseWriter: w}
 		defer func() {
 			switch fault := recover(); fault {
 			case nil:
@@ -87,12 +98,34 @@ func (s *Server) recovering(next http.Handler) http.Handler {
 			default:
 				s.options.Log.Error("a request failed by a fault of this program", "method", r.Method, "path", r.URL.Path, "fault", fault,
 					"stack", string(debug.Stack()))
+				if answer.begun { // nobody is to take a part for the whole
+					panic(http.ErrAbortHandler)
+				}
 				gate.Problem(w, http.StatusInternalServerError, "a fault of this program; its log says which")
 			}
 		}()
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(answer, r)
 	})
 }
+
+// answered knows whether an answer has begun.
+type answered struct {
+	http.ResponseWriter
+	begun bool
+}
+
+func (a *answered) WriteHeader(status int) {
+	a.begun = true
+	a.ResponseWriter.WriteHeader(status)
+}
+
+func (a *answered) Write(b []byte) (int, error) {
+	a.begun = true
+	return a.ResponseWriter.Write(b)
+}
+
+// Unwrap is for http.ResponseController.
+func (a *answered) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 // authority hands out the certificates that devices, phones and browsers are to trust. They are no secret.
 func (s *Server) authority(w http.ResponseWriter, _ *http.Request) {

@@ -17,6 +17,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/plantops/plantops/web/gate"
@@ -59,6 +60,7 @@ const (
 
 	maxHeaderBytes = 16 << 10
 	maxBodyBytes   = 1 << 20
+	maxLoginBytes  = 8 << 10
 	maxStreams     = 100 // of one connection of HTTP/2
 )
 
@@ -94,7 +96,8 @@ func New(o Options) (*Server, error) {
 	}
 	s.http = newHTTP(nil, o.Log)
 	s.http.TLSConfig = o.TLS
-	s.http.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: maxStreams}
+	// A connection that takes nothing any more has no other end: the deadlines of HTTP/2 are those of streams.
+	s.http.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: maxStreams, WriteByteTimeout: writeTimeout, SendPingTimeout: idleTimeout}
 	var base context.Context
 	base, s.end = context.WithCancel(context.Background())
 	s.http.BaseContext = func(net.Listener) context.Context { return base }
@@ -155,12 +158,14 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 func (s *Server) shutDown() {
-	s.options.Gate.Pairing.Close()
-	if s.registration != nil {
-		s.registration.stop()
-	}
 	impatient := time.AfterFunc(stopPatience, s.end)
 	defer impatient.Stop()
+	s.options.Gate.Pairing.Close()
+	var registration sync.WaitGroup
+	defer registration.Wait()
+	if s.registration != nil {
+		registration.Go(s.registration.stop)
+	}
 	grace, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	if s.http.Shutdown(grace) != nil {

@@ -52,12 +52,23 @@ func TestABasePathStandsBeforeEverything(t *testing.T) {
 }
 
 func TestAFaultEndsOneRequestOnly(t *testing.T) {
-	s := open(t, nil, who, Mount{Prefix: "/fault", Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("a fault") })}).run()
+	s := open(t, nil, who, Mount{Prefix: "/fault", Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("a fault") })},
+		Mount{Prefix: "/late", Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, "a part") // the test looks at what comes
+			panic("a fault")
+		})}).run()
 	b := s.browser()
 	answer, text := b.do(http.MethodGet, "/fault", "")
 	assert.Equal(t, http.StatusInternalServerError, answer.StatusCode)
 	assert.NotContains(t, text, "goroutine")
 	assert.Contains(t, b.who(), "nobody")
+
+	_, err := b.Get(s.url("/late"))
+	if err == nil {
+		response, _ := b.Get(s.url("/late"))
+		_, err = io.ReadAll(response.Body)
+	}
+	assert.Error(t, err, "nobody takes a part for the whole")
 }
 
 // What is being answered may end, a stream is ended: it would go on for ever.

@@ -76,7 +76,8 @@ func (m *Email) Send(ctx context.Context, e *Envelope) error {
 	if err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // who waits for it gets a timeout
+	plain := conn
+	stop := context.AfterFunc(ctx, func() { _ = plain.SetDeadline(time.Unix(1, 0)) }) // who waits for it gets a timeout
 	defer stop()
 	config := &tls.Config{ServerName: m.host, RootCAs: m.Roots, MinVersion: tls.VersionTLS12}
 	if m.Encryption == ImplicitTLS {

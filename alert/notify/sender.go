@@ -17,6 +17,7 @@ import (
 
 const (
 	sendTimeout = 30 * time.Second
+	noteTimeout = 2 * time.Second // at a stop
 	firstRetry  = 5 * time.Second
 	lastRetry   = 15 * time.Minute
 
@@ -195,7 +196,7 @@ func (l *lane) offer(ctx context.Context, head *outbox.Entry) time.Duration {
 	} else {
 		err = l.send(ctx, &e)
 	}
-	if ctx.Err() != nil {
+	if err != nil && ctx.Err() != nil {
 		return lastRetry // it is stopping; if it was taken, nobody knows
 	}
 	if errors.Is(err, ErrRefused) && head.Attempts+1 >= refusedTimes {
@@ -205,6 +206,14 @@ func (l *lane) offer(ctx context.Context, head *outbox.Entry) time.Duration {
 	if err == nil {
 		l.sent()
 		l.done[head.ID] = true
+		if ctx.Err() != nil { // it is stopping: another process must not send it again
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), noteTimeout)
+			defer cancel()
+			if err := l.Outbox.Sent(last, head.ID); err != nil {
+				l.Log.Debug("cannot note that a message was sent", "err", err)
+			}
+			return lastRetry
+		}
 		return 0 // it is noted next
 	}
 	l.trouble(err)

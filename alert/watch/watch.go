@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/plantops/plantops/alert"
@@ -78,8 +79,10 @@ type Watcher struct {
 	options Options
 	began   time.Time
 
+	open atomic.Pointer[[]alert.Alert] // those that last, for who must not wait for a commit
+
 	mu       sync.Mutex
-	machine  *alert.Machine
+	machine  *alert.Machine // nil until what an earlier process left could be read
 	pending  *outbox.Change // is not kept yet
 	looked   time.Duration  // since began
 	faulted  time.Duration
@@ -89,11 +92,28 @@ type Watcher struct {
 	logged   time.Time
 }
 
-// Open goes on where another process ended.
-func Open(ctx context.Context, o Options) (*Watcher, error) {
+// Open goes on where another process ended. What that left may be in a damaged place of the database: then nothing is judged, and Run
+// tries again until the store has made its file anew.
+func Open(ctx context.Context, o Options) *Watcher {
+	if o.Every == 0 {
+		o.Every = lookEvery
+	}
+	w := &Watcher{options: o, began: time.Now()}
+	w.open.Store(&[]alert.Alert{})
+	if err := w.load(ctx); err != nil {
+		w.report(err)
+	}
+	return w
+}
+
+func (w *Watcher) load(ctx context.Context) error {
+	if w.machine != nil {
+		return nil
+	}
+	o := w.options
 	kept, err := o.Keeper.Load(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	state, open, learned := alert.State{Box: rand.Text()}, []alert.Alert{}, []alert.Learned{}
 	if kept.State != "" {
@@ -117,9 +137,6 @@ func Open(ctx context.Context, o Options) (*Watcher, error) {
 			learned = nil
 		}
 	}
-	if o.Every == 0 {
-		o.Every = lookEvery
-	}
 	names := make([]string, len(o.Channels))
 	for i, c := range o.Channels {
 		names[i] = c.Name
@@ -127,7 +144,15 @@ func Open(ctx context.Context, o Options) (*Watcher, error) {
 	if err := o.Keeper.Prune(ctx, names); err != nil {
 		o.Log.Warn("messages for channels that are gone stay", "err", err)
 	}
-	return &Watcher{options: o, began: time.Now(), machine: alert.New(o.Rules, state, open, learned)}, nil
+	w.machine = alert.New(o.Rules, state, open, learned)
+	w.show()
+	return nil
+}
+
+// show is called when the machine has changed.
+func (w *Watcher) show() {
+	open := w.machine.Open()
+	w.open.Store(&open)
 }
 
 // Run looks until ctx ends.
@@ -158,12 +183,16 @@ func (w *Watcher) Run(ctx context.Context) error {
 func (w *Watcher) report(err error) {
 	if now := time.Now(); err.Error() != w.failing || now.Sub(w.logged) >= logEvery {
 		w.failing, w.logged = err.Error(), now
-		w.options.Log.Warn("nothing can be judged for alerts; trying again", "err", err)
+		w.options.Log.Warn("alerts cannot judge everything; trying again", "err", err)
 	}
 }
 
 func (w *Watcher) learn(ctx context.Context) {
 	w.mu.Lock()
+	if w.machine == nil {
+		w.mu.Unlock()
+		return
+	}
 	text, err := json.Marshal(w.machine.Learned())
 	w.mu.Unlock()
 	if err == nil {
@@ -178,6 +207,9 @@ func (w *Watcher) learn(ctx context.Context) {
 func (w *Watcher) look(ctx context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if err := w.load(ctx); err != nil {
+		return err
+	}
 	if err := w.commit(ctx); err != nil {
 		return err
 	}
@@ -203,10 +235,13 @@ func (w *Watcher) see(ctx context.Context) (l alert.Look, err error) {
 		return l, err
 	}
 	if w.faulted == 0 || at-w.faulted >= faultsEvery {
-		if l.Faults, err = s.Faults(ctx); err != nil {
-			return l, err
+		w.faulted = at
+		if l.Faults, err = s.Faults(ctx); err == nil {
+			l.Looked = true
+		} else { // what cannot be looked at keeps nobody from judging the rest
+			w.report(fmt.Errorf("what is wrong with the box: %w", err))
+			l.Faults = nil
 		}
-		l.Looked, w.faulted = true, at
 	}
 	w.looked = at
 	return l, nil
@@ -232,6 +267,7 @@ func (w *Watcher) keep(ctx context.Context, c alert.Changes) error {
 	if c.Empty() {
 		return nil
 	}
+	w.show()
 	change := &outbox.Change{}
 	if c.Kept {
 		text, err := json.Marshal(w.machine.State())
@@ -297,6 +333,9 @@ func (w *Watcher) commit(ctx context.Context) error {
 func (w *Watcher) order(ctx context.Context, do func(now time.Time) (alert.Changes, error)) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if err := w.load(ctx); err != nil {
+		return err
+	}
 	if err := w.commit(ctx); err != nil {
 		return err
 	}
@@ -332,12 +371,8 @@ func (w *Watcher) List(ctx context.Context, limit int) ([]alert.Alert, error) {
 	return list, nil
 }
 
-// Open returns the alerts that last, the newest first.
-func (w *Watcher) Open() []alert.Alert {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.machine.Open()
-}
+// Open returns the alerts that last, the newest first. It waits for nothing.
+func (w *Watcher) Open() []alert.Alert { return *w.open.Load() }
 
 // button is who acknowledges by a button of a message.
 const button = "a button of a message"

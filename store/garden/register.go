@@ -116,6 +116,12 @@ func (k *Keeper) registrations(ctx context.Context, where string, values ...any)
 	return list, nil
 }
 
+// maxRegistrations is how many devices may have registered by themselves: in a pairing window anybody may.
+const maxRegistrations = 10_000
+
+// RoomToRegister fails with ErrMany when another device is one too many.
+func RoomToRegister(rows Rows) error { return room(rows, "registration", maxRegistrations) }
+
 // Register writes what a device told, in the transaction of the store that makes its account. What it does not tell it has told before.
 func Register(rows Rows, r Registration, now int64) error {
 	id, err := deviceID(rows, r.Device)

@@ -281,6 +281,20 @@ func (k *Keeper) Prune(ctx context.Context, channels []string) error {
 
 // Use returns what a key lets its holder do, and takes it away. The error wraps ErrNotFound.
 func (k *Keeper) Use(ctx context.Context, key string) (used Key, err error) {
+	there := false // nobody needs to be logged in to ask: who has no key keeps no reading waiting
+	err = k.db.Read(ctx, func(rows Rows) error {
+		there = false
+		return rows.Each(func([]any) error {
+			there = true
+			return nil
+		}, `SELECT 1 FROM alert_key WHERE hash = ? AND expires >= ?`, hash(key), k.now().UnixMilli())
+	})
+	if err == nil && !there {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return Key{}, err
+	}
 	err = k.change(ctx, "use a key", func(rows Rows) error {
 		used = Key{}
 		err := rows.Each(func(v []any) error {

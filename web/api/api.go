@@ -77,17 +77,23 @@ type Options struct {
 // API answers requests below Prefix. It is safe for concurrent use.
 type API struct {
 	Options
-	heavy  chan struct{} // one for each answer that reads much
-	routes func() *routes
-	given  atomic.Int64 // UTC ms, when memory was given back behind a description
+	heavy   chan struct{} // one for each answer that reads much
+	streams chan struct{} // one for each that is written as it is read: as slowly as its client takes it
+	routes  func() *routes
+	admins  sync.Mutex   // is held from the look for another admin to the change
+	given   atomic.Int64 // UTC ms, when memory was given back behind a description
 }
 
-// maxHeavy is how many answers read much at once. More wait.
-const maxHeavy = 4
+// How many answers read much at once. More wait, for so long.
+const (
+	maxHeavy   = 4
+	maxStreams = 4
+	heavyWait  = 10 * time.Second
+)
 
 // New returns the API. Nothing is made before the first request: a box that nobody asks pays nothing.
 func New(o Options) *API {
-	a := &API{Options: o, heavy: make(chan struct{}, maxHeavy)}
+	a := &API{Options: o, heavy: make(chan struct{}, maxHeavy), streams: make(chan struct{}, maxStreams)}
 	a.routes = sync.OnceValue(a.build)
 	return a
 }
@@ -150,12 +156,16 @@ func (o *onlyHeader) Header() http.Header         { return o.header }
 func (o *onlyHeader) WriteHeader(status int)      { o.status = status }
 func (o *onlyHeader) Write(b []byte) (int, error) { return len(b), nil }
 
-// read waits until much may be read, and calls do.
-func (a *API) read(ctx context.Context, do func() error) error {
+// read waits until there is a slot, and calls do.
+func (a *API) read(ctx context.Context, slots chan struct{}, do func() error) error {
+	late := time.NewTimer(heavyWait)
+	defer late.Stop()
 	select {
-	case a.heavy <- struct{}{}:
-		defer func() { <-a.heavy }()
+	case slots <- struct{}{}:
+		defer func() { <-slots }()
 		return do()
+	case <-late.C:
+		return refuse(http.StatusServiceUnavailable, "too much is being read at once: try again in a moment")
 	case <-ctx.Done():
 		return ctx.Err()
 	}

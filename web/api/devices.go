@@ -299,7 +299,7 @@ func (c *call) messages() (any, error) {
 	for _, o := range skipped {
 		out.Messages = append(out.Messages, originalOf(o.Topic, o.Time, o.Payload, o.Size, "skipped"))
 	}
-	err = c.read(c, func() error {
+	err = c.read(c, c.heavy, func() error {
 		for q, err := range c.Store.Quarantine(c, quarantineSearched) {
 			if err != nil {
 				return err

@@ -151,6 +151,8 @@ func (c *call) changeAccount() (any, error) {
 			return nil, err
 		}
 	}
+	c.admins.Lock()
+	defer c.admins.Unlock()
 	if asked.Role != nil && people.Role(*asked.Role) != people.Admin {
 		if err := c.keepsAdmin(name); err != nil {
 			return nil, err
@@ -170,6 +172,8 @@ func (c *call) changeAccount() (any, error) {
 }
 
 func (c *call) removeAccount() (any, error) {
+	c.admins.Lock()
+	defer c.admins.Unlock()
 	if err := c.keepsAdmin(c.text("name")); err != nil {
 		return nil, err
 	}

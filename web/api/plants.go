@@ -116,7 +116,7 @@ type newPlant struct {
 type plantChange struct {
 	Name       *string     `json:"name" required:"false" minLength:"1"`
 	Species    *string     `json:"species" required:"false"`
-	Thresholds *thresholds `json:"thresholds" required:"false" doc:"take the place of all"`
+	Thresholds *thresholds `json:"thresholds" required:"false" doc:"the four take the place of all four; with metrics, all of all"`
 	Zone       *string     `json:"zone_id" required:"false" doc:"empty: in none"`
 }
 
@@ -174,7 +174,7 @@ func (c *call) planted() (*garden.Plan, garden.Plant, error) {
 
 // view opens what is stored now, and closes it behind do.
 func (c *call) view(do func(history.View) error) error {
-	return c.read(c, func() error {
+	return c.read(c, c.heavy, func() error {
 		v, err := c.Store.View(c)
 		if err != nil {
 			return err
@@ -229,7 +229,15 @@ func (a plantChange) apply(p *garden.Plant) {
 		p.Species = *a.Species
 	}
 	if a.Thresholds != nil {
-		p.Thresholds = a.Thresholds.list()
+		list := a.Thresholds.list()
+		if a.Thresholds.Metrics == nil { // an old client knows the four only
+			for _, t := range p.Thresholds {
+				if !slices.Contains(four, t.Metric) {
+					list = append(list, t)
+				}
+			}
+		}
+		p.Thresholds = list
 	}
 	if a.Zone != nil {
 		p.Zone = *a.Zone

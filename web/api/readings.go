@@ -191,7 +191,7 @@ func (c *call) readings(plant, zone string) (any, error) {
 			return nil, errors.Join(err, refuse(http.StatusNotFound, fmt.Sprintf("there is no device %.80q", id)))
 		}
 	}
-	return streamed{}, c.read(c, func() error { return c.stream(w, from) })
+	return streamed{}, c.read(c, c.streams, func() error { return c.stream(w, from) })
 }
 
 // source is whose readings they are.

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/plantops/plantops/store/garden"
 	"github.com/plantops/plantops/store/people"
@@ -67,5 +68,5 @@ func hostOf(hostPort string) string {
 	if host, _, err := net.SplitHostPort(hostPort); err == nil {
 		return host
 	}
-	return hostPort
+	return strings.Trim(hostPort, "[]")
 }

@@ -95,7 +95,7 @@ func (o *ownNames) addresses() []netip.Addr {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if now := time.Now(); o.looked.IsZero() || now.Sub(o.looked) > lookAgain {
-		o.looked, o.found = now, o.found[:0]
+		o.looked, o.found = now, nil   // who has the old list reads it
 		all, _ := net.InterfaceAddrs() // what cannot be found out is left out
 		for _, a := range all {
 			if p, err := netip.ParsePrefix(a.String()); err == nil {

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/plantops/plantops/store/people"
 )
 
 // A login that is refused.
@@ -128,6 +130,9 @@ func (g *Gate) end(r *http.Request) error {
 		return nil
 	}
 	g.links.logOut(cookie)
+	if _, err := g.options.People.Session(r.Context(), cookie); errors.Is(err, people.ErrNotFound) {
+		return nil // a stranger's costs no commit
+	}
 	return g.options.People.EndSession(r.Context(), cookie)
 }
 

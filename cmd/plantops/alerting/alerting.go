@@ -66,12 +66,12 @@ func Open(ctx context.Context, o Options) (*Alerting, error) {
 		channels = append(channels, watch.Channel{Name: c.Name, Buttons: c.Type == "ntfy" && o.Config.Alerts.PageURL != ""})
 	}
 	a.sender = &sender{notify.NewSender(notify.Options{Channels: named, Outbox: o.Store.Outbox(), Now: o.Now, Log: o.Log})}
-	a.Watcher, err = watch.Open(ctx, watch.Options{Rules: rules, Source: source{o}, Keeper: o.Store.Outbox(), Channels: channels, Waiting: a.Wake, Now: local,
+	a.Watcher = watch.Open(ctx, watch.Options{Rules: rules, Source: source{o}, Keeper: o.Store.Outbox(), Channels: channels, Waiting: a.Wake, Now: local,
 		Doubt: o.Doubt, Log: o.Log})
 	if address := o.Config.Alerts.HeartbeatURL; address != "" {
 		a.heartbeat = &notify.Heartbeat{Address: address.Reveal(), Well: o.Well, Log: o.Log}
 	}
-	return a, err
+	return a, nil
 }
 
 // Rules are those of the configuration.
