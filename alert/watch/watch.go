@@ -26,6 +26,7 @@ import (
 const (
 	lookEvery   = 10 * time.Second // and no device's interval is learned finer
 	faultsEvery = time.Minute
+	blindTime   = 5 * time.Minute // longer, and somebody should look at the box
 
 	learnFirst = 15 * time.Minute // after a start
 	learnEvery = 6 * time.Hour
@@ -79,7 +80,8 @@ type Watcher struct {
 	options Options
 	began   time.Time
 
-	open atomic.Pointer[[]alert.Alert] // those that last, for who must not wait for a commit
+	open   atomic.Pointer[[]alert.Alert] // those that last, for who must not wait for a commit
+	worked atomic.Int64                  // ns since began, of the last look that came to its end
 
 	mu       sync.Mutex
 	machine  *alert.Machine // nil until what an earlier process left could be read
@@ -217,7 +219,19 @@ func (w *Watcher) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return w.keep(ctx, w.machine.Step(l))
+	if err := w.keep(ctx, w.machine.Step(l)); err != nil {
+		return err
+	}
+	w.worked.Store(int64(time.Since(w.began)))
+	return nil
+}
+
+// Well returns an error when nothing has been judged for some minutes. It waits for nothing.
+func (w *Watcher) Well(context.Context) error {
+	if since := time.Since(w.began) - time.Duration(w.worked.Load()); since > blindTime {
+		return fmt.Errorf("alerts have judged nothing for %s; the log says why", since.Round(time.Second))
+	}
+	return nil
 }
 
 // see gathers a look.

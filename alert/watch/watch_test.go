@@ -33,7 +33,9 @@ func (d *damaged) Load(ctx context.Context) (outbox.Kept, error) {
 // blind is a box that cannot look at itself.
 type blind struct{ *world }
 
-func (blind) Faults(context.Context) ([]alert.Fault, error) { return nil, errors.New("a setting is damaged") }
+func (blind) Faults(context.Context) ([]alert.Fault, error) {
+	return nil, errors.New("a setting is damaged")
+}
 
 func dry(hours int) *world {
 	now := time.Now()
@@ -51,12 +53,16 @@ func TestWhatCannotBeReadAtAStartIsReadLater(t *testing.T) {
 		assert.ErrorContains(t, w.Acknowledge(t.Context(), 1, "anna"), "damaged")
 		w.learn(t.Context()) // there is nothing to keep
 
+		assert.NoError(t, w.Well(t.Context()), "for a moment")
+		time.Sleep(6 * time.Minute)
+		assert.Error(t, w.Well(t.Context()))
 		k.broken = false
 		for range 60 {
 			time.Sleep(time.Minute)
 			require.NoError(t, w.look(t.Context()))
 		}
 		assert.Len(t, w.Open(), 1)
+		assert.NoError(t, w.Well(t.Context()))
 	})
 }
 

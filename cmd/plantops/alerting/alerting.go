@@ -69,7 +69,9 @@ func Open(ctx context.Context, o Options) (*Alerting, error) {
 	a.Watcher = watch.Open(ctx, watch.Options{Rules: rules, Source: source{o}, Keeper: o.Store.Outbox(), Channels: channels, Waiting: a.Wake, Now: local,
 		Doubt: o.Doubt, Log: o.Log})
 	if address := o.Config.Alerts.HeartbeatURL; address != "" {
-		a.heartbeat = &notify.Heartbeat{Address: address.Reveal(), Well: o.Well, Log: o.Log}
+		a.heartbeat = &notify.Heartbeat{Address: address.Reveal(), Log: o.Log, Well: func(ctx context.Context) error {
+			return errors.Join(o.Well(ctx), a.Watcher.Well(ctx))
+		}}
 	}
 	return a, nil
 }
