@@ -27,17 +27,18 @@ const noon = int64(1_767_787_200_000) // 2026-01-07T12:00:00Z
 // filled is a store with names and values that are hard to write.
 func filled(t *testing.T) *store.Store {
 	t.Helper()
+	// Compressed readings have how long they were on their way to a tenth of a second, and when they are compressed nobody knows.
 	s := storetest.Open(t)
 	var batch []store.Message
 	for i := range int64(1200) {
-		batch = append(batch, store.Message{Device: "bed-1", Topic: "t", Time: noon + i*1001, Received: noon + i*1001 + 7,
+		batch = append(batch, store.Message{Device: "bed-1", Topic: "t", Time: noon + i*1001, Received: noon + i*1001 + 100,
 			Values: []store.Value{{Metric: "ph", Value: float64(i) / 100}}})
 	}
 	batch = append(batch,
 		store.Message{Device: `the "big", bed=2`, Topic: "t", Time: noon - 1, Received: noon, Values: []store.Value{{Metric: `a "b", c=d\e`, Value: -0.1}, {Metric: "value", Value: 1e-7}, {Metric: "z", Value: math.MaxFloat64}}},
-		store.Message{Device: "bed-1", Topic: "t", Time: noon, Received: noon + 7, Values: []store.Value{{Metric: "ec", Value: 5}}},
+		store.Message{Device: "bed-1", Topic: "t", Time: noon, Received: noon + 100, Values: []store.Value{{Metric: "ec", Value: 5}}},
 		store.Message{Device: `C:\beet`, Topic: "t", Time: noon, Received: noon, Values: []store.Value{{Metric: "smallest", Value: math.SmallestNonzeroFloat64}}},
-		store.Message{Device: "late", Topic: "t", TimeSource: store.FromArrivalImpossible, Given: "yester\"day", Received: noon + 3, Values: []store.Value{{Metric: "ph", Value: 7}}})
+		store.Message{Device: "late", Topic: "t", TimeSource: store.FromArrivalImpossible, Given: "yester\"day", Received: noon + 100, Values: []store.Value{{Metric: "ph", Value: 7}}})
 	_, err := s.Append(t.Context(), batch, nil)
 	require.NoError(t, err)
 	return s

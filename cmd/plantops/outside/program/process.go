@@ -72,26 +72,32 @@ func Switches(t *testing.T, pid int) (n int64) {
 	return n
 }
 
-// Descriptors is how many files and sockets the server has open.
+// Descriptors is how many files and sockets the server has open besides the database.
 func (in *Installation) Descriptors() int {
 	in.T.Helper()
-	used, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", in.Server.Pid))
-	require.NoError(in.T, err)
-	return len(used)
+	others, _ := in.descriptors()
+	return others
 }
 
-// DatabaseDescriptors returns how many of those are of the database: each connection that reads it has some, from when it was first
-// wanted.
-func (in *Installation) DatabaseDescriptors() (n int) {
+// DatabaseDescriptors is how many are of the database: each connection that reads it has some, from when it was first wanted.
+func (in *Installation) DatabaseDescriptors() int {
+	in.T.Helper()
+	_, database := in.descriptors()
+	return database
+}
+
+func (in *Installation) descriptors() (others, database int) {
 	in.T.Helper()
 	links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", in.Server.Pid))
 	require.NoError(in.T, err)
 	for _, link := range links {
 		if file, err := os.Readlink(link); err == nil && strings.HasPrefix(filepath.Base(file), "plantops.db") { // one may be closed meanwhile
-			n++
+			database++
+		} else {
+			others++
 		}
 	}
-	return n
+	return others, database
 }
 
 // NoGoroutinesLeft compares a server without clients, which was started with StartLogged, with one that has just
