@@ -178,7 +178,7 @@ func TestLargeAndSlowBodiesAreEnded(t *testing.T) {
 	s.raw(head + "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
 	require.ErrorIs(t, <-read, os.ErrDeadlineExceeded)
 	s.raw("POST /api/x HTTP/1.1\r\nHost: evil\r\nContent-Length: 10\r\n\r\nx") // refused before anybody reads it: it ends all the same
-	s.raw("POST /api/x HTTP/1.1\r\nHost: local") // and returns: the connection is closed
+	s.raw("POST /api/x HTTP/1.1\r\nHost: local")                               // and returns: the connection is closed
 	assert.Contains(t, s.raw("GET / HTTP/1.1\r\nHost: localhost\r\nX: "+strings.Repeat("x", 64<<10)+"\r\n\r\n"), " 431 ")
 	assert.Empty(t, read)
 }
