@@ -287,3 +287,16 @@ func TestTheNextGoOnWhereNothingComes(t *testing.T) {
 		assert.Zero(t, c.w.r.waited.Load())
 	})
 }
+
+// A thousand publishers may have a bundle each when the session that all of them go to falls behind.
+func TestBundlesOfQoS0HaveRoomInASessionThatFallsBehind(t *testing.T) {
+	for _, payload := range []int{0, 64, 1 << 10, 16 << 10} {
+		to := &subscribers{}
+		b := bundle{to: to}
+		for first := true; first || b.takes(to, 0, 0); first = false {
+			b.messages, b.bytes = append(b.messages, bundled{}), b.bytes+payload
+		}
+		assert.LessOrEqual(t, behindMessages+1000*len(b.messages), maxHead, payload)
+		assert.LessOrEqual(t, behindBytes+1000*(b.bytes-payload), maxWaitingBytes, "%d: but for the last of each, which would come alone", payload)
+	}
+}

@@ -105,8 +105,13 @@ func (r *router) takeTicket(l *clientLink, pk *packets.Packet) (t session.Ticket
 	return t, verdict, nil
 }
 
-// maxBundle packets are dealt with in one go.
-const maxBundle = 128
+const (
+	// maxBundle packets are dealt with in one go.
+	maxBundle = 128
+	// Messages of QoS 0 that are dealt with in one go, and bytes of their payloads before the last: those of a thousand publishers that
+	// come by at the same moment have room in a session of which nobody knew yet that it is behind.
+	maxBundle0, maxBundleBytes0 = (maxHead - behindMessages) / 1000, (maxWaitingBytes - behindBytes) / 1000
+)
 
 // bundle is what a client sent in a row and is dealt with in one go, with one look at each session: messages of one topic and
 // one QoS, which need no receipt and are not retained, or the ids of PUBACKs. What comes of it is the same as one after the
@@ -130,17 +135,21 @@ type bundled struct {
 
 // takes reports whether another message fits into a bundle that has one already.
 func (b *bundle) takes(to *subscribers, qos byte, id uint16) bool {
-	last := len(b.messages) - 1
-	return b.to == to && b.qos == qos && last+1 < maxBundle && (qos == 0 || b.messages[last].id+1 == id)
+	n := len(b.messages)
+	if b.to != to || b.qos != qos {
+		return false
+	}
+	if qos == 0 {
+		return n < maxBundle0 && b.bytes < maxBundleBytes0
+	}
+	return n < maxBundle && b.messages[n-1].id+1 == id
 }
 
 // receiveBundle does what receive does, for all messages of a bundle. They have ids of their own.
 func (r *router) receiveBundle(l *clientLink) error {
 	w, p, now := l.work, l.peer, l.now
 	b := &w.bundle
-	if b.qos > 0 {
-		w.waitForReaders(l, b.to, b.qos, amount{len(b.messages), b.bytes})
-	}
+	w.waitForReaders(l, b.to, b.qos, amount{len(b.messages), b.bytes})
 	r.received.Add(int64(len(b.messages)))
 	r.traffic.payloadIn.Add(int64(b.bytes))
 	w.pub = publication{to: b.to, from: p, account: p.usage, now: now}
