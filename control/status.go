@@ -20,6 +20,7 @@ type Status struct {
 	PID           int            `json:"pid,omitempty"`
 	UptimeSeconds int64          `json:"uptime_seconds,omitempty"`
 	Listeners     *Contact       `json:"listeners,omitempty"` // of the embedded broker, without CA
+	Web           string         `json:"web,omitempty"`       // what the web page listens on, host:port
 	Subscriber    *Subscription  `json:"subscriber,omitempty"`
 	Bridges       []BridgeStatus `json:"bridges,omitempty"`
 	Connections   *Connections   `json:"connections,omitempty"`
@@ -310,6 +311,9 @@ func (st *Status) addRunning(r *Running, now time.Time) (failing bool) {
 	st.Subscriber = &Subscription{Broker: r.BrokerAddress, TLS: r.UsesTLS, Connected: in.Connected}
 	if !in.LastCommit.IsZero() {
 		st.Subscriber.LastCommit = Moment(in.LastCommit.UnixMilli())
+	}
+	if r.Web != nil {
+		st.Web = r.Web.Address()
 	}
 	st.addAlerts(r.Alerts)
 	before := len(st.Problems)

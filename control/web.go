@@ -11,6 +11,8 @@ import (
 
 // Web is the web page of a running server.
 type Web interface {
+	// Address is what it listens on, host:port.
+	Address() string
 	// Pair lets devices register without a token for a time.
 	Pair(d time.Duration) (Pairing, error)
 	// Link makes a link that logs in once: the account or, for "", an administrator.

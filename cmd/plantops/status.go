@@ -175,6 +175,9 @@ func statusRows(s control.Status, now time.Time) [][]string {
 		}
 		rows = append(rows, []string{"listeners", strings.Join(bound, ", ")})
 	}
+	if s.Web != "" {
+		rows = append(rows, []string{"web page", s.Web + "; plantops open makes a link"})
+	}
 	if c := s.Connections; c != nil {
 		rows = append(rows, []string{"connections", fmt.Sprintf("%d now, %d since the start", c.Now, c.Total)})
 		for _, reason := range slices.Sorted(maps.Keys(c.Refused)) {

@@ -33,33 +33,42 @@ type retainer interface {
 // retain returns a part that deletes old readings, at most an hour late, or when a person has confirmed it. Up to how much may
 // go is for the server to judge; retain says how much uptime has passed, and once a day what waits.
 func retain(r retainer, confirmed <-chan struct{}, log *slog.Logger) func(context.Context) error {
+	var told time.Time
+	return deleting("old readings", r.DeleteOld, confirmed, log, func(ctx context.Context) {
+		if told.IsZero() || time.Since(told) >= retentionReportEvery {
+			told = time.Now()
+			reportRetention(ctx, r, log)
+		}
+	})
+}
+
+// deleting returns a part that has readings deleted now and then, says so, and does what follows it. The budget is how much uptime has
+// passed since the last time.
+func deleting(what string, some func(ctx context.Context, budget time.Duration) (int64, time.Time, error), now <-chan struct{}, log *slog.Logger,
+	then func(context.Context)) func(context.Context) error {
 	return func(ctx context.Context) error {
 		due := time.NewTimer(retentionFirst)
 		defer due.Stop()
 		looked := time.Now()
-		var told time.Time
 		for {
 			select {
 			case <-ctx.Done():
 				return nil
-			case <-confirmed:
+			case <-now:
 			case <-due.C:
 			}
 			due.Reset(retentionEvery)
 			began := time.Now()
-			deleted, before, err := r.DeleteOld(ctx, began.Sub(looked))
+			deleted, before, err := some(ctx, began.Sub(looked))
 			looked = began
 			if deleted > 0 {
-				log.Info("deleted old readings", "count", deleted, "before", before.UTC().Format(time.RFC3339),
+				log.Info("deleted "+what, "count", deleted, "before", before.UTC().Format(time.RFC3339),
 					"took", time.Since(began).Round(time.Millisecond))
 			}
 			if err != nil && ctx.Err() == nil {
-				log.Warn("cannot delete old readings", "err", err)
+				log.Warn("cannot delete "+what, "err", err)
 			}
-			if told.IsZero() || time.Since(told) >= retentionReportEvery {
-				told = time.Now()
-				reportRetention(ctx, r, log)
-			}
+			then(ctx)
 		}
 	}
 }
@@ -73,32 +82,11 @@ type sizer interface {
 // keepSize returns a part that remembers how large the database is and deletes what is above store.max_size, as often as
 // retain looks.
 func keepSize(s sizer, log *slog.Logger) func(context.Context) error {
-	return func(ctx context.Context) error {
-		due := time.NewTimer(retentionFirst)
-		defer due.Stop()
-		looked := time.Now()
-		for {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-due.C:
-			}
-			due.Reset(retentionEvery)
-			began := time.Now()
-			deleted, before, err := s.DeleteForSize(ctx, began.Sub(looked))
-			looked = began
-			if deleted > 0 {
-				log.Info("deleted the oldest readings, for store.max_size", "count", deleted, "before", before.UTC().Format(time.RFC3339),
-					"took", time.Since(began).Round(time.Millisecond))
-			}
-			if err != nil && ctx.Err() == nil {
-				log.Warn("cannot delete the oldest readings", "err", err)
-			}
-			if err := s.NoteGrowth(ctx); err != nil && ctx.Err() == nil {
-				log.Warn("cannot remember how large the database is", "err", err)
-			}
+	return deleting("the oldest readings, for store.max_size", s.DeleteForSize, nil, log, func(ctx context.Context) {
+		if err := s.NoteGrowth(ctx); err != nil && ctx.Err() == nil {
+			log.Warn("cannot remember how large the database is", "err", err)
 		}
-	}
+	})
 }
 
 // reportRetention says what waits to be deleted.

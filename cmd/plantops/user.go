@@ -308,7 +308,7 @@ func newTokenAdd(a *app) *cobra.Command {
 				if asJSON {
 					return printJSON(a.stdout, addedToken{args[0], store.WebRole(role), secret})
 				}
-				a.warn("token %s may do what a %s may; it is shown only this once", args[0], role)
+				a.warn("token %s has the role %s; it is shown only this once", args[0], role)
 				_, err = fmt.Fprintln(a.stdout, secret)
 				return err
 			})

@@ -98,6 +98,9 @@ func (p *page) mountAPI(s *service, db *store.Store) {
 		Version: s.app.build.Version, Now: s.app.now, Log: s.log})})
 }
 
+// Address implements control.Web.
+func (p *page) Address() string { return p.Addr().String() }
+
 // Pair implements control.Web.
 func (p *page) Pair(d time.Duration) (control.Pairing, error) {
 	until, err := p.gate.Pairing.Open(d)
@@ -113,7 +116,7 @@ func (p *page) Link(account string) (control.WebLink, error) {
 	if err != nil {
 		return control.WebLink{}, err
 	}
-	return control.WebLink{Address: p.Addr().String(), TLS: p.http.Encrypted(), Proxied: p.http.ProxiesOnly(), Path: path, Base: p.http.BasePath,
+	return control.WebLink{Address: p.Address(), TLS: p.http.Encrypted(), Proxied: p.http.ProxiesOnly(), Path: path, Base: p.http.BasePath,
 		Until: control.Moment(until.UnixMilli())}, nil
 }
 
